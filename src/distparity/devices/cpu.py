@@ -1,0 +1,59 @@
+"""The CPU: always there, as many ranks as one likes, gloo."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from distparity.devices.base import Device
+
+__all__ = ["DEVICE"]
+
+
+class Cpu(Device):
+    kind = "cpu"
+
+    def environment(self, local_rank: int) -> dict[str, str]:
+        # Some wrappers look for an accelerator by themselves; a rank on the CPU shall find none.
+        return {
+            "CUDA_VISIBLE_DEVICES": "",
+            "HIP_VISIBLE_DEVICES": "",
+            "ZE_AFFINITY_MASK": "",
+            "ASCEND_RT_VISIBLE_DEVICES": "",
+        }
+
+    def absent(self) -> str | None:
+        return None
+
+    def count(self) -> int:
+        return 1
+
+    def most_ranks(self) -> int | None:
+        return None
+
+    def describe(self) -> str:
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+        return platform.machine()
+
+    def backend(self) -> str:
+        return "gloo"
+
+    def take(self, local_rank: int) -> Any:
+        import torch
+
+        return torch.device("cpu")
+
+    def seed(self, seed: int) -> None:
+        """``torch.manual_seed`` has done it."""
+
+    def synchronize(self) -> None:
+        """Nothing is asynchronous here."""
+
+
+DEVICE = Cpu()

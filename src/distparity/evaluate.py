@@ -1,0 +1,119 @@
+"""One case from beginning to end, as an errand for the scheduler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distparity.case import Case
+from distparity.outcome import Outcome, Status
+from distparity.worlds.scheduler import Errand, Shared
+from distparity.worlds.world import Answer, Failure, Spec, Task
+
+__all__ = ["SEED", "evaluate"]
+
+#: Every run of every case begins with this.
+SEED = 20240917
+
+#: Where the oracle is trained and verdicts are reached: one process, no process group.
+JUDGE = Spec("cpu", 1, group=False)
+
+_STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
+
+
+def evaluate(case: Case, limit: float) -> Errand[Outcome]:
+    """Ask whether the case can run here, run it, and reach a verdict.
+
+    ``limit`` is the number of seconds that any one task of the case may take.
+    """
+    world = Spec(case.device, case.world_size)
+    refused = yield Shared(
+        ("ask", case.strategy, world), lambda: _ask(case.strategy, world, limit)
+    )
+    if isinstance(refused, Failure):
+        return _broken("asking what this torch can do", refused)
+    if refused is not None:
+        return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
+
+    args = {
+        "scenario": case.scenario,
+        "strategy": case.strategy,
+        "dtype": case.dtype,
+        "parts": case.world_size,
+        "seed": SEED,
+    }
+    reference = (case.scenario, case.dtype, case.world_size)
+    oracle = yield Shared(("oracle", *reference), lambda: _single("consult", args, JUDGE, limit))
+    if isinstance(oracle, Failure):
+        return _broken("the oracle", oracle)
+    if oracle.results[0]["faults"]:
+        faults = oracle.results[0]["faults"]
+        message = f"the scenario {case.scenario!r} is no evidence: {faults[0]}"
+        return Outcome(Status.ERROR, message, "\n".join(faults), _facts(case))
+    # The native runs need the case's device, and no other rank.
+    place = JUDGE if case.device == "cpu" else Spec(case.device, 1)
+    natives = yield Shared(
+        ("natives", case.device, *reference), lambda: _single("natives", args, place, limit)
+    )
+    if isinstance(natives, Failure):
+        return _broken("the native runs", natives)
+
+    run = yield Task(world, "parity", args, limit=limit)
+    if isinstance(run, Failure):
+        return Outcome(_STATUS[run.kind], run.message, run.detail, _facts(case))
+    blobs = [oracle.blobs[0][0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
+    judging = {
+        "dtype": case.dtype,
+        "natives": len(natives.blobs[0]),
+        "magnitude": oracle.results[0]["magnitude"],
+        "spread": oracle.results[0]["spread"],
+    }
+    judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
+    if isinstance(judged, Failure):
+        return _broken("the verdict", judged)
+    return _outcome(case, judged.results[0], run.seconds)
+
+
+def _ask(strategy: str, world: Spec, limit: float) -> Errand[Any]:
+    # The world ends with the question: a refusal may leave it in any state.
+    done = yield Task(world, "ask", {"strategy": strategy}, limit=limit, last=True)
+    if isinstance(done, Failure):
+        return done
+    refusals = [result["refused"] for result in done.results if result["refused"]]
+    return refusals[0] if refusals else None
+
+
+def _single(task: str, args: dict[str, Any], place: Spec, limit: float) -> Errand[Any]:
+    done: Answer | Failure = yield Task(place, task, args, limit=limit)
+    return done
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    return {
+        "scenario": case.scenario,
+        "strategy": case.strategy,
+        "world_size": case.world_size,
+        "dtype": case.dtype,
+    }
+
+
+def _broken(what: str, failure: Failure) -> Outcome:
+    return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
+
+
+def _outcome(case: Case, verdict: dict[str, Any], seconds: float) -> Outcome:
+    facts = {
+        **_facts(case),
+        "ratio": verdict["ratio"],
+        "largest_error": verdict["error"],
+        "seconds_in_ranks": round(seconds, 4),
+    }
+    if verdict["passed"]:
+        return Outcome(Status.PASSED, f"ratio {_short(verdict['ratio'])}", facts=facts)
+    rows = ["largest ratio of error to allowed, by step:"]
+    for step, row in enumerate(verdict["growth"]):
+        rows.append(f"  step {step}: " + ", ".join(f"{k} {_short(v)}" for k, v in row.items()))
+    return Outcome(Status.FAILED, verdict["first"], "\n".join([verdict["first"], *rows]), facts)
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"

@@ -1,0 +1,113 @@
+"""The runs in one process that a distributed run is held against."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from distparity.scenarios import Batch
+from distparity.strategies.single import Single
+from distparity.training import Recipe, train
+from distparity.trajectory import Step, Trajectory
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+__all__ = ["Oracle", "consult", "natives"]
+
+
+@dataclass
+class Oracle:
+    """The float64 trajectory, and what each part of the batch contributed to it.
+
+    ``magnitude`` and ``spread`` have a step for every step and hold gradients only: for parameter
+    *n*, with :math:`g_r` the gradient of part *r* alone and *g* their mean, the largest element of
+    the mean of :math:`|g_r|`, and the largest element of all :math:`|g_r - g|`.
+    """
+
+    trajectory: Trajectory
+    magnitude: list[dict[str, float]] = field(default_factory=list)
+    spread: list[dict[str, float]] = field(default_factory=list)
+
+
+def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
+    """Train in float64 on the whole global batch, and look at its ``parts`` one by one."""
+    magnitude: list[dict[str, float]] = []
+    spread: list[dict[str, float]] = []
+
+    def watch(model: nn.Module, batch: Batch) -> None:
+        # A copy, so that looking leaves no trace (buffers, accumulated gradients).
+        gradients: dict[str, list[torch.Tensor]] = {}
+        for part in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
+            twin = copy.deepcopy(model)
+            twin.zero_grad()
+            recipe.scenario.loss(twin, part).backward()
+            for name, parameter in twin.named_parameters():
+                if parameter.grad is not None:
+                    gradients.setdefault(name, []).append(parameter.grad)
+        stacked = {name: torch.stack(found) for name, found in gradients.items()}
+        magnitude.append({name: _largest(g.abs().mean(0)) for name, g in stacked.items()})
+        spread.append({name: _largest(g - g.mean(0)) for name, g in stacked.items()})
+
+    exact = replace(recipe, compute=torch.float64)
+    return Oracle(train(exact, Single(), place, watch=watch), magnitude, spread)
+
+
+def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
+    """The same training in one process in the case's own dtype, several times.
+
+    The runs differ in nothing but the order of sums: the rows in order and reversed, the batch
+    whole and as ``parts`` micro-batches (as many as ranks, so that the sum over ranks is in it). How
+    far they fall from the oracle is what rounding alone does to this scenario on this device.
+    """
+    forth = list(range(recipe.rows))
+    back = forth[::-1]
+    # Every other row first: the parts then hold other rows than the ranks do.
+    mixed = forth[::2] + forth[1::2]
+    plans = [(forth, 1), (forth, parts), (back, parts), (mixed, 1), (mixed, parts)]
+    return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
+
+
+def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
+    """What makes the scenario worthless as evidence; empty when nothing does.
+
+    A comparison of nothing proves nothing, and a comparison in which every rank has the same
+    gradient does not see whether gradients were exchanged.
+    """
+    rounding = 64 * torch.finfo(dtype).eps
+    found: list[str] = []
+    before = oracle.trajectory.initial
+    losses = []
+    for number, step in enumerate(oracle.trajectory.steps):
+        losses.append(_scalar(step))
+        for name, gradient in step.gradient.items():
+            where = f"step {number}, {name}"
+            size = 0.0 if gradient is None else _largest(gradient)
+            now, then = step.parameter[name], before[name]
+            assert now is not None and then is not None
+            if not torch.isfinite(now).all() or size != size or size == float("inf"):
+                found.append(f"{where}: not finite")
+            elif size <= rounding * max(1.0, _largest(then)):
+                found.append(f"{where}: the gradient is nothing ({size:.1e})")
+            elif _largest(now - then) <= rounding * _largest(then):
+                found.append(f"{where}: the parameter does not move")
+            elif len(oracle.spread[number]) and oracle.spread[number][name] <= 0.01 * size:
+                found.append(f"{where}: every rank has the same gradient")
+        before = step.parameter
+    if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):
+        found.append(f"the loss is constant or zero: {losses}")
+    return found
+
+
+def _scalar(step: Step) -> float:
+    loss = step.loss["loss"]
+    assert loss is not None
+    return float(loss)
+
+
+def _largest(tensor: torch.Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0

@@ -1,0 +1,65 @@
+"""The outcome of a case: one record, which the terminal, the side file and the XML all read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+__all__ = ["Outcome", "Status"]
+
+
+class Status(str, Enum):
+    """The closed set of outcomes. What is not a pass is never drawn or counted like one."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    #: A rank died: exit, signal.
+    CRASH = "crash"
+    #: The case's time limit passed.
+    TIMEOUT = "timeout"
+    #: The case could not be judged: a fault of the scenario or of the harness, not of the device.
+    ERROR = "error"
+    #: Declared, with the fact: this torch, backend or device cannot do it.
+    NOT_SUPPORTED = "not supported"
+    #: There is no such device here, or too few of them.
+    NOT_AVAILABLE = "not available"
+    #: Declared, and no result came: the run ended first.
+    MISSING = "missing"
+
+    @property
+    def skipped(self) -> bool:
+        """True for an outcome that says nothing about parity, and says why."""
+        return self in (Status.NOT_SUPPORTED, Status.NOT_AVAILABLE)
+
+    @property
+    def bad(self) -> bool:
+        """True for an outcome that makes the run fail."""
+        return self is not Status.PASSED and not self.skipped
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one case.
+
+    ``message`` is one line; ``detail`` is the whole account, for a reader; ``facts`` are named
+    values for the report (ratio, largest error, seconds in the ranks, ...).
+    """
+
+    status: Status
+    message: str = ""
+    detail: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "status": self.status.value,
+            "message": self.message,
+            "detail": self.detail,
+            "facts": self.facts,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        """Inverse of :meth:`to_json`; raises ``ValueError`` on an unknown status."""
+        return cls(Status(data["status"]), data["message"], data["detail"], dict(data["facts"]))

@@ -1,0 +1,36 @@
+"""What is trained. A new scenario is one file here, with one :class:`Scenario` subclass in it.
+
+Importing a scenario imports torch, so only rank processes do; the process that runs pytest gets the
+list of scenarios from them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+from distparity.scenarios.base import Batch, Scenario
+
+__all__ = ["Batch", "Scenario", "load", "sources"]
+
+
+@cache
+def load() -> dict[str, Scenario]:
+    """All scenarios by name, in the order of their names."""
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__name__}.{info.name}")
+    # Subclasses that other modules defined (``--include``) are scenarios as well.
+    return {name(kind): kind() for kind in sorted(Scenario.__subclasses__(), key=name)}
+
+
+def name(kind: type[Scenario]) -> str:
+    """A scenario's name: that of its module."""
+    return kind.__module__.rpartition(".")[2]
+
+
+def sources() -> dict[str, str]:
+    """The file that defines each scenario."""
+    modules = {key: type(value).__module__ for key, value in load().items()}
+    return {key: str(importlib.import_module(module).__file__) for key, module in modules.items()}

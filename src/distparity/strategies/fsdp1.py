@@ -1,0 +1,75 @@
+"""``FullyShardedDataParallel``: parameters, gradients and optimizer state sharded, as flat tensors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+
+from distparity.strategies.base import Strategy, Tensors
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+class Fsdp1(Strategy):
+    name = "fsdp1"
+    title = "FullyShardedDataParallel"
+    use_orig_params: ClassVar[bool] = False
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        policy = functools.partial(
+            lambda_auto_wrap_policy, lambda_fn=lambda module: any(module is unit for unit in units)
+        )
+        return FSDP(
+            model,
+            auto_wrap_policy=policy,
+            use_orig_params=self.use_orig_params,
+            device_id=place.device,
+        )
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        with FSDP.summon_full_params(model, writeback=False):
+            return {
+                self.clean(name): parameter.detach().clone()
+                for name, parameter in model.named_parameters()
+            }
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        # ``summon_full_params(with_grads=True)`` refuses flat parameters. So the local shards of
+        # the gradients take the place of those of the parameters for a moment, and the unsharding
+        # that is there for parameters brings the gradients together.
+        flat = list(model.parameters())
+        kept = [parameter.detach().clone() for parameter in flat]
+        with torch.no_grad():
+            for parameter in flat:
+                if parameter.grad is None:
+                    parameter.zero_()
+                else:
+                    parameter.copy_(parameter.grad)
+        gradients = self.parameters(model)
+        with torch.no_grad():
+            for parameter, value in zip(flat, kept, strict=True):
+                parameter.copy_(value)
+        return gradients
+
+    def clean(self, name: str) -> str:
+        return name.replace("_fsdp_wrapped_module.", "")
+
+
+class Fsdp1OrigParams(Fsdp1):
+    name = "fsdp1_orig_params"
+    title = "FullyShardedDataParallel(use_orig_params=True)"
+    use_orig_params = True
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        with FSDP.summon_full_params(model, writeback=False, with_grads=True):
+            return {
+                self.clean(name): None if parameter.grad is None else parameter.grad.clone()
+                for name, parameter in model.named_parameters()
+            }

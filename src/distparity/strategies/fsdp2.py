@@ -1,0 +1,62 @@
+"""``fully_shard``: every parameter a DTensor, sharded on dim 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+
+from distparity.strategies.base import Limit, Strategy, Tensors
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+def _fully_shard() -> Callable[..., Any]:
+    """``fully_shard`` from where this torch has it: it became public in 2.6."""
+    try:
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:
+        from torch.distributed._composable.fsdp import fully_shard
+    shard: Callable[..., Any] = fully_shard
+    return shard
+
+
+class Fsdp2(Strategy):
+    name = "fsdp2"
+    title = "fully_shard"
+    limits = (
+        Limit(
+            fact="fully_shard on a device other than cuda",
+            applies=lambda torch, device: torch < (2, 5) and device != "cuda",
+            answer=r"CUDA|NVIDIA driver",
+        ),
+        Limit(
+            fact="fully_shard on cpu",
+            applies=lambda torch, device: torch < (2, 7) and device == "cpu",
+            answer=r"CUDA|NVIDIA driver|accelerator",
+        ),
+    )
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        shard = _fully_shard()
+        mesh = init_device_mesh(place.device.type, (place.world_size,))
+        for unit in units:
+            shard(unit, mesh=mesh)
+        shard(model, mesh=mesh)
+        return model
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        return {name: _full(parameter.detach()) for name, parameter in model.named_parameters()}
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        return {name: _full(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def _full(tensor: Any) -> torch.Tensor | None:
+    """The whole of a DTensor, gathered from all ranks; a plain tensor as it is."""
+    full: torch.Tensor | None = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return full

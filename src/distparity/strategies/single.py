@@ -1,0 +1,28 @@
+"""No distribution: the model as it is. The oracle and the native runs are trained like this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from distparity.strategies.base import Strategy, Tensors
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+class Single(Strategy):
+    """It has no name, so it makes no cases."""
+
+    title = "one process"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        return model
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        return dict(model.named_parameters())
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        return {name: parameter.grad for name, parameter in model.named_parameters()}

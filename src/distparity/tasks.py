@@ -1,0 +1,124 @@
+"""What a rank can be told to do. Each task takes JSON and bytes, and answers with JSON and bytes.
+
+This is the whole of what the controller knows of torch: names of tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from distparity import devices, oracle, scenarios, strategies, verdict
+from distparity.torchversion import installed
+from distparity.training import Recipe, train
+from distparity.trajectory import Trajectory
+from distparity.worlds.rank import Place
+
+__all__ = ["TASKS", "facts"]
+
+Answer = tuple[dict[str, Any], list[bytes]]
+
+
+def facts() -> dict[str, Any]:
+    """What the torch that is imported is, and which cases can be made; touches no device."""
+    return {
+        "torch": torch.__version__,
+        "torch_git": torch.version.git_version,
+        "torch_cuda": torch.version.cuda,
+        "torch_hip": torch.version.hip,
+        "torch_release": list(installed()),
+        "scenarios": {
+            name: {"file": scenarios.sources()[name], "dtypes": list(scenario.dtypes)}
+            for name, scenario in scenarios.load().items()
+        },
+        "strategies": {
+            name: {"title": strategy.title} for name, strategy in strategies.load().items()
+        },
+    }
+
+
+def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """What a kind of device is, here."""
+    kind = devices.get(args["device"])
+    absent = kind.absent()
+    if absent is not None:
+        return {"absent": absent}, []
+    return {
+        "absent": None,
+        "count": kind.count(),
+        "most_ranks": kind.most_ranks(),
+        "name": kind.describe(),
+        "backend": kind.backend(),
+        "backend_version": kind.backend_version(),
+        "lacks": kind.lacks(),
+    }, []
+
+
+def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Make a strategy's smallest training, and say how torch refused it, if it did."""
+    strategy = strategies.load()[args["strategy"]]
+    kind = place.device.type
+    limits = [limit for limit in strategy.limits if limit.applies(installed(), kind)]
+    if not limits:
+        return {"refused": None}, []
+    try:
+        model = torch.nn.Linear(2, 2).to(place.device)
+        wrapped = strategy.wrap(model, [], place)
+        wrapped(torch.ones(1, 2, device=place.device)).sum().backward()
+    except Exception as error:
+        import re
+
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        for limit in limits:
+            if re.search(limit.answer, str(error)):
+                return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
+        raise
+    return {"refused": None}, []
+
+
+def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Train a case; answers with this rank's trajectory."""
+    strategy = strategies.load()[args["strategy"]]
+    return {}, [train(_recipe(args), strategy, place).to_bytes()]
+
+
+def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Train the oracle; answers with its trajectory, and what is wrong with the scenario."""
+    recipe = _recipe(args)
+    found = oracle.consult(recipe, place, args["parts"])
+    twin = oracle.consult(recipe, place, args["parts"])
+    faults = oracle.check_alive(found, recipe.dtype)
+    if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
+        faults.append("two runs of it in one process differ: it is not deterministic")
+    result = {"magnitude": found.magnitude, "spread": found.spread, "faults": faults}
+    return result, [found.trajectory.to_bytes()]
+
+
+def natives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Train the native runs; answers with their trajectories."""
+    return {}, [run.to_bytes() for run in oracle.natives(_recipe(args), place, args["parts"])]
+
+
+def judge(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Compare trajectories: the oracle's, then ``natives`` native ones, then one per rank."""
+    runs = [Trajectory.from_bytes(blob) for blob in blobs]
+    exact = oracle.Oracle(runs[0], args["magnitude"], args["spread"])
+    split = 1 + args["natives"]
+    found = verdict.judge(exact, runs[1:split], runs[split:], getattr(torch, args["dtype"]))
+    json.dumps(found.to_json(), allow_nan=False)
+    return found.to_json(), []
+
+
+def _recipe(args: dict[str, Any]) -> Recipe:
+    scenario = scenarios.load()[args["scenario"]]
+    dtype = getattr(torch, args["dtype"])
+    rows = scenario.rows_per_rank * args["parts"]
+    return Recipe(scenario, dtype, dtype, rows, args["seed"])
+
+
+TASKS: dict[str, Callable[[Place, dict[str, Any], list[bytes]], Answer]] = {
+    task.__name__: task for task in (probe, ask, parity, consult, natives, judge)
+}

@@ -1,0 +1,17 @@
+"""The release number of the torch that is imported, to compare with."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["installed"]
+
+
+def installed() -> tuple[int, int]:
+    """``(2, 13)`` for torch 2.13.0+cpu, 2.13.0a0+git0abc and 2.13.0.dev20261101 alike."""
+    import torch
+
+    match = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if match is None:
+        raise ValueError(f"torch.__version__ is {torch.__version__!r}")
+    return int(match[1]), int(match[2])

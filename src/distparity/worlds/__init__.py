@@ -1,0 +1,14 @@
+"""Where cases run: rank processes on one kind of device, started once and kept warm.
+
+A world knows nothing of what it runs: it starts ranks, hands each of them the same named task with
+JSON arguments, and brings back what they answered, or what became of them.
+
+=============== ====================================================================================
+``wire``        frames: a JSON object and raw bytes, on a socket
+``zygote``      the process that has torch imported and forks ranks
+``rank``        the loop in a rank process
+``launcher``    the controller's end of the zygote
+``world``       the controller's end of one world
+``scheduler``   many worlds, many tasks, one thread
+=============== ====================================================================================
+"""

@@ -1,0 +1,172 @@
+"""The controller's end of the zygote: start it, ask it for ranks, hear of every exit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from distparity.worlds.wire import Channel, Frame, ProtocolError
+
+__all__ = ["Launcher", "StartError"]
+
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+from distparity.worlds import zygote
+zygote.main(int(sys.argv[1]))
+"""
+
+
+class StartError(Exception):
+    """torch could not be imported, or what imports it died. ``detail`` has the whole account."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class Launcher:
+    """Owns the zygote, the run's private directory, and the socket on which ranks report.
+
+    Nothing here blocks but :meth:`ready`, which waits for torch to be imported; start the launcher
+    early and do something else meanwhile.
+    """
+
+    def __init__(self, include: list[str] | None = None) -> None:
+        self.include = include or []
+        base = tempfile.gettempdir()
+        # A socket's path has at most 107 bytes.
+        self.directory = tempfile.mkdtemp(prefix="distparity-", dir=base if len(base) < 60 else "/tmp")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.address = os.path.join(self.directory, "ranks")
+        self.listener.bind(self.address)
+        self.listener.listen(128)
+        self.listener.setblocking(False)
+        self.facts: dict[str, Any] | None = None
+        self.journals: list[str] = []
+        self._start({})
+
+    def _start(self, environment: dict[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        self.output = os.path.join(self.directory, "zygote")
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                # Ctrl-C on the terminal is for the controller, who ends the others in order.
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            )
+        theirs.close()
+        self.channel = Channel(ours)
+        self.channel.send({"op": "setup", "include": self.include, "directory": self.directory})
+
+    def ready(self, limit: float = 300.0) -> dict[str, Any]:
+        """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
+        if self.facts is not None:
+            return self.facts
+        self.channel.sock.settimeout(limit)
+        try:
+            frame = self.channel.receive()
+        except TimeoutError:
+            raise StartError(f"importing torch took more than {limit:.0f} s", self._tail()) from None
+        except (OSError, ProtocolError) as error:
+            raise StartError(f"the process that imports torch failed: {error}", self._tail()) from None
+        finally:
+            self.channel.sock.settimeout(None)
+        if frame is None:
+            status = self.process.wait()
+            how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
+            raise StartError(f"the process that imports torch died ({how})", self._tail())
+        if frame["op"] == "failed":
+            if "backend extension" in frame["error"] and self._autoloads():
+                # An installed plug-in whose driver is missing breaks ``import torch`` itself.
+                self.channel.close()
+                self.process.wait()
+                self._start({"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
+                return self.ready(limit)
+            raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
+        facts: dict[str, Any] = frame["facts"]
+        self.facts = facts
+        return facts
+
+    def _autoloads(self) -> bool:
+        first = self.process.args
+        assert isinstance(first, list)
+        return os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD") != "0" and not self.journals
+
+    def _tail(self) -> str:
+        from distparity.worlds.rank import tail
+
+        return tail(self.output)
+
+    def fork(self, world: int, specs: list[dict[str, Any]]) -> None:
+        """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`."""
+        for spec in specs:
+            spec["token"] = secrets.token_hex(16)
+            spec["socket"] = self.address
+            spec["output"] = os.path.join(self.directory, f"world{world}-rank{spec['rank']}")
+        self.channel.queue({"op": "fork", "world": world, "ranks": specs})
+
+    def forget(self, world: int) -> None:
+        """Remove a dead world's files."""
+        for path in Path(self.directory).glob(f"world{world}-rank*"):
+            path.unlink(missing_ok=True)
+
+    def signal(self, pids: list[int], number: int) -> None:
+        self.channel.queue({"op": "signal", "pids": pids, "signal": int(number)})
+
+    def kill(self, pids: list[int]) -> None:
+        self.channel.queue({"op": "kill", "pids": pids})
+
+    def journal(self, path: str) -> None:
+        """Have ``path`` made into XML should this process die."""
+        self.channel.queue({"op": "journal", "path": path})
+
+    def accept(self) -> Channel | None:
+        """A connection that a rank made; who it is, its first frame says."""
+        try:
+            sock, _ = self.listener.accept()
+        except OSError:
+            return None
+        return Channel(sock)
+
+    def close(self, *, reported: bool) -> None:
+        """End everything that came from the zygote, and wait until it is gone.
+
+        ``reported`` says that the XML is written; otherwise the zygote writes it.
+        """
+        with contextlib.suppress(OSError):
+            if reported:
+                self.channel.queue({"op": "done"})
+            deadline = time.monotonic() + 5
+            while self.channel.pending and time.monotonic() < deadline:
+                self.channel.flush()
+        self.channel.close()
+        self.listener.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def first_frame(frame: Frame) -> str | None:
+    """The token of a rank's hello, or None when the frame is no hello."""
+    token = frame.get("token")
+    return token if frame.get("op") == "hello" and isinstance(token, str) else None

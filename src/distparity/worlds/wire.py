@@ -1,0 +1,151 @@
+"""Frames between processes: one JSON object and any number of byte strings.
+
+What crosses is data, never pickled code. A frame is a 12-byte head (magic, length of the JSON
+text), the JSON text, then the blobs, whose lengths the JSON object lists under ``"blobs"``.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Channel", "Frame", "ProtocolError"]
+
+_HEAD = struct.Struct(">8sI")
+_MAGIC = b"dparity1"
+_MAX_JSON = 64 << 20
+_MAX_BLOBS = 2 << 30
+_CHUNK = 1 << 20
+
+
+class ProtocolError(Exception):
+    """The bytes received are not a frame."""
+
+
+class Frame(dict[str, Any]):
+    """A received JSON object, with its byte strings in :attr:`blobs`."""
+
+    blobs: list[bytes]
+
+
+def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
+    text = json.dumps({**message, "blobs": [len(blob) for blob in blobs]}).encode()
+    return [_HEAD.pack(_MAGIC, len(text)) + text, *blobs]
+
+
+class Channel:
+    """Frames over a connected stream socket, for a blocking or a polling user.
+
+    A rank calls :meth:`send` and :meth:`receive`, which block. The controller calls :meth:`queue`,
+    :meth:`flush` and :meth:`poll` from its event loop, which never do: a rank that is stopped or
+    hung cannot hold the controller.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._in = bytearray()
+        self._out: list[memoryview] = []
+        self._need: tuple[int, dict[str, Any], list[int]] | None = None
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.sock.close()
+
+    # -- blocking ------------------------------------------------------------------------------
+
+    def send(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send one frame; raises ``OSError`` when the other end is gone."""
+        for part in _pack(message, blobs):
+            self.sock.sendall(part)
+
+    def receive(self) -> Frame | None:
+        """The next frame, or None at end of file; raises :class:`ProtocolError` on rubbish."""
+        while (frame := self._parse()) is None:
+            data = self.sock.recv(_CHUNK)
+            if not data:
+                return None
+            self._in += data
+        return frame
+
+    # -- polling -------------------------------------------------------------------------------
+
+    def queue(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Put one frame in the output buffer; :meth:`flush` sends it as the socket takes it."""
+        self._out.extend(memoryview(part) for part in _pack(message, blobs) if part)
+
+    @property
+    def pending(self) -> bool:
+        """True while the output buffer holds something."""
+        return bool(self._out)
+
+    def flush(self) -> None:
+        """Send what the socket takes without blocking; raises ``OSError`` when it is closed."""
+        while self._out:
+            try:
+                sent = self.sock.send(self._out[0], socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if sent == len(self._out[0]):
+                self._out.pop(0)
+            else:
+                self._out[0] = self._out[0][sent:]
+
+    def poll(self) -> tuple[list[Frame], bool]:
+        """All complete frames that have come, and whether the other end is still there."""
+        frames: list[Frame] = []
+        open_ = True
+        while True:
+            try:
+                data = self.sock.recv(_CHUNK, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except ConnectionError:
+                open_ = False
+                break
+            if not data:
+                open_ = False
+                break
+            self._in += data
+        while (frame := self._parse()) is not None:
+            frames.append(frame)
+        return frames, open_
+
+    # -- both ----------------------------------------------------------------------------------
+
+    def _parse(self) -> Frame | None:
+        if self._need is None:
+            if len(self._in) < _HEAD.size:
+                return None
+            magic, length = _HEAD.unpack_from(self._in)
+            if magic != _MAGIC or length > _MAX_JSON:
+                raise ProtocolError(f"not a frame: it begins with {bytes(self._in[:16])!r}")
+            if len(self._in) < _HEAD.size + length:
+                return None
+            try:
+                message = json.loads(self._in[_HEAD.size : _HEAD.size + length])
+                sizes = message.pop("blobs")
+            except (ValueError, AttributeError, KeyError, TypeError) as error:
+                raise ProtocolError(f"not a frame: {error!r}") from None
+            if not (
+                isinstance(sizes, list)
+                and all(type(size) is int and size >= 0 for size in sizes)
+                and sum(sizes) <= _MAX_BLOBS
+            ):
+                raise ProtocolError("not a frame: blob sizes")
+            self._need = (_HEAD.size + length, message, sizes)
+        start, message, sizes = self._need
+        if len(self._in) < start + sum(sizes):
+            return None
+        frame = Frame(message)
+        frame.blobs = []
+        for size in sizes:
+            frame.blobs.append(bytes(self._in[start : start + size]))
+            start += size
+        del self._in[:start]
+        self._need = None
+        return frame
