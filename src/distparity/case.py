@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 __all__ = ["Case"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario trained under a strategy by ``world_size`` ranks in ``dtype`` on ``device``.
-
-    ``supported`` is false when the strategy declares a limit for this case; a rank is still asked
-    before it is skipped (see :class:`distparity.strategies.Limit`).
-    """
+    """A scenario trained under a strategy by ``world_size`` ranks in ``dtype`` on ``device``."""
 
     scenario: str
     strategy: str
@@ -30,6 +26,3 @@ class Case:
     def id(self) -> str:
         """The case's identity inside a cell; the same in every cell."""
         return f"{self.scenario}/{self.name}"
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)

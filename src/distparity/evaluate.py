@@ -20,19 +20,21 @@ JUDGE = Spec("cpu", 1, group=False)
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 
 
-def evaluate(case: Case, limit: float) -> Errand[Outcome]:
+def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
-    ``limit`` is the number of seconds that any one task of the case may take.
+    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` says that the
+    strategy declares a limit here, so that torch is asked about it first.
     """
     world = Spec(case.device, case.world_size)
-    refused = yield Shared(
-        ("ask", case.strategy, world), lambda: _ask(case.strategy, world, limit)
-    )
-    if isinstance(refused, Failure):
-        return _broken("asking what this torch can do", refused)
-    if refused is not None:
-        return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
+    if ask:
+        refused = yield Shared(
+            ("ask", case.strategy, world), lambda: _ask(case.strategy, world, limit)
+        )
+        if isinstance(refused, Failure):
+            return _broken("asking what this torch can do", refused)
+        if refused is not None:
+            return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
 
     args = {
         "scenario": case.scenario,

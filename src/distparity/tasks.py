@@ -6,6 +6,8 @@ This is the whole of what the controller knows of torch: names of tasks.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +37,25 @@ def facts() -> dict[str, Any]:
             for name, scenario in scenarios.load().items()
         },
         "strategies": {
-            name: {"title": strategy.title} for name, strategy in strategies.load().items()
+            name: {"title": strategy.title, "asks": _asks(strategy)}
+            for name, strategy in strategies.load().items()
         },
     }
+
+
+def _asks(strategy: strategies.Strategy) -> list[str]:
+    """The kinds of device on which this torch must be asked about the strategy."""
+    return [kind for kind in devices.kinds() if _limits(strategy, kind)]
+
+
+def _limits(strategy: strategies.Strategy, kind: str) -> list[strategies.Limit]:
+    return [limit for limit in strategy.limits if limit.applies(installed(), kind)]
 
 
 def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """What a kind of device is, here."""
     kind = devices.get(args["device"])
+    os.environ.update(kind.environment(0))
     absent = kind.absent()
     if absent is not None:
         return {"absent": absent}, []
@@ -60,17 +73,12 @@ def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Make a strategy's smallest training, and say how torch refused it, if it did."""
     strategy = strategies.load()[args["strategy"]]
-    kind = place.device.type
-    limits = [limit for limit in strategy.limits if limit.applies(installed(), kind)]
-    if not limits:
-        return {"refused": None}, []
+    limits = _limits(strategy, place.kind.kind)
     try:
         model = torch.nn.Linear(2, 2).to(place.device)
         wrapped = strategy.wrap(model, [], place)
         wrapped(torch.ones(1, 2, device=place.device)).sum().backward()
     except Exception as error:
-        import re
-
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         for limit in limits:
             if re.search(limit.answer, str(error)):

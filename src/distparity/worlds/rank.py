@@ -45,7 +45,7 @@ def main(spec: dict[str, Any]) -> None:
     """Run one rank until its channel closes.
 
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
-    ``world_size``, ``local_rank``, ``device`` (a kind), ``group`` (whether to make a process
+    ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``group`` (whether to make a process
     group), ``output`` (a file), ``timeout`` (seconds, of collectives).
     """
     _redirect(spec["output"])
@@ -105,9 +105,10 @@ def _connect(spec: dict[str, Any]) -> Channel:
 def _join(channel: Channel, spec: dict[str, Any]) -> Place:
     from distparity import devices
 
-    kind = devices.get(spec["device"])
-    os.environ.update(kind.environment(spec["local_rank"]))
-    kind.load()
+    kind = devices.get(spec["device"] or "cpu")
+    if spec["device"]:
+        os.environ.update(kind.environment(spec["local_rank"]))
+        kind.load()
     import torch
 
     torch.set_num_threads(1)
@@ -130,8 +131,8 @@ def _make_group(channel: Channel, spec: dict[str, Any], kind: Device) -> None:
         listener = socket.create_server((LOOPBACK, 0), backlog=128)
         channel.send({"op": "store", "port": listener.getsockname()[1]})
         options["master_listen_fd"] = listener.detach()
-        if installed() < (2, 5):
-            # Its libuv store cannot take a listening socket; the older one can.
+        if installed() < (2, 8):
+            # Their libuv store cannot take a listening socket; the older one can.
             options["use_libuv"] = False
     frame: Frame | None = channel.receive()
     if frame is None:

@@ -25,7 +25,10 @@ AUTOPSY = 0.25
 
 @dataclass(frozen=True)
 class Spec:
-    """What a world is: so many ranks on a kind of device, with a process group or without."""
+    """What a world is: so many ranks on a kind of device, with a process group or without.
+
+    No device, ``""``, is a bare process: nothing is set up in it.
+    """
 
     device: str
     size: int

@@ -1,0 +1,3 @@
+from distparity.cli import main
+
+raise SystemExit(main())

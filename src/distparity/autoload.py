@@ -1,0 +1,28 @@
+"""What pytest loads in every run of every project: next to nothing.
+
+The plugin's options have short names (``--device``), which other suites have as well. So the plugin
+itself comes only into a run that asks for this package: ``pytest --pyargs distparity``, a path
+inside the package, or ``-p distparity.plugin``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PLUGIN = "distparity.plugin"
+
+
+def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
+    if not early_config.pluginmanager.has_plugin(PLUGIN) and any(map(_ours, args)):
+        early_config.pluginmanager.import_plugin(PLUGIN)
+
+
+def _ours(argument: str) -> bool:
+    if argument == "distparity" or argument.startswith(("distparity.", "distparity::")):
+        return True
+    if argument.startswith("-"):
+        return False
+    here = Path(__file__).parent
+    path = Path(argument.partition("::")[0])
+    return path.exists() and (here == path.resolve() or here in path.resolve().parents)

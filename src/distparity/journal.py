@@ -1,0 +1,96 @@
+"""The side file of a cell: a line of JSON for every result, written the moment it is known.
+
+Whatever becomes of the process that runs pytest, the results that it had are in this file, and
+:mod:`distparity.junit` makes the XML from it.
+
+The first line is the header: the cell's facts, the command, and the ids of all declared cases. Then
+comes a line for each outcome, and last, when the run came to its end, a line that says how.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distparity.outcome import Outcome, Status
+
+__all__ = ["Journal", "Record", "paths", "read"]
+
+
+def paths(folder: Path, torch: str, device: str) -> tuple[Path, Path]:
+    """The side file and the XML file of a cell."""
+    stem = f"junit-{_safe(torch)}-{_safe(device)}"
+    return folder / f"{stem}.jsonl", folder / f"{stem}.xml"
+
+
+def _safe(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".") or "_"
+
+
+class Journal:
+    """Writes one cell's side file; removes what an earlier run left for the cell."""
+
+    def __init__(self, path: Path, xml: Path, header: dict[str, Any]) -> None:
+        xml.unlink(missing_ok=True)
+        self.path = path
+        self.xml = xml
+        self._file = path.open("w", encoding="utf-8")
+        self._line({"header": {**header, "started": time.time()}})
+
+    def add(self, case: str, outcome: Outcome) -> None:
+        self._line({"case": case, "outcome": outcome.to_json()})
+
+    def end(self, reason: str) -> None:
+        """Say that no more results come: "finished", or why not all did."""
+        self._line({"end": reason, "at": time.time()})
+        self._file.close()
+
+    def _line(self, data: dict[str, Any]) -> None:
+        self._file.write(json.dumps(data) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@dataclass
+class Record:
+    """A side file, read back. ``outcomes`` has every declared case, in the declared order."""
+
+    header: dict[str, Any]
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    ended: str | None = None
+    seconds: float = 0.0
+
+
+def read(path: Path) -> Record:
+    """Read a side file; a case that was declared and has no result is *missing*.
+
+    Raises ``ValueError`` when the file does not begin with a header. A last line that was cut off
+    (the writer died in it) is passed over.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        header = json.loads(lines[0])["header"]
+    except (IndexError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no side file of distparity: it has no header") from None
+    record = Record(header)
+    found: dict[str, Outcome] = {}
+    end = path.stat().st_mtime
+    for line in lines[1:]:
+        try:
+            data = json.loads(line)
+        except ValueError:
+            continue
+        if "case" in data:
+            found[data["case"]] = Outcome.from_json(data["outcome"])
+        elif "end" in data:
+            record.ended = data["end"]
+            end = data["at"]
+    why = record.ended or "the process that ran the suite died"
+    gone = Outcome(Status.MISSING, f"no result: {why}")
+    record.outcomes = {case: found.get(case, gone) for case in header["cases"]}
+    record.seconds = max(0.0, end - header["started"])
+    return record

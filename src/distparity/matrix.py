@@ -1,0 +1,141 @@
+"""The matrix: which torch releases there are, for which Pythons, and where each device's wheel is.
+
+The noxfile, ``ci/`` and ``distparity`` itself read this one table. It needs only the standard
+library, so that an interpreter without torch, pytest or distparity can load it.
+
+A new torch release is one line in :data:`RELEASES`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+__all__ = ["LOCAL", "NIGHTLY", "RELEASES", "ROWS", "NoSuchCell", "Row", "Source", "row", "source"]
+
+#: PyTorch's own index. A mirror, or an index of one's own, takes its place by this variable or the
+#: noxfile's ``--index``; below it are the folders ``cpu``, ``cu130``, ``nightly/cpu``, ...
+INDEX = "https://download.pytorch.org/whl"
+INDEX_VARIABLE = "DISTPARITY_TORCH_INDEX"
+
+#: The registry's wheel, which runs on cpu and, where there is a driver, on cuda.
+REGISTRY = "registry"
+
+
+class NoSuchCell(Exception):
+    """This torch does not exist for this Python or this device."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One torch: ``requirement`` is what is installed, ``pythons`` what it has wheels for."""
+
+    name: str
+    requirement: str
+    pythons: tuple[str, ...]
+    #: Folder below the index for each kind of device; :data:`REGISTRY` for the registry's wheel.
+    sources: dict[str, str]
+    tag: str
+
+    @property
+    def session(self) -> str:
+        return f"tests-{self.name}"
+
+    @property
+    def title(self) -> str:
+        """What the row's session does, in one imperative line."""
+        if self.tag == "stable":
+            return f"Run the suite with torch {self.requirement.partition('==')[2]}."
+        if self.tag == "nightly":
+            return "Run the suite with the newest nightly torch."
+        return "Run the suite with the torch that is in the interpreter running nox."
+
+
+@dataclass(frozen=True)
+class Source:
+    """What to install, and from where: ``index`` is None for the registry."""
+
+    requirement: str
+    index: str | None
+
+
+def _release(version: str, pythons: str, cuda: str, xpu: str | None = "xpu") -> Row:
+    """A released torch. ``cuda`` is the folder of its default CUDA build on PyTorch's index."""
+    sources = {"auto": REGISTRY, "cpu": REGISTRY, "cuda": REGISTRY, "wheel:cuda": cuda}
+    if xpu is not None:
+        sources["xpu"] = xpu
+    name = ".".join(version.split(".")[:2])
+    return Row(name, f"torch=={version}", _span(pythons), sources, "stable")
+
+
+def _span(pythons: str) -> tuple[str, ...]:
+    first, last = pythons.split("-")
+    return tuple(f"3.{minor}" for minor in range(int(first[2:]), int(last[2:]) + 1))
+
+
+#: The newest patch of each minor release, with the Pythons that distparity and its wheels share.
+RELEASES = (
+    # Intel's wheels begin at 2.5: https://docs.pytorch.org/docs/2.5/notes/get_start_xpu.html
+    _release("2.4.1", "3.10-3.12", "cu121", xpu=None),
+    _release("2.5.1", "3.10-3.13", "cu124"),
+    _release("2.6.0", "3.10-3.13", "cu124"),
+    _release("2.7.1", "3.10-3.13", "cu126"),
+    _release("2.8.0", "3.10-3.13", "cu128"),
+    _release("2.9.1", "3.10-3.14", "cu128"),
+    _release("2.10.0", "3.10-3.14", "cu128"),
+    _release("2.11.0", "3.10-3.14", "cu130"),
+    _release("2.12.1", "3.10-3.14", "cu130"),
+    _release("2.13.0", "3.10-3.14", "cu130"),
+    _release("2.14.1", "3.10-3.14", "cu130"),
+    # Python 3.10 ended, and torch dropped it.
+    _release("2.15.0", "3.11-3.15", "cu132"),
+)
+
+#: Any build of the nightly index. ``>=0.dev0`` admits pre-releases of torch, and of nothing else.
+NIGHTLY = Row(
+    "nightly",
+    "torch>=0.dev0",
+    _span("3.11-3.14"),
+    {"auto": "nightly/cpu", "cpu": "nightly/cpu", "cuda": "nightly/cu130", "xpu": "nightly/xpu"},
+    "nightly",
+)
+
+#: The torch that the interpreter running nox has already; nothing is installed over it.
+LOCAL = Row("local", "", (), {}, "local")
+
+ROWS = (*RELEASES, NIGHTLY, LOCAL)
+
+#: Devices whose torch is a build of the vendor's own, bound to the vendor's release.
+VENDOR_BUILDS = {"hpu": "Habana's build of torch", "npu": "the torch that torch_npu was built for"}
+
+
+def row(name: str) -> Row:
+    """The row by its name; raises :class:`NoSuchCell` naming the known ones."""
+    for found in ROWS:
+        if found.name == name:
+            return found
+    raise NoSuchCell(f"unknown torch {name!r}; known: {', '.join(r.name for r in ROWS)}")
+
+
+def source(row: Row, device: str, wheel: str | None = None, index: str | None = None) -> Source:
+    """Where the row's torch for a device comes from.
+
+    ``wheel`` names a build instead (``cpu``, ``cu126``, ``rocm6.4``, ``xpu``: a folder of PyTorch's
+    index, or ``registry``), and ``index`` another index in place of PyTorch's own. Raises
+    :class:`NoSuchCell`.
+    """
+    base = (index or os.environ.get(INDEX_VARIABLE) or INDEX).rstrip("/")
+    if wheel is not None:
+        if wheel == REGISTRY:
+            return Source(row.requirement, None)
+        folder = f"nightly/{wheel}" if row is NIGHTLY else wheel
+        return Source(row.requirement, f"{base}/{folder}")
+    if device in VENDOR_BUILDS:
+        raise NoSuchCell(
+            f"{device} needs {VENDOR_BUILDS[device]}: run `nox -s tests-local` where that is installed"
+        )
+    if device == "xpu" and "xpu" not in row.sources:
+        since = next(r.name for r in RELEASES if "xpu" in r.sources)
+        raise NoSuchCell(f"there is no torch {row.name} for xpu: its wheels begin at torch {since}")
+    folder = row.sources.get(device, row.sources["auto"])
+    return Source(row.requirement, None if folder == REGISTRY else f"{base}/{folder}")

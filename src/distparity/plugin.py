@@ -1,0 +1,251 @@
+"""The pytest plugin: it declares options, collects cases and reports outcomes, and that is all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distparity.case import Case
+from distparity.outcome import Outcome
+from distparity.run import BadRequest, Options, Run
+
+PACKAGE = Path(__file__).parent
+RUN = pytest.StashKey[Run]()
+#: Beyond the limit of a case itself, which the harness keeps: torch's import, a world's start, the
+#: oracle and the verdict. pytest-timeout is the net under the harness.
+GUARD = 300.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("distparity", "distributed training against one process")
+    group.addoption(
+        "--device",
+        action="append",
+        metavar="KIND",
+        help="device to run on: auto (what is here, the default), cpu, cuda, xpu, hpu, ...; "
+        "may be given more than once, or as a list with commas",
+    )
+    group.addoption(
+        "--world-size",
+        action="append",
+        metavar="N",
+        help="ranks per world (default 2 and 4); may be given more than once, or as 2,4",
+    )
+    group.addoption(
+        "--case",
+        action="append",
+        metavar="ID",
+        default=[],
+        help="run only this case, by its id: multiple_forward/fsdp2-ws2-float32",
+    )
+    group.addoption(
+        "--case-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time limit of one case (default %(default)s)",
+    )
+    group.addoption(
+        "--report-dir",
+        default="reports",
+        metavar="DIR",
+        help="where junit-<torch>-<device>.xml goes (default %(default)s)",
+    )
+    group.addoption(
+        "--cell",
+        metavar="NAME",
+        help="the name of this torch in the reports (default: its version)",
+    )
+    group.addoption(
+        "--include",
+        action="append",
+        metavar="MODULE",
+        default=[],
+        help="import MODULE in every rank: its scenarios and strategies are run as well",
+    )
+    group.addoption(
+        "--worlds",
+        type=int,
+        metavar="RANKS",
+        help="how many ranks may be busy at once (default: one per core)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "timeout(seconds): from pytest-timeout, the harness's own net")
+    if config.option.help or getattr(config.option, "version", 0):
+        return
+    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("distparity runs worlds side by side by itself; leave out -n (xdist)")
+    try:
+        run = Run(_options(config))
+        run.start()
+    except BadRequest as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[RUN] = run
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.close()
+
+
+def _options(config: pytest.Config) -> Options:
+    option = config.option
+    try:
+        sizes = [int(word) for word in _split(option.world_size)]
+    except ValueError:
+        raise BadRequest(f"world size {','.join(option.world_size)!r}: not a whole number") from None
+    if option.worlds is not None and option.worlds < 1:
+        raise BadRequest(f"--worlds {option.worlds}: at least 1")
+    return Options(
+        devices=_split(option.device) or ["auto"],
+        world_sizes=sizes,
+        limit=option.case_timeout,
+        report_dir=Path(option.report_dir),
+        cell=option.cell,
+        cases=option.case,
+        include=option.include,
+        room=option.worlds,
+        command=["pytest", *map(str, config.invocation_params.args)],
+    )
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [word for value in values or [] for word in value.split(",") if word]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    try:
+        session.config.stash[RUN].ready()
+    except BadRequest as error:
+        detail = f"\n{error.detail}" if error.detail else ""
+        raise pytest.UsageError(f"{error}{detail}") from None
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return config.stash[RUN].header()
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    # As a plain folder: pytest would import a package's __init__, and with the scenarios' torch.
+    return pytest.Dir.from_parent(parent, path=path) if PACKAGE in (path, *path.parents) else None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    cases = parent.config.stash[RUN].cases(file_path) if file_path.suffix == ".py" else []
+    if not cases:
+        return None
+    collector = ScenarioFile.from_parent(parent, path=file_path)
+    collector.cases = cases
+    return collector
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, ParityItem):
+            item.config.stash[DESELECTED] = item.config.stash.get(DESELECTED, 0) + 1
+
+
+DESELECTED = pytest.StashKey[int]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly:
+        cases = [item.case for item in session.items if isinstance(item, ParityItem)]
+        session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash[RUN]
+    silent = run.nothing_shown()
+    if silent and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    reasons = {2: "interrupted", 3: "internal error"}
+    reason = reasons.get(int(exitstatus), "finished")
+    if session.shouldstop or session.shouldfail:
+        reason = f"stopped: {session.shouldstop or session.shouldfail}"
+    session.config.stash[WRITTEN] = run.finish(reason)
+
+
+WRITTEN = pytest.StashKey[list[Path]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    run = config.stash[RUN]
+    terminalreporter.section("distparity")
+    for cell in run.cells:
+        counts: dict[str, int] = {}
+        for outcome in cell.outcomes.values():
+            counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
+        text = ", ".join(f"{count} {status}" for status, count in counts.items())
+        ratios = {
+            case: outcome.facts["ratio"]
+            for case, outcome in cell.outcomes.items()
+            if "ratio" in outcome.facts
+        }
+        worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
+        line = f"torch {cell.torch} on {cell.device}: {len(cell.cases)} cases, {text or 'none run'}"
+        if worst is not None:
+            line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
+        terminalreporter.write_line(line)
+    for device in run.nothing_shown():
+        terminalreporter.write_line(f"{device} was asked for and every case was skipped: not a success")
+    for path in config.stash.get(WRITTEN, []):
+        terminalreporter.write_line(f"wrote {path}")
+
+
+class ScenarioFile(pytest.File):
+    """The file of a scenario; its items are the scenario's cases."""
+
+    cases: list[Case]
+
+    def collect(self) -> Iterable[ParityItem]:
+        for case in self.cases:
+            yield ParityItem.from_parent(self, name=f"{case.name}-{case.device}", case=case)
+
+
+class ParityFailure(Exception):
+    """A case whose outcome is bad; its text is the outcome's."""
+
+
+class ParityItem(pytest.Item):
+    """One case."""
+
+    def __init__(self, *, case: Case, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.case = case
+        self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
+        limit = self.config.stash[RUN].options.limit
+        self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
+
+    def runtest(self) -> None:
+        run = self.config.stash[RUN]
+        outcome = run.outcome(self.case)
+        for name, value in outcome.facts.items():
+            self.user_properties.append((name, value))
+        if outcome.status.skipped:
+            pytest.skip(f"{outcome.status.value}: {outcome.message}")
+        if outcome.status.bad:
+            raise ParityFailure(self._account(run, outcome))
+
+    def _account(self, run: Run, outcome: Outcome) -> str:
+        parts = [f"{outcome.status.value}: {outcome.message}"]
+        if outcome.detail and outcome.detail != outcome.message:
+            parts.append(outcome.detail)
+        return "\n".join([*parts, f"again: {run.rerun(self.case)}"])
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        if isinstance(excinfo.value, ParityFailure):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        return self.path, None, f"{self.case.id} on {self.case.device}"

@@ -1,0 +1,335 @@
+"""One run of the suite: what was asked for, which cells and cases that makes, and their outcomes.
+
+Knows nothing of pytest: the plugin asks it for cases and for what became of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distparity import devices, junit
+from distparity.case import Case
+from distparity.evaluate import evaluate
+from distparity.journal import Journal, paths
+from distparity.outcome import Outcome, Status
+from distparity.worlds.launcher import Launcher, StartError
+from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.world import Answer, Failure, Spec, Task
+
+__all__ = ["BadRequest", "Cell", "Options", "Run"]
+
+DEFAULT_WORLD_SIZES = (2, 4)
+#: More ranks than this on one machine's CPU are a slip of the finger.
+MOST_CPU_RANKS = 64
+PROBE_LIMIT = 60.0
+
+
+class BadRequest(Exception):
+    """What was asked for cannot be done here. ``detail`` has the whole account, where there is one."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+@dataclass
+class Options:
+    """What the user asked for."""
+
+    devices: list[str] = field(default_factory=lambda: ["auto"])
+    world_sizes: list[int] = field(default_factory=list)
+    limit: float = 60.0
+    report_dir: Path = Path("reports")
+    #: The matrix row's name for this torch; torch's own version when there is none.
+    cell: str | None = None
+    cases: list[str] = field(default_factory=list)
+    include: list[str] = field(default_factory=list)
+    room: int | None = None
+    command: list[str] = field(default_factory=lambda: list(sys.argv))
+
+    @property
+    def named(self) -> list[str]:
+        """The devices that were asked for by name."""
+        return [device for device in self.devices if device != "auto"]
+
+    def check(self) -> None:
+        """Refuse what is wrong whatever this machine is; raises :class:`BadRequest`."""
+        known = devices.kinds()
+        for device in self.named:
+            if device not in known:
+                raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")
+        for size in self.world_sizes:
+            if size < 1:
+                raise BadRequest(f"world size {size}: a world has at least 1 rank")
+        if self.limit <= 0:
+            raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
+
+
+@dataclass
+class Cell:
+    """This torch on one device: its facts, its cases, its side file."""
+
+    torch: str
+    device: str
+    #: What the probe answered.
+    found: dict[str, Any]
+    cases: list[Case] = field(default_factory=list)
+    journal: Journal | None = None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+class Run:
+    """From options to outcomes. Call :meth:`start`, :meth:`cells`, :meth:`declare`, then
+    :meth:`outcome` for each case in order, and at last :meth:`finish`.
+    """
+
+    def __init__(self, options: Options) -> None:
+        options.check()
+        self.options = options
+        self.launcher: Launcher | None = None
+        self.scheduler: Scheduler | None = None
+        self.facts: dict[str, Any] = {}
+        self.cells: list[Cell] = []
+        self._ahead: list[Case] = []
+        self._jobs: dict[Case, Any] = {}
+
+    # -- before the first case -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to import torch, in another process; returns at once."""
+        try:
+            self.options.report_dir.mkdir(parents=True, exist_ok=True)
+            probe = self.options.report_dir / f".distparity-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise BadRequest(f"cannot write reports to {self.options.report_dir}: {error}") from None
+        self.launcher = Launcher(self.options.include)
+
+    def ready(self) -> None:
+        """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`.
+
+        When that fails, every cell that was asked for is left as an error in its XML file.
+        """
+        assert self.launcher is not None
+        try:
+            self.facts = self.launcher.ready()
+            self.scheduler = Scheduler(
+                self.launcher, room=self.options.room, timeout=2 * self.options.limit
+            )
+            self._find_devices()
+            self._list_cases()
+        except (BadRequest, StartError) as error:
+            for device in self.options.named or ["cpu"]:
+                if not any(cell.device == device for cell in self.cells):
+                    self._broken(device, str(error), error.detail)
+            raise BadRequest(str(error), error.detail) from None
+
+    def _broken(self, device: str, message: str, detail: str) -> None:
+        facts = {"torch": self.facts.get("torch", "unknown"), **self._surroundings()}
+        name = self._cell_name()
+        junit.write_broken_cell(self.options.report_dir, name, device, message, detail, facts)
+
+    def _cell_name(self) -> str:
+        return self.options.cell or self.facts.get("torch") or "unknown"
+
+    def _find_devices(self) -> None:
+        assert self.scheduler is not None
+        wanted = devices.kinds() if "auto" in self.options.devices else []
+        wanted += [device for device in self.options.named if device not in wanted]
+        jobs = {device: self.scheduler.start(_probe(device)) for device in wanted}
+        for device, job in jobs.items():
+            found = self.scheduler.result(job)
+            absent = found["absent"]
+            if absent is None:
+                self.cells.append(Cell(self._cell_name(), device, found))
+            elif device in self.options.named:
+                raise BadRequest(f"the device {device!r} was asked for and is not here: {absent}")
+
+    def _list_cases(self) -> None:
+        sizes = self.options.world_sizes or list(DEFAULT_WORLD_SIZES)
+        for cell in self.cells:
+            most = cell.found["most_ranks"]
+            bound = MOST_CPU_RANKS if most is None else most
+            for size in self.options.world_sizes:
+                if size > bound:
+                    raise BadRequest(
+                        f"world size {size}: {cell.device} takes at most {bound} ranks here"
+                    )
+            cell.cases = [
+                Case(scenario, strategy, size, dtype, cell.device)
+                for scenario, facts in self.facts["scenarios"].items()
+                for strategy in self.facts["strategies"]
+                for size in sizes
+                for dtype in facts["dtypes"]
+            ]
+        if self.options.cases:
+            known = {case.id for cell in self.cells for case in cell.cases}
+            for wanted in self.options.cases:
+                if wanted not in known:
+                    raise BadRequest(f"unknown case {wanted!r}; --collect-only lists the known ones")
+            for cell in self.cells:
+                cell.cases = [case for case in cell.cases if case.id in self.options.cases]
+
+    def cases(self, file: Path) -> list[Case]:
+        """The cases of the scenario that ``file`` defines, in all cells; empty when it is none."""
+        for scenario, facts in self.facts["scenarios"].items():
+            if Path(facts["file"]) == file:
+                return [c for cell in self.cells for c in cell.cases if c.scenario == scenario]
+        return []
+
+    # -- the cases -----------------------------------------------------------------------------
+
+    def declare(self, cases: Iterable[Case], deselected: int = 0) -> None:
+        """Fix which cases this run is to give a result for, and open each cell's side file."""
+        assert self.launcher is not None
+        self._ahead = list(cases)
+        for cell in self.cells:
+            cell.cases = [case for case in self._ahead if case.device == cell.device]
+            header = {
+                "cell": {"torch": cell.torch, "device": cell.device},
+                "facts": self._suite_facts(cell, deselected),
+                "cases": [case.id for case in cell.cases],
+            }
+            path, xml = paths(self.options.report_dir, cell.torch, cell.device)
+            cell.journal = Journal(path, xml, header)
+            self.launcher.journal(str(path.absolute()))
+
+    def outcome(self, case: Case) -> Outcome:
+        """What became of a case; later cases are under way meanwhile where there is room."""
+        assert self.scheduler is not None
+        if case not in self._jobs and case in self._ahead:
+            self._ahead.remove(case)
+            self._begin(case)
+        while not self._jobs[case].finished:
+            while self._ahead and self.scheduler.idle:
+                self._begin(self._ahead.pop(0))
+            self.scheduler.turn()
+        found = self._jobs[case].value
+        assert isinstance(found, Outcome)
+        return found
+
+    def _begin(self, case: Case) -> None:
+        assert self.scheduler is not None
+        self._jobs[case] = self.scheduler.start(self._journalled(case))
+
+    def _journalled(self, case: Case) -> Errand[Outcome]:
+        cell = next(cell for cell in self.cells if cell.device == case.device)
+        outcome = self._out_of_reach(case, cell)
+        if outcome is None:
+            ask = case.device in self.facts["strategies"][case.strategy]["asks"]
+            outcome = yield from evaluate(case, self.options.limit, ask=ask)
+        cell.outcomes[case.id] = outcome
+        if cell.journal is not None:
+            cell.journal.add(case.id, outcome)
+        return outcome
+
+    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+        facts = {
+            "scenario": case.scenario,
+            "strategy": case.strategy,
+            "world_size": case.world_size,
+            "dtype": case.dtype,
+        }
+        most = cell.found["most_ranks"]
+        if most is not None and case.world_size > most:
+            message = f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
+            return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
+        if case.dtype in cell.found["lacks"]:
+            return Outcome(Status.NOT_SUPPORTED, cell.found["lacks"][case.dtype], facts=facts)
+        return None
+
+    # -- after the last ------------------------------------------------------------------------
+
+    def finish(self, reason: str) -> list[Path]:
+        """Write the XML of every cell and end every process; returns the files written."""
+        written = []
+        for cell in self.cells:
+            if cell.journal is not None:
+                cell.journal.end(reason)
+                written.append(junit.write_from_journal(cell.journal.path))
+        self.close(reported=True)
+        return written
+
+    def close(self, *, reported: bool = False) -> None:
+        """End every process; may be called at any time, and again."""
+        if self.scheduler is not None:
+            self.scheduler.close()
+            self.scheduler = None
+        if self.launcher is not None:
+            self.launcher.close(reported=reported)
+            self.launcher = None
+
+    def nothing_shown(self) -> list[str]:
+        """The devices that were asked for by name and for which every case was skipped."""
+        return [
+            cell.device
+            for cell in self.cells
+            if cell.device in self.options.named
+            and cell.outcomes
+            and all(outcome.status.skipped for outcome in cell.outcomes.values())
+        ]
+
+    def rerun(self, case: Case) -> str:
+        """The command that runs one case again."""
+        words = ["distparity", "run", "--device", case.device, "--case", case.id]
+        if case.world_size not in DEFAULT_WORLD_SIZES:
+            words += ["--world-size", str(case.world_size)]
+        for name in self.options.include:
+            words += ["--include", name]
+        return shlex.join(words)
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def _suite_facts(self, cell: Cell, deselected: int) -> dict[str, Any]:
+        sizes = sorted({case.world_size for case in cell.cases})
+        return {
+            "torch": self.facts["torch"],
+            "torch_git": self.facts["torch_git"],
+            "torch_cuda": self.facts["torch_cuda"] or "none",
+            "torch_hip": self.facts["torch_hip"] or "none",
+            "device": cell.device,
+            "device_name": cell.found["name"],
+            "device_count": cell.found["count"],
+            "backend": cell.found["backend"],
+            "backend_version": cell.found["backend_version"],
+            "world_sizes": sizes,
+            "declared": len(cell.cases),
+            "deselected": deselected,
+            **self._surroundings(),
+        }
+
+    def _surroundings(self) -> dict[str, Any]:
+        return {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "command": shlex.join(self.options.command),
+        }
+
+    def header(self) -> list[str]:
+        """What a reader of the terminal should know before the first result."""
+        lines = [f"distparity: torch {self.facts['torch']} (git {self.facts['torch_git'] or 'unknown'})"]
+        for cell in self.cells:
+            found = cell.found
+            lines.append(
+                f"  {cell.device}: {found['name']}, {found['count']} device(s), "
+                f"{found['backend']} ({found['backend_version']})"
+            )
+        own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
+        lines += [f"  {key}={os.environ[key]}" for key in own]
+        return lines
+
+
+def _probe(device: str) -> Errand[dict[str, Any]]:
+    task = Task(Spec("", 1, group=False), "probe", {"device": device}, limit=PROBE_LIMIT, last=True)
+    done: Answer | Failure = yield task
+    if isinstance(done, Failure):
+        return {"absent": f"{device}: {done.message}"}
+    return done.results[0]
