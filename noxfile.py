@@ -124,7 +124,9 @@ def _borrow_torch(session: nox.Session) -> None:
     """Let the session see the packages of the interpreter that runs nox, torch among them."""
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     if subprocess.run([sys.executable, "-c", probe], check=False).returncode != 0:
-        raise matrix.NoSuchCell(f"there is no torch in {sys.executable}, the interpreter running nox")
+        raise matrix.NoSuchCell(
+            f"there is no torch in {sys.executable}, the interpreter running nox"
+        )
     # Added last, so that what is installed here goes first; by addsitedir, so that editable
     # installs there (an in-house build of torch, say) are seen as well.
     folders = dict.fromkeys(
@@ -169,7 +171,10 @@ def _python_for(row: matrix.Row) -> str | None:
     for version in reversed(row.pythons):
         found = shutil.which(f"python{version}")
         # A version manager's shim may stand for an interpreter that is not there.
-        if found and subprocess.run([found, "-V"], capture_output=True, check=False).returncode == 0:
+        if (
+            found
+            and subprocess.run([found, "-V"], capture_output=True, check=False).returncode == 0
+        ):
             return version
     return None
 

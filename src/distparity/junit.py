@@ -11,7 +11,6 @@ cell behind when not even torch could be installed.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from datetime import datetime, timezone
@@ -50,7 +49,7 @@ def write_from_journal(path: str | Path) -> Path:
     # Under another name first: nobody shall ever see half a file.
     partial = target.with_suffix(".xml.part")
     ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
-    os.replace(partial, target)
+    partial.replace(target)
     return target
 
 

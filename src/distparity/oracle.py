@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
             size = 0.0 if gradient is None else _largest(gradient)
             now, then = step.parameter[name], before[name]
             assert now is not None and then is not None
-            if not torch.isfinite(now).all() or size != size or size == float("inf"):
+            if not torch.isfinite(now).all() or not math.isfinite(size):
                 found.append(f"{where}: not finite")
             elif size <= rounding * max(1.0, _largest(then)):
                 found.append(f"{where}: the gradient is nothing ({size:.1e})")

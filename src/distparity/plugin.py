@@ -76,11 +76,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "timeout(seconds): from pytest-timeout, the harness's own net")
+    config.addinivalue_line(
+        "markers", "timeout(seconds): from pytest-timeout, the harness's own net"
+    )
     if config.option.help or getattr(config.option, "version", 0):
         return
     if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
-        raise pytest.UsageError("distparity runs worlds side by side by itself; leave out -n (xdist)")
+        raise pytest.UsageError(
+            "distparity runs worlds side by side by itself; leave out -n (xdist)"
+        )
     try:
         run = Run(_options(config))
         run.start()
@@ -100,7 +104,9 @@ def _options(config: pytest.Config) -> Options:
     try:
         sizes = [int(word) for word in _split(option.world_size)]
     except ValueError:
-        raise BadRequest(f"world size {','.join(option.world_size)!r}: not a whole number") from None
+        raise BadRequest(
+            f"world size {','.join(option.world_size)!r}: not a whole number"
+        ) from None
     if option.worlds is not None and option.worlds < 1:
         raise BadRequest(f"--worlds {option.worlds}: at least 1")
     return Options(
@@ -197,7 +203,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
         terminalreporter.write_line(line)
     for device in run.nothing_shown():
-        terminalreporter.write_line(f"{device} was asked for and every case was skipped: not a success")
+        terminalreporter.write_line(
+            f"{device} was asked for and every case was skipped: not a success"
+        )
     for path in config.stash.get(WRITTEN, []):
         terminalreporter.write_line(f"wrote {path}")
 

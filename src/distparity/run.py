@@ -110,7 +110,9 @@ class Run:
             probe.write_bytes(b"")
             probe.unlink()
         except OSError as error:
-            raise BadRequest(f"cannot write reports to {self.options.report_dir}: {error}") from None
+            raise BadRequest(
+                f"cannot write reports to {self.options.report_dir}: {error}"
+            ) from None
         self.launcher = Launcher(self.options.include)
 
     def ready(self) -> None:
@@ -174,7 +176,9 @@ class Run:
             known = {case.id for cell in self.cells for case in cell.cases}
             for wanted in self.options.cases:
                 if wanted not in known:
-                    raise BadRequest(f"unknown case {wanted!r}; --collect-only lists the known ones")
+                    raise BadRequest(
+                        f"unknown case {wanted!r}; --collect-only lists the known ones"
+                    )
             for cell in self.cells:
                 cell.cases = [case for case in cell.cases if case.id in self.options.cases]
 
@@ -240,7 +244,9 @@ class Run:
         }
         most = cell.found["most_ranks"]
         if most is not None and case.world_size > most:
-            message = f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
+            message = (
+                f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
+            )
             return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
         if case.dtype in cell.found["lacks"]:
             return Outcome(Status.NOT_SUPPORTED, cell.found["lacks"][case.dtype], facts=facts)
@@ -315,7 +321,9 @@ class Run:
 
     def header(self) -> list[str]:
         """What a reader of the terminal should know before the first result."""
-        lines = [f"distparity: torch {self.facts['torch']} (git {self.facts['torch_git'] or 'unknown'})"]
+        lines = [
+            f"distparity: torch {self.facts['torch']} (git {self.facts['torch_git'] or 'unknown'})"
+        ]
         for cell in self.cells:
             found = cell.found
             lines.append(

@@ -37,12 +37,12 @@ class Recipe:
     seed: int
 
     def model(self) -> nn.Module:
-        with _float64(self.seed):
+        with _Float64(self.seed):
             model = self.scenario.model()
         return model.to(self.dtype).to(self.compute)
 
     def batch(self, step: int) -> Batch:
-        with _float64(self.seed + 1 + step):
+        with _Float64(self.seed + 1 + step):
             batch = self.scenario.batch(self.rows)
         return tuple(
             tensor.to(self.dtype).to(self.compute) if tensor.is_floating_point() else tensor
@@ -50,7 +50,7 @@ class Recipe:
         )
 
 
-class _float64:
+class _Float64:
     """Draw random numbers as float64 from the CPU's generator, whatever the case's dtype is."""
 
     def __init__(self, seed: int) -> None:

@@ -51,12 +51,12 @@ class Trajectory:
                 if tensor is None:
                     index.append([*place, name, None, None])
                     continue
-                tensor = tensor.contiguous()
-                dtype = str(tensor.dtype).removeprefix("torch.")
-                index.append([*place, name, dtype, list(tensor.shape)])
-                size = tensor.numel() * tensor.element_size()
+                whole = tensor.contiguous()
+                dtype = str(whole.dtype).removeprefix("torch.")
+                index.append([*place, name, dtype, list(whole.shape)])
+                size = whole.numel() * whole.element_size()
                 # Not by way of numpy: torch does not require it.
-                parts.append(ctypes.string_at(tensor.data_ptr(), size) if size else b"")
+                parts.append(ctypes.string_at(whole.data_ptr(), size) if size else b"")
         return b"".join([json.dumps([len(self.steps), index]).encode(), b"\n", *parts])
 
     @classmethod

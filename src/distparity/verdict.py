@@ -1,23 +1,23 @@
-"""Whether a distributed run computed what one process computes, as a number with a meaning.
+r"""Whether a distributed run computed what one process computes, as a number with a meaning.
 
 Everything is held in the max norm, per tensor and per step. With
 
 - :math:`x^*` the oracle's tensor (float64, one process, global batch),
-- :math:`\\hat x_1 \\dots \\hat x_V` the same tensor of the native runs,
+- :math:`\hat x_1 \dots \hat x_V` the same tensor of the native runs,
 - :math:`u` the unit roundoff of the case's dtype (half of torch's ``eps``),
-- :math:`\\sigma` the tensor's scale: for a gradient the largest element of the mean over ranks of
+- :math:`\sigma` the tensor's scale: for a gradient the largest element of the mean over ranks of
   their absolute gradients, else the largest element of :math:`|x^*|`,
 
 the error that rounding alone explains is
 
-.. math:: E = \\max_{v, s \\le t} \\|\\hat x_{v,s} - x^*_s\\|_\\infty
+.. math:: E = \max_{v, s \le t} \|\hat x_{v,s} - x^*_s\|_\infty
 
 and a distributed run is allowed
 
-.. math:: \\mathrm{allowed} = C \\, \\max(E, \\; p\\,u\\,\\sigma)
+.. math:: \mathrm{allowed} = C \, \max(E, \; p\,u\,\sigma)
 
 with *p* the world size: a sum of *p* terms has a rounding error of at most
-:math:`(p-1)\\,u` times the sum of their magnitudes (Higham, *Accuracy and Stability of Numerical
+:math:`(p-1)\,u` times the sum of their magnitudes (Higham, *Accuracy and Stability of Numerical
 Algorithms*, 2nd ed., section 4.2), and one division more. *C* is a small constant, as the thresholds
 of LAPACK's test ratios are (LAPACK Working Note 41, section 7).
 """
@@ -120,7 +120,9 @@ def judge(
     explained: dict[tuple[str, str], float] = {}
     for number, step in enumerate(exact.steps):
         row: dict[str, float] = {}
-        steps = [_merge_losses([run.steps[number] for run in ranks], rank) for rank in range(len(ranks))]
+        steps = [
+            _merge_losses([run.steps[number] for run in ranks], rank) for rank in range(len(ranks))
+        ]
         for kind, tensors in step.kinds():
             worst = 0.0
             for name, value in tensors.items():
@@ -128,7 +130,10 @@ def judge(
                 key = (kind, name)
                 explained[key] = max(
                     explained.get(key, 0.0),
-                    *(_error(dict(n.steps[number].kinds())[kind].get(name), value) for n in natives),
+                    *(
+                        _error(dict(n.steps[number].kinds())[kind].get(name), value)
+                        for n in natives
+                    ),
                 )
                 allowed = FACTOR * max(explained[key], len(ranks) * roundoff * scale)
                 for rank, own in enumerate(steps):
@@ -138,7 +143,7 @@ def judge(
                     worst = max(worst, ratio)
                     if scale:
                         error = ratio * allowed / scale
-                        verdict.error = max(verdict.error, error if error == error else math.inf)
+                        verdict.error = max(verdict.error, math.inf if math.isnan(error) else error)
             for rank, own in enumerate(steps):
                 _extra(verdict, number, kind, tensors, dict(own.kinds())[kind], rank)
                 if kind in ("gradient", "parameter"):
@@ -199,7 +204,7 @@ def _compare(
     worst = int(torch.where(difference.isnan(), math.inf, difference).argmax())
     error = float(difference.flatten()[worst])
     index = [int(i) for i in torch.unravel_index(torch.tensor(worst), expected.shape)]
-    values = {
+    values: dict[str, Any] = {
         "index": index,
         "expected": float(expected.flatten()[worst]),
         "found": float(found.flatten()[worst]),
@@ -225,7 +230,9 @@ def _same(
     for name, value in expected.items():
         other = found.get(name)
         if value is None or other is None or other.shape != value.shape:
-            verdict.note(Divergence("missing, or of another shape", step, kind, name, rank, math.inf))
+            verdict.note(
+                Divergence("missing, or of another shape", step, kind, name, rank, math.inf)
+            )
         elif other.dtype != dtype and value.is_floating_point():
             what = f"dtype {other.dtype}, expected {dtype}"
             verdict.note(Divergence(what, step, kind, name, rank, math.inf))
@@ -241,9 +248,7 @@ def _extra(
         verdict.note(Divergence("not in the oracle", step, kind, name, rank, math.inf))
 
 
-def _agree(
-    verdict: Verdict, step: int, kind: str, first: Tensors, own: Tensors, rank: int
-) -> None:
+def _agree(verdict: Verdict, step: int, kind: str, first: Tensors, own: Tensors, rank: int) -> None:
     """Every rank ends a step with the same replica, to the bit."""
     for name, value in first.items():
         other = own.get(name)

@@ -15,7 +15,11 @@ class Xpu(Device):
     kind = "xpu"
 
     def load(self) -> None:
-        if installed() < XCCL_IN_TREE and self.module() is not None and self.module().is_available():
+        if (
+            installed() < XCCL_IN_TREE
+            and self.module() is not None
+            and self.module().is_available()
+        ):
             import oneccl_bindings_for_pytorch  # type: ignore[import-not-found]  # noqa: F401
 
     def backend(self) -> str:

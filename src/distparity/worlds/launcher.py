@@ -45,9 +45,10 @@ class Launcher:
 
     def __init__(self, include: list[str] | None = None) -> None:
         self.include = include or []
-        base = tempfile.gettempdir()
         # A socket's path has at most 107 bytes.
-        self.directory = tempfile.mkdtemp(prefix="distparity-", dir=base if len(base) < 60 else "/tmp")
+        base = tempfile.gettempdir()
+        base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
+        self.directory = tempfile.mkdtemp(prefix="distparity-", dir=base)
         self.listener = socket.socket(socket.AF_UNIX)
         self.address = os.path.join(self.directory, "ranks")
         self.listener.bind(self.address)
@@ -60,7 +61,7 @@ class Launcher:
     def _start(self, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
         self.output = os.path.join(self.directory, "zygote")
-        with open(self.output, "wb") as output:
+        with Path(self.output).open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
                 pass_fds=[theirs.fileno()],
@@ -83,9 +84,13 @@ class Launcher:
         try:
             frame = self.channel.receive()
         except TimeoutError:
-            raise StartError(f"importing torch took more than {limit:.0f} s", self._tail()) from None
+            raise StartError(
+                f"importing torch took more than {limit:.0f} s", self._tail()
+            ) from None
         except (OSError, ProtocolError) as error:
-            raise StartError(f"the process that imports torch failed: {error}", self._tail()) from None
+            raise StartError(
+                f"the process that imports torch failed: {error}", self._tail()
+            ) from None
         finally:
             self.channel.sock.settimeout(None)
         if frame is None:

@@ -34,13 +34,13 @@ def children() -> list[int]:
     """Process ids of this process's own children, zombies included."""
     found = []
     me = os.getpid()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 # The command in parentheses may itself hold spaces and parentheses.
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[1]) == me:
-                    found.append(int(entry))
+                    found.append(int(path.name))
     return found
 
 

@@ -89,7 +89,7 @@ def _redirect(output: str) -> None:
     os.close(out)
     # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
     # call that holds the interpreter lock, does not keep it from telling where the rank is.
-    stacks = open(f"{output}.stacks", "wb", buffering=0)  # noqa: SIM115  open as long as the rank
+    stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
     faulthandler.enable(stacks, all_threads=True)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
 

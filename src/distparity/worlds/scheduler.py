@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from distparity.worlds.launcher import Launcher, StartError, first_frame
 from distparity.worlds.wire import Channel, ProtocolError
-from distparity.worlds.world import Answer, Failure, Rank, Spec, State, Task, World
+from distparity.worlds.world import Answer, Rank, Spec, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
 
@@ -45,7 +45,9 @@ class _Job:
 class Scheduler:
     """Owns all worlds. ``room`` is how many ranks may be busy at once."""
 
-    def __init__(self, launcher: Launcher, *, room: int | None = None, timeout: float = 600.0) -> None:
+    def __init__(
+        self, launcher: Launcher, *, room: int | None = None, timeout: float = 600.0
+    ) -> None:
         self.launcher = launcher
         self.room = room or max(2, os.cpu_count() or 2)
         self.timeout = timeout
@@ -122,12 +124,11 @@ class Scheduler:
                 self._advance(job, source.value)
             else:
                 source.waiting.append(job)
+        elif value is None:
+            self._queue.append((wanted, job))
         else:
             # Errands that have begun go before new ones: what they hold is freed sooner.
-            if value is None:
-                self._queue.append((wanted, job))
-            else:
-                self._queue.appendleft((wanted, job))
+            self._queue.appendleft((wanted, job))
 
     def _settle(self) -> None:
         for world in list(self._worlds):

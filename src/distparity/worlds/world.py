@@ -210,7 +210,9 @@ class World:
                 self._finish()
 
     def on_rubbish(self, rank: Rank, error: ProtocolError) -> None:
-        rank.error = Frame(kind="ProtocolError", text=str(error), traceback="", when=time.monotonic())
+        rank.error = Frame(
+            kind="ProtocolError", text=str(error), traceback="", when=time.monotonic()
+        )
         self._upset("crash")
 
     def on_exit(self, pid: int, status: int) -> bool:
@@ -256,7 +258,12 @@ class World:
         self._deadline = self.used + self.task.limit
         for rank in self.ranks:
             rank.answer = rank.error = None
-            message = {"op": "task", "id": self._tasks, "task": self.task.name, "args": self.task.args}
+            message = {
+                "op": "task",
+                "id": self._tasks,
+                "task": self.task.name,
+                "args": self.task.args,
+            }
             self._send(rank, message, self.task.blobs)
 
     def _finish(self) -> None:
@@ -335,10 +342,14 @@ class World:
             if self._tasks == 0:
                 return f"the world did not start within {START_LIMIT:g} s; missing: rank {names}"
             limit = self.task.limit if self.task is not None else START_LIMIT
-            stopped = [f"rank {r.rank} is stopped" for r in silent if "(its process is stopped" in r.what]
+            stopped = [
+                f"rank {r.rank} is stopped" for r in silent if "(its process is stopped" in r.what
+            ]
             return "; ".join([f"rank {names}: no answer within {limit:g} s", *stopped])
         # A rank whose peer is gone says so ("connection closed by peer"): that is an echo.
-        culprits = [r for r in reports if r.what != "answered" and not r.what.startswith("no answer")]
+        culprits = [
+            r for r in reports if r.what != "answered" and not r.what.startswith("no answer")
+        ]
         loud = [report for report in culprits if not _is_echo(report)] or culprits
         first = min(loud, key=lambda report: report.when)
         return f"rank {first.rank} {first.what.splitlines()[0]}"
@@ -347,5 +358,6 @@ class World:
 def _is_echo(report: Report) -> bool:
     text = report.what.lower()
     return report.what.startswith("raised") and any(
-        sign in text for sign in ("closed by peer", "connection reset", "connection refused", "gloo/transport")
+        sign in text
+        for sign in ("closed by peer", "connection reset", "connection refused", "gloo/transport")
     )
