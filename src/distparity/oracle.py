@@ -73,7 +73,7 @@ def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
     return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
 
 
-def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
+def check_alive(oracle: Oracle, dtype: torch.dtype, parts: int) -> list[str]:
     """What makes the scenario worthless as evidence; empty when nothing does.
 
     A comparison of nothing proves nothing, and a comparison in which every rank has the same
@@ -96,7 +96,7 @@ def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
                 found.append(f"{where}: the gradient is nothing ({size:.1e})")
             elif _largest(now - then) <= rounding * _largest(then):
                 found.append(f"{where}: the parameter does not move")
-            elif len(oracle.spread[number]) and oracle.spread[number][name] <= 0.01 * size:
+            elif parts > 1 and oracle.spread[number][name] <= 0.01 * size:
                 found.append(f"{where}: every rank has the same gradient")
         before = step.parameter
     if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):

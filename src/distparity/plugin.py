@@ -133,6 +133,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     except BadRequest as error:
         detail = f"\n{error.detail}" if error.detail else ""
         raise pytest.UsageError(f"{error}{detail}") from None
+    # Scenarios of other packages are collected from where they are.
+    session.config.args += [
+        str(path) for path in session.config.stash[RUN].files() if _foreign(path)
+    ]
+
+
+def _foreign(path: Path) -> bool:
+    return PACKAGE not in path.parents
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -145,10 +153,21 @@ def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    cases = parent.config.stash[RUN].cases(file_path) if file_path.suffix == ".py" else []
+    # What was named on the command line comes by way of pytest_pycollect_makemodule.
+    return None if parent.session.isinitpath(file_path) else _scenario(file_path, parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Any:
+    # In place of a module that pytest would import, and with it torch.
+    return _scenario(module_path, parent)
+
+
+def _scenario(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    cases = parent.config.stash[RUN].cases(path)
     if not cases:
         return None
-    collector = ScenarioFile.from_parent(parent, path=file_path)
+    collector: ScenarioFile = ScenarioFile.from_parent(parent, path=path)
     collector.cases = cases
     return collector
 

@@ -182,6 +182,10 @@ class Run:
             for cell in self.cells:
                 cell.cases = [case for case in cell.cases if case.id in self.options.cases]
 
+    def files(self) -> list[Path]:
+        """The files that define the scenarios."""
+        return [Path(facts["file"]) for facts in self.facts["scenarios"].values()]
+
     def cases(self, file: Path) -> list[Case]:
         """The cases of the scenario that ``file`` defines, in all cells; empty when it is none."""
         for scenario, facts in self.facts["scenarios"].items():

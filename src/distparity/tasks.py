@@ -98,7 +98,7 @@ def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     recipe = _recipe(args)
     found = oracle.consult(recipe, place, args["parts"])
     twin = oracle.consult(recipe, place, args["parts"])
-    faults = oracle.check_alive(found, recipe.dtype)
+    faults = oracle.check_alive(found, recipe.dtype, args["parts"])
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("two runs of it in one process differ: it is not deterministic")
     result = {"magnitude": found.magnitude, "spread": found.spread, "faults": faults}

@@ -1,0 +1,84 @@
+"""What the tests of the harness share: a real run of the suite, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from junitparser import xunit2 as junitparser
+
+pytest_plugins = ["pytester"]
+
+TESTS = Path(__file__).parent
+
+
+@dataclass
+class Ran:
+    """A finished run: its exit code, what it printed, and where its reports are."""
+
+    code: int
+    output: str
+    folder: Path
+
+    def suite(self, cell: str) -> junitparser.TestSuite:
+        """The XML of a cell, as a consumer reads it."""
+        (suite,) = junitparser.JUnitXml.fromfile(str(self.folder / f"junit-{cell}.xml"))
+        return suite
+
+    def statuses(self, cell: str) -> dict[str, str]:
+        return {name: facts["status"] for name, facts in self.properties(cell).items()}
+
+    def properties(self, cell: str) -> dict[str, dict[str, str]]:
+        """Every test case's properties by ``scenario/name``."""
+        return {
+            f"{case.classname.removeprefix('distparity.')}/{case.name}": {
+                p.name: p.value for p in case.properties()
+            }
+            for case in self.suite(cell)
+        }
+
+    def text(self, cell: str, case: str) -> str:
+        """The whole account of a case that did not pass."""
+        (found,) = (
+            c for c in self.suite(cell) if f"{c.classname}/{c.name}" == f"distparity.{case}"
+        )
+        return str(found.result[0].text)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "distparity", "run", "-p", "no:cacheprovider", *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's variables, with the modules under ``included`` importable."""
+    path = [str(TESTS / "included"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **more}
+
+
+Suite = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """Run the suite with the words given, in an empty folder, as cell ``here`` on the CPU."""
+
+    def run(*words: str, **variables: str) -> Ran:
+        folder = tmp_path_factory.mktemp("run")
+        done = subprocess.run(
+            command("--cell", "here", *words),
+            cwd=folder,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, folder / "reports")
+
+    return run

@@ -1,0 +1,237 @@
+"""The suite as its user meets it: what it prints, writes, refuses, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Ran, Suite, command, environment
+
+NAMES = [
+    f"multiple_forward/{strategy}-ws{size}-{dtype}"
+    for strategy in ("ddp", "fsdp1", "fsdp1_orig_params", "fsdp2")
+    for size in (2, 4)
+    for dtype in ("float32", "float64")
+]
+
+
+@pytest.fixture(scope="module")
+def whole(suite: Suite) -> Ran:
+    return suite("--device", "cpu")
+
+
+def test_every_case_passes_and_has_its_facts(whole: Ran) -> None:
+    assert whole.code == 0, whole.output
+    facts = whole.properties("here-cpu")
+    assert sorted(name for name in facts if name.startswith("multiple_forward")) == NAMES
+    for name, found in facts.items():
+        assert found["status"] == "passed", name
+        assert 0 < float(found["ratio"]) < 1
+        assert 0 < float(found["largest_error"]) < 1e-5
+        assert float(found["seconds_in_ranks"]) > 0
+        assert name.endswith(f"{found['strategy']}-ws{found['world_size']}-{found['dtype']}")
+
+
+def test_suite_properties_name_the_cell(whole: Ran) -> None:
+    suite = whole.suite("here-cpu")
+    facts = {p.name.removeprefix("distparity."): p.value for p in suite.properties()}
+
+    assert suite.name == "distparity torch here cpu"
+    assert facts["cell"] == "here-cpu"
+    assert facts["device"] == "cpu"
+    assert facts["backend"] == "gloo"
+    assert facts["world_sizes"] == "2, 4"
+    assert facts["torch"][0].isdigit()
+    assert len(facts["torch_git"]) == 40
+    assert int(facts["declared"]) == suite.tests == len(list(suite))
+    assert "--device cpu" in facts["command"]
+    assert facts["ended"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param(
+            ["--world-size", "2", "-k", "multiple_forward and fsdp2"],
+            [f"multiple_forward/fsdp2-ws2-{d}" for d in ("float32", "float64")],
+            id="keywords and one size",
+        ),
+        pytest.param(["--case", NAMES[0]], [NAMES[0]], id="one case by id"),
+        pytest.param(
+            ["--world-size", "1,3", "-k", "multiple_forward and ddp and float64"],
+            ["multiple_forward/ddp-ws1-float64", "multiple_forward/ddp-ws3-float64"],
+            id="odd sizes",
+        ),
+    ],
+)
+def test_selection(suite: Suite, words: list[str], expected: list[str]) -> None:
+    ran = suite("--device", "cpu", *words)
+
+    assert ran.code == 0, ran.output
+    assert ran.statuses("here-cpu") == dict.fromkeys(expected, "passed")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda, xpu, hpu"),
+        (["--world-size", "0"], "world size 0: a world has at least 1 rank"),
+        (["--world-size", "-2"], "world size -2: a world has at least 1 rank"),
+        (["--world-size", "two"], "world size 'two': not a whole number"),
+        (["--world-size", "1000"], "world size 1000: cpu takes at most 64 ranks here"),
+        (["--case", "multiple_forward/ddp"], "unknown case 'multiple_forward/ddp'"),
+        (["--case-timeout", "0"], "time limit 0 s: it must be positive"),
+        (["--report-dir", "/proc/reports"], "cannot write reports to /proc/reports"),
+        (["--include", "no_such_module"], "ModuleNotFoundError: No module named 'no_such_module'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_request_is_one_clear_error(suite: Suite, words: list[str], message: str) -> None:
+    ran = suite(*words)
+
+    assert ran.code == 4
+    assert f"ERROR: {message}" in ran.output or message in ran.output.splitlines()[0]
+    assert "INTERNALERROR" not in ran.output
+
+
+def test_absent_device_asked_for_by_name_is_an_error_and_a_red_cell(suite: Suite) -> None:
+    ran = suite("--device", "xpu")
+
+    assert ran.code == 4
+    assert "the device 'xpu' was asked for and is not here" in ran.output
+    assert ran.statuses("here-xpu") == {"cell/start": "error"}
+
+
+def test_torch_that_does_not_import_is_an_error_and_a_red_cell(
+    suite: Suite, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.99: cannot open')")
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+
+    ran = suite(PYTHONPATH=path)
+
+    assert ran.code == 4
+    assert "torch cannot be imported: ImportError: libcudart.so.99" in ran.output
+    assert "libcudart.so.99" in ran.text("here-cpu", "cell/start")
+
+
+def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
+    ran = suite("--device", "cpu", "--include", "refusing_strategy", "-k", "refusing")
+
+    assert set(ran.statuses("here-cpu").values()) == {"not supported"}
+    assert ran.code == 1
+    assert "every case was skipped: not a success" in ran.output
+    text = ran.text("here-cpu", "multiple_forward/refusing-ws2-float32")
+    assert "refusing on this device: torch" in text
+    assert "says RuntimeError: not on this device" in text
+
+
+def test_limit_that_does_not_hold_skips_nothing(suite: Suite) -> None:
+    ran = suite("--include", "refusing_strategy", "-k", "outdated", "--world-size", "2")
+
+    assert set(ran.statuses("here-cpu").values()) == {"passed"}
+
+
+def test_scenario_that_shows_nothing_is_an_error_of_the_scenario(suite: Suite) -> None:
+    ran = suite("--include", "dead_scenarios", "-k", "dead_scenarios and ddp and float32 and ws2")
+
+    assert set(ran.statuses("here-cpu").values()) == {"error"}
+    assert "is no evidence" in ran.output
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_whatever_ends_the_process_results_stay_and_ranks_go(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    mark = f"mark-{ending.name}-{os.getpid()}"
+    process = subprocess.Popen(
+        command("--cell", "here", "--include", "slow_strategy", "-k", "ddp or slow"),
+        cwd=tmp_path,
+        env=environment(DISTPARITY_TEST_MARK=mark),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    journal = tmp_path / "reports" / "junit-here-cpu.jsonl"
+    _wait(lambda: journal.exists() and '"case"' in journal.read_text(), 60)
+
+    process.send_signal(ending)
+    process.wait(30)
+    _wait(lambda: not _marked(mark), 20)
+
+    xml = journal.with_suffix(".xml")
+    _wait(xml.exists, 5)
+    statuses = set(Ran(1, "", journal.parent).statuses("here-cpu").values())
+    assert statuses == {"passed", "missing"}
+    assert process.returncode != 0
+
+
+def _wait(done: object, limit: float) -> None:
+    assert callable(done)
+    deadline = time.monotonic() + limit
+    while not done():
+        assert time.monotonic() < deadline, "not within the limit"
+        time.sleep(0.05)
+
+
+def _marked(mark: str) -> list[int]:
+    """Every living process that carries the mark in its environment."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                if mark.encode() in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_side_file_alone_makes_the_xml(whole: Ran) -> None:
+    journal = whole.folder / "junit-here-cpu.jsonl"
+    journal.with_suffix(".xml").unlink()
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:4]) + '{"case": "mul')
+
+    done = subprocess.run(
+        [sys.executable, "-m", "distparity", "junit", journal], capture_output=True, check=False
+    )
+
+    assert done.returncode == 0
+    statuses = list(whole.statuses("here-cpu").values())
+    declared = json.loads(journal.read_text().splitlines()[0])["header"]["cases"]
+    assert len(statuses) == len(declared)
+    assert statuses.count("passed") == 3
+    assert statuses.count("missing") == len(declared) - 3
+
+
+def test_plugin_stays_out_of_other_suites(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "def pytest_addoption(parser): parser.addoption('--device', default='their own')"
+    )
+    pytester.makepyfile("def test_it(request): assert request.config.option.device == 'their own'")
+
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+    assert not (pytester.path / "reports").exists()
+
+
+def test_pytest_by_itself_runs_the_suite(pytester: pytest.Pytester) -> None:
+    done = pytester.runpytest_subprocess("--pyargs", "distparity", "--case", NAMES[0])
+
+    done.assert_outcomes(passed=1)
+    assert list((pytester.path / "reports").glob("junit-*-cpu.xml"))
+
+
+def test_process_that_runs_pytest_imports_no_torch(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        "import sys\ndef pytest_unconfigure(): print('torch' in sys.modules and 'TORCH' or 'FREE')"
+    )
+
+    done = pytester.runpytest_subprocess("-p", "conftest", "--pyargs", "distparity", "-k", "ddp")
+
+    done.stdout.fnmatch_lines(["FREE"])
