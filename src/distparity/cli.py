@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from distparity import __version__, junit
+from distparity.run import BadRequest, Options
 
 __all__ = ["main"]
 
@@ -29,8 +30,44 @@ def main(arguments: list[str] | None = None) -> int:
     )
     xml = commands.add_parser("junit", help="make the XML from side files that a run left behind")
     xml.add_argument("journal", nargs="+", type=Path, help="reports/junit-<torch>-<device>.jsonl")
+    check = commands.add_parser("selfcheck", help="put deliberate faults in, and see them caught")
+    _add_where(check)
+    check.add_argument("--dtype", default="float32", help="of parameters and data")
+    check.add_argument("--mutant", action="append", help="only this one; may be repeated")
+    check.add_argument("--pairs", action="store_true", help="list what each pair sees")
     given = parser.parse_args(words)
-    return _junit(given.journal)
+    return _junit(given.journal) if given.command == "junit" else _selfcheck(given)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
+    parser.add_argument("--world-size", type=int, action="append", help="ranks (default 2)")
+    parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
+    parser.add_argument("--include", action="append", default=[], metavar="MODULE")
+    parser.add_argument("--scenario", action="append", help="only this one; may be repeated")
+
+
+def _options(given: argparse.Namespace) -> Options:
+    return Options(
+        devices=given.device.split(","),
+        world_sizes=given.world_size or [2],
+        limit=given.case_timeout,
+        include=given.include,
+        scenarios=given.scenario,
+    )
+
+
+def _selfcheck(given: argparse.Namespace) -> int:
+    from distparity import selfcheck
+
+    try:
+        found = selfcheck.selfcheck(_options(given), given.dtype, given.mutant)
+    except BadRequest as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 4
+    lines = selfcheck.table(found) + (selfcheck.pairs(found) if given.pairs else [])
+    print("\n".join(lines))
+    return 0 if found.passed else 1
 
 
 def _run(words: list[str]) -> NoReturn:

@@ -20,16 +20,25 @@ JUDGE = Spec("cpu", 1, group=False)
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 
 
-def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
+def evaluate(
+    case: Case,
+    limit: float,
+    ask: list[str] | None = None,
+    *,
+    mutant: str | None = None,
+    seed: int = SEED,
+) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
-    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` says that the
-    strategy declares a limit here, so that torch is asked about it first.
+    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` has the
+    scenario's features where the strategy declares a limit, so that torch is asked about it first.
+    ``mutant`` names a deliberate fault to train with.
     """
     world = Spec(case.device, case.world_size)
-    if ask:
+    if ask is not None:
+        question = {"strategy": case.strategy, "dtype": case.dtype, "features": ask}
         refused = yield Shared(
-            ("ask", case.strategy, world), lambda: _ask(case.strategy, world, limit)
+            ("ask", world, case.strategy, case.dtype, *ask), lambda: _ask(question, world, limit)
         )
         if isinstance(refused, Failure):
             return _broken("asking what this torch can do", refused)
@@ -41,9 +50,10 @@ def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
         "strategy": case.strategy,
         "dtype": case.dtype,
         "parts": case.world_size,
-        "seed": SEED,
+        "seed": seed,
+        "mutant": mutant,
     }
-    reference = (case.scenario, case.dtype, case.world_size)
+    reference = (case.scenario, case.dtype, case.world_size, seed)
     oracle = yield Shared(("oracle", *reference), lambda: _single("consult", args, JUDGE, limit))
     if isinstance(oracle, Failure):
         return _broken("the oracle", oracle)
@@ -62,22 +72,17 @@ def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
     run = yield Task(world, "parity", args, limit=limit)
     if isinstance(run, Failure):
         return Outcome(_STATUS[run.kind], run.message, run.detail, _facts(case))
-    blobs = [oracle.blobs[0][0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
-    judging = {
-        "dtype": case.dtype,
-        "natives": len(natives.blobs[0]),
-        "magnitude": oracle.results[0]["magnitude"],
-        "spread": oracle.results[0]["spread"],
-    }
+    blobs = [*oracle.blobs[0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
+    judging = {"dtype": case.dtype, "parts": case.world_size, "ranks": len(run.blobs)}
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
     return _outcome(case, judged.results[0], run.seconds)
 
 
-def _ask(strategy: str, world: Spec, limit: float) -> Errand[Any]:
+def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
     # The world ends with the question: a refusal may leave it in any state.
-    done = yield Task(world, "ask", {"strategy": strategy}, limit=limit, last=True)
+    done = yield Task(world, "ask", question, limit=limit, last=True)
     if isinstance(done, Failure):
         return done
     refusals = [result["refused"] for result in done.results if result["refused"]]
@@ -111,10 +116,14 @@ def _outcome(case: Case, verdict: dict[str, Any], seconds: float) -> Outcome:
     }
     if verdict["passed"]:
         return Outcome(Status.PASSED, f"ratio {_short(verdict['ratio'])}", facts=facts)
+    if verdict["diagnosis"] is not None:
+        facts["diagnosis"] = verdict["diagnosis"]
     rows = ["largest ratio of error to allowed, by step:"]
     for step, row in enumerate(verdict["growth"]):
         rows.append(f"  step {step}: " + ", ".join(f"{k} {_short(v)}" for k, v in row.items()))
-    return Outcome(Status.FAILED, verdict["first"], "\n".join([verdict["first"], *rows]), facts)
+    looks = [f"looks like: {verdict['diagnosis']}"] if verdict["diagnosis"] else []
+    detail = "\n".join([verdict["first"], *looks, *rows])
+    return Outcome(Status.FAILED, verdict["first"], detail, facts)
 
 
 def _short(value: float | str) -> str:

@@ -25,37 +25,46 @@ __all__ = ["Oracle", "consult", "natives"]
 class Oracle:
     """The float64 trajectory, and what each part of the batch contributed to it.
 
-    ``magnitude`` and ``spread`` have a step for every step and hold gradients only: for parameter
-    *n*, with :math:`g_r` the gradient of part *r* alone and *g* their mean, the largest element of
-    the mean of :math:`|g_r|`, and the largest element of all :math:`|g_r - g|`.
+    ``parts[r].steps[t].gradient`` holds the gradients of part *r* of the batch alone at step *t*,
+    before clipping; their mean is the global batch's gradient.
     """
 
     trajectory: Trajectory
-    magnitude: list[dict[str, float]] = field(default_factory=list)
-    spread: list[dict[str, float]] = field(default_factory=list)
+    parts: list[Trajectory] = field(default_factory=list)
+
+    def magnitude(self, step: int, name: str) -> float:
+        """The largest element of the mean over parts of their absolute gradients."""
+        found = self._stack(step, name)
+        return 0.0 if found is None else _largest(found.abs().mean(0))
+
+    def spread(self, step: int, name: str) -> float:
+        """How far the part that is farthest from the mean is from it, in its largest element."""
+        found = self._stack(step, name)
+        return 0.0 if found is None else _largest(found - found.mean(0))
+
+    def _stack(self, step: int, name: str) -> torch.Tensor | None:
+        found = [part.steps[step].gradient.get(name) for part in self.parts]
+        kept = [gradient for gradient in found if gradient is not None]
+        return torch.stack(kept) if kept else None
 
 
 def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
     """Train in float64 on the whole global batch, and look at its ``parts`` one by one."""
-    magnitude: list[dict[str, float]] = []
-    spread: list[dict[str, float]] = []
+    looks = [Trajectory() for _ in range(parts)]
 
     def watch(model: nn.Module, batch: Batch) -> None:
-        # A copy, so that looking leaves no trace (buffers, accumulated gradients).
-        gradients: dict[str, list[torch.Tensor]] = {}
-        for part in zip(*(tensor.chunk(parts) for tensor in batch), strict=True):
+        for look, part in zip(
+            looks, zip(*(t.chunk(parts) for t in batch), strict=True), strict=True
+        ):
+            # A copy, so that looking leaves no trace (buffers, accumulated gradients).
             twin = copy.deepcopy(model)
             twin.zero_grad()
             recipe.scenario.loss(twin, part).backward()
-            for name, parameter in twin.named_parameters():
-                if parameter.grad is not None:
-                    gradients.setdefault(name, []).append(parameter.grad)
-        stacked = {name: torch.stack(found) for name, found in gradients.items()}
-        magnitude.append({name: _largest(g.abs().mean(0)) for name, g in stacked.items()})
-        spread.append({name: _largest(g - g.mean(0)) for name, g in stacked.items()})
+            gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
+            look.steps.append(Step(gradient=dict(gradients)))
 
     exact = replace(recipe, compute=torch.float64)
-    return Oracle(train(exact, Single(), place, watch=watch), magnitude, spread)
+    return Oracle(train(exact, Single(), place, watch=watch), looks)
 
 
 def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
@@ -69,11 +78,11 @@ def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
     back = forth[::-1]
     # Every other row first: the parts then hold other rows than the ranks do.
     mixed = forth[::2] + forth[1::2]
-    plans = [(forth, 1), (forth, parts), (back, parts), (mixed, 1), (mixed, parts)]
+    plans = [(forth, 1), (forth, parts), (back, parts), (back, 1), (mixed, 1), (mixed, parts)]
     return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
 
 
-def check_alive(oracle: Oracle, dtype: torch.dtype, parts: int) -> list[str]:
+def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
     """What makes the scenario worthless as evidence; empty when nothing does.
 
     A comparison of nothing proves nothing, and a comparison in which every rank has the same
@@ -96,7 +105,7 @@ def check_alive(oracle: Oracle, dtype: torch.dtype, parts: int) -> list[str]:
                 found.append(f"{where}: the gradient is nothing ({size:.1e})")
             elif _largest(now - then) <= rounding * _largest(then):
                 found.append(f"{where}: the parameter does not move")
-            elif parts > 1 and oracle.spread[number][name] <= 0.01 * size:
+            elif len(oracle.parts) > 1 and oracle.spread(number, name) <= 0.01 * size:
                 found.append(f"{where}: every rank has the same gradient")
         before = step.parameter
     if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):

@@ -18,6 +18,7 @@ from distparity import devices, junit
 from distparity.case import Case
 from distparity.evaluate import evaluate
 from distparity.journal import Journal, paths
+from distparity.limit import Limit
 from distparity.outcome import Outcome, Status
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Errand, Scheduler
@@ -50,6 +51,8 @@ class Options:
     #: The matrix row's name for this torch; torch's own version when there is none.
     cell: str | None = None
     cases: list[str] = field(default_factory=list)
+    #: Only these scenarios; all when None.
+    scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
     room: int | None = None
     command: list[str] = field(default_factory=lambda: list(sys.argv))
@@ -168,6 +171,7 @@ class Run:
             cell.cases = [
                 Case(scenario, strategy, size, dtype, cell.device)
                 for scenario, facts in self.facts["scenarios"].items()
+                if self.options.scenarios is None or scenario in self.options.scenarios
                 for strategy in self.facts["strategies"]
                 for size in sizes
                 for dtype in facts["dtypes"]
@@ -230,14 +234,28 @@ class Run:
 
     def _journalled(self, case: Case) -> Errand[Outcome]:
         cell = next(cell for cell in self.cells if cell.device == case.device)
-        outcome = self._out_of_reach(case, cell)
-        if outcome is None:
-            ask = case.device in self.facts["strategies"][case.strategy]["asks"]
-            outcome = yield from evaluate(case, self.options.limit, ask=ask)
+        outcome = yield from self.errand(case)
         cell.outcomes[case.id] = outcome
         if cell.journal is not None:
             cell.journal.add(case.id, outcome)
         return outcome
+
+    def errand(self, case: Case, **special: Any) -> Errand[Outcome]:
+        """The case from beginning to end; ``special`` is :func:`evaluate`'s (a mutant, a seed)."""
+        cell = next(cell for cell in self.cells if cell.device == case.device)
+        outcome = self._out_of_reach(case, cell)
+        if outcome is None:
+            question = self._question(case)
+            outcome = yield from evaluate(case, self.options.limit, question, **special)
+        return outcome
+
+    def _question(self, case: Case) -> list[str] | None:
+        """The features to ask torch about before the case runs; None when nothing is declared."""
+        features: list[str] = self.facts["scenarios"][case.scenario]["features"]
+        release = tuple(self.facts["torch_release"])
+        limits = map(Limit.from_json, self.facts["strategies"][case.strategy]["limits"])
+        asked = any(one.applies(release, case.device, case.dtype, features) for one in limits)
+        return features if asked else None
 
     def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
         facts = {
@@ -246,6 +264,10 @@ class Run:
             "world_size": case.world_size,
             "dtype": case.dtype,
         }
+        apart = self.facts["strategies"][case.strategy]["begins_with_rank_0"]
+        features = self.facts["scenarios"][case.scenario]["features"]
+        if apart is not None and "begins_with_rank_0" in features:
+            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {apart}", facts=facts)
         most = cell.found["most_ranks"]
         if most is not None and case.world_size > most:
             message = (

@@ -5,7 +5,6 @@ This is the whole of what the controller knows of torch: names of tasks.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from distparity import devices, oracle, scenarios, strategies, verdict
+from distparity import devices, diagnosis, mutants, oracle, scenarios, strategies, verdict
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
 from distparity.trajectory import Trajectory
@@ -33,23 +32,33 @@ def facts() -> dict[str, Any]:
         "torch_hip": torch.version.hip,
         "torch_release": list(installed()),
         "scenarios": {
-            name: {"file": scenarios.sources()[name], "dtypes": list(scenario.dtypes)}
+            name: {
+                "file": scenarios.sources()[name],
+                "dtypes": list(scenario.dtypes),
+                "features": scenario.features(),
+            }
             for name, scenario in scenarios.load().items()
         },
+        "mutants": {
+            name: {"title": kind.title, "diagnosis": kind.diagnosis, "equivalent": kind.equivalent}
+            for name, kind in mutants.load().items()
+        },
+        "visible": {
+            f"{scenario}/{strategy}": [
+                name for name, kind in mutants.load().items() if mutants.applies(kind, how, what)
+            ]
+            for scenario, what in scenarios.load().items()
+            for strategy, how in strategies.load().items()
+        },
         "strategies": {
-            name: {"title": strategy.title, "asks": _asks(strategy)}
+            name: {
+                "title": strategy.title,
+                "limits": [limit.to_json() for limit in strategy.limits],
+                "begins_with_rank_0": strategy.begins_with_rank_0,
+            }
             for name, strategy in strategies.load().items()
         },
     }
-
-
-def _asks(strategy: strategies.Strategy) -> list[str]:
-    """The kinds of device on which this torch must be asked about the strategy."""
-    return [kind for kind in devices.kinds() if _limits(strategy, kind)]
-
-
-def _limits(strategy: strategies.Strategy, kind: str) -> list[strategies.Limit]:
-    return [limit for limit in strategy.limits if limit.applies(installed(), kind)]
 
 
 def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -73,36 +82,50 @@ def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Make a strategy's smallest training, and say how torch refused it, if it did."""
     strategy = strategies.load()[args["strategy"]]
-    limits = _limits(strategy, place.kind.kind)
+    dtype, features = args["dtype"], args["features"]
     try:
-        model = torch.nn.Linear(2, 2).to(place.device)
-        wrapped = strategy.wrap(model, [], place)
-        wrapped(torch.ones(1, 2, device=place.device)).sum().backward()
+        _smallest_training(strategy, place, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        for limit in limits:
-            if re.search(limit.answer, str(error)):
+        for limit in strategy.limits:
+            if limit.applies(installed(), place.kind.kind, dtype, features) and re.search(
+                limit.answer, str(error)
+            ):
                 return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
         raise
     return {"refused": None}, []
 
 
+def _smallest_training(
+    strategy: strategies.Strategy, place: Place, dtype: torch.dtype, features: list[str]
+) -> None:
+    # Large enough for every rank to have a part of it: one without would not be refused.
+    model = torch.nn.Linear(16, 16).to(place.device, dtype)
+    wrapped = strategy.wrap(model, [], place)
+    wrapped(torch.ones(1, 16, device=place.device, dtype=dtype)).sum().backward()
+    if "clip_norm" in features:
+        strategy.clip(wrapped, 1.0)
+
+
 def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train a case; answers with this rank's trajectory."""
+    """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
     strategy = strategies.load()[args["strategy"]]
-    return {}, [train(_recipe(args), strategy, place).to_bytes()]
+    if args.get("mutant") is None:
+        return {}, [train(_recipe(args), strategy, place).to_bytes()]
+    with mutants.mutate(strategy, mutants.load()[args["mutant"]], place) as mutated:
+        return {}, [train(_recipe(args), mutated, place).to_bytes()]
 
 
 def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the oracle; answers with its trajectory, and what is wrong with the scenario."""
+    """Train the oracle; answers with its trajectory and its parts', and the scenario's faults."""
     recipe = _recipe(args)
     found = oracle.consult(recipe, place, args["parts"])
     twin = oracle.consult(recipe, place, args["parts"])
-    faults = oracle.check_alive(found, recipe.dtype, args["parts"])
+    faults = oracle.check_alive(found, recipe.dtype)
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("two runs of it in one process differ: it is not deterministic")
-    result = {"magnitude": found.magnitude, "spread": found.spread, "faults": faults}
-    return result, [found.trajectory.to_bytes()]
+    runs = [found.trajectory, *found.parts]
+    return {"faults": faults}, [run.to_bytes() for run in runs]
 
 
 def natives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -111,12 +134,14 @@ def natives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 
 
 def judge(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Compare trajectories: the oracle's, then ``natives`` native ones, then one per rank."""
+    """Compare trajectories: the oracle's, its ``parts`` parts', the native ones, one per rank."""
     runs = [Trajectory.from_bytes(blob) for blob in blobs]
-    exact = oracle.Oracle(runs[0], args["magnitude"], args["spread"])
-    split = 1 + args["natives"]
-    found = verdict.judge(exact, runs[1:split], runs[split:], getattr(torch, args["dtype"]))
-    json.dumps(found.to_json(), allow_nan=False)
+    exact = oracle.Oracle(runs[0], runs[1 : 1 + args["parts"]])
+    native, ranks = runs[1 + args["parts"] : -args["ranks"]], runs[-args["ranks"] :]
+    dtype = getattr(torch, args["dtype"])
+    found = verdict.judge(exact, native, ranks, dtype)
+    if not found.passed:
+        found.diagnosis = diagnosis.diagnose(exact, ranks, found, dtype)
     return found.to_json(), []
 
 

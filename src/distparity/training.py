@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,37 +77,69 @@ def train(
 ) -> Trajectory:
     """Train, and record every step.
 
-    ``order`` permutes the rows of every batch and ``parts`` cuts a rank's rows into so many
-    micro-batches whose gradients accumulate: both leave the mathematics as it is and change the
-    rounding. ``watch`` is called with the model and the global batch before each step.
+    ``order`` permutes the rows of every batch and ``parts`` cuts a rank's rows into so many more
+    micro-batches: both leave the mathematics as it is and change the rounding. ``watch`` is called
+    with the model and the global batch before each step.
     """
     scenario = recipe.scenario
     place.kind.seed(recipe.seed)
-    model = recipe.model().to(place.device)
-    model = strategy.wrap(model, scenario.units(model), place)
-    optimizer = scenario.optimizer(model.parameters())
-    index, count = strategy.share(place)
-    trajectory = Trajectory(_copy(strategy.parameters(model)))
+    model, optimizer = _make(recipe, strategy, place)
+    trajectory = Trajectory(_copy({**strategy.parameters(model), **strategy.buffers(model)}))
     for number in range(scenario.steps):
+        place.step = number
         batch = recipe.batch(number)
         if order is not None:
             batch = tuple(tensor[list(order)] for tensor in batch)
         if watch is not None:
             watch(model, batch)
-        rows = recipe.rows // count
-        mine = tuple(t[index * rows : (index + 1) * rows].to(place.device) for t in batch)
-        loss = torch.zeros((), dtype=recipe.compute, device=place.device)
-        for part in zip(*(tensor.chunk(parts) for tensor in mine), strict=True):
-            share = scenario.loss(model, part) * (len(part[0]) / rows)
-            share.backward()
-            loss = loss + share.detach()
-        step = Step(_copy({"loss": loss}), _copy(strategy.gradients(model)))
+        step = Step()
+        step.loss["loss"] = _backward(recipe, strategy, place, model, batch, parts)
+        if scenario.clip_norm is not None:
+            strategy.clip(model, scenario.clip_norm)
+        step.gradient = _copy(strategy.gradients(model))
         optimizer.step()
         optimizer.zero_grad()
         step.parameter = _copy(strategy.parameters(model))
         step.buffer = _copy(strategy.buffers(model))
         trajectory.steps.append(step)
+        if scenario.reload_after == number:
+            new = _make(recipe, strategy, place)
+            strategy.reload((model, optimizer), new)
+            model, optimizer = new
+    trajectory.optimizer = _copy(strategy.optimizer_state(model, optimizer))
     return trajectory
+
+
+def _make(
+    recipe: Recipe, strategy: Strategy, place: Place
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = recipe.model().to(place.device)
+    if recipe.scenario.ranks_begin_apart and place.rank != 0:
+        with torch.no_grad():
+            for tensor in [*model.parameters(), *model.buffers()]:
+                tensor.add_(place.rank)
+    model = strategy.wrap(model, recipe.scenario.units(model), place)
+    return model, strategy.optimizer(recipe.scenario, model)
+
+
+def _backward(
+    recipe: Recipe, strategy: Strategy, place: Place, model: nn.Module, batch: Batch, parts: int
+) -> torch.Tensor:
+    """Leave the gradients of this rank's rows; returns the mean loss over them."""
+    scenario = recipe.scenario
+    mine = strategy.rows(batch, place)
+    rows = len(mine[0])
+    cut = scenario.micro_batches * parts
+    pieces = list(zip(*(tensor.to(place.device).chunk(cut) for tensor in mine), strict=True))
+    loss = torch.zeros((), dtype=recipe.compute, device=place.device)
+    for number, piece in enumerate(pieces):
+        last = number == len(pieces) - 1
+        alone = scenario.micro_batches > 1 and scenario.exchange_last_only and not last
+        with strategy.no_sync(model) if alone else nullcontext():
+            share = scenario.loss(model, piece) * (len(piece[0]) / rows)
+            strategy.backward(share, number, len(pieces))
+        loss = loss + share.detach()
+    return loss.cpu()
 
 
 def _copy(tensors: Tensors) -> Tensors:

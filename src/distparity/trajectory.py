@@ -37,10 +37,12 @@ class Step:
 
 @dataclass
 class Trajectory:
-    """The parameters before training, then one :class:`Step` per optimizer step."""
+    """The parameters and buffers before training, then one :class:`Step` per optimizer step."""
 
     initial: Tensors = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    #: The optimizer's state after the last step, ``parameter.key``.
+    optimizer: Tensors = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """A line of JSON that lists the tensors, then their bytes, in order."""
@@ -78,12 +80,13 @@ class Trajectory:
                 else:
                     tensor = torch.empty(shape, dtype=kind_of)
                 start += numel * tensor.element_size()
-            group = found.initial if step is None else getattr(found.steps[step], kind)
+            group = getattr(found if step is None else found.steps[step], kind)
             group[name] = tensor
         return found
 
     def _groups(self) -> Iterator[tuple[tuple[int | None, str], Tensors]]:
         yield (None, "initial"), self.initial
+        yield (None, "optimizer"), self.optimizer
         for number, step in enumerate(self.steps):
             for kind, tensors in step.kinds():
                 yield (number, kind), tensors

@@ -10,7 +10,7 @@ from distparity.strategies import Limit
 from distparity.strategies.ddp import Ddp
 from distparity.worlds.rank import Place
 
-LIMIT = Limit("refusing on this device", lambda torch, device: True, "not on this device")
+LIMIT = Limit("refusing on this device", "not on this device")
 
 
 class Refusing(Ddp):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,13 @@ def load() -> dict[str, Scenario]:
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__name__}.{info.name}")
     # Subclasses that other modules defined (``--include``) are scenarios as well.
-    return {name(kind): kind() for kind in sorted(Scenario.__subclasses__(), key=name)}
+    return {name(kind): kind() for kind in sorted(_subclasses(Scenario), key=name)}
+
+
+def _subclasses(kind: type[Scenario]) -> Iterator[type[Scenario]]:
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
 
 
 def name(kind: type[Scenario]) -> str:

@@ -30,6 +30,30 @@ class Scenario:
     rows_per_rank: ClassVar[int] = 4
     #: Dtypes of parameters and data, by torch's names.
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    #: Micro-batches into which a rank's rows are cut, whose gradients accumulate.
+    micro_batches: ClassVar[int] = 1
+    #: Whether gradients are exchanged with the last micro-batch only, or with each.
+    exchange_last_only: ClassVar[bool] = True
+    #: Clip the norm of all gradients together to this before the optimizer's step.
+    clip_norm: ClassVar[float | None] = None
+    #: After this step (0 is the first) save everything, and go on from it with a new model.
+    reload_after: ClassVar[int | None] = None
+    #: What else is special about it, for mutants that need it: ``twice`` (a unit is called twice in
+    #: a forward), ``weight_decay``.
+    traits: ClassVar[tuple[str, ...]] = ()
+    #: Every rank but the first begins with other numbers, which wrapping must put right.
+    ranks_begin_apart: ClassVar[bool] = False
+
+    def features(self) -> list[str]:
+        """What the scenario asks of a strategy beyond a forward, a backward and a step."""
+        asked = {
+            "micro_batches": self.micro_batches > 1,
+            "no_sync": self.micro_batches > 1 and self.exchange_last_only,
+            "clip_norm": self.clip_norm is not None,
+            "reload": self.reload_after is not None,
+            "begins_with_rank_0": self.ranks_begin_apart,
+        }
+        return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
 
     def model(self) -> nn.Module:
         """A fresh model on the CPU in torch's default dtype."""

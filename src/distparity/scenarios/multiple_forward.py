@@ -28,6 +28,8 @@ class Model(nn.Module):
 
 
 class MultipleForward(Scenario):
+    traits = ("twice",)
+
     def model(self) -> nn.Module:
         return Model()
 

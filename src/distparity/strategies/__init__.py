@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from distparity.strategies.base import Limit, Strategy, Tensors
+from distparity.limit import Limit
+from distparity.strategies.base import Strategy, Tensors
 
 __all__ = ["Limit", "Strategy", "Tensors", "load"]
 

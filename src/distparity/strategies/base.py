@@ -6,35 +6,30 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+
+from distparity.limit import Limit
 
 if TYPE_CHECKING:
+    from distparity.scenarios import Batch, Scenario
     from distparity.worlds.rank import Place
 
-__all__ = ["Limit", "Strategy", "Tensors"]
+__all__ = ["Strategy", "Tensors"]
 
 Tensors = dict[str, "torch.Tensor | None"]
 
-
-@dataclass(frozen=True)
-class Limit:
-    """Something that a strategy cannot do by torch's own word, and how torch is asked about it.
-
-    A limit skips nothing by itself. Where ``applies``, a rank makes the strategy's smallest
-    training; only if that fails with ``answer`` in the error is the case *not supported*.
-    """
-
-    #: What is asked, for a reader: "fully_shard on cpu".
-    fact: str
-    #: Whether the question arises: called with torch's release and the kind of device.
-    applies: Callable[[tuple[int, int], str], bool]
-    #: A regular expression that torch's refusal matches; another error is a failure, not a skip.
-    answer: str
+_FULL = StateDictOptions(full_state_dict=True)
 
 
 class Strategy:
@@ -45,6 +40,11 @@ class Strategy:
     #: One line for people.
     title: ClassVar[str]
     limits: ClassVar[tuple[Limit, ...]] = ()
+    #: Whether :meth:`wrap` gives every rank the first one's parameters and buffers. Where the
+    #: documentation promises no such thing, the sentence that says what it does instead.
+    begins_with_rank_0: ClassVar[str | None] = None
+    #: Whether every rank holds whole parameters between steps.
+    replicates: ClassVar[bool] = False
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""
@@ -65,10 +65,47 @@ class Strategy:
         """This rank's buffers by the name each had before :meth:`wrap`."""
         return {self.clean(name): buffer for name, buffer in model.named_buffers()}
 
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        """Within it, a backward adds to the gradients of this rank and exchanges nothing."""
+        with model.no_sync():  # type: ignore[operator]
+            yield
+
+    def clip(self, model: nn.Module, norm: float) -> None:
+        """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``."""
+        nn.utils.clip_grad_norm_(model.parameters(), norm)
+
+    def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+        """The full optimizer state, ``name.key``; all ranks call together."""
+        found: Any = get_optimizer_state_dict(model, optimizer, options=_FULL)["state"]
+        return {
+            f"{self.clean(name)}.{key}": value
+            for name, state in found.items()
+            for key, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    def reload(
+        self,
+        old: tuple[nn.Module, torch.optim.Optimizer],
+        new: tuple[nn.Module, torch.optim.Optimizer],
+    ) -> None:
+        """Carry the full state of a model and its optimizer over to another model and optimizer."""
+        model, optimizer = get_state_dict(*old, options=_FULL)
+        set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=_FULL)
+
     def clean(self, name: str) -> str:
         """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
         return name
 
-    def share(self, place: Place) -> tuple[int, int]:
-        """Which part of the global batch this rank takes: its index and the number of parts."""
-        return place.rank, place.world_size
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        """The rows of a global batch that are this rank's."""
+        return tuple(tensor.chunk(place.world_size)[place.rank] for tensor in batch)
+
+    def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
+        """Backward of micro-batch ``number`` of ``count``; the loss is its share of the rank's."""
+        loss.backward()
+
+    def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
+        """The scenario's optimizer over what :meth:`wrap` made of its parameters."""
+        return scenario.optimizer(model.parameters())

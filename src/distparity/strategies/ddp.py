@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Ddp(Strategy):
     name = "ddp"
     title = "DistributedDataParallel"
+    replicates = True
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         # Without device_ids: the model is where it belongs, on every kind of device.

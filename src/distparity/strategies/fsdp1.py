@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
+from distparity.limit import Limit
 from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
@@ -21,6 +22,15 @@ class Fsdp1(Strategy):
     name = "fsdp1"
     title = "FullyShardedDataParallel"
     use_orig_params: ClassVar[bool] = False
+    limits = (
+        Limit(
+            fact="FSDP.clip_grad_norm_ of float64 gradients",
+            answer=r"convertible without narrowing",
+            dtype="float64",
+            feature="clip_norm",
+        ),
+    )
+    begins_with_rank_0 = "sync_module_states is off by default, and needs an accelerator"
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         policy = functools.partial(
@@ -32,6 +42,10 @@ class Fsdp1(Strategy):
             use_orig_params=self.use_orig_params,
             device_id=place.device,
         )
+
+    def clip(self, model: nn.Module, norm: float) -> None:
+        assert isinstance(model, FSDP)
+        model.clip_grad_norm_(norm)
 
     def parameters(self, model: nn.Module) -> Tensors:
         with FSDP.summon_full_params(model, writeback=False):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from distparity.strategies.base import Limit, Strategy, Tensors
+from distparity.limit import Limit
+from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -28,16 +30,19 @@ def _fully_shard() -> Callable[..., Any]:
 class Fsdp2(Strategy):
     name = "fsdp2"
     title = "fully_shard"
+    begins_with_rank_0 = "fully_shard takes each rank's own shard and broadcasts nothing"
     limits = (
         Limit(
             fact="fully_shard on a device other than cuda",
-            applies=lambda torch, device: torch < (2, 5) and device != "cuda",
             answer=r"CUDA|NVIDIA driver",
+            before=(2, 5),
+            except_device="cuda",
         ),
         Limit(
             fact="fully_shard on cpu",
-            applies=lambda torch, device: torch < (2, 7) and device == "cpu",
             answer=r"CUDA|NVIDIA driver|accelerator",
+            before=(2, 7),
+            device="cpu",
         ),
     )
 
@@ -48,6 +53,12 @@ class Fsdp2(Strategy):
             shard(unit, mesh=mesh)
         shard(model, mesh=mesh)
         return model
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        model.set_requires_gradient_sync(False)  # type: ignore[operator]
+        yield
+        model.set_requires_gradient_sync(True)  # type: ignore[operator]
 
     def parameters(self, model: nn.Module) -> Tensors:
         return {name: _full(parameter.detach()) for name, parameter in model.named_parameters()}

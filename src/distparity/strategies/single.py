@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -23,6 +24,10 @@ class Single(Strategy):
 
     def parameters(self, model: nn.Module) -> Tensors:
         return dict(model.named_parameters())
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        yield
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: parameter.grad for name, parameter in model.named_parameters()}

@@ -39,6 +39,8 @@ class Place:
     world_size: int
     device: torch.device
     kind: Device
+    #: The optimizer step that is under way.
+    step: int = 0
 
 
 def main(spec: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""What a strategy cannot do by torch's own word, declared as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Limit"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something that a strategy cannot do by torch's own word, and when torch is asked about it.
+
+    A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training;
+    only if torch refuses that with ``answer`` is the case *not supported*. Another error is a
+    failure, and a limit that no longer holds skips nothing.
+    """
+
+    #: What is asked, for a reader: "fully_shard on cpu".
+    fact: str
+    #: A regular expression that torch's refusal matches.
+    answer: str
+    #: Asked of releases before this one; of all when None.
+    before: tuple[int, int] | None = None
+    #: Asked on this kind of device; on all when None.
+    device: str | None = None
+    #: Never asked on this kind of device.
+    except_device: str | None = None
+    #: Asked for this dtype; for all when None.
+    dtype: str | None = None
+    #: Asked where the scenario uses this (``clip_norm``); everywhere when None.
+    feature: str | None = None
+
+    def applies(
+        self, release: tuple[int, int], device: str, dtype: str, features: list[str]
+    ) -> bool:
+        """Whether the question arises, under torch ``release``."""
+        return (
+            (self.before is None or release < self.before)
+            and self.device in (None, device)
+            and self.except_device != device
+            and self.dtype in (None, dtype)
+            and (self.feature is None or self.feature in features)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Limit:
+        """Inverse of :meth:`to_json`, after JSON made a list of a tuple."""
+        before = data["before"]
+        return cls(**{**data, "before": None if before is None else tuple(before)})

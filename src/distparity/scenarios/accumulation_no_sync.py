@@ -1,0 +1,8 @@
+"""Gradients of several micro-batches add up locally, and are exchanged once, with the last."""
+
+from distparity.scenarios.basic import Basic
+
+
+class AccumulationNoSync(Basic):
+    rows_per_rank = 6
+    micro_batches = 3

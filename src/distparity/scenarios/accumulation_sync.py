@@ -1,0 +1,9 @@
+"""Gradients of several micro-batches add up, and are exchanged with each of them."""
+
+from distparity.scenarios.basic import Basic
+
+
+class AccumulationSync(Basic):
+    rows_per_rank = 6
+    micro_batches = 3
+    exchange_last_only = False

@@ -1,0 +1,11 @@
+"""After two steps everything is saved, and training goes on in a new model from what was saved.
+
+Momentum is part of what was saved: without it the next step is another one.
+"""
+
+from distparity.scenarios.basic import Basic
+
+
+class Resume(Basic):
+    steps = 4
+    reload_after = 1

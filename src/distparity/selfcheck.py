@@ -1,0 +1,180 @@
+"""Proof that the suite can fail: every mutant, under every strategy and scenario it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from distparity.case import Case
+from distparity.evaluate import evaluate
+from distparity.outcome import Outcome, Status
+from distparity.run import Options, Run
+
+__all__ = ["Finding", "SelfCheck", "selfcheck"]
+
+
+@dataclass
+class Finding:
+    """One mutant in one case: what the suite said of it."""
+
+    mutant: str
+    case: Case
+    outcome: Outcome
+
+    @property
+    def caught(self) -> bool:
+        """A mutant is caught by a verdict, or by torch itself: a crash, a hang, an exception."""
+        return self.outcome.status in (Status.FAILED, Status.CRASH, Status.TIMEOUT)
+
+    @property
+    def diagnosis(self) -> str | None:
+        found = self.outcome.facts.get("diagnosis")
+        return None if found is None else str(found)
+
+
+@dataclass
+class SelfCheck:
+    """All findings of a run, and what they amount to."""
+
+    torch: str
+    mutants: dict[str, dict[str, Any]]
+    findings: list[Finding] = field(default_factory=list)
+
+    def of(self, mutant: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.mutant == mutant]
+
+    def errors(self) -> list[Finding]:
+        """Cases that could not be judged: no evidence either way."""
+        return [f for f in self.findings if f.outcome.status is Status.ERROR]
+
+    def missed(self) -> list[tuple[str, str]]:
+        """Mutants and strategies under which no scenario saw them."""
+        seen: dict[tuple[str, str], bool] = {}
+        for f in self.findings:
+            key = (f.mutant, f.case.strategy)
+            seen[key] = seen.get(key, False) or f.caught
+        return [key for key, caught in seen.items() if not caught and not self._equivalent(key[0])]
+
+    def misnamed(self) -> list[Finding]:
+        """Findings whose diagnosis is none of those that fit the mutant."""
+        return [
+            f
+            for f in self.findings
+            if f.diagnosis is not None
+            and not any(words in f.diagnosis for words in self.mutants[f.mutant]["diagnosis"])
+        ]
+
+    def disproved(self) -> list[Finding]:
+        """Mutants that are said to be equivalent, and were caught."""
+        return [f for f in self.findings if f.caught and self._equivalent(f.mutant)]
+
+    def blind(self) -> list[str]:
+        """Pairs of scenario and strategy that see no mutant: they are no evidence."""
+        pairs: dict[str, bool] = {}
+        for f in self.findings:
+            key = f"{f.case.scenario} / {f.case.strategy}"
+            pairs[key] = pairs.get(key, False) or f.caught
+        return [pair for pair, sees in pairs.items() if not sees]
+
+    @property
+    def passed(self) -> bool:
+        wrong = (self.missed(), self.misnamed(), self.disproved(), self.blind(), self.errors())
+        return bool(self.findings) and not any(wrong)
+
+    def _equivalent(self, mutant: str) -> bool:
+        return self.mutants[mutant]["equivalent"] is not None
+
+
+def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> SelfCheck:
+    """Run the mutants (all, or those in ``names``) on the devices and world sizes of ``options``.
+
+    Raises :class:`distparity.run.BadRequest`.
+    """
+    run = Run(options)
+    run.start()
+    try:
+        run.ready()
+        found = SelfCheck(run.facts["torch"], run.facts["mutants"])
+        todo = [
+            (case, mutant)
+            for cell in run.cells
+            for case in cell.cases
+            if case.dtype == dtype
+            for mutant in run.facts["visible"][f"{case.scenario}/{case.strategy}"]
+            if names is None or mutant in names
+        ]
+        for case, mutant, outcome in _outcomes(run, todo):
+            if not outcome.status.skipped:
+                found.findings.append(Finding(mutant, case, outcome))
+        return found
+    finally:
+        run.close(reported=True)
+
+
+def _outcomes(run: Run, todo: list[tuple[Case, str]]) -> Iterator[tuple[Case, str, Outcome]]:
+    scheduler = run.scheduler
+    assert scheduler is not None
+    waiting = list(todo)
+    jobs: dict[tuple[Case, str], Any] = {}
+    for case, mutant in todo:
+        while (case, mutant) not in jobs or not jobs[case, mutant].finished:
+            while waiting and scheduler.idle:
+                key = waiting.pop(0)
+                jobs[key] = scheduler.start(run.errand(key[0], mutant=key[1]))
+            scheduler.turn()
+        yield case, mutant, jobs.pop((case, mutant)).value
+
+
+def table(found: SelfCheck) -> list[str]:
+    """What a person reads: every mutant, caught or missed, with the diagnoses given."""
+    lines = [f"torch {found.torch}: {len(found.mutants)} mutants, {len(found.findings)} runs"]
+    width = max(map(len, found.mutants))
+    for name in found.mutants:
+        lines.append(f"{_state(found, name):<12} {name:<{width}}  {_account(found, name)}")
+    for title, values in (
+        ("MISSED", [f"{mutant} under {strategy}" for mutant, strategy in found.missed()]),
+        (
+            "WRONG DIAGNOSIS",
+            [f"{f.mutant} in {f.case.id}: {f.diagnosis}" for f in found.misnamed()],
+        ),
+        ("NOT EQUIVALENT", [f"{f.mutant} in {f.case.id}" for f in found.disproved()]),
+        ("NO EVIDENCE", found.blind()),
+        ("NOT JUDGED", [f"{f.mutant} in {f.case.id}: {f.outcome.message}" for f in found.errors()]),
+    ):
+        lines += [f"{title}: {value}" for value in values]
+    return lines
+
+
+def pairs(found: SelfCheck) -> list[str]:
+    """For each scenario and strategy, the mutants that it sees, and those that it does not."""
+    rows: dict[str, tuple[list[str], list[str]]] = {}
+    for f in found.findings:
+        key = f"{f.case.scenario} / {f.case.strategy}"
+        rows.setdefault(key, ([], []))[0 if f.caught else 1].append(f.mutant)
+    lines = []
+    for key, (seen, unseen) in rows.items():
+        blind = f"; does not see {', '.join(sorted(set(unseen)))}" if unseen else ""
+        lines.append(f"{key}: sees {len(set(seen))} of {len(set(seen + unseen))}{blind}")
+    return lines
+
+
+def _state(found: SelfCheck, name: str) -> str:
+    if found.mutants[name]["equivalent"] is not None:
+        return "equivalent"
+    runs = found.of(name)
+    if not runs:
+        return "not tried"
+    return "missed" if any(name == mutant for mutant, _ in found.missed()) else "caught"
+
+
+def _account(found: SelfCheck, name: str) -> str:
+    runs = found.of(name)
+    seen = sum(f.caught for f in runs)
+    ratios = [
+        float(f.outcome.facts["ratio"]) for f in runs if f.caught and "ratio" in f.outcome.facts
+    ]
+    named = sorted({f.diagnosis.partition(":")[0] for f in runs if f.diagnosis is not None})
+    least = f", smallest ratio {min(ratios):.3g}" if ratios else ""
+    said = f"; diagnosis: {' | '.join(named)}" if named else ""
+    return f"{found.mutants[name]['title']} ({seen}/{len(runs)} runs{least}{said})"
