@@ -14,7 +14,7 @@ import torch
 
 from distparity.oracle import Oracle
 from distparity.trajectory import Tensors, Trajectory
-from distparity.verdict import Verdict
+from distparity.verdict import Verdict, gradient_scale
 
 __all__ = ["diagnose"]
 
@@ -41,7 +41,8 @@ def diagnose(
         return f"the initial state of rank {first.rank} is not the one that all were to begin with"
     if all("replica" in d.what for d in together):
         return f"replicas differ: rank {first.rank} has another {quantity.kind} than rank 0"
-    if quantity.step is None or any(d.index == [] and d.expected is None for d in together):
+    shapeless = any(d.expected is None or d.what == "not finite" for d in together)
+    if quantity.step is None or shapeless:
         return None
     case = _Case(oracle, ranks, quantity.step, verdict, dtype)
     if quantity.kind in ("loss", "gradient"):
@@ -80,7 +81,7 @@ class _Case:
             if d.quantity.step == step and d.quantity.kind == "gradient"
         }
         self.tolerance = {
-            name: SLACK * self.roundoff * (oracle.magnitude(step, name) + _largest(value))
+            name: SLACK * self.roundoff * gradient_scale(oracle, step, name, _largest(value))
             for name, value in self.right.items()
         }
 
@@ -120,7 +121,12 @@ class _Case:
             for n in names
         ):
             return None
+        if abs(factor - 1) < 4 * SLACK * self.roundoff:
+            return None
         world = len(self.ranks)
+        if not self._parts_explain():
+            # Clipping hides by what factor the gradients were off before.
+            return f"gradients off by a constant factor of {factor:.6g}"
         if abs(factor - world) < 1e-3 * world:
             return f"gradients summed, not averaged: a constant factor of the world size, {world}"
         if abs(factor * world - 1) < 1e-3:
@@ -204,7 +210,7 @@ class _Case:
     def _uneven(self, names: list[str]) -> str | None:
         world = len(self.ranks)
         uneven = {n for n, value in self.right.items() if not value.shape or value.shape[0] % world}
-        if set(names) <= uneven and uneven != set(self.right):
+        if set(names) == uneven and uneven != set(self.right):
             return "only parameters whose dim 0 is not divisible by the world size are wrong"
         return None
 

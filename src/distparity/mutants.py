@@ -106,7 +106,7 @@ class Mutant:
 class SumNotMean(Mutant):
     name = "sum_not_mean"
     title = "gradients are summed over the ranks and not divided"
-    diagnosis = ("summed, not averaged",)
+    diagnosis = ("summed, not averaged", "constant factor")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         return super().reduce(parts) * self.share()
@@ -115,7 +115,7 @@ class SumNotMean(Mutant):
 class AveragedTwice(Mutant):
     name = "averaged_twice"
     title = "gradients are divided by the world size twice"
-    diagnosis = ("averaged twice",)
+    diagnosis = ("averaged twice", "constant factor")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         return super().reduce(parts) / self.share()
@@ -459,12 +459,14 @@ class SameData(Mutant):
         return tuple(tensor.chunk(self.share())[0] for tensor in batch)
 
 
-class ShiftedRows(Mutant):
-    name = "shifted_rows"
-    title = "every rank's rows begin one row late"
+class OverlappingRows(Mutant):
+    name = "overlapping_rows"
+    title = "every rank's rows but the first's begin one row early"
 
     def rows(self, batch: Batch, rows: Batch) -> Batch:
-        return tuple(tensor.roll(-1, 0).chunk(self.share())[self.place.rank] for tensor in batch)
+        if self.place.rank == 0:
+            return rows
+        return tuple(tensor.roll(1, 0).chunk(self.share())[self.place.rank] for tensor in batch)
 
 
 class BufferNotBroadcast(Mutant):
@@ -690,7 +692,7 @@ def _at_second_call(
             return right(*words)
         # Where a wrapper keeps them, as a parameter or as a view of a flat one.
         plain: dict[str, Any] = vars(unit)["_parameters"]
-        holders = [plain if name in plain else vars(unit) for name in names]
+        holders = [vars(unit) if name in vars(unit) else plain for name in names]
         values = [getattr(unit, name) for name in names]
         for holder, name, value in zip(holders, names, values, strict=True):
             holder[name] = change(value)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distparity.case import Case
-from distparity.evaluate import evaluate
 from distparity.outcome import Outcome, Status
 from distparity.run import Options, Run
 
@@ -130,8 +129,10 @@ def table(found: SelfCheck) -> list[str]:
     """What a person reads: every mutant, caught or missed, with the diagnoses given."""
     lines = [f"torch {found.torch}: {len(found.mutants)} mutants, {len(found.findings)} runs"]
     width = max(map(len, found.mutants))
-    for name in found.mutants:
-        lines.append(f"{_state(found, name):<12} {name:<{width}}  {_account(found, name)}")
+    lines += [
+        f"{_state(found, name):<12} {name:<{width}}  {_account(found, name)}"
+        for name in found.mutants
+    ]
     for title, values in (
         ("MISSED", [f"{mutant} under {strategy}" for mutant, strategy in found.missed()]),
         (

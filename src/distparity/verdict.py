@@ -31,7 +31,7 @@ import torch
 from distparity.oracle import Oracle
 from distparity.trajectory import KINDS, Tensors, Trajectory
 
-__all__ = ["FACTOR", "Divergence", "Quantity", "Verdict", "judge"]
+__all__ = ["FACTOR", "Divergence", "Quantity", "Verdict", "gradient_scale", "judge"]
 
 #: How many times the explained error a distributed run may have.
 FACTOR = 8.0
@@ -191,7 +191,7 @@ class _Bench:
             return 0.0, 0.0
         scale = float(value.abs().max())
         if quantity.kind == "gradient" and quantity.step is not None:
-            scale = self._gradient_scale(quantity.step, quantity.name, scale)
+            scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
         errors = [
             _error(_group_of(run, quantity.step, quantity.kind).get(quantity.name), value)
             for run in self.natives
@@ -200,18 +200,6 @@ class _Bench:
         floor = len(self.ranks) * self.roundoff * scale
         self.explained[key] = max(self.explained.get(key, 0.0), floor, *errors)
         return FACTOR * self.explained[key], scale
-
-    def _gradient_scale(self, step: int, name: str, largest: float) -> float:
-        """The scale of a gradient's terms, on the far side of a cancellation between ranks.
-
-        Clipping scales the gradient as a whole, and so its terms.
-        """
-        whole = [part.steps[step].gradient.get(name) for part in self.oracle.parts]
-        kept = [gradient for gradient in whole if gradient is not None]
-        if not kept:
-            return largest
-        before = float(torch.stack(kept).mean(0).abs().max())
-        return self.oracle.magnitude(step, name) * (largest / before if before else 1.0)
 
     def _compare(
         self,
@@ -270,6 +258,20 @@ class _Bench:
                 continue
             what = "differs from rank 0's replica, bit by bit"
             self.verdict.note(Divergence(Quantity(step, kind, name), rank, what))
+
+
+def gradient_scale(oracle: Oracle, step: int, name: str, largest: float) -> float:
+    """The scale of a gradient's terms: of the ranks' own gradients, before they cancel.
+
+    ``largest`` is the largest element of the gradient that the optimizer saw. Clipping scales the
+    gradient as a whole, and so its terms.
+    """
+    whole = [part.steps[step].gradient.get(name) for part in oracle.parts]
+    kept = [gradient for gradient in whole if gradient is not None]
+    if not kept:
+        return largest
+    before = float(torch.stack(kept).mean(0).abs().max())
+    return oracle.magnitude(step, name) * (largest / before if before else 1.0)
 
 
 def _group_of(run: Trajectory, step: int | None, kind: str) -> Tensors:
