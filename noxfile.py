@@ -57,12 +57,13 @@ def tests(session: nox.Session, row: matrix.Row) -> None:
         _check_python(session, row)
         prepare = _install_torch if row.requirement else _borrow_torch
         prepare(session, row, options)
-        _install(session, "distparity", "-e", ".")
-    except NoSuchCell as error:
-        _leave_red(session, row, options, str(error))
-        session.error(str(error))
-    run = ["distparity", "run", "--cell", row.name, "--report-dir", options.report_dir]
-    session.run(*run, "--device", ",".join(options.devices), *rest, **ENDING)
+        _install(session, "-e", ".")
+    except (NoSuchCell, CommandFailed) as error:
+        what = str(error) if isinstance(error, NoSuchCell) else "distparity could not be installed"
+        _leave_red(session, row, options, what)
+        session.error(what)
+    run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
+    session.run(*run, f"--device={','.join(options.devices)}", *rest, **ENDING)
 
 
 def _cell_options(row: matrix.Row, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -115,7 +116,10 @@ def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Name
         shutil.rmtree(location)
         session.virtualenv.create()
     stamp.write_text("unfinished")
-    _install_from(session, source)
+    try:
+        _install_from(session, source)
+    except CommandFailed:
+        raise NoSuchCell(f"{source} could not be installed") from None
     version = Version(_ask(session, "importlib.metadata.version('torch')"))
     # An index that has no such torch may have been passed over for the registry.
     right = row.requirement.endswith(f"=={version.public}") if row.pinned else version.is_prerelease
@@ -127,22 +131,21 @@ def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Name
 def _install_from(session: nox.Session, source: matrix.Source) -> None:
     torch = source.requirement
     if source.index is None:
-        _install(session, str(source), torch)
+        _install(session, torch)
     elif session.venv_backend == "uv":
-        _install(session, str(source), torch, "--upgrade-package", "torch", "--index", source.index)
+        _install(session, torch, "--upgrade-package", "torch", "--index", source.index)
     else:
-        # pip has no first index: with two of them the registry could answer for the other.
-        only = ["--index-url", source.index]
-        _install(session, str(source), "--no-deps", "--upgrade", torch, *only)
-        _install(session, str(source), torch, "--extra-index-url", source.index)
+        # pip has no first index: with two of them the registry could answer for the other. Nor may
+        # those of pip's own configuration; an empty value would leave them, a blank one does not.
+        only = {"PIP_EXTRA_INDEX_URL": " ", "PIP_FIND_LINKS": " "}
+        words = ["--no-deps", "--upgrade", torch, "--index-url", source.index]
+        _install(session, *words, **only)
+        _install(session, torch, "--extra-index-url", source.index)
 
 
-def _install(session: nox.Session, what: str, *words: str) -> None:
-    try:
-        # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
-        session.install(*words, env={"UV_COMPILE_BYTECODE": "1"})
-    except CommandFailed:
-        raise NoSuchCell(f"{what} could not be installed") from None
+def _install(session: nox.Session, *words: str, **env: str) -> None:
+    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
+    session.install(*words, env={"UV_COMPILE_BYTECODE": "1", **env})
 
 
 def _ask(session: nox.Session, expression: str) -> str:
