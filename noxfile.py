@@ -12,21 +12,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+from packaging.version import Version
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "src"))
 
 from distparity import junit, matrix  # noqa: E402  the path above makes them importable
+from distparity.matrix import NoSuchCell  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -34,9 +35,14 @@ nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 nox.options.sessions = ["lint", "types", "selftest"]
 
+PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
 SELFTEST = matrix.row("2.13")
 RUNNING = f"3.{sys.version_info.minor}"
+#: With these the suite runs nothing, and what a former run reported stays.
+LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
+#: A rank that hangs is given up first, then the reports are written: pytest needs its time.
+ENDING = {"interrupt_timeout": 60.0, "terminate_timeout": 10.0}
 
 
 # -- the matrix ------------------------------------------------------------------------------------
@@ -45,148 +51,190 @@ RUNNING = f"3.{sys.version_info.minor}"
 def tests(session: nox.Session, row: matrix.Row) -> None:
     """Run the suite with one torch; the part that is the same in every cell of the matrix."""
     options, rest = _cell_options(row, session.posargs)
+    # Before anything else, so that no report of a former run outlives whatever happens here.
+    _leave_red(session, row, options, "the session ended before the suite wrote its report")
     try:
-        if row is matrix.LOCAL:
-            _borrow_torch(session)
-        else:
-            _install_torch(session, row, options)
-    except matrix.NoSuchCell as error:
-        _broken_cell(session, row, options, str(error))
-    _install_suite(session)
-    run = ["distparity", "run", "--cell", row.name]
-    if options.device is not None:
-        run += ["--device", options.device]
-    if options.report_dir is not None:
-        run += ["--report-dir", options.report_dir]
-    session.run(*run, *rest)
+        _check_python(session, row)
+        prepare = _install_torch if row.requirement else _borrow_torch
+        prepare(session, row, options)
+        _install(session, "-e", ".")
+    except (NoSuchCell, CommandFailed) as error:
+        what = str(error) if isinstance(error, NoSuchCell) else "distparity could not be installed"
+        _leave_red(session, row, options, what)
+        session.error(what)
+    run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
+    session.run(*run, f"--device={','.join(options.devices)}", *rest, **ENDING)
 
 
 def _cell_options(row: matrix.Row, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(prog=f"nox -s {row.session} --", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog=f"nox -s {row.session} --", allow_abbrev=False, add_help=False
+    )
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
     parser.add_argument("--index", help=f"in place of {matrix.INDEX} ({matrix.INDEX_VARIABLE})")
-    parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...")
-    parser.add_argument("--report-dir", help="where the XML goes")
-    return parser.parse_known_args(words)
+    parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
+    parser.add_argument("--report-dir", help="where the XML goes", default="reports")
+    options, rest = parser.parse_known_args(words)
+    options.devices = [d for value in options.device or [] for d in value.split(",") if d]
+    options.devices = options.devices or ["auto"]
+    options.looking = not LOOKING.isdisjoint(rest)
+    return options, rest
+
+
+def _leave_red(
+    session: nox.Session, row: matrix.Row, options: argparse.Namespace, message: str
+) -> None:
+    """Make the session's cells errors in their XML, not absent, until the suite knows better."""
+    if options.looking:
+        return
+    folder = Path(options.report_dir)
+    facts = {
+        "torch": row.requirement or "the one that is here",
+        "python": str(session.python or RUNNING),
+    }
+    devices = ["cpu" if device == "auto" else device for device in options.devices]
+    try:
+        if "auto" in options.devices:
+            for old in folder.glob(f"junit-{row.name}-*"):
+                old.unlink()
+        for device in dict.fromkeys(devices):
+            junit.write_broken_cell(folder, row.name, device, message, "", facts)
+    except OSError as error:
+        session.error(f"cannot write reports to {folder}: {error}")
 
 
 def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> None:
-    if session.python and session.python not in row.pythons:
-        raise matrix.NoSuchCell(_no_wheel(row, f"this session's is {session.python}"))
-    source = matrix.source(row, options.device or "auto", options.wheel, options.index)
-    if row is matrix.NIGHTLY:
-        _reach(str(source.index))
+    source = matrix.source(row, options.devices, options.wheel, options.index)
+    location = Path(session.virtualenv.location)
+    stamp = location / "distparity-torch"
+    made_for = stamp.read_text() if stamp.is_file() else None
+    if row.pinned and made_for == str(source):
+        return
+    source.reach()
+    if made_for not in (None, str(source)):
+        # Another build of the same torch, or an install that was cut off: installers see neither.
+        shutil.rmtree(location)
+        session.virtualenv.create()
+    stamp.write_text("unfinished")
     try:
-        if source.index is None:
-            _install(session, source.requirement)
-        elif session.venv_backend == "uv":
-            _install(session, source.requirement, "--index", source.index)
-        else:
-            # pip has no first index: with two of them the registry could answer for the other.
-            _install(session, "--no-deps", source.requirement, "--index-url", source.index)
-            _install(session, source.requirement, "--extra-index-url", source.index)
+        _install_from(session, source)
     except CommandFailed:
-        if source.index is not None:
-            _reach(source.index)
-        raise matrix.NoSuchCell(
-            f"{source.requirement} could not be installed from {source.index or 'the registry'}"
-        ) from None
-    _check_version(session, row)
-
-
-def _install(session: nox.Session, *words: str) -> None:
-    # Imports of torch take twice as long without bytecode, and uv compiles none unless told.
-    session.install(*words, env={"UV_COMPILE_BYTECODE": "1"})
-
-
-def _check_version(session: nox.Session, row: matrix.Row) -> None:
-    """See that the torch that came is the row's: an index may have passed the question on."""
-    script = "from importlib.metadata import version; print(version('torch'))"
-    version = str(session.run("python", "-c", script, silent=True)).strip()
-    if row is matrix.NIGHTLY:
-        right = any(mark in version for mark in ("dev", "a", "rc"))
-    else:
-        right = version.partition("+")[0] == row.requirement.partition("==")[2]
+        raise NoSuchCell(f"{source} could not be installed") from None
+    version = Version(_ask(session, "importlib.metadata.version('torch')"))
+    # An index that has no such torch may have been passed over for the registry.
+    right = row.requirement.endswith(f"=={version.public}") if row.pinned else version.is_prerelease
     if not right:
-        raise matrix.NoSuchCell(f"{row.requirement} was asked for and torch {version} came")
+        raise NoSuchCell(f"{source} was asked for, and torch {version} came")
+    stamp.write_text(str(source))
 
 
-def _reach(index: str) -> None:
-    """Say in one line that an index does not answer, before an installer says it in twenty."""
-    try:
-        urllib.request.urlopen(f"{index}/torch/", timeout=20).close()
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise matrix.NoSuchCell(f"the index {index} does not answer: {reason}") from None
+def _install_from(session: nox.Session, source: matrix.Source) -> None:
+    torch = source.requirement
+    if source.index is None:
+        _install(session, torch)
+    elif session.venv_backend == "uv":
+        _install(session, torch, "--upgrade-package", "torch", "--index", source.index)
+    else:
+        # pip has no first index: with two of them the registry could answer for the other. Nor may
+        # those of pip's own configuration; an empty value would leave them, a blank one does not.
+        only = {"PIP_EXTRA_INDEX_URL": " ", "PIP_FIND_LINKS": " "}
+        words = ["--no-deps", "--upgrade", torch, "--index-url", source.index]
+        _install(session, *words, **only)
+        _install(session, torch, "--extra-index-url", source.index)
 
 
-def _borrow_torch(session: nox.Session) -> None:
+def _install(session: nox.Session, *words: str, **env: str) -> None:
+    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
+    session.install(*words, env={"UV_COMPILE_BYTECODE": "1", **env})
+
+
+def _ask(session: nox.Session, expression: str) -> str:
+    script = f"import importlib.metadata, sysconfig; print({expression})"
+    return str(session.run("python", "-c", script, silent=True, log=False)).strip()
+
+
+def _borrow_torch(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> None:
     """Let the session see the packages of the interpreter that runs nox, torch among them."""
+    if options.wheel or options.index:
+        raise NoSuchCell(f"{row.session} installs no torch: leave out --wheel and --index")
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     if subprocess.run([sys.executable, "-c", probe], check=False).returncode != 0:
-        raise matrix.NoSuchCell(
-            f"there is no torch in {sys.executable}, the interpreter running nox"
-        )
+        raise NoSuchCell(f"there is no torch in {sys.executable}, the interpreter running nox")
     # Added last, so that what is installed here goes first; by addsitedir, so that editable
     # installs there (an in-house build of torch, say) are seen as well.
     folders = dict.fromkeys(
         [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
         + [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     )
-    script = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    here = Path(str(session.run("python", "-c", script, silent=True)).strip())
+    here = Path(_ask(session, "sysconfig.get_path('purelib')"))
     lines = [f"import site; site.addsitedir({folder!r})" for folder in folders]
     (here / "zz-the-torch-that-is-here.pth").write_text("\n".join(lines) + "\n")
 
 
-def _install_suite(session: nox.Session) -> None:
-    _install(session, "-e", ".")
+# -- which Python, and which sessions --------------------------------------------------------------
 
 
-def _broken_cell(
-    session: nox.Session, row: matrix.Row, options: argparse.Namespace, message: str
-) -> None:
-    """End the session, and leave an XML file in which the cell is an error, not absent."""
-    folder = Path(options.report_dir or "reports")
-    device = options.device if options.device not in (None, "auto") else "cpu"
-    facts = {"torch": row.requirement or "the one that is here", "python": str(session.python)}
-    try:
-        for name in device.split(","):
-            path = junit.write_broken_cell(folder, row.name, name, message, "", facts)
-            session.log(f"wrote {path}")
-    except OSError as error:
-        session.warn(f"cannot write reports to {folder}: {error}")
-    session.error(message)
+def _asked_for() -> argparse.Namespace:
+    """What decides, of nox's own command line and variables, which sessions there are."""
+    words = sys.argv[1:]
+    words = words[: words.index("--")] if "--" in words else words
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flags, variable in (
+        (["-s", "-e", "--session", "--sessions"], "NOXSESSION"),
+        (["-P", "--force-python", "--force-pythons"], "NOXFORCEPYTHON"),
+    ):
+        default = os.environ.get(variable, "").replace(",", " ").split()
+        parser.add_argument(*flags, nargs="*", default=default, dest=variable)
+    return parser.parse_known_args(words)[0]
 
 
-def _no_wheel(row: matrix.Row, having: str) -> str:
-    span = f"{row.pythons[0]} to {row.pythons[-1]}"
-    return f"torch {row.name} has wheels for Python {span}, and {having}"
+ASKED = _asked_for()
+
+
+def _minor(python: str) -> str:
+    """``3.12`` of ``python3.12`` or ``3.12.1``; what names no version is left as it is."""
+    found = re.search(r"3\.\d+", python)
+    return found[0] if found else python
+
+
+def _is_here(python: str) -> bool:
+    if python == RUNNING:
+        return True
+    found = shutil.which(python) or shutil.which(f"python{python}")
+    # A version manager's shim may stand for an interpreter that is not there.
+    return bool(found) and subprocess.run([str(found), "-V"], capture_output=True).returncode == 0  # noqa: PLW1510
 
 
 def _python_for(row: matrix.Row) -> str | None:
-    """An interpreter that the row has wheels for: the running one, else the newest on this machine."""
-    if not row.pythons or RUNNING in row.pythons:
+    """An interpreter for the row; None where there is none, or not the one that was asked for."""
+    known = row.pythons or (RUNNING,)
+    if ASKED.NOXFORCEPYTHON:
+        right = all(_minor(p) in known and _is_here(p) for p in ASKED.NOXFORCEPYTHON)
+        return ASKED.NOXFORCEPYTHON[0] if right else None
+    if RUNNING in known:
         return sys.executable
-    for version in reversed(row.pythons):
-        found = shutil.which(f"python{version}")
-        # A version manager's shim may stand for an interpreter that is not there.
-        if (
-            found
-            and subprocess.run([found, "-V"], capture_output=True, check=False).returncode == 0
-        ):
-            return version
-    return None
+    return next((python for python in reversed(known) if _is_here(python)), None)
+
+
+def _check_python(session: nox.Session, row: matrix.Row) -> None:
+    known = row.pythons or (RUNNING,)
+    python = str(session.python or "")
+    if python and _minor(python) not in known:
+        having = f"Python {python} was asked for"
+    elif _python_for(row) is None:
+        having = f"Python {python} is not here" if python else f"only Python {RUNNING} is here"
+    elif session.venv_backend == "none":
+        raise NoSuchCell("a session needs an environment of its own: leave out --no-venv")
+    else:
+        return
+    what = f"torch {row.name}" if row.requirement else "the torch that is here"
+    raise NoSuchCell(f"{what} is for Python {' '.join(known)}, and {having}")
 
 
 def _register(row: matrix.Row) -> None:
     python = _python_for(row)
 
     def session(session: nox.Session) -> None:
-        if python is None:
-            options, _ = _cell_options(row, session.posargs)
-            having = f"this machine has Python {RUNNING} and none of those"
-            _broken_cell(session, row, options, _no_wheel(row, having))
         tests(session, row)
 
     session.__doc__ = row.title
@@ -195,6 +243,7 @@ def _register(row: matrix.Row) -> None:
         tags=[row.tag, "matrix"],
         default=False,
         python=None if python in (None, sys.executable) else python,
+        # nox would skip a session that has no interpreter: so that it runs, and says what is wrong.
         venv_backend="none" if python is None else None,
     )(session)
 
@@ -238,36 +287,16 @@ def benchmark(session: nox.Session) -> None:
     session.run("python", "benchmarks/marginal_cost.py", *session.posargs)
 
 
-PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
+@nox.session(name="check-reports", default=False)
+def check_reports(session: nox.Session) -> None:
+    """Check that the XML of cells says what it should: -- 2.13-cpu nightly-cpu."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "reports"))
+    session.run("python", "ci/check_reports.py", *session.posargs)
 
 
-# -- a session that is not there -------------------------------------------------------------------
-
-
-def _asked_for(words: list[str]) -> list[str]:
-    """The session names on nox's command line, or in its variable."""
-    names: list[str] = []
-    taking = False
-    for word in words:
-        if word == "--":
-            break
-        if word.startswith("-"):
-            name, _, value = word.partition("=")
-            taking = name in ("-s", "-e", "--session", "--sessions")
-            names += [value] if taking and value else []
-        elif taking:
-            names.append(word)
-    return names or os.environ.get("NOXSESSION", "").replace(",", " ").split()
-
-
-def _refuse(name: str, known: list[str]) -> None:
-    @nox.session(name=name, venv_backend="none", default=False)
-    def unknown(session: nox.Session) -> None:
-        """Say which sessions there are."""
-        session.error(f"there is no session {name!r}; there are: {', '.join(known)}")
-
-
-_KNOWN = [row.session for row in matrix.ROWS] + ["selftest", "lint", "types", "benchmark"]
-for _name in _asked_for(sys.argv[1:]):
-    if _name not in _KNOWN:
-        _refuse(_name, _KNOWN)
+KNOWN = [row.session for row in matrix.ROWS]
+KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports"]
+for _name in ASKED.NOXSESSION:
+    # nox adds the Python's version to a name.
+    if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:
+        raise SystemExit(f"nox: there is no session {_name!r}; there are: {', '.join(KNOWN)}")

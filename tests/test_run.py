@@ -220,6 +220,16 @@ def test_plugin_stays_out_of_other_suites(pytester: pytest.Pytester) -> None:
     assert not (pytester.path / "reports").exists()
 
 
+def test_run_loads_nothing_of_the_folder_it_is_in(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(**{"tests/conftest": "raise SystemExit('loaded')"})
+    pytester.makeini("[pytest]\naddopts = --no-such-option")
+
+    done = pytester.run(sys.executable, "-m", "distparity", "run", "--case", NAMES[0])
+
+    done.assert_outcomes(passed=1)
+    assert list((pytester.path / "reports").glob("junit-*-cpu.xml"))
+
+
 def test_pytest_by_itself_runs_the_suite(pytester: pytest.Pytester) -> None:
     done = pytester.runpytest_subprocess("--pyargs", "distparity", "--case", NAMES[0])
 

@@ -72,7 +72,9 @@ def _selfcheck(given: argparse.Namespace) -> int:
 
 def _run(words: list[str]) -> NoReturn:
     # A process of its own: pytest wants to see this package imported by nobody before itself.
-    command = [sys.executable, "-m", "pytest", "--pyargs", "distparity", *words]
+    # By its path: beside a name that is no path, pytest loads what lies about in the current folder,
+    # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
+    command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), *words]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

@@ -8,8 +8,14 @@ A new torch release is one line in :data:`RELEASES`.
 
 from __future__ import annotations
 
+import http.client
 import os
-from dataclasses import dataclass
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = ["LOCAL", "NIGHTLY", "RELEASES", "ROWS", "NoSuchCell", "Row", "Source", "row", "source"]
 
@@ -21,9 +27,12 @@ INDEX_VARIABLE = "DISTPARITY_TORCH_INDEX"
 #: The registry's wheel, which runs on cpu and, where there is a driver, on cuda.
 REGISTRY = "registry"
 
+#: Seconds that an index may take to begin its answer.
+ANSWER_LIMIT = 20.0
+
 
 class NoSuchCell(Exception):
-    """This torch does not exist for this Python or this device."""
+    """This torch does not exist for this Python or this device, or cannot be had here."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,17 @@ class Row:
     #: Folder below the index for each kind of device; :data:`REGISTRY` for the registry's wheel.
     sources: dict[str, str]
     tag: str
+    #: Folders that have a short name too: ``cuda`` for this torch's default CUDA build.
+    builds: dict[str, str] = field(default_factory=dict)
 
     @property
     def session(self) -> str:
         return f"tests-{self.name}"
+
+    @property
+    def pinned(self) -> bool:
+        """False where the same requirement means another torch tomorrow."""
+        return "==" in self.requirement
 
     @property
     def title(self) -> str:
@@ -58,14 +74,36 @@ class Source:
     requirement: str
     index: str | None
 
+    def __str__(self) -> str:
+        return f"{self.requirement} from {self.index or 'the registry'}"
+
+    def reach(self) -> None:
+        """Say in one line that the index has nothing, before an installer says it in twenty.
+
+        Raises :class:`NoSuchCell`.
+        """
+        if self.index is None:
+            return
+        url = urllib.parse.urlsplit(self.index)
+        try:
+            if url.scheme == "file":
+                Path(urllib.request.url2pathname(url.path), "torch").stat()
+            else:
+                urllib.request.urlopen(f"{self.index}/torch/", timeout=ANSWER_LIMIT).close()
+        except urllib.error.HTTPError as error:
+            raise NoSuchCell(f"the index {self.index} has no torch: {error}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise NoSuchCell(f"the index {self.index} does not answer: {reason}") from None
+
 
 def _release(version: str, pythons: str, cuda: str, xpu: str | None = "xpu") -> Row:
     """A released torch. ``cuda`` is the folder of its default CUDA build on PyTorch's index."""
-    sources = {"auto": REGISTRY, "cpu": REGISTRY, "cuda": REGISTRY, "wheel:cuda": cuda}
+    sources = {"auto": REGISTRY, "cpu": REGISTRY, "cuda": REGISTRY}
     if xpu is not None:
         sources["xpu"] = xpu
     name = ".".join(version.split(".")[:2])
-    return Row(name, f"torch=={version}", _span(pythons), sources, "stable")
+    return Row(name, f"torch=={version}", _span(pythons), sources, "stable", {"cuda": cuda})
 
 
 def _span(pythons: str) -> tuple[str, ...]:
@@ -98,6 +136,7 @@ NIGHTLY = Row(
     _span("3.11-3.14"),
     {"auto": "nightly/cpu", "cpu": "nightly/cpu", "cuda": "nightly/cu130", "xpu": "nightly/xpu"},
     "nightly",
+    {"cuda": "cu130"},
 )
 
 #: The torch that the interpreter running nox has already; nothing is installed over it.
@@ -117,25 +156,39 @@ def row(name: str) -> Row:
     raise NoSuchCell(f"unknown torch {name!r}; known: {', '.join(r.name for r in ROWS)}")
 
 
-def source(row: Row, device: str, wheel: str | None = None, index: str | None = None) -> Source:
-    """Where the row's torch for a device comes from.
+def source(
+    row: Row, devices: Sequence[str] = (), wheel: str | None = None, index: str | None = None
+) -> Source:
+    """Where the row's torch for these devices comes from.
 
-    ``wheel`` names a build instead (``cpu``, ``cu126``, ``rocm6.4``, ``xpu``: a folder of PyTorch's
-    index, or ``registry``), and ``index`` another index in place of PyTorch's own. Raises
+    ``wheel`` names a build instead (``cpu``, ``cuda``, ``cu126``, ``rocm6.4``, ``xpu``: a folder of
+    PyTorch's index, or ``registry``), and ``index`` another index in place of PyTorch's own. Raises
     :class:`NoSuchCell`.
     """
     base = (index or os.environ.get(INDEX_VARIABLE) or INDEX).rstrip("/")
-    if wheel is not None:
-        if wheel == REGISTRY:
-            return Source(row.requirement, None)
-        folder = f"nightly/{wheel}" if row is NIGHTLY else wheel
-        return Source(row.requirement, f"{base}/{folder}")
-    if device in VENDOR_BUILDS:
-        raise NoSuchCell(
-            f"{device} needs {VENDOR_BUILDS[device]}: run `nox -s tests-local` where that is installed"
-        )
-    if device == "xpu" and "xpu" not in row.sources:
-        since = next(r.name for r in RELEASES if "xpu" in r.sources)
-        raise NoSuchCell(f"there is no torch {row.name} for xpu: its wheels begin at torch {since}")
-    folder = row.sources.get(device, row.sources["auto"])
+    if wheel is None:
+        folder = _folder(row, devices)
+    else:
+        folder = row.builds.get(wheel, wheel)
+        folder = f"nightly/{folder}" if row is NIGHTLY and wheel != REGISTRY else folder
     return Source(row.requirement, None if folder == REGISTRY else f"{base}/{folder}")
+
+
+def _folder(row: Row, devices: Sequence[str]) -> str:
+    found = {}
+    for device in devices:
+        if device in VENDOR_BUILDS:
+            build = VENDOR_BUILDS[device]
+            advice = "run `nox -s tests-local` where that is installed"
+            raise NoSuchCell(f"{device} needs {build}: {advice}")
+        if device == "xpu" and device not in row.sources:
+            since = next(r.name for r in RELEASES if device in r.sources)
+            raise NoSuchCell(
+                f"there is no torch {row.name} for xpu: its wheels begin at torch {since}"
+            )
+        # Every wheel serves the cpu, and a device not known here may be another package's own.
+        if device not in ("auto", "cpu") and device in row.sources:
+            found[device] = row.sources[device]
+    if len(set(found.values())) > 1:
+        raise NoSuchCell(f"no one wheel of torch {row.name} serves {' and '.join(found)}")
+    return next(iter(found.values()), row.sources["auto"])
