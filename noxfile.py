@@ -42,7 +42,7 @@ RUNNING = f"3.{sys.version_info.minor}"
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
 #: A rank that hangs is given up first, then the reports are written: pytest needs its time.
-ENDING = {"interrupt_timeout": 60.0, "terminate_timeout": 10.0}
+INTERRUPT, TERMINATE = 60.0, 10.0
 
 
 # -- the matrix ------------------------------------------------------------------------------------
@@ -53,17 +53,36 @@ def tests(session: nox.Session, row: matrix.Row) -> None:
     options, rest = _cell_options(row, session.posargs)
     # Before anything else, so that no report of a former run outlives whatever happens here.
     _leave_red(session, row, options, "the session ended before the suite wrote its report")
+    wrong = _prepare(session, row, options)
+    if wrong is not None:
+        _leave_red(session, row, options, wrong)
+        session.error(wrong)
+    run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
+    session.run(*run, f"--device={','.join(options.devices)}", *rest, interrupt_timeout=INTERRUPT, terminate_timeout=TERMINATE)
+
+
+def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
+    """Run another of distparity's commands with one torch."""
+    options, rest = _cell_options(row, session.posargs)
+    wrong = _prepare(session, row, options)
+    if wrong is not None:
+        session.error(wrong)
+    devices = [device for device in options.devices if device != "auto"]
+    session.run("distparity", *command, *(f"--device={d}" for d in devices), *rest, interrupt_timeout=INTERRUPT, terminate_timeout=TERMINATE)
+
+
+def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:
+    """Put the row's torch and distparity into the session; returns why that could not be done."""
     try:
         _check_python(session, row)
         prepare = _install_torch if row.requirement else _borrow_torch
         prepare(session, row, options)
         _install(session, "-e", ".")
-    except (NoSuchCell, CommandFailed) as error:
-        what = str(error) if isinstance(error, NoSuchCell) else "distparity could not be installed"
-        _leave_red(session, row, options, what)
-        session.error(what)
-    run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
-    session.run(*run, f"--device={','.join(options.devices)}", *rest, **ENDING)
+    except NoSuchCell as error:
+        return str(error)
+    except CommandFailed:
+        return "distparity could not be installed"
+    return None
 
 
 def _cell_options(row: matrix.Row, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -231,16 +250,19 @@ def _check_python(session: nox.Session, row: matrix.Row) -> None:
     raise NoSuchCell(f"{what} is for Python {' '.join(known)}, and {having}")
 
 
-def _register(row: matrix.Row) -> None:
+def _register(row: matrix.Row, name: str, title: str, tags: list[str], *command: str) -> None:
     python = _python_for(row)
 
     def session(session: nox.Session) -> None:
-        tests(session, row)
+        if command:
+            tool(session, row, *command)
+        else:
+            tests(session, row)
 
-    session.__doc__ = row.title
+    session.__doc__ = title
     nox.session(
-        name=row.session,
-        tags=[row.tag, "matrix"],
+        name=f"{name}-{row.name}",
+        tags=tags,
         default=False,
         python=None if python in (None, sys.executable) else python,
         # nox would skip a session that has no interpreter: so that it runs, and says what is wrong.
@@ -248,8 +270,16 @@ def _register(row: matrix.Row) -> None:
     )(session)
 
 
+TOOLS = {
+    "selfcheck": "Put deliberate faults in under torch {}, and see them caught.",
+    "calibrate": "Measure the largest ratio of correct runs over many seeds under torch {}.",
+}
+
 for _row in matrix.ROWS:
-    _register(_row)
+    _register(_row, "tests", _row.title, [_row.tag, "matrix"])
+for _command, _title in TOOLS.items():
+    for _row in matrix.RELEASES:
+        _register(_row, _command, _title.format(_row.name), [_command], _command)
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -295,6 +325,7 @@ def check_reports(session: nox.Session) -> None:
 
 
 KNOWN = [row.session for row in matrix.ROWS]
+KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.

@@ -1,4 +1,4 @@
-"""The command line: ``distparity run``, ``distparity junit``."""
+"""The command line of distparity: the suite, proof that it can fail, and its reports."""
 
 from __future__ import annotations
 
@@ -35,13 +35,33 @@ def main(arguments: list[str] | None = None) -> int:
     check.add_argument("--dtype", default="float32", help="of parameters and data")
     check.add_argument("--mutant", action="append", help="only this one; may be repeated")
     check.add_argument("--pairs", action="store_true", help="list what each pair sees")
+    seeds = commands.add_parser("calibrate", help="the largest ratio of correct runs, over seeds")
+    _add_where(seeds)
+    seeds.set_defaults(world_size=[2, 4])
+    seeds.add_argument("--seeds", type=int, default=200, help="(default %(default)s)")
+    one = commands.add_parser("explain", help="one case, its whole trajectory")
+    one.add_argument("case", help="its id: multiple_forward/fsdp2-ws2-float32")
+    _add_where(one)
+    one.set_defaults(world_size=[2, 4])
+    one.add_argument("--mutant", help="put this deliberate fault in")
+    one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it as well")
     given = parser.parse_args(words)
-    return _junit(given.journal) if given.command == "junit" else _selfcheck(given)
+    command = {
+        "junit": _junit,
+        "selfcheck": _selfcheck,
+        "calibrate": _calibrate,
+        "explain": _explain,
+    }[given.command]
+    try:
+        return command(given)
+    except BadRequest as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 4
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
-    parser.add_argument("--world-size", type=int, action="append", help="ranks (default 2)")
+    parser.add_argument("--world-size", type=int, nargs="+", default=[2], help="ranks")
     parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
     parser.add_argument("--include", action="append", default=[], metavar="MODULE")
     parser.add_argument("--scenario", action="append", help="only this one; may be repeated")
@@ -50,21 +70,38 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 def _options(given: argparse.Namespace) -> Options:
     return Options(
         devices=given.device.split(","),
-        world_sizes=given.world_size or [2],
+        world_sizes=given.world_size,
         limit=given.case_timeout,
         include=given.include,
         scenarios=given.scenario,
     )
 
 
+def _explain(given: argparse.Namespace) -> int:
+    from distparity import explain
+
+    options = _options(given)
+    options.cases = [given.case]
+    case, outcome = explain.explain(options, given.mutant)
+    print("\n".join(explain.table(case, outcome)))
+    if given.plot is not None:
+        explain.plot(case, outcome, given.plot)
+        print(f"wrote {given.plot}")
+    return 1 if outcome.status.bad else 0
+
+
+def _calibrate(given: argparse.Namespace) -> int:
+    from distparity import calibration
+
+    torch, buckets = calibration.calibrate(_options(given), given.seeds)
+    print("\n".join(calibration.table(torch, buckets)))
+    return 0 if buckets and all(bucket.passed for bucket in buckets) else 1
+
+
 def _selfcheck(given: argparse.Namespace) -> int:
     from distparity import selfcheck
 
-    try:
-        found = selfcheck.selfcheck(_options(given), given.dtype, given.mutant)
-    except BadRequest as error:
-        print(f"distparity: {error}", file=sys.stderr)
-        return 4
+    found = selfcheck.selfcheck(_options(given), given.dtype, given.mutant)
     lines = selfcheck.table(found) + (selfcheck.pairs(found) if given.pairs else [])
     print("\n".join(lines))
     return 0 if found.passed else 1
@@ -79,9 +116,9 @@ def _run(words: list[str]) -> NoReturn:
     os.execv(sys.executable, command)
 
 
-def _junit(journals: list[Path]) -> int:
+def _junit(given: argparse.Namespace) -> int:
     code = 0
-    for path in journals:
+    for path in given.journal:
         try:
             print(f"wrote {junit.write_from_journal(path)}")
         except (OSError, ValueError) as error:

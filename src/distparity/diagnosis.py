@@ -91,6 +91,11 @@ class _Case:
         names = sorted(self.wrong)
         if not names or any(set(names) - set(found) for found in self.found):
             return None
+        if not any(
+            _largest(run[n] - self.right[n]) > self.tolerance[n] for run in self.found for n in names
+        ):
+            # Wrong, and yet too near to tell one pattern from another.
+            return None
         hypotheses = [self._scaled, self._places, self._lost, self._precision]
         if self._parts_explain():
             hypotheses[1:1] = [self._subset, self._missing, self._replaced]

@@ -112,6 +112,7 @@ def _outcome(case: Case, verdict: dict[str, Any], seconds: float) -> Outcome:
         **_facts(case),
         "ratio": verdict["ratio"],
         "largest_error": verdict["error"],
+        "growth": verdict["growth"],
         "seconds_in_ranks": round(seconds, 4),
     }
     if verdict["passed"]:

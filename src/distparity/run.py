@@ -9,10 +9,11 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distparity import devices, junit
 from distparity.case import Case
@@ -25,6 +26,8 @@ from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 __all__ = ["BadRequest", "Cell", "Options", "Run"]
+
+T = TypeVar("T")
 
 DEFAULT_WORLD_SIZES = (2, 4)
 #: More ranks than this on one machine's CPU are a slip of the finger.
@@ -239,6 +242,25 @@ class Run:
         if cell.journal is not None:
             cell.journal.add(case.id, outcome)
         return outcome
+
+    def side_by_side(
+        self, todo: Sequence[T], errand: Callable[[T], Errand[Outcome]]
+    ) -> Iterator[tuple[T, Outcome]]:
+        """The outcome of an errand for each of ``todo``, in order, as many at once as there is room."""
+        assert self.scheduler is not None
+        waiting = iter(todo)
+        jobs: deque[tuple[T, Any]] = deque()
+        while True:
+            while self.scheduler.idle and (following := next(waiting, None)) is not None:
+                jobs.append((following, self.scheduler.start(errand(following))))
+            if not jobs:
+                return
+            one, job = jobs[0]
+            if job.finished:
+                jobs.popleft()
+                yield one, job.value
+            else:
+                self.scheduler.turn()
 
     def errand(self, case: Case, **special: Any) -> Errand[Outcome]:
         """The case from beginning to end; ``special`` is :func:`evaluate`'s (a mutant, a seed)."""

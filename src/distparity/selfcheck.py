@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,26 +102,14 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             for mutant in run.facts["visible"][f"{case.scenario}/{case.strategy}"]
             if names is None or mutant in names
         ]
-        for case, mutant, outcome in _outcomes(run, todo):
+        for (case, mutant), outcome in run.side_by_side(
+            todo, lambda one: run.errand(one[0], mutant=one[1])
+        ):
             if not outcome.status.skipped:
                 found.findings.append(Finding(mutant, case, outcome))
         return found
     finally:
         run.close(reported=True)
-
-
-def _outcomes(run: Run, todo: list[tuple[Case, str]]) -> Iterator[tuple[Case, str, Outcome]]:
-    scheduler = run.scheduler
-    assert scheduler is not None
-    waiting = list(todo)
-    jobs: dict[tuple[Case, str], Any] = {}
-    for case, mutant in todo:
-        while (case, mutant) not in jobs or not jobs[case, mutant].finished:
-            while waiting and scheduler.idle:
-                key = waiting.pop(0)
-                jobs[key] = scheduler.start(run.errand(key[0], mutant=key[1]))
-            scheduler.turn()
-        yield case, mutant, jobs.pop((case, mutant)).value
 
 
 def table(found: SelfCheck) -> list[str]:
