@@ -1,0 +1,96 @@
+"""Print the job matrix for a CI system, from the one table that the noxfile reads.
+
+    python ci/matrix.py                     # what a GitHub Actions matrix takes
+    python ci/matrix.py --gitlab            # a GitLab child pipeline (JSON is YAML)
+    python ci/matrix.py --cells             # the cells' names, for ci/check_reports.py
+    python ci/matrix.py --tag local --device hpu --python 3.12
+
+It needs only the standard library, and no installed distparity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from distparity import matrix
+
+#: ``local`` is left out unless asked for: it has no torch of its own to install.
+TAGS = ("stable", "nightly")
+
+
+def jobs(tags: list[str], devices: list[str], python: str) -> list[dict[str, str]]:
+    """A job for every cell that can be: a row of the table on a device.
+
+    ``python`` is taken where the row has wheels for it, the row's newest elsewhere.
+    """
+    found = []
+    for row in matrix.ROWS:
+        for device in devices if row.tag in tags else []:
+            try:
+                if row is not matrix.LOCAL:
+                    matrix.source(row, [device])
+            except matrix.NoSuchCell as error:
+                print(f"no job {row.name}-{device}: {error}", file=sys.stderr)
+                continue
+            fits = python in row.pythons or not row.pythons
+            found.append(
+                {
+                    "cell": f"{row.name}-{device}",
+                    "session": row.session,
+                    "device": device,
+                    "python": python if fits else row.pythons[-1],
+                }
+            )
+    return found
+
+
+def gitlab(found: list[dict[str, str]], image: str) -> dict[str, Any]:
+    """A child pipeline with a job for each cell."""
+    return {job["cell"]: _gitlab_job(job, image) for job in found}
+
+
+def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
+    return {
+        "image": image.format(**job),
+        "script": [
+            "pip install 'nox[uv]'",
+            f"nox -s {job['session']} -- --device {job['device']}",
+        ],
+        "artifacts": {
+            "when": "always",
+            "paths": ["reports/"],
+            "reports": {"junit": "reports/*.xml"},
+        },
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--tag", nargs="+", choices=[*TAGS, "local"], default=TAGS)
+    parser.add_argument("--device", nargs="+", default=["cpu"], help="default: cpu")
+    parser.add_argument("--python", default="3.12", help="default: %(default)s")
+    parser.add_argument("--image", default="python:{python}", help="of GitLab jobs")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--gitlab", action="store_true")
+    form.add_argument("--cells", action="store_true")
+    given = parser.parse_args()
+    found = jobs(given.tag, given.device, given.python)
+    if not found:
+        parser.error("there is no such cell")
+    if given.cells:
+        print(*(job["cell"] for job in found))
+    elif given.gitlab:
+        print(json.dumps(gitlab(found, given.image), indent=2))
+    else:
+        print(json.dumps({"include": found}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

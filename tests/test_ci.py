@@ -1,0 +1,276 @@
+"""What ci/ has: definitions that name what there is, and a check that finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from distparity import junit, matrix
+from distparity.journal import Journal, paths
+from distparity.outcome import Outcome, Status
+
+CI = Path(__file__).parents[1] / "ci"
+
+
+def _run(script: str, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, CI / script, *words], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+# -- the job matrix --------------------------------------------------------------------------------
+
+
+def test_jobs_are_the_table() -> None:
+    jobs = json.loads(_run("matrix.py").stdout)["include"]
+
+    installed = [row for row in matrix.ROWS if row is not matrix.LOCAL]
+    assert [job["session"] for job in jobs] == [row.session for row in installed]
+    assert [job["cell"] for job in jobs] == [f"{row.name}-cpu" for row in installed]
+    for job, row in zip(jobs, installed, strict=True):
+        assert job["python"] in row.pythons
+
+
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["--tag", "local", "--device", "hpu"], ["local-hpu"]),
+        (["--tag", "nightly", "--device", "cpu", "xpu"], ["nightly-cpu", "nightly-xpu"]),
+        (["--device", "xpu"], [f"{r.name}-xpu" for r in matrix.ROWS if "xpu" in r.sources]),
+    ],
+    ids=["local", "nightly", "xpu"],
+)
+def test_cells_that_are_asked_for(words: list[str], cells: list[str]) -> None:
+    assert _run("matrix.py", "--cells", *words).stdout.split() == cells
+
+
+def test_python_of_a_job_is_one_that_the_row_has_wheels_for() -> None:
+    jobs = json.loads(_run("matrix.py", "--python", "3.14").stdout)["include"]
+
+    assert {job["python"] for job in jobs if job["session"] == "tests-2.4"} == {"3.12"}
+    assert {job["python"] for job in jobs if job["session"] == "tests-2.13"} == {"3.14"}
+
+
+def test_no_cell_is_an_error() -> None:
+    done = _run("matrix.py", "--device", "hpu")
+
+    assert done.returncode == 2
+    assert "no job 2.13-hpu: hpu needs Habana's build of torch" in done.stderr
+
+
+# -- the definitions -------------------------------------------------------------------------------
+
+
+def _strings(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        return [text for value in node.values() for text in _strings(value)]
+    if isinstance(node, list):
+        return [text for value in node for text in _strings(value)]
+    return [node] if isinstance(node, str) else []
+
+
+def _sessions(definition: Any) -> set[str]:
+    named = [re.findall(r"nox -s (\S+)", text) for text in _strings(definition)]
+    return {name for names in named for name in names}
+
+
+def _known() -> set[str]:
+    command = [sys.executable, "-m", "nox", "-f", CI.parent / "noxfile.py", "--list"]
+    listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return set(re.findall(r"^[-*] (\S+)", listed, re.MULTILINE))
+
+
+def test_github_names_sessions_that_there_are() -> None:
+    jobs = yaml.safe_load((CI / "github.yml").read_text())["jobs"]
+
+    assert _sessions(jobs) == {"${{", "check-reports"}
+    assert set(jobs["project"]["strategy"]["matrix"]["session"]) | {"check-reports"} <= _known()
+    assert jobs["cell"]["strategy"]["matrix"] == "${{ fromJSON(needs.matrix.outputs.jobs) }}"
+    assert set(jobs["gate"]["needs"]) == set(jobs) - {"gate"}
+
+
+def test_github_job_may_only_read_and_keeps_the_reports_of_a_failure() -> None:
+    text = (CI / "github.yml").read_text()
+    workflow = yaml.safe_load(text)
+    upload = workflow["jobs"]["cell"]["steps"][-1]
+
+    assert workflow["permissions"] == {"contents": "read"}
+    assert not any("permissions" in job for job in workflow["jobs"].values())
+    assert upload["if"] == "always()"
+    assert upload["with"]["path"] == "reports/*.xml"
+    assert all(
+        re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", use) for use in re.findall(r"uses: (\S+)", text)
+    )
+
+
+def test_gitlab_names_sessions_that_there_are() -> None:
+    parent = yaml.safe_load((CI / "gitlab.yml").read_text())
+    child = yaml.safe_load(_run("matrix.py", "--gitlab").stdout)
+    (sessions,) = parent["project"]["parallel"]["matrix"]
+
+    assert _sessions(parent) == {"$SESSION"}
+    assert set(sessions["SESSION"]) <= _known()
+    assert _sessions(child) == {r.session for r in matrix.ROWS if r is not matrix.LOCAL} <= _known()
+    assert all(job["artifacts"]["when"] == "always" for job in child.values())
+
+
+# -- the check of reports --------------------------------------------------------------------------
+
+FACTS = {
+    "torch": "2.13.0+cpu",
+    "torch_git": "cf30153c",
+    "device": "cpu",
+    "device_name": "a processor",
+    "device_count": 1,
+    "backend": "gloo",
+    "backend_version": "torch 2.13.0+cpu",
+    "world_sizes": [2, 4],
+    "declared": 3,
+    "python": "3.12.1",
+    "platform": "Linux",
+    "command": "pytest",
+}
+PASSED = Outcome(Status.PASSED)
+FAILED = Outcome(Status.FAILED, "step 0, gradient of a.weight")
+SKIPPED = Outcome(Status.NOT_SUPPORTED, "float64 on xpu: it has none")
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write the report of cell 2.13-cpu, with the outcomes of cases s/0, s/1, ..."""
+
+    def write(
+        *outcomes: Outcome, cell: str = "2.13", ended: str = "finished", **facts: Any
+    ) -> Path:
+        cases = [f"s/{number}" for number in range(max(3, len(outcomes)))]
+        path, xml = paths(tmp_path, cell, "cpu")
+        header = {"cell": {"torch": cell, "device": "cpu"}, "facts": FACTS | facts, "cases": cases}
+        journal = Journal(path, xml, header)
+        for case, outcome in zip(cases, outcomes, strict=False):
+            journal.add(case, outcome)
+        journal.end(ended)
+        return junit.write_from_journal(path)
+
+    return write
+
+
+def _check(folder: Path, *words: str) -> tuple[int, str]:
+    done = _run("check_reports.py", "--reports", str(folder), *words)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_report_that_is_as_it_should_be(write: Write) -> None:
+    folder = write(PASSED, PASSED, SKIPPED).parent
+
+    assert _check(folder, "2.13-cpu") == (0, "2.13-cpu: 3 cases, 1 skipped\n")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "facts", "complaint"),
+    [
+        ([PASSED, FAILED, PASSED], {}, "2.13-cpu: s/1: failed: step 0, gradient of a.weight"),
+        ([PASSED, PASSED], {}, "2.13-cpu: s/2: missing: no result: finished"),
+        ([SKIPPED] * 3, {}, "2.13-cpu: nothing ran: every case was skipped"),
+        ([PASSED] * 4, {}, "2.13-cpu: 3 cases were declared, and 4 are there"),
+        ([PASSED] * 3, {"torch": "2.1.3"}, "2.13-cpu: it is about torch 2.1.3"),
+        ([PASSED] * 3, {"torch": "2.130.0"}, "2.13-cpu: it is about torch 2.130.0"),
+        ([PASSED] * 3, {"device": "cuda"}, "2.13-cpu: device is 'cuda', not 'cpu'"),
+        ([PASSED] * 3, {"backend": ""}, "2.13-cpu: it does not say its backend"),
+        ([PASSED] * 3, {"ended": "interrupted"}, "2.13-cpu: ended is 'interrupted'"),
+    ],
+    ids=[
+        "failed",
+        "missing",
+        "skipped",
+        "declared",
+        "torch",
+        "no prefix",
+        "device",
+        "fact",
+        "ended",
+    ],
+)
+def test_report_that_is_not(
+    write: Write, outcomes: list[Outcome], facts: dict[str, Any], complaint: str
+) -> None:
+    code, output = _check(write(*outcomes, **facts).parent, "2.13-cpu")
+
+    assert code == 1
+    assert output.startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('failures="0"', 'failures="1"', "it counts 1 failures and has 0"),
+        ('tests="3"', 'tests="4"', "it counts 4 tests and has 3"),
+        ('name="2" time', 'name="1" time', "of its 3 cases 1 have another's id"),
+        ('value="2.13-cpu"', 'value="2.12-cpu"', "cell is '2.12-cpu', not '2.13-cpu'"),
+        ("torch 2.13 cpu", "torch cpu", "the suite's name is 'distparity torch cpu'"),
+        ("</testsuites>", "", "is no JUnit XML"),
+        ("<testsuite ", "<testsuite/><testsuite ", "has 2 suites, and a cell is one"),
+    ],
+    ids=["failures", "tests", "twice", "cell", "name", "cut off", "two suites"],
+)
+def test_report_that_was_tampered_with(write: Write, old: str, new: str, complaint: str) -> None:
+    path = write(PASSED, PASSED, PASSED)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+    code, output = _check(path.parent, "2.13-cpu")
+
+    assert code == 1
+    assert complaint in output
+
+
+def test_report_that_is_not_there(write: Write) -> None:
+    folder = write(PASSED, PASSED, PASSED).parent
+
+    code, output = _check(folder, "2.13-cpu", "nightly-cpu")
+
+    assert code == 1
+    assert f"nightly-cpu: there is no {folder}/junit-nightly-cpu.xml" in output
+
+
+def test_broken_cell_says_why(tmp_path: Path) -> None:
+    junit.write_broken_cell(tmp_path, "2.13", "cpu", "the index does not answer", "", {})
+
+    code, output = _check(tmp_path, "2.13-cpu")
+
+    assert code == 1
+    assert "2.13-cpu: cell/start: error: the index does not answer" in output
+
+
+def test_known_failure_has_to_fail(write: Write) -> None:
+    folder = write(PASSED, FAILED, PASSED).parent
+
+    assert _check(folder, "2.13-cpu", "--known-failure", "2.13-cpu:s/1") == (
+        0,
+        "2.13-cpu: 3 cases, 0 skipped, 1 known to fail\n",
+    )
+    words = [f"--known-failure=2.13-cpu:s/{number}" for number in (0, 1, 7)]
+    code, output = _check(folder, "2.13-cpu", *words)
+    assert code == 1
+    assert "2.13-cpu: s/0: is known to fail, and passed" in output
+    assert "2.13-cpu: s/7: is known to fail, and is not there" in output
+    assert _check(folder, "2.13-cpu", "--known-failure", "2.12-cpu:s/1")[0] == 2
+
+
+def test_test_ids_are_the_same_in_every_cell(write: Write) -> None:
+    write(PASSED, PASSED, PASSED)
+    folder = write(*[PASSED] * 4, cell="nightly", declared=4).parent
+
+    assert _check(folder, "2.13-cpu", "nightly-cpu") == (
+        1,
+        "2.13-cpu: 3 cases, 0 skipped\nnightly-cpu: its test ids are not those of 2.13-cpu\n",
+    )
