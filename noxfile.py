@@ -58,7 +58,13 @@ def tests(session: nox.Session, row: matrix.Row) -> None:
         _leave_red(session, row, options, wrong)
         session.error(wrong)
     run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
-    session.run(*run, f"--device={','.join(options.devices)}", *rest, interrupt_timeout=INTERRUPT, terminate_timeout=TERMINATE)
+    session.run(
+        *run,
+        f"--device={','.join(options.devices)}",
+        *rest,
+        interrupt_timeout=INTERRUPT,
+        terminate_timeout=TERMINATE,
+    )
 
 
 def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
@@ -68,7 +74,14 @@ def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
     if wrong is not None:
         session.error(wrong)
     devices = [device for device in options.devices if device != "auto"]
-    session.run("distparity", *command, *(f"--device={d}" for d in devices), *rest, interrupt_timeout=INTERRUPT, terminate_timeout=TERMINATE)
+    session.run(
+        "distparity",
+        *command,
+        *(f"--device={d}" for d in devices),
+        *rest,
+        interrupt_timeout=INTERRUPT,
+        terminate_timeout=TERMINATE,
+    )
 
 
 def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:

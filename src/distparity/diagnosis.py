@@ -92,7 +92,9 @@ class _Case:
         if not names or any(set(names) - set(found) for found in self.found):
             return None
         if not any(
-            _largest(run[n] - self.right[n]) > self.tolerance[n] for run in self.found for n in names
+            _largest(run[n] - self.right[n]) > self.tolerance[n]
+            for run in self.found
+            for n in names
         ):
             # Wrong, and yet too near to tell one pattern from another.
             return None

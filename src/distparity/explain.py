@@ -91,8 +91,10 @@ def _svg(case: str, growth: list[dict[str, float | str]], low: int, high: int) -
         lines.append(f'<line {span} stroke="{colour}"/>')
         place = f'x="{_LEFT - 8}" y="{height}" dy="4" text-anchor="end"'
         lines.append(f"<text {place}>1e{power}</text>")
-    for step in range(len(growth)):
-        lines.append(f'<text x="{x(step):.1f}" y="318" text-anchor="middle">step {step}</text>')
+    lines += [
+        f'<text x="{x(step):.1f}" y="318" text-anchor="middle">step {step}</text>'
+        for step in range(len(growth))
+    ]
     for number, (kind, colour) in enumerate(_COLOURS.items()):
         points = [(x(step), y(float(row[kind]))) for step, row in enumerate(growth)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)

@@ -1,0 +1,148 @@
+"""The suite can fail: deliberate faults are caught, and a fault that is not would be told."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TESTS, environment
+
+from distparity.case import Case
+from distparity.outcome import Outcome, Status
+from distparity.selfcheck import Finding, SelfCheck, table
+
+MUTANTS: dict[str, dict[str, Any]] = {
+    "blunt": {"title": "", "diagnosis": ["summed"], "equivalent": None},
+    "same": {"title": "", "diagnosis": [], "equivalent": "nothing changes"},
+}
+CAUGHT = Outcome(Status.FAILED, facts={"ratio": 9.0, "diagnosis": "gradients summed"})
+PASSED = Outcome(Status.PASSED, facts={"ratio": 0.1})
+
+
+def found(*findings: tuple[str, str, Outcome]) -> SelfCheck:
+    return SelfCheck(
+        "2.13",
+        MUTANTS,
+        [Finding(m, Case("basic", s, 2, "float32", "cpu"), o) for m, s, o in findings],
+    )
+
+
+@pytest.mark.parametrize(
+    ("findings", "passed", "says"),
+    [
+        pytest.param([("blunt", "ddp", CAUGHT)], True, "caught       blunt", id="caught"),
+        pytest.param(
+            [("blunt", "ddp", CAUGHT), ("blunt", "fsdp2", PASSED)],
+            False,
+            "MISSED: blunt under fsdp2",
+            id="missed under one strategy",
+        ),
+        pytest.param(
+            [("blunt", "ddp", Outcome(Status.FAILED, facts={"diagnosis": "stale"}))],
+            False,
+            "WRONG DIAGNOSIS: blunt in basic/ddp-ws2-float32: stale",
+            id="wrong diagnosis",
+        ),
+        pytest.param(
+            [("blunt", "ddp", Outcome(Status.CRASH))], True, "caught       blunt", id="crash"
+        ),
+        pytest.param(
+            [("blunt", "ddp", CAUGHT), ("same", "ddp", PASSED)], True, "equivalent", id="same"
+        ),
+        pytest.param(
+            [("same", "ddp", CAUGHT)], False, "NOT EQUIVALENT: same", id="claim disproved"
+        ),
+        pytest.param([("same", "ddp", PASSED)], False, "NO EVIDENCE: basic / ddp", id="blind pair"),
+        pytest.param(
+            [("blunt", "ddp", Outcome(Status.ERROR, "no oracle"))],
+            False,
+            "NOT JUDGED: blunt in basic/ddp-ws2-float32: no oracle",
+            id="not judged",
+        ),
+        pytest.param([], False, "not tried", id="nothing tried"),
+    ],
+)
+def test_findings(findings: list[tuple[str, str, Outcome]], passed: bool, says: str) -> None:
+    check = found(*findings)
+
+    assert check.passed is passed
+    assert says in "\n".join(table(check))
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "distparity", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def some() -> subprocess.CompletedProcess[str]:
+    names = ("sum_not_mean", "stale_gather", "one_element", "second_forward_lost")
+    words = [word for name in names for word in ("--mutant", name)]
+    return run("selfcheck", "--pairs", "--scenario", "multiple_forward", *words)
+
+
+@pytest.mark.parametrize(
+    "mutant", ["sum_not_mean", "stale_gather", "one_element", "second_forward_lost"]
+)
+def test_mutant_is_caught_in_real_ranks(
+    some: subprocess.CompletedProcess[str], mutant: str
+) -> None:
+    assert some.returncode == 0, some.stdout + some.stderr
+    assert re.search(rf"^caught +{mutant} ", some.stdout, re.MULTILINE)
+    assert "multiple_forward / fsdp2: sees 4 of 4" in some.stdout
+
+
+def test_readme_states_the_number_of_mutants(some: subprocess.CompletedProcess[str]) -> None:
+    (total,) = re.findall(r"torch \S+: (\d+) mutants", some.stdout)
+    equivalent = len(re.findall(r"^equivalent ", some.stdout, re.MULTILINE))
+    text = re.sub(r"\s+", " ", (Path(TESTS).parent / "README.md").read_text())
+
+    assert f"puts {total} deliberate faults" in text
+    assert f"{int(total) - equivalent} are caught under every strategy" in text
+    assert f"and {equivalent} changes nothing observable" in text
+
+
+def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path) -> None:
+    case = "basic/fsdp1-ws2-float32"
+
+    done = run("explain", case, "--mutant", "dropped_rank", "--plot", str(tmp_path / "plot.svg"))
+
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"{case}: failed: step 1, gradient '")
+    assert "looks like: rank 1's contribution missing from the sum" in done.stdout
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg ")
+
+
+def test_calibration_tells_the_largest_ratio() -> None:
+    done = run("calibrate", "--seeds", "1", "--world-size", "2")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"\| (float\d\d) \| 2 \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", done.stdout)
+    assert {row[0] for row in rows} == {"float32", "float64"}
+    assert all(int(row[1]) >= 3 and 0 < float(row[3]) < 0.5 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["explain", "basic/none"], "unknown case 'basic/none'"),
+        (["explain", "basic/ddp-ws2-float32", "--mutant", "x"], "unknown mutant 'x'; known: sum_"),
+        (["selfcheck", "--device", "gpu"], "unknown device 'gpu'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_request_is_one_clear_error(words: list[str], message: str) -> None:
+    done = run(*words)
+
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"distparity: {message}")
