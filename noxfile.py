@@ -26,7 +26,8 @@ from packaging.version import Version
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "src"))
 
-from distparity import junit, matrix  # noqa: E402  the path above makes them importable
+from distparity import interpreters, junit, matrix  # noqa: E402  the path above has them
+from distparity.interpreters import RUNNING  # noqa: E402
 from distparity.matrix import NoSuchCell  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
@@ -38,11 +39,10 @@ nox.options.sessions = ["lint", "types", "selftest"]
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
 SELFTEST = matrix.row("2.13")
-RUNNING = f"3.{sys.version_info.minor}"
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
-#: A rank that hangs is given up first, then the reports are written: pytest needs its time.
-INTERRUPT, TERMINATE = 60.0, 10.0
+#: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
+TO_END = 60.0
 
 
 # -- the matrix ------------------------------------------------------------------------------------
@@ -58,13 +58,8 @@ def tests(session: nox.Session, row: matrix.Row) -> None:
         _leave_red(session, row, options, wrong)
         session.error(wrong)
     run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
-    session.run(
-        *run,
-        f"--device={','.join(options.devices)}",
-        *rest,
-        interrupt_timeout=INTERRUPT,
-        terminate_timeout=TERMINATE,
-    )
+    run += [f"--device={','.join(options.devices)}", *rest]
+    session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
 def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
@@ -73,15 +68,9 @@ def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
     wrong = _prepare(session, row, options)
     if wrong is not None:
         session.error(wrong)
-    devices = [device for device in options.devices if device != "auto"]
-    session.run(
-        "distparity",
-        *command,
-        *(f"--device={d}" for d in devices),
-        *rest,
-        interrupt_timeout=INTERRUPT,
-        terminate_timeout=TERMINATE,
-    )
+    run = ["distparity", *command]
+    run += [f"--device={device}" for device in options.devices if device != "auto"]
+    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
 def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:
@@ -223,48 +212,17 @@ def _asked_for() -> argparse.Namespace:
 ASKED = _asked_for()
 
 
-def _minor(python: str) -> str:
-    """``3.12`` of ``python3.12`` or ``3.12.1``; what names no version is left as it is."""
-    found = re.search(r"3\.\d+", python)
-    return found[0] if found else python
-
-
-def _is_here(python: str) -> bool:
-    if python == RUNNING:
-        return True
-    found = shutil.which(python) or shutil.which(f"python{python}")
-    # A version manager's shim may stand for an interpreter that is not there.
-    return bool(found) and subprocess.run([str(found), "-V"], capture_output=True).returncode == 0  # noqa: PLW1510
-
-
-def _python_for(row: matrix.Row) -> str | None:
-    """An interpreter for the row; None where there is none, or not the one that was asked for."""
-    known = row.pythons or (RUNNING,)
-    if ASKED.NOXFORCEPYTHON:
-        right = all(_minor(p) in known and _is_here(p) for p in ASKED.NOXFORCEPYTHON)
-        return ASKED.NOXFORCEPYTHON[0] if right else None
-    if RUNNING in known:
-        return sys.executable
-    return next((python for python in reversed(known) if _is_here(python)), None)
-
-
 def _check_python(session: nox.Session, row: matrix.Row) -> None:
-    known = row.pythons or (RUNNING,)
-    python = str(session.python or "")
-    if python and _minor(python) not in known:
-        having = f"Python {python} was asked for"
-    elif _python_for(row) is None:
-        having = f"Python {python} is not here" if python else f"only Python {RUNNING} is here"
-    elif session.venv_backend == "none":
-        raise NoSuchCell("a session needs an environment of its own: leave out --no-venv")
-    else:
-        return
-    what = f"torch {row.name}" if row.requirement else "the torch that is here"
-    raise NoSuchCell(f"{what} is for Python {' '.join(known)}, and {having}")
+    chosen = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
+    refusal = interpreters.refusal(row, str(session.python or ""), chosen)
+    if refusal is None and session.venv_backend == "none":
+        refusal = "a session needs an environment of its own: leave out --no-venv"
+    if refusal is not None:
+        raise NoSuchCell(refusal)
 
 
 def _register(row: matrix.Row, name: str, title: str, tags: list[str], *command: str) -> None:
-    python = _python_for(row)
+    python = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
 
     def session(session: nox.Session) -> None:
         if command:
@@ -277,7 +235,7 @@ def _register(row: matrix.Row, name: str, title: str, tags: list[str], *command:
         name=f"{name}-{row.name}",
         tags=tags,
         default=False,
-        python=None if python in (None, sys.executable) else python,
+        python=None if python in (None, RUNNING) else python,
         # nox would skip a session that has no interpreter: so that it runs, and says what is wrong.
         venv_backend="none" if python is None else None,
     )(session)
@@ -332,7 +290,7 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
-    """Check that the XML of cells says what it should: -- 2.13-cpu nightly-cpu."""
+    """Check that the XML of cells says what it should: -- reports 2.13-cpu nightly-cpu."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "reports"))
     session.run("python", "ci/check_reports.py", *session.posargs)
 

@@ -1,7 +1,7 @@
 """Check that the XML of cells says what it should, as a consumer reads it.
 
-    nox -s check-reports -- 2.13-cpu nightly-cpu
-    nox -s check-reports -- 2.4-cpu --known-failure 2.4-cpu:multiple_forward/fsdp2-ws2-float32
+    nox -s check-reports -- reports 2.13-cpu nightly-cpu
+    nox -s check-reports -- reports 2.4-cpu --known-failure 2.4-cpu:multiple_forward/fsdp2-ws2-float32
 
 A cell is as it should be when its file is there, names the cell, has a result for every declared
 case, counts them rightly, ran something, and nothing in it failed but what is known to fail.
@@ -111,8 +111,8 @@ def _result(case: junitparser.TestCase) -> tuple[str, str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="where the reports are")
     parser.add_argument("cells", nargs="+", metavar="CELL", help="2.13-cpu, nightly-cuda, ...")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR")
     parser.add_argument(
         "--known-failure", action="append", default=[], metavar="CELL:CASE", help="it has to fail"
     )
@@ -123,7 +123,7 @@ def main() -> int:
         if name not in known or not case:
             parser.error(f"--known-failure {word}: it is CELL:CASE, and CELL is one of those given")
         known[name].add(case)
-    return _report(given.reports, known)
+    return _report(given.folder, known)
 
 
 def _report(folder: Path, known: dict[str, set[str]]) -> int:

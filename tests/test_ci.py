@@ -83,7 +83,7 @@ def _sessions(definition: Any) -> set[str]:
 
 
 def _known() -> set[str]:
-    command = [sys.executable, "-m", "nox", "-f", CI.parent / "noxfile.py", "--list"]
+    command = [sys.executable, "-m", "nox", "-f", str(CI.parent / "noxfile.py"), "--list"]
     listed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return set(re.findall(r"^[-*] (\S+)", listed, re.MULTILINE))
 
@@ -164,7 +164,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def _check(folder: Path, *words: str) -> tuple[int, str]:
-    done = _run("check_reports.py", "--reports", str(folder), *words)
+    done = _run("check_reports.py", str(folder), *words)
     return done.returncode, done.stdout + done.stderr
 
 
