@@ -20,11 +20,14 @@ JUDGE = Spec("cpu", 1, group=False)
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 
 
-def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
+def evaluate(
+    case: Case, limit: float, *, ask: bool = False, fresh: bool = False
+) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` says that the
-    strategy declares a limit here, so that torch is asked about it first.
+    strategy declares a limit here, so that torch is asked about it first. ``fresh`` has the case
+    trained in a world that has done nothing else.
     """
     world = Spec(case.device, case.world_size)
     if ask:
@@ -59,9 +62,10 @@ def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
     if isinstance(natives, Failure):
         return _broken("the native runs", natives)
 
-    run = yield Task(world, "parity", args, limit=limit)
+    run = yield Task(world, "parity", args, limit=limit, fresh=fresh)
     if isinstance(run, Failure):
-        return Outcome(_STATUS[run.kind], run.message, run.detail, _facts(case))
+        facts = {**_facts(case), "known_after": round(run.after, 2)}
+        return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
     blobs = [oracle.blobs[0][0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
     judging = {
         "dtype": case.dtype,
@@ -72,7 +76,10 @@ def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    return _outcome(case, judged.results[0], run.seconds)
+    outcome = _outcome(case, judged.results[0], run.seconds)
+    if run.left:
+        outcome.facts["left_behind"] = run.left
+    return outcome
 
 
 def _ask(strategy: str, world: Spec, limit: float) -> Errand[Any]:
