@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "BACKWARD",
     "COLLECTIVES",
     "Failure",
     "Fate",
@@ -55,6 +56,8 @@ COLLECTIVES = frozenset(
 _ACCOUNTS = 4
 _LONGEST = 240
 _FRAME = re.compile(r'^\s*File "(.*)", line (\d+) in (\S+)$', re.MULTILINE)
+#: In place of a collective's name: one that C++ began in the backward pass, not known which.
+BACKWARD = "a collective of backward,"
 _WHAT = re.compile(r"^\s*what\(\):\s*(.+)$", re.MULTILINE)
 #: What a rank's error says when the rank at the other end is gone.
 _ECHOES = ("closed by peer", "connection reset", "connection refused", "gloo/transport")

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distparity.worlds.report import COLLECTIVES
+from distparity.worlds.report import BACKWARD, COLLECTIVES
 
 __all__ = ["Witness"]
 
@@ -99,6 +99,9 @@ class Witness:
             if any(part in code.co_filename for part in _WAITING):
                 with contextlib.suppress(Exception):
                     found["call"] = _recorded(self._base) or found["call"]
+            if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
+                # C++ waits there for what it began; without a recorder that is all there is.
+                found["call"] = {"name": BACKWARD}
         return found
 
 

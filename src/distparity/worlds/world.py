@@ -34,7 +34,7 @@ START_LIMIT = 120.0
 #: After one rank has raised or died, what the others have to raise by themselves.
 GRACE = 0.4
 #: What the ranks that did not answer have to say where they are, and how often one looks.
-AUTOPSY = 0.5
+AUTOPSY = 1.4
 GLANCE = 0.05
 #: What one rank's output may take on disk, in bytes, and how often that is looked at, in seconds.
 MOST_OUTPUT = 64 << 20
@@ -414,7 +414,7 @@ class World:
         try:
             seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            if self._tasks == 0 or state in ("gone", "not started"):
-                return f"not ready, its process {state}{at}", ""
+            if self._tasks == 0 or not at:
+                return f"not heard of, its process {state}{at}", ""
             return f"in native code that holds the interpreter{at}, its process {state}", ""
         return describe(seen if isinstance(seen, dict) else {})

@@ -28,7 +28,7 @@ from distparity.strategies.ddp import Ddp
 from distparity.worlds.rank import Place
 
 FOREVER = 3600
-HERE = os.getcwd()
+HERE = str(Path.cwd())
 LEFT = "INJECTED_LEFT_BEHIND"
 
 
@@ -187,9 +187,9 @@ class MemoryLimit(Fault):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + (64 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        kept = []
+        kept = torch.ones(1 << 20)
         while True:
-            kept.append(torch.ones(1 << 20))
+            kept = torch.cat([kept, kept])
 
 
 class MemoryKill(Fault):
@@ -203,9 +203,7 @@ class MemoryKill(Fault):
             group.mkdir()
             (group / "memory.limit_in_bytes").write_text(str(64 << 20))
             (group / "cgroup.procs").write_text(str(os.getpid()))
-            kept = []
-            for _ in range(100):
-                kept.append(bytearray(os.urandom(1 << 20)))
+            _ = [bytearray(os.urandom(1 << 20)) for _ in range(100)]
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -343,7 +341,7 @@ def _pristine() -> dict[str, bool]:
     return {
         "stdout": not sys.stdout.closed and os.fstat(1).st_ino == os.fstat(2).st_ino,
         "environment": LEFT not in os.environ,
-        "directory": os.getcwd() == HERE,
+        "directory": str(Path.cwd()) == HERE,
         "dtype": torch.get_default_dtype() is torch.float32,
         "device": torch.empty(0).device.type == "cpu",
         "generators": random.getstate() != seeded,
