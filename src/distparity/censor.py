@@ -6,6 +6,7 @@ still hold a secret of it, so all text of a report goes through :class:`Censor` 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -33,9 +34,11 @@ class Censor:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         found = {
-            value: name
+            spelling: name
             for name, value in environment.items()
-            if _SECRET.search(name) and len(value) >= _SHORTEST
+            if _SECRET.search(name)
+            for spelling in _spellings(value)
+            if len(spelling) >= _SHORTEST
         }
         # The longest first: one secret may begin with another.
         self._names = {value: found[value] for value in sorted(found, key=len, reverse=True)}
@@ -58,6 +61,11 @@ class Censor:
         if isinstance(data, (list, tuple)):
             return [self.all(value) for value in data]
         return data
+
+
+def _spellings(value: str) -> set[str]:
+    """A value as it may stand in a text: as it is, as Python or JSON show it, each of its lines."""
+    return {value, repr(value)[1:-1], json.dumps(value)[1:-1], *map(str.strip, value.splitlines())}
 
 
 def _hide(found: re.Match[str]) -> str:

@@ -383,3 +383,13 @@ class Flaky(Fault):
         if not memory.exists():
             memory.write_text("been here")
             raise ValueError("injected, the first time")
+
+
+class Blab(Fault):
+    """Tells all it knows."""
+
+    name = "fault-blab"
+
+    def misbehave(self) -> None:
+        print(os.environ)
+        raise ValueError(dict(os.environ))
