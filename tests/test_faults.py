@@ -176,6 +176,12 @@ def listed(arguments: list[str]) -> list[str]:
     return [word for case in arguments for word in ("--case", case)]
 
 
+def remove_groups() -> None:
+    """Remove the memory cgroups that a fault made."""
+    for group in Path("/sys/fs/cgroup/memory").glob("injected-*"):
+        group.rmdir()
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     return Suite(tmp_path_factory.mktemp("undisturbed"), listed(cases(*OTHERS))).run()
@@ -190,8 +196,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     arguments += ["--case-timeout", str(LIMIT), "--worlds", "16"]
     folder = tmp_path_factory.mktemp("disturbed")
     yield Suite(folder, arguments, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).run()
-    for group in Path("/sys/fs/cgroup/memory").glob("injected-*"):
-        group.rmdir()
+    remove_groups()
 
 
 @pytest.mark.parametrize("size", SIZES)
