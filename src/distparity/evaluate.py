@@ -27,12 +27,14 @@ def evaluate(
     *,
     mutant: str | None = None,
     seed: int = SEED,
+    fresh: bool = False,
 ) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` has the
     scenario's features where the strategy declares a limit, so that torch is asked about it first.
-    ``mutant`` names a deliberate fault to train with.
+    ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
+    that has done nothing else.
     """
     world = Spec(case.device, case.world_size)
     if ask is not None:
@@ -69,15 +71,19 @@ def evaluate(
     if isinstance(natives, Failure):
         return _broken("the native runs", natives)
 
-    run = yield Task(world, "parity", args, limit=limit)
+    run = yield Task(world, "parity", args, limit=limit, fresh=fresh)
     if isinstance(run, Failure):
-        return Outcome(_STATUS[run.kind], run.message, run.detail, _facts(case))
+        facts = {**_facts(case), "known_after": round(run.after, 2)}
+        return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
     blobs = [*oracle.blobs[0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
     judging = {"dtype": case.dtype, "parts": case.world_size, "ranks": len(run.blobs)}
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    return _outcome(case, judged.results[0], run.seconds)
+    outcome = _outcome(case, judged.results[0], run.seconds)
+    if run.left:
+        outcome.facts["left_behind"] = run.left
+    return outcome
 
 
 def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:

@@ -9,6 +9,8 @@ comes a line for each outcome, and last, when the run came to its end, a line th
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import time
@@ -21,6 +23,10 @@ from distparity.outcome import Outcome, Status
 __all__ = ["Journal", "Record", "paths", "read"]
 
 
+#: Bytes of a cell's or device's name that go into a file's name, which has at most 255 in all.
+_LONGEST = 100
+
+
 def paths(folder: Path, torch: str, device: str) -> tuple[Path, Path]:
     """The side file and the XML file of a cell."""
     stem = f"junit-{_safe(torch)}-{_safe(device)}"
@@ -28,16 +34,28 @@ def paths(folder: Path, torch: str, device: str) -> tuple[Path, Path]:
 
 
 def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".") or "_"
+    """``name`` as a part of one file's name: it can neither leave the folder nor be too long."""
+    safe = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".") or "_"
+    if len(safe.encode()) <= _LONGEST:
+        return safe
+    # What was cut off still tells two names apart.
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{safe.encode()[: _LONGEST - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
 class Journal:
-    """Writes one cell's side file; removes what an earlier run left for the cell."""
+    """Writes one cell's side file; removes what an earlier run left for the cell.
+
+    A disk that is full, or gone, ends no run: what could not be written is in :attr:`error`, every
+    line is kept, and :meth:`save` puts them all elsewhere.
+    """
 
     def __init__(self, path: Path, xml: Path, header: dict[str, Any]) -> None:
         xml.unlink(missing_ok=True)
         self.path = path
         self.xml = xml
+        self.error: OSError | None = None
+        self._lines: list[str] = []
         self._file = path.open("w", encoding="utf-8")
         self._line({"header": {**header, "started": time.time()}})
 
@@ -47,12 +65,24 @@ class Journal:
     def end(self, reason: str) -> None:
         """Say that no more results come: "finished", or why not all did."""
         self._line({"end": reason, "at": time.time()})
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def save(self, path: Path) -> None:
+        """Write all lines to ``path``; raises ``OSError``."""
+        path.write_text("".join(self._lines), encoding="utf-8")
 
     def _line(self, data: dict[str, Any]) -> None:
-        self._file.write(json.dumps(data) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(data) + "\n"
+        self._lines.append(line)
+        if self.error is not None:
+            return
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self.error = error
 
 
 @dataclass

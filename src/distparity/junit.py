@@ -26,6 +26,7 @@ __all__ = ["write_broken_cell", "write_from_journal"]
 
 _TAG = {
     Status.FAILED: "failure",
+    Status.FLAKY: "failure",
     Status.CRASH: "failure",
     Status.TIMEOUT: "failure",
     Status.ERROR: "error",
@@ -68,8 +69,10 @@ def write_broken_cell(
 
 def _document(record: Record) -> ET.Element:
     cell = record.header["cell"]
+    # A flaky case that is allowed is no failure, and still no pass.
+    tag_of = _TAG if not record.header.get("allow_flaky") else {**_TAG, Status.FLAKY: "skipped"}
     suite_name = f"distparity torch {cell['torch']} {cell['device']}"
-    tags = [_TAG.get(outcome.status) for outcome in record.outcomes.values()]
+    tags = [tag_of.get(outcome.status) for outcome in record.outcomes.values()]
     counts = {
         "tests": str(len(tags)),
         "failures": str(tags.count("failure")),
@@ -97,12 +100,12 @@ def _document(record: Record) -> ET.Element:
     }
     _properties(suite, facts)
     for case, outcome in record.outcomes.items():
-        _testcase(suite, case, outcome)
+        _testcase(suite, case, outcome, tag_of.get(outcome.status))
     ET.indent(root)
     return root
 
 
-def _testcase(suite: ET.Element, case: str, outcome: Outcome) -> None:
+def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None) -> None:
     scenario, _, name = case.partition("/")
     seconds = outcome.facts.get("seconds_in_ranks", 0.0)
     element = ET.SubElement(
@@ -117,7 +120,6 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome) -> None:
     # The growth of the ratio over the steps is a table, and stands in the account of a failure.
     facts = {name: value for name, value in outcome.facts.items() if name != "growth"}
     _properties(element, {"status": outcome.status.value, **facts})
-    tag = _TAG.get(outcome.status)
     if tag is not None:
         message = f"{outcome.status.value}: {outcome.message}"
         child = ET.SubElement(

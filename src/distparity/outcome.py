@@ -18,6 +18,8 @@ class Status(str, Enum):
     CRASH = "crash"
     #: The case's time limit passed.
     TIMEOUT = "timeout"
+    #: It failed, and passed when it was run again in a fresh world.
+    FLAKY = "flaky"
     #: The case could not be judged: a fault of the scenario or of the harness, not of the device.
     ERROR = "error"
     #: Declared, with the fact: this torch, backend or device cannot do it.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distparity.case import Case
-from distparity.outcome import Outcome
+from distparity.outcome import Outcome, Status
 from distparity.run import BadRequest, Options, Run
 
 PACKAGE = Path(__file__).parent
@@ -73,6 +73,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="RANKS",
         help="how many ranks may be busy at once (default: one per core)",
     )
+    group.addoption(
+        "--retry-failed",
+        action="store_true",
+        help="run a failed case again, once, in a fresh world; if it then passes it is *flaky*",
+    )
+    group.addoption(
+        "--allow-flaky",
+        action="store_true",
+        help="a flaky case is reported as one and does not make the run fail",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -118,6 +128,8 @@ def _options(config: pytest.Config) -> Options:
         cases=option.case,
         include=option.include,
         room=option.worlds,
+        retry_failed=option.retry_failed,
+        allow_flaky=option.allow_flaky,
         command=["pytest", *map(str, config.invocation_params.args)],
     )
 
@@ -198,6 +210,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if session.shouldstop or session.shouldfail:
         reason = f"stopped: {session.shouldstop or session.shouldfail}"
     session.config.stash[WRITTEN] = run.finish(reason)
+    if run.complaints and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 WRITTEN = pytest.StashKey[list[Path]]()
@@ -225,6 +239,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(
             f"{device} was asked for and every case was skipped: not a success"
         )
+    for complaint in run.complaints:
+        terminalreporter.write_line(complaint)
     for path in config.stash.get(WRITTEN, []):
         terminalreporter.write_line(f"wrote {path}")
 
@@ -258,7 +274,7 @@ class ParityItem(pytest.Item):
         outcome = run.outcome(self.case)
         for name, value in outcome.facts.items():
             self.user_properties.append((name, value))
-        if outcome.status.skipped:
+        if outcome.status.skipped or (outcome.status is Status.FLAKY and run.options.allow_flaky):
             pytest.skip(f"{outcome.status.value}: {outcome.message}")
         if outcome.status.bad:
             raise ParityFailure(self._account(run, outcome))

@@ -9,6 +9,8 @@ import os
 import platform
 import shlex
 import sys
+import tempfile
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from typing import Any, TypeVar
 
 from distparity import devices, junit
 from distparity.case import Case
+from distparity.censor import Censor
 from distparity.evaluate import evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import Limit
@@ -33,6 +36,8 @@ DEFAULT_WORLD_SIZES = (2, 4)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
+#: What may be another thing the second time; a fault of the scenario or the harness is not.
+_WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
 
 class BadRequest(Exception):
@@ -58,6 +63,10 @@ class Options:
     scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
     room: int | None = None
+    #: Run a failed case again, once, in a fresh world.
+    retry_failed: bool = False
+    #: A case that failed and then passed does not make the run fail.
+    allow_flaky: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     @property
@@ -103,8 +112,11 @@ class Run:
         self.scheduler: Scheduler | None = None
         self.facts: dict[str, Any] = {}
         self.cells: list[Cell] = []
+        #: What went wrong with the run itself; it is no success then.
+        self.complaints: list[str] = []
         self._ahead: list[Case] = []
         self._jobs: dict[Case, Any] = {}
+        self._censor = Censor(os.environ)
 
     # -- before the first case -----------------------------------------------------------------
 
@@ -212,9 +224,10 @@ class Run:
                 "cell": {"torch": cell.torch, "device": cell.device},
                 "facts": self._suite_facts(cell, deselected),
                 "cases": [case.id for case in cell.cases],
+                "allow_flaky": self.options.allow_flaky,
             }
             path, xml = paths(self.options.report_dir, cell.torch, cell.device)
-            cell.journal = Journal(path, xml, header)
+            cell.journal = Journal(path, xml, self._censor.all(header))
             self.launcher.journal(str(path.absolute()))
 
     def outcome(self, case: Case) -> Outcome:
@@ -227,9 +240,22 @@ class Run:
             while self._ahead and self.scheduler.idle:
                 self._begin(self._ahead.pop(0))
             self.scheduler.turn()
+        if self._jobs[case].error is not None:
+            return self._fault(case, self._jobs[case].error)
         found = self._jobs[case].value
         assert isinstance(found, Outcome)
         return found
+
+    def _fault(self, case: Case, error: Exception) -> Outcome:
+        """The harness itself failed at a case: its result is that, and the others go on."""
+        trace = "".join(traceback.format_exception(error))
+        outcome = Outcome(
+            Status.ERROR, f"distparity failed: {type(error).__name__}: {error}", trace
+        )
+        cell = next(cell for cell in self.cells if cell.device == case.device)
+        if case.id not in cell.outcomes:
+            self._keep(cell, case, outcome)
+        return outcome
 
     def _begin(self, case: Case) -> None:
         assert self.scheduler is not None
@@ -238,6 +264,12 @@ class Run:
     def _journalled(self, case: Case) -> Errand[Outcome]:
         cell = next(cell for cell in self.cells if cell.device == case.device)
         outcome = yield from self.errand(case)
+        if self.options.retry_failed and outcome.status in _WORTH_ANOTHER:
+            outcome = _both(outcome, (yield from self.errand(case, fresh=True)))
+        return self._keep(cell, case, outcome)
+
+    def _keep(self, cell: Cell, case: Case, outcome: Outcome) -> Outcome:
+        outcome = Outcome.from_json(self._censor.all(outcome.to_json()))
         cell.outcomes[case.id] = outcome
         if cell.journal is not None:
             cell.journal.add(case.id, outcome)
@@ -303,14 +335,32 @@ class Run:
     # -- after the last ------------------------------------------------------------------------
 
     def finish(self, reason: str) -> list[Path]:
-        """Write the XML of every cell and end every process; returns the files written."""
+        """Write the XML of every cell and end every process; returns the files written.
+
+        Where the report folder takes no more, they are in another one, and :attr:`complaints` says
+        so.
+        """
         written = []
         for cell in self.cells:
             if cell.journal is not None:
                 cell.journal.end(reason)
-                written.append(junit.write_from_journal(cell.journal.path))
+                written.append(self._write(cell.journal))
         self.close(reported=True)
         return written
+
+    def _write(self, journal: Journal) -> Path:
+        try:
+            if journal.error is not None:
+                raise journal.error
+            return junit.write_from_journal(journal.path)
+        except OSError as error:
+            elsewhere = Path(tempfile.mkdtemp(prefix="distparity-reports-")) / journal.path.name
+            journal.save(elsewhere)
+            self.complaints.append(
+                f"the reports could not be written to {journal.path.parent} ({error}); "
+                f"they are in {elsewhere.parent}"
+            )
+            return junit.write_from_journal(elsewhere)
 
     def close(self, *, reported: bool = False) -> None:
         """End every process; may be called at any time, and again."""
@@ -364,7 +414,7 @@ class Run:
         return {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            "command": shlex.join(self.options.command),
+            "command": self._censor.command(shlex.join(self.options.command)),
         }
 
     def header(self) -> list[str]:
@@ -381,6 +431,16 @@ class Run:
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
         lines += [f"  {key}={os.environ[key]}" for key in own]
         return lines
+
+
+def _both(first: Outcome, second: Outcome) -> Outcome:
+    """What a case is that was run twice: flaky where the second run passed, else what it was."""
+    if second.status is not Status.PASSED:
+        facts = {**first.facts, "again": f"{second.status.value}: {second.message}"}
+        return Outcome(first.status, first.message, first.detail, facts)
+    message = f"{first.status.value}, then passed in a fresh world: {first.message}"
+    facts = {**second.facts, "first": first.status.value}
+    return Outcome(Status.FLAKY, message, first.detail, facts)
 
 
 def _probe(device: str) -> Errand[dict[str, Any]]:

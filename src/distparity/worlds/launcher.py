@@ -60,6 +60,8 @@ class Launcher:
 
     def _start(self, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
+        scratch = os.path.join(self.directory, "scratch")
+        Path(scratch).mkdir(exist_ok=True)
         self.output = os.path.join(self.directory, "zygote")
         with Path(self.output).open("wb") as output:
             self.process = subprocess.Popen(
@@ -70,7 +72,14 @@ class Launcher:
                 stderr=output,
                 # Ctrl-C on the terminal is for the controller, who ends the others in order.
                 start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+                env={
+                    # What torch compiles is kept as long as the run, for all of its ranks.
+                    "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "TMPDIR": scratch,
+                    **environment,
+                },
             )
         theirs.close()
         self.channel = Channel(ours)
@@ -125,12 +134,16 @@ class Launcher:
             spec["token"] = secrets.token_hex(16)
             spec["socket"] = self.address
             spec["output"] = os.path.join(self.directory, f"world{world}-rank{spec['rank']}")
+            spec["scratch"] = f"{spec['output']}.tmp"
         self.channel.queue({"op": "fork", "world": world, "ranks": specs})
 
     def forget(self, world: int) -> None:
         """Remove a dead world's files."""
         for path in Path(self.directory).glob(f"world{world}-rank*"):
-            path.unlink(missing_ok=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def signal(self, pids: list[int], number: int) -> None:
         self.channel.queue({"op": "signal", "pids": pids, "signal": int(number)})
@@ -142,13 +155,13 @@ class Launcher:
         """Have ``path`` made into XML should this process die."""
         self.channel.queue({"op": "journal", "path": path})
 
-    def accept(self) -> Channel | None:
-        """A connection that a rank made; who it is, its first frame says."""
+    def accept(self, most: int) -> Channel | None:
+        """A connection that a rank made; who it is, its first frame says, in ``most`` bytes."""
         try:
             sock, _ = self.listener.accept()
         except OSError:
             return None
-        return Channel(sock)
+        return Channel(sock, most)
 
     def close(self, *, reported: bool) -> None:
         """End everything that came from the zygote, and wait until it is gone.

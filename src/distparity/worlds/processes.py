@@ -8,7 +8,16 @@ import os
 import signal
 from pathlib import Path
 
-__all__ = ["adopt_orphans", "children", "describe_exit", "die_with_parent", "state"]
+__all__ = [
+    "adopt_orphans",
+    "children",
+    "describe_exit",
+    "die_with_parent",
+    "have_children",
+    "memory_kills",
+    "offer_to_memory_killer",
+    "state",
+]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -28,6 +37,30 @@ def die_with_parent() -> None:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies, so that none can get away."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def have_children() -> bool:
+    """True when this process has a child, running or not yet waited for; one system call."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def offer_to_memory_killer() -> None:
+    """Have the kernel, when memory runs out, kill this process before the ones that look after it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+def memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 def children() -> list[int]:

@@ -6,6 +6,7 @@ still fit for another task after an exception is the controller's to decide.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import faulthandler
 import importlib
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Place", "main"]
 
 LOOPBACK = "127.0.0.1"
+#: Characters of an exception's text, and of its traceback, that are worth sending.
+_MAX_TEXT = 20_000
 
 
 @dataclass
@@ -48,52 +52,76 @@ def main(spec: dict[str, Any]) -> None:
 
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
     ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``group`` (whether to make a process
-    group), ``output`` (a file), ``timeout`` (seconds, of collectives).
+    group), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
     """
-    _redirect(spec["output"])
+    output = _redirect(spec["output"])
+    _use_directory(spec["scratch"])
     # A rank has one thread, so that its sums have one order, and cores are left to other ranks.
     os.environ["OMP_NUM_THREADS"] = "1"
     channel = _connect(spec)
     try:
+        from distparity.worlds.witness import Witness
+
+        witness = Witness(f"{spec['output']}.where")
         place = _join(channel, spec)
+        from distparity.worlds.residue import Snapshot
+
+        before = Snapshot(place.kind)
     except BaseException as error:
         channel.send(_raised(0, error))
         return
     tasks = importlib.import_module("distparity.tasks")
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None:
+        # Only what this task says is of interest when it fails.
+        os.ftruncate(output, 0)
+        before.restore_generators()
+        witness.begin()
         started = time.perf_counter()
         try:
             result, blobs = tasks.TASKS[frame["task"]](place, frame["args"], frame.blobs)
             place.kind.synchronize()
-        except SystemExit as error:
-            # A test or a library that calls sys.exit() in mid-case means to end the process.
-            channel.send(_raised(frame["id"], error))
         except BaseException as error:
-            channel.send(_raised(frame["id"], error))
+            # SystemExit as well: a library that calls sys.exit() shall not end a rank unheard.
+            channel.send(_raised(frame["id"], error, witness.of_error(error)))
         else:
-            seconds = time.perf_counter() - started
-            channel.send(
-                {"op": "answer", "id": frame["id"], "result": result, "seconds": seconds}, blobs
-            )
-        sys.stdout.flush()
-        sys.stderr.flush()
+            answer = {
+                "op": "answer",
+                "id": frame["id"],
+                "result": result,
+                "seconds": time.perf_counter() - started,
+                "calls": witness.calls(),
+                "left": before.left_behind(),
+            }
+            channel.send(answer, blobs)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
 
 
-def _redirect(output: str) -> None:
-    """Give this process its own output file, and have stacks written beside it on SIGUSR1."""
+def _redirect(output: str) -> int:
+    """Give this process its own output file, and have stacks written beside it on SIGUSR1.
+
+    Returns a descriptor of the file that no task knows of.
+    """
     null = os.open(os.devnull, os.O_RDONLY)
     out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.close(null)
-    os.close(out)
     # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
     # call that holds the interpreter lock, does not keep it from telling where the rank is.
     stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
     faulthandler.enable(stacks, all_threads=True)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
+    return out
+
+
+def _use_directory(scratch: str) -> None:
+    """Have temporary files made where they go away with the world."""
+    Path(scratch).mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
 
 
 def _connect(spec: dict[str, Any]) -> Channel:
@@ -124,7 +152,9 @@ def _make_group(channel: Channel, spec: dict[str, Any], kind: Device) -> None:
     import torch.distributed as dist
 
     from distparity.torchversion import installed
+    from distparity.worlds import witness
 
+    os.environ.update(witness.ENVIRONMENT)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     options: dict[str, Any] = {}
     if spec["rank"] == 0:
@@ -159,14 +189,22 @@ def _make_group(channel: Channel, spec: dict[str, Any], kind: Device) -> None:
     dist.barrier()
 
 
-def _raised(task: int, error: BaseException) -> dict[str, Any]:
+def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None) -> dict[str, Any]:
+    when = time.monotonic()
+    try:
+        text, trace = str(error), "".join(traceback.format_exception(error))
+    except Exception as another:
+        # An exception may be unable to say what it is, and memory may have run out.
+        text = f"(its text cannot be had: {type(another).__name__})"
+        trace = "".join(traceback.format_tb(error.__traceback__))
     return {
         "op": "raised",
         "id": task,
         "kind": type(error).__name__,
-        "text": str(error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "when": time.monotonic(),
+        "text": text[:_MAX_TEXT],
+        "traceback": trace[-_MAX_TEXT:],
+        "when": when,
+        "seen": seen or {},
     }
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Generator, Hashable
 from typing import Any, TypeVar
 
 from distparity.worlds.launcher import Launcher, StartError, first_frame
-from distparity.worlds.wire import Channel, ProtocolError
-from distparity.worlds.world import Answer, Rank, Spec, State, Task, World
+from distparity.worlds.wire import Channel, Frame, ProtocolError
+from distparity.worlds.world import Answer, Rank, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
 
@@ -34,11 +34,21 @@ class Shared:
 Errand = Generator["Task | Shared", Any, T]
 
 
+#: Connections that have not said yet which rank they are: how many, how long, in seconds, and how
+#: much they may say, in bytes.
+STRANGERS = 32
+PATIENCE = 20.0
+HELLO = 4096
+
+
 class _Job:
+    """An errand under way. ``error`` is what it raised, where it ended so."""
+
     def __init__(self, errand: Errand[Any]) -> None:
         self.errand = errand
         self.finished = False
         self.value: Any = None
+        self.error: Exception | None = None
         self.waiting: list[_Job] = []
 
 
@@ -62,6 +72,8 @@ class Scheduler:
         self._queue: deque[tuple[Task, _Job]] = deque()
         self._busy: dict[World, _Job] = {}
         self._shared: dict[Hashable, _Job] = {}
+        #: Connections that have not said who they are, oldest first, and until when they may.
+        self._strangers: dict[Channel, float] = {}
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -72,9 +84,11 @@ class Scheduler:
         return job
 
     def result(self, job: _Job) -> Any:
-        """Turn the wheel until the errand has ended; returns what it returned."""
+        """Turn the wheel until the errand has ended; returns what it returned, raises likewise."""
         while not job.finished:
             self.turn()
+        if job.error is not None:
+            raise job.error
         return job.value
 
     def run(self, errand: Errand[Any]) -> Any:
@@ -96,23 +110,32 @@ class Scheduler:
         for world in list(self._worlds):
             world.tick()
         self._settle()
+        for channel, until in list(self._strangers.items()):
+            if time.monotonic() > until:
+                self._turn_away(channel)
 
     def close(self) -> None:
         for world in list(self._worlds):
             world.retire()
             self._drop(world)
+        for channel in list(self._strangers):
+            self._turn_away(channel)
         self._selector.close()
 
     # -- errands -------------------------------------------------------------------------------
 
     def _advance(self, job: _Job, value: Any) -> None:
         try:
-            wanted = job.errand.send(value)
+            # What a shared errand raised is raised in all that wait for it.
+            wanted = (
+                job.errand.throw(value) if isinstance(value, Exception) else job.errand.send(value)
+            )
         except StopIteration as stop:
-            job.finished = True
-            job.value = stop.value
-            for other in job.waiting:
-                self._advance(other, stop.value)
+            self._end(job, stop.value)
+            return
+        except Exception as error:
+            job.error = error
+            self._end(job, error)
             return
         if isinstance(wanted, Shared):
             source = self._shared.get(wanted.key)
@@ -121,7 +144,7 @@ class Scheduler:
                 source.waiting.append(job)
                 self._advance(source, None)
             elif source.finished:
-                self._advance(job, source.value)
+                self._advance(job, source.error or source.value)
             else:
                 source.waiting.append(job)
         elif value is None:
@@ -129,6 +152,12 @@ class Scheduler:
         else:
             # Errands that have begun go before new ones: what they hold is freed sooner.
             self._queue.appendleft((wanted, job))
+
+    def _end(self, job: _Job, value: Any) -> None:
+        job.finished = True
+        job.value = value
+        for other in job.waiting:
+            self._advance(other, value)
 
     def _settle(self) -> None:
         for world in list(self._worlds):
@@ -164,7 +193,7 @@ class Scheduler:
         waiting: deque[tuple[Task, _Job]] = deque()
         while self._queue:
             task, job = self._queue.popleft()
-            world = self._world_for(task.spec)
+            world = self._world_for(task)
             if world is None:
                 waiting.append((task, job))
             else:
@@ -172,14 +201,18 @@ class Scheduler:
                 world.assign(task)
         self._queue = waiting
 
-    def _world_for(self, spec: Spec) -> World | None:
+    def _world_for(self, task: Task) -> World | None:
         """An idle world that fits, a new one where there is room, or None."""
+        spec = task.spec
         busy = self._ranks_busy()
         if busy and busy + spec.size > self.room:
             return None
         for world in self._worlds:
             if world.spec == spec and world.state is State.IDLE and world not in self._busy:
-                return world
+                if not task.fresh:
+                    return world
+                # It makes room for the one that is asked for.
+                world.retire()
         self._numbers += 1
         world = World(self._numbers, spec, self.launcher, self.timeout)
         self._worlds.append(world)
@@ -214,36 +247,52 @@ class Scheduler:
                     if world.number == frame["world"]:
                         world.on_forked(frame["pids"])
             elif frame["op"] == "exit":
-                any(world.on_exit(frame["pid"], frame["status"]) for world in self._worlds)
+                any(
+                    world.on_exit(frame["pid"], frame["status"], memory=frame["memory"])
+                    for world in self._worlds
+                )
         if not alive:
             raise StartError("the process that forks ranks died")
 
     def _on_stranger(self, _: object) -> None:
-        channel = self.launcher.accept()
-        if channel is not None:
-            self._selector.register(channel, selectors.EVENT_READ, self._on_hello)
+        channel = self.launcher.accept(HELLO)
+        if channel is None:
+            return
+        if len(self._strangers) >= STRANGERS:
+            # A flood: the oldest goes, since a rank says who it is at once.
+            self._turn_away(next(iter(self._strangers)))
+        self._strangers[channel] = time.monotonic() + PATIENCE
+        self._selector.register(channel, selectors.EVENT_READ, self._on_hello)
+
+    def _turn_away(self, channel: Channel) -> None:
+        del self._strangers[channel]
+        self._selector.unregister(channel)
+        channel.close()
 
     def _on_hello(self, channel: Any) -> None:
         """The first frame of a connection says which rank it is; anything else is hung up on."""
         assert isinstance(channel, Channel)
+        if channel not in self._strangers:
+            return
         try:
             frames, alive = channel.poll()
-        except ProtocolError:
+        except (ProtocolError, OSError):
             frames, alive = [], False
         if alive and not frames:
             return
-        self._selector.unregister(channel)
         found = self._tokens.pop(first_frame(frames[0]) or "", None) if frames else None
         if found is None:
-            channel.close()
+            self._turn_away(channel)
             return
+        del self._strangers[channel]
+        self._selector.unregister(channel)
+        channel.trust()
         world, rank = found
         world.on_connected(rank, channel)
         self._selector.register(
             channel, selectors.EVENT_READ, lambda _, w=world, r=rank: self._on_rank(w, r)
         )
-        for frame in frames[1:]:
-            world.on_frame(rank, frame)
+        self._hear(world, rank, frames[1:])
 
     def _on_rank(self, world: World, rank: Rank) -> None:
         channel = rank.channel
@@ -252,11 +301,20 @@ class Scheduler:
         try:
             frames, alive = channel.poll()
         except ProtocolError as error:
-            self._hang_up(rank)
-            world.on_rubbish(rank, error)
+            self._refuse(world, rank, error)
             return
-        for frame in frames:
-            world.on_frame(rank, frame)
+        self._hear(world, rank, frames)
         if not alive:
             # Its process is ending, and the zygote will tell how.
             self._hang_up(rank)
+
+    def _hear(self, world: World, rank: Rank, frames: list[Frame]) -> None:
+        try:
+            for frame in frames:
+                world.on_frame(rank, frame)
+        except ProtocolError as error:
+            self._refuse(world, rank, error)
+
+    def _refuse(self, world: World, rank: Rank, error: ProtocolError) -> None:
+        self._hang_up(rank)
+        world.on_rubbish(rank, error)

@@ -12,13 +12,16 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Channel", "Frame", "ProtocolError"]
+__all__ = ["Channel", "Frame", "ProtocolError", "check"]
 
 _HEAD = struct.Struct(">8sI")
 _MAGIC = b"dparity1"
 _MAX_JSON = 64 << 20
 _MAX_BLOBS = 2 << 30
 _CHUNK = 1 << 20
+#: What one call of :meth:`Channel.poll` takes at most, so that a flood from one end leaves the
+#: others their turn.
+_GULP = 64
 
 
 class ProtocolError(Exception):
@@ -29,6 +32,23 @@ class Frame(dict[str, Any]):
     """A received JSON object, with its byte strings in :attr:`blobs`."""
 
     blobs: list[bytes]
+
+
+def check(frame: Frame, schemas: dict[str, dict[str, type | tuple[type, ...]]]) -> str:
+    """The frame's ``op``, once its fields have the types that ``schemas`` has for it.
+
+    Raises :class:`ProtocolError` when the operation is unknown, or a field missing or of another
+    type.
+    """
+    op = frame.get("op")
+    if not isinstance(op, str) or op not in schemas:
+        raise ProtocolError(f"not an operation: {str(op)[:60]!r}")
+    for name, kind in schemas[op].items():
+        value = frame.get(name)
+        # JSON's true is no number, whatever Python thinks of bool.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ProtocolError(f"{op}: {name!r} is {type(value).__name__}")
+    return op
 
 
 def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
@@ -42,13 +62,20 @@ class Channel:
     A rank calls :meth:`send` and :meth:`receive`, which block. The controller calls :meth:`queue`,
     :meth:`flush` and :meth:`poll` from its event loop, which never do: a rank that is stopped or
     hung cannot hold the controller.
+
+    :attr:`most` bounds the size of a frame, in bytes; a longer one is rubbish.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, most: int = _MAX_BLOBS) -> None:
         self.sock = sock
+        self.most = most
         self._in = bytearray()
         self._out: list[memoryview] = []
         self._need: tuple[int, dict[str, Any], list[int]] | None = None
+
+    def trust(self) -> None:
+        """Take frames of any size from now on: the other end has said who it is."""
+        self.most = _MAX_BLOBS
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -96,10 +123,13 @@ class Channel:
                 self._out[0] = self._out[0][sent:]
 
     def poll(self) -> tuple[list[Frame], bool]:
-        """All complete frames that have come, and whether the other end is still there."""
+        """Complete frames that have come, and whether the other end is still there.
+
+        Raises :class:`ProtocolError` on rubbish.
+        """
         frames: list[Frame] = []
         open_ = True
-        while True:
+        for _ in range(_GULP):
             try:
                 data = self.sock.recv(_CHUNK, socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -111,8 +141,8 @@ class Channel:
                 open_ = False
                 break
             self._in += data
-        while (frame := self._parse()) is not None:
-            frames.append(frame)
+            while (frame := self._parse()) is not None:
+                frames.append(frame)
         return frames, open_
 
     # -- both ----------------------------------------------------------------------------------
@@ -122,19 +152,19 @@ class Channel:
             if len(self._in) < _HEAD.size:
                 return None
             magic, length = _HEAD.unpack_from(self._in)
-            if magic != _MAGIC or length > _MAX_JSON:
+            if magic != _MAGIC or length > min(_MAX_JSON, self.most):
                 raise ProtocolError(f"not a frame: it begins with {bytes(self._in[:16])!r}")
             if len(self._in) < _HEAD.size + length:
                 return None
             try:
                 message = json.loads(self._in[_HEAD.size : _HEAD.size + length])
                 sizes = message.pop("blobs")
-            except (ValueError, AttributeError, KeyError, TypeError) as error:
-                raise ProtocolError(f"not a frame: {error!r}") from None
+            except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+                raise ProtocolError(f"not a frame: {str(error)[:200]!r}") from None
             if not (
                 isinstance(sizes, list)
                 and all(type(size) is int and size >= 0 for size in sizes)
-                and sum(sizes) <= _MAX_BLOBS
+                and sum(sizes) <= self.most
             ):
                 raise ProtocolError("not a frame: blob sizes")
             self._need = (_HEAD.size + length, message, sizes)

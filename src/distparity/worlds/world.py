@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import json
+import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distparity.worlds import processes
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.rank import tail
-from distparity.worlds.wire import Channel, Frame, ProtocolError
+from distparity.worlds.report import (
+    Failure,
+    Fate,
+    Report,
+    blame,
+    describe,
+    last_words,
+    locate,
+    without_witness,
+)
+from distparity.worlds.wire import Channel, Frame, ProtocolError, check
 
-__all__ = ["Answer", "Failure", "Report", "Spec", "Task", "World"]
+__all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 
 #: Seconds that a world has to become ready, beyond what importing torch took.
 START_LIMIT = 120.0
 #: After one rank has raised or died, what the others have to raise by themselves.
 GRACE = 0.4
-#: What faulthandler has to write the stacks of the ranks that did not answer.
-AUTOPSY = 0.25
+#: What the ranks that did not answer have to say where they are, and how often one looks.
+AUTOPSY = 1.4
+GLANCE = 0.05
+#: What one rank's output may take on disk, in bytes, and how often that is looked at, in seconds.
+MOST_OUTPUT = 64 << 20
+LOOK_AT_OUTPUT = 0.5
+
+#: What a rank may say, by operation.
+SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "store": {"port": int},
+    "ready": {},
+    "raised": {
+        "id": int,
+        "kind": str,
+        "text": str,
+        "traceback": str,
+        "when": (int, float),
+        "seen": dict,
+    },
+    "answer": {"id": int, "result": dict, "seconds": (int, float), "calls": int, "left": list},
+}
 
 
 @dataclass(frozen=True)
@@ -46,52 +79,21 @@ class Task:
     limit: float = 60.0
     #: Replace the world after this task even when it went well.
     last: bool = False
-
-
-@dataclass
-class Report:
-    """What became of one rank."""
-
-    rank: int
-    #: "answered", "raised", "exited with code 3", "killed by SIGKILL", "no answer" ...
-    what: str
-    text: str = ""
-    stack: str = ""
-    output: str = ""
-    #: When it was known, in seconds of the monotonic clock.
-    when: float = 0.0
-    pid: int = 0
-
-    def __str__(self) -> str:
-        parts = [f"rank {self.rank} (pid {self.pid}): {self.what}"]
-        parts += [f"  {line}" for line in self.text.splitlines()]
-        for title, text in (("stacks", self.stack), ("output", self.output)):
-            if text.strip():
-                parts.append(f"  -- {title} of rank {self.rank}")
-                parts += [f"  {line}" for line in text.strip().splitlines()]
-        return "\n".join(parts)
+    #: Run it in a world that has had no other task.
+    fresh: bool = False
 
 
 @dataclass
 class Answer:
-    """What the ranks answered, in rank order; ``seconds`` is the slowest rank's."""
+    """What the ranks answered, in rank order; ``seconds`` is the slowest rank's.
+
+    ``left`` says what a rank found changed in its process; the world then takes no further task.
+    """
 
     results: list[dict[str, Any]]
     blobs: list[list[bytes]]
     seconds: float
-
-
-@dataclass
-class Failure:
-    """A task that not all ranks answered: ``kind`` is "raised", "crash" or "timeout"."""
-
-    kind: str
-    message: str
-    ranks: list[Report]
-
-    @property
-    def detail(self) -> str:
-        return "\n".join([self.message, "", *map(str, self.ranks)])
+    left: str = ""
 
 
 class State(enum.Enum):
@@ -111,6 +113,8 @@ class Rank:
         self.pid = 0
         self.channel: Channel | None = None
         self.exit: int | None = None
+        #: The kernel killed processes for want of memory while this one lived, and it was killed.
+        self.memory = False
         self.ready = False
         self.answer: Frame | None = None
         self.error: Frame | None = None
@@ -138,6 +142,8 @@ class World:
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
+        self._end_of_autopsy = 0.0
+        self._looked_at_output = 0.0
         specs = [
             {
                 "rank": rank,
@@ -173,7 +179,9 @@ class World:
     @property
     def wake(self) -> float:
         """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
-        return self._deadline if self.state is not State.IDLE else float("inf")
+        if self.state is State.IDLE:
+            return float("inf")
+        return min(self._deadline, self._looked_at_output + LOOK_AT_OUTPUT)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -186,8 +194,10 @@ class World:
         self._send_port(rank)
 
     def on_frame(self, rank: Rank, frame: Frame) -> None:
-        op = frame["op"]
-        if self.state is State.DEAD:
+        """Take what a rank says; raises :class:`ProtocolError` when it makes no sense."""
+        op = check(frame, SCHEMAS)
+        if self.state in (State.DEAD, State.DYING):
+            # Too late: a stopped rank that was made to go on for its stack may even answer.
             return
         if op == "store":
             self._port = frame["port"]
@@ -199,27 +209,21 @@ class World:
                 self.state = State.IDLE
                 if self.task is not None:
                     self._hand_out()
-        elif op == "raised":
-            rank.error = frame
-            rank.when = frame["when"]
-            self._upset("raised")
-        elif op == "answer" and frame["id"] == self._tasks:
-            rank.answer = frame
-            rank.when = time.monotonic()
-            if all(other.answer is not None for other in self.ranks):
-                self._finish()
+        elif frame["id"] == self._tasks and not self._settled(rank):
+            self._on_end_of_task(rank, frame)
 
     def on_rubbish(self, rank: Rank, error: ProtocolError) -> None:
         rank.error = Frame(
-            kind="ProtocolError", text=str(error), traceback="", when=time.monotonic()
+            kind="ProtocolError", text=str(error), traceback="", when=time.monotonic(), seen={}
         )
         self._upset("crash")
 
-    def on_exit(self, pid: int, status: int) -> bool:
+    def on_exit(self, pid: int, status: int, *, memory: bool = False) -> bool:
         """Take note that a process ended; False when it is none of this world's."""
         for rank in self.ranks:
             if rank.pid == pid:
                 rank.exit = status
+                rank.memory = memory and status == signal.SIGKILL
                 if rank.error is None:
                     rank.when = time.monotonic()
                 if self.state is not State.DEAD:
@@ -229,15 +233,31 @@ class World:
 
     def tick(self) -> None:
         """Act on the clock: a limit that passed, stacks that should be there by now."""
-        if time.monotonic() < self.wake:
+        now = time.monotonic()
+        if self.state is not State.IDLE and now >= self._looked_at_output + LOOK_AT_OUTPUT:
+            self._looked_at_output = now
+            self._bound_output()
+        if self.state is State.IDLE or now < self._deadline:
             return
         if self.state is State.DYING:
-            self._bury()
-        elif self._trouble is None:
-            self._upset("timeout")
-            self._autopsy()
+            self._await_witnesses()
         else:
+            if self._trouble is None:
+                self._upset("timeout")
             self._autopsy()
+
+    def _on_end_of_task(self, rank: Rank, frame: Frame) -> None:
+        if frame["op"] == "raised":
+            rank.error = frame
+            rank.when = frame["when"]
+            self._upset("raised")
+            return
+        rank.answer = frame
+        rank.when = time.monotonic()
+        if all(other.answer is not None for other in self.ranks):
+            self._finish()
+        elif self._trouble is not None:
+            self._upset(self._trouble)
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -269,12 +289,18 @@ class World:
     def _finish(self) -> None:
         answers = [rank.answer for rank in self.ranks if rank.answer is not None]
         assert self.task is not None
+        left = {
+            f"rank {rank.number}: {', '.join(map(str, rank.answer['left']))}"
+            for rank in self.ranks
+            if rank.answer is not None and rank.answer["left"]
+        }
         self.done = Answer(
             [answer["result"] for answer in answers],
             [answer.blobs for answer in answers],
             max(answer["seconds"] for answer in answers),
+            "; ".join(sorted(left)),
         )
-        last = self.task.last
+        last = self.task.last or bool(left)
         self.task = None
         self.state = State.IDLE
         if last:
@@ -308,56 +334,87 @@ class World:
         if silent:
             pids = [rank.pid for rank in silent]
             self.launcher.signal(pids, signal.SIGUSR1)
+            self.launcher.signal(pids, signal.SIGUSR2)
             # A stopped process handles no signal until it goes on.
             self.launcher.signal(pids, signal.SIGCONT)
-            self._deadline = time.monotonic() + AUTOPSY
+            self._end_of_autopsy = time.monotonic() + AUTOPSY
+            self._deadline = time.monotonic() + GLANCE
+
+    def _await_witnesses(self) -> None:
+        now = time.monotonic()
+        missing = any(
+            not self._settled(rank) and rank.pid and not Path(f"{rank.output}.where").exists()
+            for rank in self.ranks
+        )
+        if missing and now < self._end_of_autopsy:
+            self._deadline = now + GLANCE
+        else:
+            self._bury()
+
+    def _bound_output(self) -> None:
+        """Keep ranks that write without end from filling the disk."""
+        for rank in self.ranks:
+            with contextlib.suppress(OSError):
+                if Path(rank.output).stat().st_size > MOST_OUTPUT:
+                    os.truncate(rank.output, 0)
 
     def _bury(self) -> None:
         assert self._trouble is not None
         reports = [self._report(rank) for rank in self.ranks]
-        died = any(rank.exit is not None and rank.error is None for rank in self.ranks)
-        self.done = Failure("crash" if died else self._trouble, self._blame(reports), reports)
+        self.done = self._failure(reports)
         self.task = None
         self.retire()
 
+    def _failure(self, reports: list[Report]) -> Failure:
+        if self._tasks == 0 and self._trouble == "timeout":
+            missing = ", ".join(str(r.rank) for r in reports if r.fate is Fate.SILENT)
+            message = f"the world did not start within {START_LIMIT:g} s; missing: rank {missing}"
+            return Failure("timeout", message, reports, START_LIMIT)
+        assert self.task is not None
+        limit = self.task.limit if self._trouble == "timeout" else None
+        kind, message = blame(reports, limit=limit)
+        return Failure(kind, message, reports, time.monotonic() - self.used)
+
     def _report(self, rank: Rank) -> Report:
-        found = Report(rank.number, "answered", when=rank.when, pid=rank.pid)
+        found = Report(rank.number, self._fate(rank), when=rank.when, pid=rank.pid)
+        if rank.answer is not None and rank.exit is None:
+            found.what = f"answered, after {rank.answer['calls']} collectives"
+            return found
+        found.stack = without_witness(tail(f"{rank.output}.stacks"))
+        found.output = tail(rank.output)
         if rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
             found.text = rank.error["traceback"]
+            found.where, found.call = describe(rank.error["seen"])
         elif rank.exit is not None:
-            found.what = processes.describe_exit(rank.exit)
-        elif rank.answer is None:
-            found.what = f"no answer (its process is {rank.stopped or 'not started'})"
-        if rank.answer is None:
-            found.stack = tail(f"{rank.output}.stacks")
-            found.output = tail(rank.output)
+            words = [processes.describe_exit(rank.exit), last_words(found.output)]
+            found.what = ": ".join(filter(None, words))
+            if rank.memory:
+                found.what += " (the kernel killed for want of memory meanwhile)"
+            found.where, found.call = describe(locate(found.stack))
+        else:
+            found.where, found.call = self._where(rank, found.stack)
         return found
 
-    def _blame(self, reports: list[Report]) -> str:
-        """One line: who did what first."""
-        if self._trouble == "timeout":
-            silent = [report for report in reports if report.what.startswith("no answer")]
-            names = ", ".join(str(report.rank) for report in silent)
-            if self._tasks == 0:
-                return f"the world did not start within {START_LIMIT:g} s; missing: rank {names}"
-            limit = self.task.limit if self.task is not None else START_LIMIT
-            stopped = [
-                f"rank {r.rank} is stopped" for r in silent if "(its process is stopped" in r.what
-            ]
-            return "; ".join([f"rank {names}: no answer within {limit:g} s", *stopped])
-        # A rank whose peer is gone says so ("connection closed by peer"): that is an echo.
-        culprits = [
-            r for r in reports if r.what != "answered" and not r.what.startswith("no answer")
-        ]
-        loud = [report for report in culprits if not _is_echo(report)] or culprits
-        first = min(loud, key=lambda report: report.when)
-        return f"rank {first.rank} {first.what.splitlines()[0]}"
+    @staticmethod
+    def _fate(rank: Rank) -> Fate:
+        if rank.error is not None:
+            return Fate.RAISED
+        if rank.exit is not None:
+            return Fate.DIED
+        return Fate.SILENT if rank.answer is None else Fate.ANSWERED
 
-
-def _is_echo(report: Report) -> bool:
-    text = report.what.lower()
-    return report.what.startswith("raised") and any(
-        sign in text
-        for sign in ("closed by peer", "connection reset", "connection refused", "gloo/transport")
-    )
+    def _where(self, rank: Rank, stack: str) -> tuple[str, str]:
+        """Where a silent rank was, and the collective alone."""
+        state = rank.stopped or "not started"
+        at = f", at {locate(stack)['at']}" if locate(stack) else ""
+        if "stop" in state:
+            # It waits for nobody, and has gone on by the time that its witness looks.
+            return f"stopped{at}", ""
+        try:
+            seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            if self._tasks == 0 or not at:
+                return f"not heard of, its process {state}{at}", ""
+            return f"in native code that holds the interpreter{at}, its process {state}", ""
+        return describe(seen if isinstance(seen, dict) else {})

@@ -12,7 +12,6 @@ that were already written down into XML, and removes the run's directory.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
 import os
@@ -20,8 +19,8 @@ import selectors
 import shutil
 import signal
 import socket
-import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 from distparity.worlds import processes
@@ -47,7 +46,9 @@ def main(fd: int) -> None:
     channel = Channel(socket.socket(fileno=fd))
     os.set_inheritable(fd, False)
     processes.adopt_orphans()
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # Whoever ends a whole group or container signals this process too; it leaves when the
+    # controller has, which the end of the socket tells, and not before.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     setup = channel.receive()
     if setup is None:
@@ -86,7 +87,8 @@ class _Server:
     def __init__(self, channel: Channel, setup: dict[str, Any]) -> None:
         self.channel = channel
         self.setup = setup
-        self.ranks: set[int] = set()
+        #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
+        self.ranks: dict[int, int] = {}
         self.journals: list[str] = []
 
     def run(self) -> None:
@@ -119,16 +121,16 @@ class _Server:
             pid = os.fork()
             if pid == 0:
                 self._become_rank(rank)
-            self.ranks.add(pid)
+            self.ranks[pid] = processes.memory_kills()
             pids.append(pid)
         self.channel.send({"op": "forked", "world": frame["world"], "pids": pids})
 
     def on_signal(self, frame: Frame) -> None:
-        for pid in self.ranks.intersection(frame["pids"]):
+        for pid in self.ranks.keys() & frame["pids"]:
             os.kill(pid, frame["signal"])
 
     def on_kill(self, frame: Frame) -> None:
-        for pid in self.ranks.intersection(frame["pids"]):
+        for pid in self.ranks.keys() & frame["pids"]:
             self._kill(pid)
 
     def on_journal(self, frame: Frame) -> None:
@@ -142,8 +144,11 @@ class _Server:
         try:
             os.setsid()
             processes.die_with_parent()
+            # What a case starts and forgets stays a child of its rank, however it detaches itself.
+            processes.adopt_orphans()
+            processes.offer_to_memory_killer()
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             self.channel.close()
             from distparity.worlds import rank as rank_loop
@@ -162,36 +167,36 @@ class _Server:
             os.kill(pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
+        while (pid := _ended()) is not None:
             if pid in self.ranks:
-                self.ranks.discard(pid)
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-                self._kill_orphans()
-                self.channel.send({"op": "exit", "pid": pid, "status": status})
+                # Before the process is waited for, so that its number is nobody else's yet.
+                self._kill(pid)
+            _, status = os.waitpid(pid, 0)
+            if pid in self.ranks:
+                memory = processes.memory_kills() > self.ranks.pop(pid)
+                _remove_shared_memory(pid)
+                self.channel.send({"op": "exit", "pid": pid, "status": status, "memory": memory})
+            # Killing an orphan makes orphans of its own children.
+            self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Kill what a dead rank left behind: every child that is no rank was adopted."""
+        """Kill what dead ranks left behind: every child that is no rank was adopted."""
         for pid in processes.children():
             if pid not in self.ranks:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
     def _last_act(self) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for pid in list(self.ranks):
             self._kill(pid)
-        while processes.children():
-            self.ranks.clear()
+        ranks = list(self.ranks)
+        self.ranks.clear()
+        while processes.have_children():
             self._kill_orphans()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
+        for pid in ranks:
+            _remove_shared_memory(pid)
         from distparity import junit
 
         for path in self.journals:
@@ -200,6 +205,17 @@ class _Server:
         shutil.rmtree(self.setup["directory"], ignore_errors=True)
 
 
-if __name__ == "__main__":
-    faulthandler.enable()
-    main(int(sys.argv[1]))
+def _ended() -> int | None:
+    """A child that has ended and was not waited for yet."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _remove_shared_memory(pid: int) -> None:
+    """Remove the segments that torch named after a process, which only that process would."""
+    for path in Path("/dev/shm").glob(f"torch_{pid}_*"):  # noqa: S108  it is where they are
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -1,0 +1,168 @@
+"""A thread that tells, when asked by a signal, where its rank's main thread is.
+
+What matters is the collective: a rank that hangs in one is waiting for the others, and the one that
+is in another collective, or in none, is the one to look at. Nothing is wrapped, so that what runs
+is torch's own; the thread reads the main thread's frames, and torch's flight recorder, which also
+knows the collectives that C++ starts, in the releases where it works without NCCL.
+
+A rank whose interpreter lock is held by native code gives no answer here, and that is one as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from distparity.worlds.report import BACKWARD, COLLECTIVES
+
+__all__ = ["Witness"]
+
+#: Size of torch's flight recorder; it must be set before the first process group is made.
+ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
+#: Where the main thread is while it waits for a collective that C++ began. The recorder's last
+#: entry alone proves nothing: gloo's are marked as ended some time after they did.
+_WAITING = (
+    "/torch/distributed/",
+    "/torch/autograd/graph.py",
+    "/torch/nn/parallel/",
+    "/torch/_ops.py",
+)
+#: Dtypes as the recorder calls them.
+_DTYPES = {
+    "Float": "float32",
+    "Double": "float64",
+    "Half": "float16",
+    "BFloat16": "bfloat16",
+    "Long": "int64",
+    "Int": "int32",
+    "Byte": "uint8",
+    "Bool": "bool",
+}
+
+
+class Witness:
+    """Answers SIGUSR2 with a JSON file, in a thread of its own.
+
+    Make it in the main thread before that starts any other: the signal must be blocked in all.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._main = threading.get_ident()
+        self._base = 0
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        threading.Thread(target=self._watch, name="distparity-witness", daemon=True).start()
+
+    def begin(self) -> None:
+        """A task begins: collectives count from here."""
+        self._base = _sequence()
+
+    def calls(self) -> int:
+        """How many collectives of the default group this rank has begun in this task."""
+        return _sequence() - self._base
+
+    def _watch(self) -> None:
+        while True:
+            signal.sigwait({signal.SIGUSR2})
+            partial = self._path.with_suffix(".part")
+            with contextlib.suppress(Exception):
+                partial.write_text(json.dumps(self._look()), encoding="utf-8")
+                partial.replace(self._path)
+
+    def _look(self) -> dict[str, Any]:
+        frame = sys._current_frames().get(self._main)
+        return self._testify(list(_outward(frame)))
+
+    def of_error(self, error: BaseException) -> dict[str, Any]:
+        """Where an exception came from, as this thread would tell it of a rank that hangs."""
+        with contextlib.suppress(Exception):
+            return self._testify([step for step, _ in traceback.walk_tb(error.__traceback__)][::-1])
+        return {}
+
+    def _testify(self, frames: list[FrameType]) -> dict[str, Any]:
+        """``frames`` go from the innermost outward."""
+        found: dict[str, Any] = {"calls": self.calls(), "call": _call_in(frames)}
+        if frames:
+            code = frames[0].f_code
+            found["at"] = f"{Path(code.co_filename).name}:{frames[0].f_lineno} in {code.co_name}"
+            if any(part in code.co_filename for part in _WAITING):
+                with contextlib.suppress(Exception):
+                    found["call"] = _recorded(self._base) or found["call"]
+            if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
+                # C++ waits there for what it began; without a recorder that is all there is.
+                found["call"] = {"name": BACKWARD}
+        return found
+
+
+def _sequence() -> int:
+    # A rank of a bare process has no group, and a task may have destroyed it.
+    try:
+        group: Any = dist.distributed_c10d._get_default_group()
+        return int(group._get_sequence_number_for_group())
+    except (RuntimeError, ValueError):
+        return 0
+
+
+def _outward(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
+    """The collective whose Python function the frames are in, the outermost one."""
+    found = None
+    for frame in frames:
+        code = frame.f_code
+        if code.co_name in COLLECTIVES and code.co_filename.endswith("distributed_c10d.py"):
+            found = frame
+    if found is None:
+        return None
+    values = found.f_locals
+    names = found.f_code.co_varnames[: found.f_code.co_argcount]
+    tensors = [tensor for name in names for tensor in _tensors(values.get(name))]
+    return {
+        "name": found.f_code.co_name,
+        "shapes": [list(tensor.shape) for tensor in tensors[:1]],
+        "dtype": str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
+    }
+
+
+def _tensors(value: object) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [item for item in value if isinstance(item, torch.Tensor)]
+    return []
+
+
+def _recorded(base: int) -> dict[str, Any] | None:
+    """The flight recorder's last call when it has not ended; None where it has, or keeps none."""
+    dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace_json", None)
+    if dump is None:
+        return None
+    entries = json.loads(dump()).get("entries", [])
+    if not entries or entries[-1]["retired"]:
+        return None
+    entry = entries[-1]
+    group, description = entry["process_group"]
+    number = entry["collective_seq_id"]
+    default = description == "default_pg"
+    return {
+        "name": entry["profiling_name"].rpartition(":")[2],
+        "number": number - base if default else number,
+        "shapes": entry["input_sizes"][:1],
+        "dtype": " ".join(_DTYPES.get(name, name) for name in entry["input_dtypes"][:1]),
+        "group": "" if default else f"{description} ({group})",
+    }

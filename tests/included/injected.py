@@ -1,0 +1,395 @@
+"""Strategies that misbehave for real, each on chosen ranks in the middle of its training.
+
+Given to a run with ``--include injected``; every class with a ``name`` becomes a case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from distparity.strategies import Tensors
+from distparity.strategies.ddp import Ddp
+from distparity.worlds.rank import Place
+
+FOREVER = 3600
+HERE = str(Path.cwd())
+LEFT = "INJECTED_LEFT_BEHIND"
+
+
+class Fault(Ddp):
+    """Trains as DDP does; in the gradients of step :attr:`step`, ranks misbehave."""
+
+    title = "an injected fault"
+    step: ClassVar[int] = 1
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        self.place = place
+        self.steps = 0
+        return super().wrap(model, units, place)
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        if self.steps == self.step:
+            if self.guilty():
+                self.misbehave()
+            else:
+                self.behave()
+        self.steps += 1
+        return super().gradients(model)
+
+    def guilty(self) -> bool:
+        """The last rank is, unless a fault says otherwise."""
+        return self.place.rank == self.place.world_size - 1
+
+    def misbehave(self) -> None:
+        raise NotImplementedError
+
+    def behave(self) -> None:
+        """What the other ranks do meanwhile."""
+
+
+class RaiseOne(Fault):
+    name = "fault-raise-one"
+
+    def misbehave(self) -> None:
+        print("the last words of a rank")
+        raise ValueError("injected")
+
+
+class RaiseAll(RaiseOne):
+    name = "fault-raise-all"
+
+    def guilty(self) -> bool:
+        return True
+
+
+class RaiseAllButOne(RaiseOne):
+    name = "fault-raise-all-but-one"
+
+    def guilty(self) -> bool:
+        return self.place.rank > 0
+
+
+class Unspeakable(Fault):
+    name = "fault-raise-unspeakable"
+
+    def misbehave(self) -> None:
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise RuntimeError("no text")
+
+        raise Mute
+
+
+class Exit3(Fault):
+    name = "fault-exit-3"
+
+    def misbehave(self) -> None:
+        os._exit(3)
+
+
+class SysExit(Fault):
+    name = "fault-sys-exit-0"
+
+    def misbehave(self) -> None:
+        sys.exit(0)
+
+
+class Kill(Fault):
+    name = "fault-sigkill"
+
+    def misbehave(self) -> None:
+        # What a rank that dies like this may leave in shared memory.
+        Path(f"/dev/shm/torch_{os.getpid()}_1_1").write_bytes(b"left")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Segv(Fault):
+    name = "fault-sigsegv"
+
+    def misbehave(self) -> None:
+        ctypes.string_at(0)
+
+
+class Stop(Fault):
+    name = "fault-sigstop"
+
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class Spin(Fault):
+    name = "fault-endless-loop"
+
+    def misbehave(self) -> None:
+        while True:
+            pass
+
+
+class Native(Fault):
+    name = "fault-native-with-gil"
+
+    def misbehave(self) -> None:
+        thread = threading.Thread(target=ctypes.PyDLL(None).sleep, args=(FOREVER,))
+        thread.start()
+        time.sleep(FOREVER)
+
+
+class Mismatch(Fault):
+    #: The last one: nothing comes after it that could fail for another reason.
+    step = 2
+
+    def behave(self) -> None:
+        dist.all_reduce(torch.ones(8))
+
+
+class Skip(Mismatch):
+    name = "fault-skip-collective"
+
+    def misbehave(self) -> None:
+        pass
+
+
+class OtherCollective(Mismatch):
+    name = "fault-other-collective"
+
+    def misbehave(self) -> None:
+        dist.broadcast(torch.ones(8), src=self.place.rank)
+        dist.barrier()
+
+
+class OtherShape(Mismatch):
+    name = "fault-other-shape"
+
+    def misbehave(self) -> None:
+        dist.all_reduce(torch.ones(100_000))
+
+
+class MemoryLimit(Fault):
+    name = "fault-memory-limit"
+
+    def misbehave(self) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + (64 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        kept = torch.ones(1 << 20)
+        while True:
+            kept = torch.cat([kept, kept])
+
+
+class MemoryKill(Fault):
+    """The kernel's own killer where a memory cgroup can be made, else what it sends."""
+
+    name = "fault-memory-killer"
+
+    def misbehave(self) -> None:
+        group = Path(f"/sys/fs/cgroup/memory/injected-{os.getpid()}")
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            (group / "memory.limit_in_bytes").write_text(str(64 << 20))
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+            _ = [bytearray(os.urandom(1 << 20)) for _ in range(100)]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Loud(Fault):
+    """200 MB on stdout and rubbish on stderr, from every rank; and yet it is right."""
+
+    name = "fault-loud"
+
+    def guilty(self) -> bool:
+        return True
+
+    def misbehave(self) -> None:
+        block = b"loud " * 200_000
+        for _ in range(200):
+            os.write(1, block)
+        os.write(2, bytes(range(256)) * 4)
+
+
+class LoudAndFails(Loud):
+    name = "fault-loud-raise"
+
+    def misbehave(self) -> None:
+        super().misbehave()
+        raise ValueError("injected \x00\x1b[31m\ud800")
+
+
+class PortTaken(Fault):
+    name = "fault-port-taken"
+
+    def misbehave(self) -> None:
+        taken = socket.create_server(("127.0.0.1", 0))
+        dist.TCPStore("127.0.0.1", taken.getsockname()[1], is_master=True)
+
+
+# -- right by itself, and leaves something behind ------------------------------------------------
+
+
+class Leaves(Fault):
+    """Right by itself; changes every rank's process and does not change it back."""
+
+    def guilty(self) -> bool:
+        return True
+
+
+class LeavesStdoutClosed(Leaves):
+    name = "fault-leaves-stdout-closed"
+
+    def misbehave(self) -> None:
+        sys.stdout.close()
+        os.close(1)
+
+
+class LeavesChildren(Leaves):
+    name = "fault-leaves-children"
+
+    def misbehave(self) -> None:
+        if os.fork() == 0:
+            time.sleep(FOREVER)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                time.sleep(FOREVER)
+            os._exit(0)
+
+
+class LeavesEnvironment(Leaves):
+    name = "fault-leaves-environment"
+
+    def misbehave(self) -> None:
+        os.environ[LEFT] = "value"
+
+
+class LeavesDirectory(Leaves):
+    name = "fault-leaves-directory"
+
+    def misbehave(self) -> None:
+        os.chdir("/")
+
+
+class LeavesDtype(Leaves):
+    name = "fault-leaves-dtype"
+    step = 2
+
+    def misbehave(self) -> None:
+        torch.set_default_dtype(torch.float16)
+
+
+class LeavesDevice(Leaves):
+    name = "fault-leaves-device"
+    step = 2
+
+    def misbehave(self) -> None:
+        torch.set_default_device("meta")
+
+
+class LeavesGenerators(Leaves):
+    name = "fault-leaves-generators"
+
+    def misbehave(self) -> None:
+        random.seed(LEFT)
+
+
+class LeavesThreads(Leaves):
+    name = "fault-leaves-threads"
+
+    def misbehave(self) -> None:
+        torch.set_num_threads(2)
+        threading.Thread(target=time.sleep, args=(FOREVER,), name="left", daemon=True).start()
+
+
+class LeavesModes(Leaves):
+    name = "fault-leaves-modes"
+    step = 2
+
+    def misbehave(self) -> None:
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True)
+
+
+class LeavesLimits(Leaves):
+    name = "fault-leaves-limits"
+
+    def misbehave(self) -> None:
+        os.umask(0o777)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _pristine() -> dict[str, bool]:
+    """What must hold at the beginning of a case."""
+    seeded = random.Random(LEFT).getstate()
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return {
+        "stdout": not sys.stdout.closed and os.fstat(1).st_ino == os.fstat(2).st_ino,
+        "environment": LEFT not in os.environ,
+        "directory": str(Path.cwd()) == HERE,
+        "dtype": torch.get_default_dtype() is torch.float32,
+        "device": torch.empty(0).device.type == "cpu",
+        "generators": random.getstate() != seeded,
+        "threads": torch.get_num_threads() == 1,
+        "no thread": all(thread.name != "left" for thread in threading.enumerate()),
+        "autograd": torch.is_grad_enabled(),
+        "algorithms": not torch.are_deterministic_algorithms_enabled(),
+        "umask": mask != 0o777,
+        "alarm": signal.getsignal(signal.SIGALRM) is signal.SIG_DFL,
+    }
+
+
+class _Check(Ddp):
+    """Fails where it finds what another case left behind."""
+
+    title = "looks for what others left behind"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        dirty = [name for name, clean in _pristine().items() if not clean]
+        if dirty:
+            raise AssertionError(f"left behind by another case: {', '.join(dirty)}")
+        return super().wrap(model, units, place)
+
+
+#: One after each case that leaves something behind.
+CHECKS = [
+    type(kind.__name__ + "Check", (_Check,), {"name": f"{kind.name}-check"})
+    for kind in Leaves.__subclasses__()
+]
+
+
+class Flaky(Fault):
+    """Fails where it has not been before: a file says so."""
+
+    name = "fault-flaky"
+
+    def misbehave(self) -> None:
+        memory = Path(os.environ["INJECTED_MEMORY"])
+        if not memory.exists():
+            memory.write_text("been here")
+            raise ValueError("injected, the first time")
+
+
+class Blab(Fault):
+    """Tells all it knows."""
+
+    name = "fault-blab"
+
+    def misbehave(self) -> None:
+        print(os.environ)
+        raise ValueError(dict(os.environ))

@@ -1,0 +1,330 @@
+"""Faults injected for real into ranks, in the middle of a suite of other cases."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from distparity import journal
+from distparity.outcome import Outcome, Status
+
+HERE = Path(__file__).parent
+SIZES = (2, 4)
+LIMIT = 6
+#: Cases that must have the same result whatever happens beside them.
+OTHERS = ("ddp", "fsdp1", "fsdp2")
+
+#: Where a rank waits that is right: without a flight recorder (torch before 2.8) less is known.
+WAITS = r"in (all_reduce #\d+ of \[\d+\] float32|a collective of backward, #\d+)"
+#: fault -> the outcome, and what its message says; CULPRIT is the rank that did it.
+FAULTS = {
+    "raise-one": (
+        Status.FAILED,
+        r"^CULPRIT raised ValueError: injected, .*at injected\.py:\d+.*; ranks? 0.* WAITS",
+    ),
+    "raise-all": (Status.FAILED, r"^rank \d raised ValueError: injected.*likewise"),
+    "raise-all-but-one": (
+        Status.FAILED,
+        r"^rank [1-3] raised ValueError: injected.*rank 0 .*WAITS",
+    ),
+    "raise-unspeakable": (
+        Status.FAILED,
+        r"^CULPRIT raised Mute: \(its text cannot be had: RuntimeError\)",
+    ),
+    "exit-3": (Status.CRASH, r"^CULPRIT exited with code 3; "),
+    "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),
+    "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
+    "sigsegv": (Status.CRASH, r"^CULPRIT killed by SIGSEGV, .* in string_at; "),
+    "sigstop": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT stopped, at injected\.py:\d+ in misbehave; ranks? 0.* WAITS",
+    ),
+    "endless-loop": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT in no collective, .*injected\.py:\d+ in misbehave; ranks? 0",
+    ),
+    "native-with-gil": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT in native code that holds the interpreter, at injected\.py",
+    ),
+    "skip-collective": (
+        Status.TIMEOUT,
+        r"out of step: ranks? 0.* in all_reduce #9 of \[8\] float32; CULPRIT answered, after 8 collectives",
+    ),
+    "other-collective": (
+        Status.TIMEOUT,
+        r"out of step: ranks? 0.* in all_reduce #9 of \[8\] float32; CULPRIT in broadcast #9 of \[8\] float32",
+    ),
+    "other-shape": (Status.CRASH, r"op\.preamble\.length.*out of step: "),
+    "memory-limit": (
+        Status.FAILED,
+        r"^CULPRIT raised RuntimeError: .*can't allocate memory.*injected\.py",
+    ),
+    "memory-killer": (Status.CRASH, r"^CULPRIT killed by SIGKILL"),
+    "port-taken": (Status.FAILED, r"^CULPRIT raised (DistNetwork|Runtime)Error: .*EADDRINUSE"),
+    "loud": (Status.PASSED, "^ratio"),
+    "loud-raise": (Status.FAILED, r"raised ValueError: injected"),
+}
+#: What is left behind -> how the case that left it is marked.
+LEFT = {
+    "stdout-closed": "standard streams",
+    "children": "child processes",
+    "environment": r"environment \(INJECTED_LEFT_BEHIND\)$",
+    "directory": "working directory",
+    "dtype": "default dtype",
+    "device": "default device",
+    "generators": "^$",
+    "threads": r"thread count, threads \(left\)",
+    "modes": "gradient mode, deterministic algorithms",
+    "limits": "umask, signal handlers, resource limits",
+}
+
+
+def cases(*strategies: str) -> list[str]:
+    return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in SIZES]
+
+
+@dataclass
+class Suite:
+    """A run of ``distparity run`` in a place of its own, whose processes can be found."""
+
+    folder: Path
+    arguments: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: secrets.token_hex(8))
+    code: int = 0
+    output: str = ""
+
+    def command(self) -> list[str]:
+        words = [sys.executable, "-m", "distparity", "run", "--device", "cpu", "--cell", "x"]
+        words += ["--world-size", ",".join(map(str, SIZES)), "--include", "injected"]
+        return [*words, "--report-dir", str(self.folder / "reports"), *self.arguments]
+
+    def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
+        (self.folder / "tmp").mkdir(parents=True)
+        path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return subprocess.Popen(
+            [*(prefix or []), *self.command()],
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path),
+                "TMPDIR": str(self.folder / "tmp"),
+                "SUITE_MARK": self.mark,
+                **self.environment,
+            },
+        )
+
+    def run(self, prefix: list[str] | None = None) -> Suite:
+        process = self.start(prefix)
+        self.output = process.communicate(timeout=300)[0]
+        self.code = process.returncode
+        return self
+
+    def journal(self) -> dict[str, Outcome]:
+        return journal.read(self.folder / "reports" / "junit-x-cpu.jsonl").outcomes
+
+    def xml(self) -> dict[str, str]:
+        """Each case's status in the XML, by its id; the totals must be those of the cases."""
+        suite = ET.parse(self.folder / "reports" / "junit-x-cpu.xml").getroot()[0]
+        found = {}
+        for case in suite.iter("testcase"):
+            (status,) = case.findall("properties/property[@name='status']")
+            scenario = case.attrib["classname"].removeprefix("distparity.")
+            found[f"{scenario}/{case.attrib['name']}"] = status.attrib["value"]
+        assert int(suite.attrib["tests"]) == len(found)
+        return found
+
+    def processes(self) -> list[int]:
+        """Every process that came from this run and is still there."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"SUITE_MARK={self.mark}".encode() in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+        return found
+
+    def await_end(self) -> None:
+        deadline = time.monotonic() + 30
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def leftovers(self) -> list[str]:
+        """Processes, sockets, temporary files and shared memory that should be gone."""
+        files = [str(path) for path in (self.folder / "tmp").iterdir()]
+        shared = [str(path) for path in Path("/dev/shm").glob("torch_*_1_1")]
+        return [f"process {pid}" for pid in self.processes()] + files + shared
+
+
+def listed(arguments: list[str]) -> list[str]:
+    return [word for case in arguments for word in ("--case", case)]
+
+
+def remove_groups() -> None:
+    """Remove the memory cgroups that a fault made."""
+    for group in Path("/sys/fs/cgroup/memory").glob("injected-*"):
+        group.rmdir()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    return Suite(tmp_path_factory.mktemp("undisturbed"), listed(cases(*OTHERS))).run()
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    faults = [f"fault-{name}" for name in FAULTS]
+    leaves = [f"fault-leaves-{name}" for name in LEFT]
+    checks = [f"{name}-check" for name in leaves]
+    arguments = listed(cases(*OTHERS, *faults, *leaves, *checks))
+    arguments += ["--case-timeout", str(LIMIT), "--worlds", "16"]
+    folder = tmp_path_factory.mktemp("disturbed")
+    yield Suite(folder, arguments, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).run()
+    remove_groups()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_for_what_it_is(disturbed: Suite, fault: str, size: int) -> None:
+    status, message = FAULTS[fault]
+    message = message.replace("CULPRIT", f"rank {size - 1}").replace("WAITS", WAITS)
+    outcome = disturbed.journal()[f"multiple_forward/fault-{fault}-ws{size}-float32"]
+
+    assert status is outcome.status
+    assert re.search(message, outcome.message)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fault", [name for name, (status, _) in FAULTS.items() if status.bad])
+def test_the_detail_has_every_rank(disturbed: Suite, fault: str, size: int) -> None:
+    """Each rank is there, with a stack where its process could still give one."""
+    detail = disturbed.journal()[f"multiple_forward/fault-{fault}-ws{size}-float32"].detail
+    parts = re.split(r"^rank \d+ \(pid \d+\): ", detail, flags=re.MULTILINE)[1:]
+
+    assert size == len(parts)
+    for part in parts:
+        account = part.partition("\n")[0]
+        silent = re.match("answered|exited|killed by SIGKILL", account)
+        assert silent or "in gradients" in part or "train" in part, account
+
+
+def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:
+    detail = disturbed.journal()["multiple_forward/fault-raise-one-ws2-float32"].detail
+
+    assert "-- output of rank 1\n  the last words of a rank" in detail
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("left", LEFT)
+def test_what_a_case_leaves_behind_does_not_reach_the_next(
+    disturbed: Suite, left: str, size: int
+) -> None:
+    found = disturbed.journal()
+    leaver = found[f"multiple_forward/fault-leaves-{left}-ws{size}-float32"]
+    check = found[f"multiple_forward/fault-leaves-{left}-check-ws{size}-float32"]
+
+    assert (leaver.status, check.status) == (Status.PASSED, Status.PASSED), check.message
+    assert re.search(LEFT[left], leaver.facts.get("left_behind", ""))
+
+
+def test_every_other_case_has_the_same_result(undisturbed: Suite, disturbed: Suite) -> None:
+    there = disturbed.journal()
+    for case, outcome in undisturbed.journal().items():
+        expected = (outcome.status, outcome.message, outcome.facts.get("ratio"))
+        assert expected == (there[case].status, there[case].message, there[case].facts.get("ratio"))
+
+
+def test_the_xml_is_complete(disturbed: Suite) -> None:
+    assert {case: o.status.value for case, o in disturbed.journal().items()} == disturbed.xml()
+    assert disturbed.code == 1
+
+
+def test_nothing_is_left(undisturbed: Suite, disturbed: Suite) -> None:
+    assert undisturbed.leftovers() == []
+    assert disturbed.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
+)
+def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    names = ["ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1"]
+    suite = Suite(tmp_path, listed(cases(*names)))
+    process = suite.start()
+    wait_for(lambda: (tmp_path / "reports" / "junit-x-cpu.jsonl").read_text().count('"case"') >= 1)
+    os.kill(process.pid, number)
+    process.communicate(timeout=60)
+    suite.await_end()
+
+    assert suite.leftovers() == []
+    found = suite.xml()
+    assert set(cases(*names)) == set(found)
+    assert {"passed", "missing"} == set(found.values())
+    assert found == {case: outcome.status.value for case, outcome in suite.journal().items()}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")
+
+
+def test_the_disk_is_full(tmp_path: Path) -> None:
+    """The results are put elsewhere, the run says so, and it is no success."""
+    reports = tmp_path / "reports"
+    reports.mkdir()
+    mount = f'mount -t tmpfs -o size=16k none {reports} && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if subprocess.run([*prefix, "true"], check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
+    suite = Suite(tmp_path, listed([f"{c}" for c in cases("ddp", "fsdp1", "fault-raise-one")]))
+    suite.run(prefix)
+
+    found = re.search(
+        r"could not be written to .* \(.*No space.*\); they are in (\S+)", suite.output
+    )
+    assert found, suite.output
+    elsewhere = Path(found[1])
+    suite.folder = elsewhere.parent
+    elsewhere.rename(elsewhere.parent / "reports")
+    assert set(cases("ddp", "fsdp1", "fault-raise-one")) == set(suite.xml())
+    assert suite.code == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "tag"), [([], 1, "failure"), (["--allow-flaky"], 0, "skipped")]
+)
+def test_a_case_that_fails_and_then_passes_is_flaky(
+    tmp_path: Path, option: list[str], code: int, tag: str
+) -> None:
+    case = "multiple_forward/fault-flaky-ws2-float32"
+    environment = {"INJECTED_MEMORY": str(tmp_path / "memory")}
+    suite = Suite(tmp_path, ["--case", case, "--retry-failed", *option], environment).run()
+
+    outcome = suite.journal()[case]
+    assert code == suite.code
+    assert Status.FLAKY is outcome.status
+    assert "failed, then passed in a fresh world: rank 1 raised ValueError" in outcome.message
+    root = ET.parse(tmp_path / "reports" / "junit-x-cpu.xml").getroot()
+    (result,) = root.findall(f".//testcase/{tag}")
+    assert "flaky" in result.attrib["message"]
