@@ -72,7 +72,11 @@ def evaluate(case: Case, limit: float, *, ask: bool = False) -> Errand[Outcome]:
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    return _outcome(case, judged.results[0], run.seconds)
+    outcome = _outcome(case, judged.results[0], run.seconds)
+    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
+    if memory:
+        outcome.facts["peak_memory"] = max(memory)
+    return outcome
 
 
 def _ask(strategy: str, world: Spec, limit: float) -> Errand[Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from distparity import devices, oracle, scenarios, strategies, verdict
+from distparity.devices import numerics
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
 from distparity.trajectory import Trajectory
@@ -36,6 +38,7 @@ def facts() -> dict[str, Any]:
             name: {"file": scenarios.sources()[name], "dtypes": list(scenario.dtypes)}
             for name, scenario in scenarios.load().items()
         },
+        "devices": devices.kinds(),
         "strategies": {
             name: {"title": strategy.title, "asks": _asks(strategy)}
             for name, strategy in strategies.load().items()
@@ -53,21 +56,33 @@ def _limits(strategy: strategies.Strategy, kind: str) -> list[strategies.Limit]:
 
 
 def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """What a kind of device is, here."""
-    kind = devices.get(args["device"])
+    """What a kind of device is, here; a plug-in that fails is an answer as well."""
+    try:
+        return _look(devices.get(args["device"])), []
+    except devices.PluginError as error:
+        return {"absent": str(error), "broken": traceback.format_exc()}, []
+
+
+def _look(kind: devices.Device) -> dict[str, Any]:
     os.environ.update(kind.environment(0))
     absent = kind.absent()
     if absent is not None:
-        return {"absent": absent}, []
+        return {"absent": absent}
+    device = kind.take(0)
+    kind.exact()
+    lacks = kind.lacks()
     return {
         "absent": None,
+        "type": kind.kind,
         "count": kind.count(),
         "most_ranks": kind.most_ranks(),
         "name": kind.describe(),
         "backend": kind.backend(),
         "backend_version": kind.backend_version(),
-        "lacks": kind.lacks(),
-    }, []
+        "lacks": lacks,
+        "numerics": numerics.ask(device, lacks),
+        "start_seconds": kind.start_seconds,
+    }
 
 
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -90,7 +105,10 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train a case; answers with this rank's trajectory."""
     strategy = strategies.load()[args["strategy"]]
-    return {}, [train(_recipe(args), strategy, place).to_bytes()]
+    place.kind.forget_peak()
+    trajectory = train(_recipe(args), strategy, place)
+    place.kind.synchronize()
+    return {"peak_memory": place.kind.peak_memory()}, [trajectory.to_bytes()]
 
 
 def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
