@@ -9,10 +9,23 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 
+from distparity import devices
 from distparity.strategies.base import Limit, Strategy, Tensors
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
+
+
+#: Since then it can be told to average by a sum and a division.
+SUM_AND_DIVIDE = (2, 8)
+
+
+def _no_average(kind: str) -> bool:
+    try:
+        return "AVG" in devices.get(kind).no_reductions
+    except devices.PluginError:
+        # Whoever asks for that device is told.
+        return False
 
 
 def _fully_shard() -> Callable[..., Any]:
@@ -39,6 +52,11 @@ class Fsdp2(Strategy):
             applies=lambda torch, device: torch < (2, 7) and device == "cpu",
             answer=r"CUDA|NVIDIA driver|accelerator",
         ),
+        Limit(
+            fact="fully_shard where there is no ReduceOp.AVG",
+            applies=lambda torch, device: torch < SUM_AND_DIVIDE and _no_average(device),
+            answer=r"ReduceOp|AVG",
+        ),
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -47,6 +65,8 @@ class Fsdp2(Strategy):
         for unit in units:
             shard(unit, mesh=mesh)
         shard(model, mesh=mesh)
+        if "AVG" in place.kind.no_reductions:
+            _sum_and_divide(model)
         return model
 
     def parameters(self, model: nn.Module) -> Tensors:
@@ -54,6 +74,13 @@ class Fsdp2(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: _full(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def _sum_and_divide(model: Any) -> None:
+    """Have the root and the units average gradients without ``ReduceOp.AVG``, where torch can."""
+    for module in model.modules():
+        if hasattr(module, "set_force_sum_reduction_for_comms"):
+            module.set_force_sum_reduction_for_comms(enable=True)
 
 
 def _full(tensor: Any) -> torch.Tensor | None:
