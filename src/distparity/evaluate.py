@@ -83,6 +83,9 @@ def evaluate(
     outcome = _outcome(case, judged.results[0], run.seconds)
     if run.left:
         outcome.facts["left_behind"] = run.left
+    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
+    if memory:
+        outcome.facts["peak_memory"] = max(memory)
     return outcome
 
 

@@ -29,7 +29,8 @@ class Limit:
     except_device: str | None = None
     #: Asked for this dtype; for all when None.
     dtype: str | None = None
-    #: Asked where the scenario uses this (``clip_norm``); everywhere when None.
+    #: Asked where the scenario uses this (``clip_norm``), or the device has not (``no_AVG``);
+    #: everywhere when None.
     feature: str | None = None
 
     def applies(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from distparity.worlds.rank import Place
 
 
+#: Since then it can be told to average by a sum and a division.
+SUM_AND_DIVIDE = (2, 8)
+
+
 def _fully_shard() -> Callable[..., Any]:
     """``fully_shard`` from where this torch has it: it became public in 2.6."""
     try:
@@ -44,6 +48,12 @@ class Fsdp2(Strategy):
             before=(2, 7),
             device="cpu",
         ),
+        Limit(
+            fact="fully_shard where there is no ReduceOp.AVG",
+            answer=r"ReduceOp|AVG",
+            before=SUM_AND_DIVIDE,
+            feature="no_AVG",
+        ),
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -52,6 +62,8 @@ class Fsdp2(Strategy):
         for unit in units:
             shard(unit, mesh=mesh)
         shard(model, mesh=mesh)
+        if "AVG" in place.kind.no_reductions:
+            _sum_and_divide(model)
         return model
 
     @contextmanager
@@ -65,6 +77,13 @@ class Fsdp2(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: _full(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def _sum_and_divide(model: Any) -> None:
+    """Have the root and the units average gradients without ``ReduceOp.AVG``, where torch can."""
+    for module in model.modules():
+        if hasattr(module, "set_force_sum_reduction_for_comms"):
+            module.set_force_sum_reduction_for_comms(enable=True)
 
 
 def _full(tensor: Any) -> torch.Tensor | None:

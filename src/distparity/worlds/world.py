@@ -130,7 +130,9 @@ class World:
     A world that had a failure is never used again.
     """
 
-    def __init__(self, number: int, spec: Spec, launcher: Launcher, timeout: float) -> None:
+    def __init__(
+        self, number: int, spec: Spec, launcher: Launcher, timeout: float, extra: float = 0.0
+    ) -> None:
         self.number = number
         self.spec = spec
         self.launcher = launcher
@@ -138,7 +140,8 @@ class World:
         self.task: Task | None = None
         self.done: Answer | Failure | None = None
         self.used = time.monotonic()
-        self._deadline = time.monotonic() + START_LIMIT
+        self._start_limit = START_LIMIT + extra
+        self._deadline = time.monotonic() + self._start_limit
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
@@ -368,8 +371,8 @@ class World:
     def _failure(self, reports: list[Report]) -> Failure:
         if self._tasks == 0 and self._trouble == "timeout":
             missing = ", ".join(str(r.rank) for r in reports if r.fate is Fate.SILENT)
-            message = f"the world did not start within {START_LIMIT:g} s; missing: rank {missing}"
-            return Failure("timeout", message, reports, START_LIMIT)
+            message = f"the world did not start within {self._start_limit:g} s; missing: rank {missing}"
+            return Failure("timeout", message, reports, self._start_limit)
         assert self.task is not None
         limit = self.task.limit if self._trouble == "timeout" else None
         kind, message = blame(reports, limit=limit)

@@ -1,0 +1,28 @@
+"""What distparity asks of the device: all that a vendor has to write."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from distparity.devices import Device
+
+
+class Sim(Device):
+    kind = "sim"
+
+    if os.environ.get("SIM_NO_AVG") == "declared":
+        no_reductions: ClassVar = {"AVG": "sim: SIM_NO_AVG is set"}
+
+    def load(self) -> None:
+        from distparity_sim import register
+
+        register()
+
+    def backend(self) -> str:
+        return "simccl"
+
+    def backend_version(self) -> str:
+        from importlib.metadata import version
+
+        return f"distparity-sim {version('distparity-sim')}"
