@@ -45,12 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
     one.set_defaults(world_size=[2, 4])
     one.add_argument("--mutant", help="put this deliberate fault in")
     one.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it as well")
+    report = commands.add_parser("report", help="make one page of the XML of any number of cells")
+    report.add_argument("source", nargs="+", type=Path, help="XML files, or folders of them")
+    report.add_argument(
+        "-o", "--output", type=Path, default=Path("report"), help="folder (default: %(default)s)"
+    )
     given = parser.parse_args(words)
     command = {
         "junit": _junit,
         "selfcheck": _selfcheck,
         "calibrate": _calibrate,
         "explain": _explain,
+        "report": _report,
     }[given.command]
     try:
         return command(given)
@@ -125,3 +131,27 @@ def _junit(given: argparse.Namespace) -> int:
             print(f"distparity: {error}", file=sys.stderr)
             code = 1
     return code
+
+
+def _report(given: argparse.Namespace) -> int:
+    try:
+        from distparity import report
+    except ModuleNotFoundError as error:
+        print(
+            f"distparity: report needs {error.name}: install distparity[report]", file=sys.stderr
+        )
+        return 1
+    try:
+        found, written = report.write(given.source, given.output)
+    except report.Refused as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"distparity: cannot write to {given.output}: {error}", file=sys.stderr)
+        return 1
+    for column in found.columns:
+        counts = ", ".join(f"{number} {name}" for name, number in column.counts.items())
+        print(f"{column.title}: {counts or 'no case'}")
+    for path in written:
+        print(f"wrote {path}")
+    return 0

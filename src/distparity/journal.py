@@ -3,7 +3,8 @@
 Whatever becomes of the process that runs pytest, the results that it had are in this file, and
 :mod:`distparity.junit` makes the XML from it.
 
-The first line is the header: the cell's facts, the command, and the ids of all declared cases. Then
+The first line is the header: the cell's facts, the command, the ids of all declared cases, and what
+is known ``about`` a case before it runs, so that a case without a result has these facts too. Then
 comes a line for each outcome, and last, when the run came to its end, a line that says how.
 """
 
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,9 @@ def read(path: Path) -> Record:
             end = data["at"]
     why = record.ended or "the process that ran the suite died"
     gone = Outcome(Status.MISSING, f"no result: {why}")
-    record.outcomes = {case: found.get(case, gone) for case in header["cases"]}
+    about = header.get("about", {})
+    for case in header["cases"]:
+        outcome = found.get(case, gone)
+        record.outcomes[case] = replace(outcome, facts={**about.get(case, {}), **outcome.facts})
     record.seconds = max(0.0, end - header["started"])
     return record

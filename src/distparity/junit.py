@@ -94,6 +94,8 @@ def _document(record: Record) -> ET.Element:
     )
     facts = {
         "distparity.cell": f"{cell['torch']}-{cell['device']}",
+        "distparity.cell_torch": cell["torch"],
+        "distparity.device": cell["device"],
         "distparity.version": __version__,
         **{f"distparity.{key}": value for key, value in record.header["facts"].items()},
         "distparity.ended": record.ended or "died",

@@ -249,6 +249,7 @@ class Run:
                 "facts": self._suite_facts(cell, deselected),
                 "cases": [case.id for case in cell.cases],
                 "allow_flaky": self.options.allow_flaky,
+                "about": {case.id: self._about(case) for case in cell.cases},
             }
             path, xml = paths(self.options.report_dir, cell.torch, cell.device)
             cell.journal = Journal(path, xml, self._censor.all(header))
@@ -419,6 +420,15 @@ class Run:
         for name in self.options.plugins:
             words += ["--device-plugin", name]
         return shlex.join(words)
+
+    def _about(self, case: Case) -> dict[str, Any]:
+        return {
+            "scenario": case.scenario,
+            "strategy": case.strategy,
+            "world_size": case.world_size,
+            "dtype": case.dtype,
+            "rerun": self.rerun(case),
+        }
 
     # -- facts ---------------------------------------------------------------------------------
 

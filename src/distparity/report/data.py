@@ -1,0 +1,81 @@
+"""The report as JSON, for programs: one object a case, one result a column that has it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from distparity import __version__
+from distparity.report.model import Case, Column, Report, Result
+from distparity.report.statuses import STATUSES
+
+__all__ = ["FORMAT", "render"]
+
+#: Grows when a reader of the last one would misread this one.
+FORMAT = 1
+
+
+def render(report: Report) -> str:
+    """The whole report; a number that JSON cannot hold is the text ``"inf"``."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "distparity": __version__,
+            "statuses": [one.name for one in STATUSES],
+            "counts": report.counts,
+            "columns": [_column(column) for column in report.columns],
+            "cases": [_case(report, case) for case in report.cases],
+        },
+        ensure_ascii=False,
+        indent=1,
+        allow_nan=False,
+    )
+
+
+def _column(column: Column) -> dict[str, Any]:
+    worst = column.worst
+    return {
+        "cell": column.name,
+        "torch": column.torch,
+        "device": column.device,
+        "started": column.started,
+        "host": column.host,
+        "seconds": column.seconds,
+        "facts": column.facts,
+        "counts": column.counts,
+        "worst": None if worst is None else {"case": worst[0].id, "ratio": _number(worst[1])},
+    }
+
+
+def _case(report: Report, case: Case) -> dict[str, Any]:
+    return {
+        "id": case.id,
+        "scenario": case.scenario,
+        "strategy": case.strategy,
+        "world_size": case.world_size,
+        "dtype": case.dtype,
+        "results": {
+            column.name: _result(column.results[case])
+            for column in report.columns
+            if case in column.results
+        },
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    full = {
+        "status": result.status,
+        "ratio": _number(result.ratio),
+        "largest_error": _number(result.error),
+        "seconds": result.seconds,
+        "message": result.message,
+        "detail": result.detail,
+        "rerun": result.rerun,
+        "more": result.more,
+    }
+    return {name: value for name, value in full.items() if value not in ("", None, {})}
+
+
+def _number(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)

@@ -1,0 +1,147 @@
+"""The page: one HTML file that holds its data, its style and its code, and reaches for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from importlib.resources import files as resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from distparity import __version__
+from distparity.report.model import Case, Column, Report, Result, shorten
+from distparity.report.statuses import STATUSES
+
+__all__ = ["render"]
+
+#: The scripts share one scope, in this order.
+SCRIPTS = ("data", "state", "draw", "groups", "matrix", "plot", "panel", "compare", "runs", "main")
+#: Beyond this much text the page would open slowly, so that each text is cut shorter.
+ROOM_FOR_TEXTS = 16 * 2**20
+TEXT_LIMITS = (20_000, 8_000, 3_000, 1_000, 300)
+
+
+def render(report: Report) -> str:
+    """The page as text."""
+    folder = resources("distparity.report") / "page"
+    script = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    script = f'(() => {{\n"use strict";\n{script}\n}})();'
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
+    return template.render(
+        report=report,
+        statuses=STATUSES,
+        version=__version__,
+        data=embed(payload(report)),
+        style=Markup(style),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own files
+        # With these two the page runs our code, and no other that may have slipped into it.
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def embed(data: Any) -> Markup:
+    """JSON that can stand inside a script element, whatever texts it holds."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
+    escapes["\u2029"] = "\\u2029"
+    return Markup(re.sub("[<>&\u2028\u2029]", lambda found: escapes[found[0]], text))  # noqa: S704 - escaped in this line
+
+
+class _Strings:
+    """Every text once, and its number in place of it: most texts are in many cells."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.numbers: dict[str, int] = {"": 0}
+
+    def __call__(self, text: str) -> int:
+        return self.numbers.setdefault(shorten(text, self.limit), len(self.numbers))
+
+
+def payload(report: Report) -> dict[str, Any]:
+    """What the page is told: columns of parallel lists, one place a case."""
+    strings = _Strings(_limit(report))
+    columns = [_column(column, report.cases, strings) for column in report.columns]
+    return {
+        "version": __version__,
+        "statuses": [
+            {
+                "name": one.name,
+                "key": one.key,
+                "short": one.short,
+                "family": one.family,
+                "meaning": one.meaning,
+            }
+            for one in STATUSES
+        ],
+        "cases": [[c.scenario, c.name, c.strategy, c.world_size, c.dtype] for c in report.cases],
+        "columns": columns,
+        "strings": list(strings.numbers),
+    }
+
+
+def _limit(report: Report) -> int:
+    lengths = {
+        text: len(text)
+        for column in report.columns
+        for result in column.results.values()
+        for text in _texts(result)
+    }
+    for limit in TEXT_LIMITS:
+        if sum(min(length, limit) for length in lengths.values()) <= ROOM_FOR_TEXTS:
+            return limit
+    return TEXT_LIMITS[-1]
+
+
+def _texts(result: Result) -> list[str]:
+    return [result.message, result.detail, result.rerun, *result.more.values()]
+
+
+def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, Any]:
+    numbers = {one.name: number for number, one in enumerate(STATUSES)}
+    results = [column.results.get(case) for case in cases]
+    return {
+        "name": column.name,
+        "torch": column.torch,
+        "device": column.device,
+        "started": column.started,
+        "host": column.host,
+        "seconds": round(column.seconds, 3),
+        "facts": column.facts,
+        # -1: this cell has no such case at all.
+        "status": [-1 if one is None else numbers[one.status] for one in results],
+        "ratio": [None if one is None else _number(one.ratio) for one in results],
+        "error": [None if one is None else _number(one.error) for one in results],
+        "time": [None if one is None else round(one.seconds, 4) for one in results],
+        "rerun": [0 if one is None else strings(one.rerun) for one in results],
+        "message": _sparse({i: strings(one.message) for i, one in enumerate(results) if one}),
+        "detail": _sparse({i: strings(one.detail) for i, one in enumerate(results) if one}),
+        "more": {
+            str(i): {name: strings(value) for name, value in one.more.items()}
+            for i, one in enumerate(results)
+            if one is not None and one.more
+        },
+    }
+
+
+def _sparse(values: dict[int, int]) -> dict[str, int]:
+    return {str(place): value for place, value in values.items() if value}
+
+
+def _number(value: float | None) -> float | str | None:
+    """To as many digits as the XML has; JSON has no infinity."""
+    if value is None or not math.isfinite(value):
+        return None if value is None else "inf"
+    return float(f"{value:.6g}")

@@ -1,0 +1,166 @@
+"""The summary: Markdown for a CI job's page, what is wrong first, and never beyond its size limit."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+
+from distparity.report.model import Case, Column, Report, Result, shorten
+from distparity.report.statuses import BY_NAME, PASSED, STATUSES
+
+__all__ = ["LIMIT", "render"]
+
+#: Bytes. GitHub takes a job summary of 1 MiB; other things of the same job may stand beside ours.
+LIMIT = 900_000
+#: So much of it is kept for what comes after the list of failures.
+RESERVE = 250_000
+LARGEST_MESSAGE = 400
+LARGEST_DETAIL = 4_000
+#: The whole account is given for so many failures; the page has it for all of them.
+ACCOUNTS = 20
+_SPECIAL = re.compile(r"[&<>|`*_\[\]\\~@#$\r\n]")
+
+
+def render(report: Report) -> str:
+    """The summary as text of at most :data:`LIMIT` bytes."""
+    parts = [*_head(report), *_failures(report)]
+    for part in (*_matrix(report), *_facts(report)):
+        if _size([*parts, part]) > LIMIT - 200:
+            parts.append("\nThe rest did not fit here; the HTML report has it.\n")
+            break
+        parts.append(part)
+    return "".join(parts)
+
+
+def _size(parts: Iterable[str]) -> int:
+    return sum(len(part.encode()) for part in parts)
+
+
+def escape(text: str) -> str:
+    """``text`` as it is, on one line: neither Markdown nor HTML sees anything special in it."""
+    return _SPECIAL.sub(lambda found: " " if found[0] in "\r\n" else f"&#{ord(found[0])};", text)
+
+
+def _head(report: Report) -> Iterator[str]:
+    counts = report.counts
+    bad = sum(number for name, number in counts.items() if BY_NAME[name].family == "bad")
+    total = sum(counts.values())
+    cells = f"{len(report.columns)} {'cell' if len(report.columns) == 1 else 'cells'}"
+    if bad:
+        yield f"# distparity: {bad} of {total} cases are wrong, in {cells}\n\n"
+    elif counts.get(PASSED.name):
+        yield f"# distparity: nothing wrong in {total} cases of {cells}\n\n"
+    else:
+        yield f"# distparity: nothing was shown in {total} cases of {cells}: none passed\n\n"
+    shown = [name for name in counts if name != PASSED.name] + [PASSED.name]
+    yield f"| cell | {' | '.join(map(_marked, shown))} | worst ratio |\n"
+    yield "|---|" + "--:|" * (len(shown) + 1) + "\n"
+    for column in report.columns:
+        own = column.counts
+        row = [str(own.get(name, "")) for name in shown]
+        yield f"| {escape(column.title)} | {' | '.join(row)} | {_worst(column)} |\n"
+
+
+def _marked(name: str) -> str:
+    return f"{BY_NAME[name].mark} {name}"
+
+
+def _worst(column: Column) -> str:
+    if column.worst is None:
+        return "none judged"
+    case, ratio = column.worst
+    return f"{_short(ratio)} ({escape(case.id)})"
+
+
+def _failures(report: Report) -> Iterator[str]:
+    """Every bad result in a table, the worst statuses first, then some accounts in full."""
+    found = [
+        (column, case, result)
+        for status in STATUSES
+        if status.family == "bad"
+        for case in report.cases
+        for column in report.columns
+        if (result := column.results.get(case)) is not None and result.status == status.name
+    ]
+    if not found:
+        return
+    yield "\n## What is wrong\n\n| | case | cell | ratio | |\n|---|---|---|--:|---|\n"
+    room = LIMIT - RESERVE - 40 * ACCOUNTS * 200
+    for number, (column, case, result) in enumerate(found):
+        line = _failure(column, case, result)
+        room -= len(line.encode())
+        if room < 0:
+            yield f"\n{len(found) - number} more did not fit here; the HTML report has them.\n"
+            break
+        yield line
+    yield from _accounts(found)
+
+
+def _failure(column: Column, case: Case, result: Result) -> str:
+    message = escape(shorten(result.message, LARGEST_MESSAGE))
+    ratio = "" if result.ratio is None else _short(result.ratio)
+    place = f"{escape(case.id)} | {escape(column.title)}"
+    return f"| {_marked(result.status)} | {place} | {ratio} | {message} |\n"
+
+
+def _accounts(found: list[tuple[Column, Case, Result]]) -> Iterator[str]:
+    with_detail = [one for one in found if one[2].detail or one[2].rerun]
+    for column, case, result in with_detail[:ACCOUNTS]:
+        title = f"{BY_NAME[result.status].mark} {escape(case.id)}, {escape(column.title)}"
+        yield f"\n<details><summary>{title}</summary>\n\n"
+        yield _block(shorten(result.detail or result.message, LARGEST_DETAIL))
+        if result.rerun:
+            yield f"With torch {escape(column.facts.get('torch', column.torch))}:\n\n"
+            yield _block(result.rerun)
+        yield "</details>\n"
+    if len(with_detail) > ACCOUNTS:
+        yield f"\nThe HTML report has the accounts of {len(with_detail) - ACCOUNTS} more.\n"
+
+
+def _block(text: str) -> str:
+    """A fenced block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}\n\n"
+
+
+def _matrix(report: Report) -> Iterator[str]:
+    yield "\n## Scenarios\n\nPassed / all, and what else there was.\n\n"
+    scenarios: dict[str, list[Case]] = {}
+    for case in report.cases:
+        scenarios.setdefault(case.scenario, []).append(case)
+    # So many columns as a reader can still see; a wider matrix is several tables.
+    for first in range(0, len(report.columns), 12):
+        columns = report.columns[first : first + 12]
+        yield f"| scenario | {' | '.join(escape(c.title) for c in columns)} |\n"
+        yield "|---|" + "--:|" * len(columns) + "\n"
+        for scenario, cases in scenarios.items():
+            row = [_tally(column, cases) for column in columns]
+            yield f"| {escape(scenario)} | {' | '.join(row)} |\n"
+        yield "\n"
+
+
+def _tally(column: Column, cases: list[Case]) -> str:
+    results = [column.results[case].status for case in cases if case in column.results]
+    if not results:
+        return "–"
+    marks = [
+        f"{one.mark}{results.count(one.name)}"
+        for one in STATUSES
+        if one is not PASSED and one.name in results
+    ]
+    return " ".join([f"{results.count(PASSED.name)}/{len(results)}", *marks])
+
+
+def _facts(report: Report) -> Iterator[str]:
+    shown = ", ".join(f"{one.mark} {one.name}" for one in STATUSES)
+    yield f"Marks: {shown}; – no such case in this cell.\n\n## Runs\n\n"
+    for column in report.columns:
+        facts = [f"{name} {value}" for name, value in column.facts.items() if name != "cell"]
+        when = f"started {column.started} on {column.host}, {column.seconds:.0f} s"
+        yield f"- **{escape(column.title)}**: {escape('; '.join([when, *facts]))}\n"
+
+
+def _short(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.3g}"

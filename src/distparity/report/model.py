@@ -1,0 +1,180 @@
+"""The cells side by side: what the page, the summary and the JSON file are views of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from packaging.version import InvalidVersion, Version
+
+from distparity.report.statuses import STATUSES
+
+__all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
+
+#: Facts of one run; two runs of the same cell may differ in them, and in nothing else.
+OF_THE_RUN = ("command", "declared", "deselected", "ended", "world_sizes")
+#: Known devices stand in this order, others after them by name.
+DEVICES = ("cpu", "cuda", "xpu", "hpu", "npu", "mps")
+_LAST = Version("999999")
+
+
+class Conflict(Exception):
+    """Two files that cannot both be right about a cell."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row. Its identity is scenario and name; the rest is the name taken apart."""
+
+    scenario: str
+    name: str
+    strategy: str = field(compare=False, default="")
+    world_size: int | None = field(compare=False, default=None)
+    dtype: str = field(compare=False, default="")
+
+    @property
+    def id(self) -> str:
+        return f"{self.scenario}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a file says about a case. ``ratio`` is error / allowed, None where nothing was judged."""
+
+    status: str
+    message: str = ""
+    detail: str = ""
+    ratio: float | None = None
+    error: float | None = None
+    seconds: float = 0.0
+    rerun: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Column:
+    """A cell: one torch on one device, with the facts of its run and a result for every case."""
+
+    name: str
+    torch: str
+    device: str
+    facts: dict[str, str]
+    started: str = ""
+    host: str = ""
+    seconds: float = 0.0
+    files: list[str] = field(default_factory=list)
+    results: dict[Case, Result] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return f"torch {self.torch} on {self.device}"
+
+    @property
+    def version(self) -> Version:
+        """The torch's public version; beyond all releases where none can be told."""
+        for text in (self.facts.get("torch", ""), self.torch):
+            try:
+                return Version(Version(text.rpartition("==")[2]).public)
+            except InvalidVersion:
+                continue
+        return _LAST
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each status, the worst first; none that is zero."""
+        found = Counter(result.status for result in self.results.values())
+        return {one.name: found[one.name] for one in STATUSES if found[one.name]}
+
+    @property
+    def worst(self) -> tuple[Case, float] | None:
+        """The case with the largest ratio."""
+        judged = [(case, one.ratio) for case, one in self.results.items() if one.ratio is not None]
+        return max(judged, key=lambda pair: pair[1], default=None)
+
+    def merge(self, other: Column) -> None:
+        """Take in another run of this cell; raises :class:`Conflict` where the two disagree."""
+        names = {*self.facts, *other.facts} - set(OF_THE_RUN)
+        for name in sorted(names):
+            mine, theirs = self.facts.get(name, "nothing"), other.facts.get(name, "nothing")
+            if mine != theirs:
+                raise Conflict(f"{name} is {mine!r} in the one, {theirs!r} in the other")
+        for case, result in other.results.items():
+            if self.results.setdefault(case, result) != result:
+                raise Conflict(f"two different results for the case {case.id!r}")
+        for name in OF_THE_RUN:
+            values = {self.facts.get(name, ""): None, other.facts.get(name, ""): None}
+            self.facts[name] = " | ".join(filter(None, values))
+        self.files += other.files
+        self.seconds += other.seconds
+
+
+@dataclass
+class Report:
+    """All cells in order of their torch versions, and all cases that any of them has."""
+
+    columns: list[Column]
+    cases: list[Case]
+
+    @classmethod
+    def of(cls, columns: Iterable[Column]) -> Report:
+        """Put cells side by side; two of one name are one cell, or a :class:`Conflict`."""
+        cells: dict[str, Column] = {}
+        for column in columns:
+            if column.name in cells:
+                first = cells[column.name]
+                try:
+                    first.merge(column)
+                except Conflict as error:
+                    one, other = ", ".join(first.files), ", ".join(column.files)
+                    raise Conflict(
+                        f"{one} and {other} both claim the cell {column.name!r}: {error} "
+                        "(--cell gives a run's cell another name)"
+                    ) from None
+            else:
+                cells[column.name] = column
+        return cls(_in_order(list(cells.values())), _rows(cells.values()))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for column in self.columns:
+            total.update(column.counts)
+        return {one.name: total[one.name] for one in STATUSES if total[one.name]}
+
+
+def _in_order(columns: list[Column]) -> list[Column]:
+    """By torch version, then by device; the columns of one torch stand together."""
+    newest: dict[str, Version] = {}
+    for column in columns:
+        newest[column.torch] = max(newest.get(column.torch, column.version), column.version)
+
+    def key(column: Column) -> tuple[object, ...]:
+        known = column.device in DEVICES
+        rank = DEVICES.index(column.device) if known else len(DEVICES)
+        return newest[column.torch], column.torch, rank, column.device, column.name
+
+    return sorted(columns, key=key)
+
+
+def _rows(columns: Iterable[Column]) -> list[Case]:
+    """Scenarios and strategies by name, worlds by size, dtypes in the order they came in."""
+    cases: dict[Case, None] = {}
+    for column in columns:
+        cases.update(dict.fromkeys(column.results))
+    dtypes = {dtype: place for place, dtype in enumerate({case.dtype: None for case in cases})}
+
+    def key(case: Case) -> tuple[object, ...]:
+        return case.scenario, case.strategy, case.world_size or 0, dtypes[case.dtype], case.name
+
+    return sorted(cases, key=key)
+
+
+def shorten(text: str, limit: int) -> str:
+    """``text``, or its beginning and its end with a line between them that says what is missing."""
+    if len(text) <= limit:
+        return text
+    head, tail = limit * 3 // 4, limit // 4
+    gap = f"[… {len(text) - head - tail:,} characters left out; the XML file has them …]"
+    around = "\n" if "\n" in text else " "
+    return f"{text[:head]}{around}{gap}{around}{text[-tail:]}"

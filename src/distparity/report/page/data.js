@@ -1,0 +1,63 @@
+// What the report is about: read once, never changed.
+
+const raw = JSON.parse(document.getElementById("data").textContent);
+
+const statuses = raw.statuses.map((status, number) => ({ ...status, number }));
+const BY_KEY = new Map(statuses.map((status) => [status.key, status]));
+const PASSED = BY_KEY.get("passed");
+// Not an outcome: the cell has no such case, so that nothing can be said of it.
+const ABSENT = {
+  name: "no such case here",
+  key: "absent",
+  short: "",
+  family: "absent",
+  meaning: "This cell has no such case.",
+  number: -1,
+};
+
+const cases = raw.cases.map(([scenario, name, strategy, world, dtype], index) => ({
+  index,
+  id: `${scenario}/${name}`,
+  scenario,
+  name,
+  strategy,
+  world,
+  dtype,
+  label: world === null ? name : `${world} ${world === 1 ? "rank" : "ranks"} · ${dtype}`,
+}));
+const caseById = new Map(cases.map((one) => [one.id, one]));
+
+const number = (value) => (value === "inf" ? Infinity : value);
+const columns = raw.columns.map((column, index) => ({
+  ...column,
+  index,
+  ratio: column.ratio.map(number),
+  error: column.error.map(number),
+  title: `torch ${column.torch} on ${column.device}`,
+}));
+const columnByName = new Map(columns.map((column) => [column.name, column]));
+
+const unique = (values) => [...new Set(values)];
+const strategies = unique(cases.map((one) => one.strategy)).filter(Boolean);
+const devices = unique(columns.map((column) => column.device));
+const torches = unique(columns.map((column) => column.torch));
+
+function statusOf(column, one) {
+  return statuses[column.status[one.index]] ?? ABSENT;
+}
+
+const text = (place) => raw.strings[place ?? 0];
+const messageOf = (column, one) => text(column.message[one.index]);
+const detailOf = (column, one) => text(column.detail[one.index]);
+const rerunOf = (column, one) => text(column.rerun[one.index]);
+const moreOf = (column, one) =>
+  Object.entries(column.more[one.index] ?? {}).map(([name, place]) => [name, text(place)]);
+
+// What a filter by text looks at: the name, and whatever was said of the case anywhere.
+const haystacks = [];
+function haystack(one) {
+  haystacks[one.index] ??= [one.id, ...unique(columns.map((column) => messageOf(column, one)))]
+    .join("\n")
+    .toLowerCase();
+  return haystacks[one.index];
+}

@@ -1,0 +1,124 @@
+// The small things that everything is drawn with. Texts become text nodes, never markup.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function icon(key, extra = "") {
+  const use = svg("use", { href: `#i-${key}` });
+  return svg("svg", { class: `icon s-${key} ${extra}`, "aria-hidden": "true" }, use);
+}
+
+// An outcome in a word, with its picture.
+function badge(status, word = status.name) {
+  return el("span", { class: `badge f-${status.family}` }, icon(status.key), word);
+}
+
+// Ratios on a logarithmic scale, blue where they may be and orange where they may not.
+const BINS = [
+  { to: 0.01, key: "p0" },
+  { to: 0.03, key: "p1" },
+  { to: 0.1, key: "p2" },
+  { to: 0.3, key: "p3" },
+  { to: 1, key: "p4" },
+  { to: 10, key: "x0" },
+  { to: 1000, key: "x1" },
+  { to: Infinity, key: "x2" },
+];
+
+function bin(ratio) {
+  return BINS.find((one) => ratio <= one.to).key;
+}
+
+function short(value) {
+  if (value === null || value === undefined) return "";
+  if (value === Infinity) return "∞";
+  if (value === 0) return "0";
+  if (value >= 1000 || value < 0.001) return value.toExponential(1).replace("e+", "e").replace(".0e", "e");
+  return String(Number(value.toPrecision(2)));
+}
+
+function plural(count, word) {
+  return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+}
+
+function scale() {
+  const steps = BINS.map(({ to, key }) =>
+    el("span", { class: `step ${key}` }, to === Infinity ? "more" : `≤ ${to}`),
+  );
+  return [el("span", { class: "name" }, "ratio of error to allowed"), ...steps];
+}
+
+function key() {
+  const rows = [...statuses, ABSENT].map((status) =>
+    el(
+      "tr",
+      {},
+      el("td", { class: `cell ${look(status, null)}` }, ...leaf(status, null)),
+      el("th", { scope: "row" }, status.name),
+      el("td", {}, status.meaning),
+    ),
+  );
+  const caption = "Every outcome, and how it is drawn";
+  return el("table", { class: "key" }, el("caption", {}, caption), ...rows);
+}
+
+// A case in a column: its fill, and what stands in it.
+function look(status, ratio) {
+  if (status === PASSED || (status.key === "failed" && ratio > 1)) {
+    return `s-${status.key} ${ratio === null ? "unjudged" : bin(ratio)}`;
+  }
+  return `s-${status.key} mark`;
+}
+
+function leaf(status, ratio) {
+  if (status === ABSENT) return [icon("absent")];
+  if (ratio === null || status.family === "silent") return [icon(status.key), el("span", {}, status.short)];
+  if (status === PASSED) return [el("span", {}, short(ratio))];
+  return [icon(status.key), el("span", {}, short(ratio))];
+}
+
+// Draws a place anew; the keyboard stays on the control it was on.
+function renew(place, ...children) {
+  const controls = () => [...place.querySelectorAll("button, select, [tabindex]")];
+  const held = controls().indexOf(document.activeElement);
+  place.replaceChildren(...children);
+  if (held >= 0) controls()[held]?.focus({ preventScroll: true });
+}
+
+// A list of choices, each of which can be on or off.
+function chips(place, choices, isOn, choose) {
+  renew(
+    place,
+    ...choices.map(({ value, content, title }) =>
+      el(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          "data-value": value,
+          "aria-pressed": String(isOn(value)),
+          title,
+          onclick: () => choose(value),
+        },
+        content,
+      ),
+    ),
+  );
+}

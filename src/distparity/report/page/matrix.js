@@ -1,0 +1,390 @@
+// The matrix: a tree of rows, of which only those in sight are in the document.
+
+const HEIGHT = { branch: 44, leaf: 30 };
+const AHEAD = 12;
+const PAGE = 10;
+
+const matrix = {
+  rows: [],
+  columns: [],
+  roots: [],
+  // Where the keyboard is: row -1 is the header, column -1 the names.
+  at: { row: 0, column: -1 },
+  from: 0,
+  to: 0,
+  whole: false,
+  scroller: null,
+  table: null,
+  body: null,
+};
+
+function isOpen(node) {
+  // A report of few scenarios is shown open; who opens or closes one has said what they want.
+  if (state.open === null) return matrix.roots.length <= 2 && node.level === 1;
+  return state.open.has("*") || state.open.has(node.path);
+}
+
+function flatten(nodes) {
+  const rows = [];
+  const visit = (siblings, parent) => {
+    siblings.forEach((node, index) => {
+      const row = { node, parent, level: node.level, place: index + 1, among: siblings.length };
+      const mine = rows.push({ ...row, open: isOpen(node) }) - 1;
+      if (!rows[mine].open) return;
+      if (node.children.size) visit([...node.children.values()], mine);
+      else {
+        node.cases.forEach((one, place) =>
+          rows.push({ one, parent: mine, level: 3, place: place + 1, among: node.cases.length }),
+        );
+      }
+    });
+  };
+  visit(nodes, -1);
+  let top = 0;
+  for (const row of rows) {
+    row.top = top;
+    row.height = row.node ? HEIGHT.branch : HEIGHT.leaf;
+    top += row.height;
+  }
+  return rows;
+}
+
+function drawMatrix(main) {
+  const focused = matrix.table?.contains(document.activeElement);
+  const { scrollTop = 0, scrollLeft = 0 } = matrix.scroller ?? {};
+  const held = matrix.rows[matrix.at.row];
+  matrix.columns = shownColumns();
+  const shown = shownCases(matrix.columns);
+  matrix.roots = tree(shown);
+  matrix.rows = flatten(matrix.roots);
+  matrix.at.row = Math.max(matrix.at.row < 0 ? -1 : 0, sameRow(held));
+  matrix.at.column = Math.min(matrix.at.column, matrix.columns.length - 1);
+  if (!matrix.rows.length) {
+    matrix.scroller = matrix.table = null;
+    main.replaceChildren(el("p", { class: "empty" }, "No case is left by these filters."));
+    return shown;
+  }
+  matrix.body = el("tbody");
+  matrix.table = el(
+    "table",
+    {
+      class: "matrix",
+      role: "treegrid",
+      "aria-label": "Outcomes by case and cell",
+      "aria-rowcount": matrix.rows.length + 2,
+      "aria-colcount": matrix.columns.length + 1,
+      tabindex: "-1",
+      onkeydown: onMatrixKey,
+      onclick: onMatrixClick,
+      onfocusin: onMatrixFocus,
+    },
+    head(),
+    matrix.body,
+  );
+  const wide = Math.max(1, ...matrix.rows.map((row) => (row.node ? marksIn(row.node) : 1)));
+  matrix.table.style.setProperty("--column", `${Math.max(76, 22 + 32 * wide)}px`);
+  matrix.scroller = el("div", { class: "scroller", onscroll: () => windowed() }, matrix.table);
+  main.replaceChildren(matrix.scroller);
+  matrix.scroller.scrollTop = scrollTop;
+  matrix.scroller.scrollLeft = scrollLeft;
+  windowed(true);
+  if (focused) focusCell();
+  return shown;
+}
+
+function marksIn(node) {
+  return Math.max(...matrix.columns.map((column) => others(tally(node, column)).length));
+}
+
+function sameRow(held) {
+  const at = Math.min(matrix.at.row, matrix.rows.length - 1);
+  if (!held) return at;
+  const same = (row) => (held.node ? row.node?.path === held.node.path : row.one === held.one);
+  const found = matrix.rows.findIndex(same);
+  return found < 0 ? at : matrix.at.row < 0 ? -1 : found;
+}
+
+// -- the header ------------------------------------------------------------------------------
+
+function head() {
+  const outer = state.by === "torch" ? "torch" : "device";
+  const inner = outer === "torch" ? "device" : "torch";
+  const spans = [];
+  for (const column of matrix.columns) {
+    if (spans.at(-1)?.name === column[outer]) spans.at(-1).span += 1;
+    else spans.push({ name: column[outer], span: 1 });
+  }
+  const corner = el("th", { class: "corner", rowspan: 2, scope: "col", role: "columnheader" }, "");
+  corner.append(el("span", {}, "scenario"), el("small", {}, "strategy, ranks · dtype"));
+  return el(
+    "thead",
+    {},
+    el(
+      "tr",
+      { role: "row", "aria-rowindex": 1 },
+      corner,
+      spans.map(({ name, span }) =>
+        el(
+          "th",
+          { colspan: span, scope: "colgroup", role: "columnheader", class: "outer" },
+          el("span", {}, outer === "torch" ? name : `${name}`),
+        ),
+      ),
+    ),
+    el(
+      "tr",
+      { role: "row", "aria-rowindex": 2 },
+      matrix.columns.map((column, index) => {
+        const starts = index > 0 && matrix.columns[index - 1][outer] !== column[outer];
+        return el(
+          "th",
+          { scope: "col", role: "columnheader", class: `inner${starts ? " starts" : ""}` },
+          el(
+            "button",
+            {
+              type: "button",
+              tabindex: "-1",
+              "data-head": index,
+              "aria-label": `${column.title}: facts of the run`,
+              title: column.title,
+              class: state.col === column.name && !state.case ? "chosen" : null,
+            },
+            column.status.some((s) => statuses[s]?.key === "missing" || statuses[s]?.key === "error")
+              ? icon("error", "alert")
+              : null,
+            column[inner],
+          ),
+        );
+      }),
+    ),
+  );
+}
+
+// -- the rows in sight -----------------------------------------------------------------------
+
+function windowed(fresh = false) {
+  const { rows, scroller, body } = matrix;
+  const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
+  const end = scroller.scrollTop + (scroller.clientHeight || 800);
+  let last = rows.findIndex((row) => row.top > end);
+  if (last < 0) last = rows.length;
+  const from = matrix.whole ? 0 : Math.max(0, first - AHEAD);
+  const to = matrix.whole ? rows.length : Math.min(rows.length, last + AHEAD);
+  if (!fresh && from === matrix.from && to === matrix.to) return;
+  const focused = body.contains(document.activeElement);
+  Object.assign(matrix, { from, to });
+  const total = rows.at(-1).top + rows.at(-1).height;
+  const above = rows[from].top;
+  const below = total - rows[to - 1].top - rows[to - 1].height;
+  body.replaceChildren(
+    ...space(above),
+    ...rows.slice(from, to).map((row, place) => drawRow(row, from + place)),
+    ...space(below),
+  );
+  if (focused) {
+    // The table keeps the keyboard when the row it was in has left the document.
+    (cellAt() ?? matrix.table).focus({ preventScroll: true });
+  }
+  const tab = cellAt() ?? body.querySelector("tr[role=row] > *");
+  tab?.setAttribute("tabindex", "0");
+}
+
+function space(height) {
+  if (!height) return [];
+  const row = el("tr", { class: "space", role: "presentation", "aria-hidden": "true" }, el("td"));
+  row.firstChild.style.height = `${height}px`;
+  return [row];
+}
+
+function drawRow(row, index) {
+  const label = row.node ? row.node.label : row.one.label;
+  const name = el(
+    "th",
+    { scope: "row", role: "rowheader", tabindex: "-1", title: row.node?.path ?? row.one.id },
+    row.node ? icon("open", row.open ? "turned" : "") : null,
+    el("span", { class: "label" }, label),
+    row.node ? el("small", {}, String(row.node.cases.length)) : null,
+  );
+  const outer = state.by === "torch" ? "torch" : "device";
+  return el(
+    "tr",
+    {
+      role: "row",
+      class: `level${row.level}${state.case && row.one?.id === state.case ? " chosen" : ""}`,
+      "data-row": index,
+      "aria-rowindex": index + 3,
+      "aria-level": row.level,
+      "aria-posinset": row.place,
+      "aria-setsize": row.among,
+      "aria-expanded": row.node ? String(row.open) : null,
+    },
+    name,
+    matrix.columns.map((column, place) => {
+      const starts = place > 0 && matrix.columns[place - 1][outer] !== column[outer];
+      const cell = row.node ? branchCell(row.node, column) : leafCell(row.one, column);
+      if (starts) cell.classList.add("starts");
+      cell.dataset.column = place;
+      return cell;
+    }),
+  );
+}
+
+function branchCell(node, column) {
+  const found = tally(node, column);
+  const words = `${column.title}: ${inWords(found)}`;
+  const attributes = { role: "gridcell", tabindex: "-1", "aria-label": words, title: words };
+  if (!found.total) return el("td", { ...attributes, class: "cell s-absent mark" }, icon("absent"));
+  const marks = others(found);
+  if (marks.length === 1 && found.counts.get(marks[0]) === found.total && found.worst === null) {
+    return el(
+      "td",
+      { ...attributes, class: `cell branch ${look(marks[0], null)}` },
+      el("b", {}, icon(marks[0].key), String(found.total)),
+      el("span", { class: "word" }, marks[0].short),
+    );
+  }
+  const hue = found.worst === null ? "unjudged" : bin(found.worst);
+  return el(
+    "td",
+    { ...attributes, class: `cell branch ${hue}${found.bad ? " bad" : ""}` },
+    el("b", {}, `${found.passed}/${found.total}`),
+    el(
+      "span",
+      { class: "marks" },
+      marks.map((status) =>
+        el("i", { class: `f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
+      ),
+      marks.length ? null : el("i", { class: "ratio" }, found.worst === null ? "" : short(found.worst)),
+    ),
+  );
+}
+
+function leafCell(one, column) {
+  const status = statusOf(column, one);
+  const ratio = column.ratio[one.index];
+  const words = [
+    `${column.title}: ${status.name}`,
+    ratio === null ? "" : `ratio ${short(ratio)}`,
+    messageOf(column, one).slice(0, 200),
+  ];
+  const label = words.filter(Boolean).join("; ");
+  const chosen = state.case === one.id && state.col === column.name ? " chosen" : "";
+  return el(
+    "td",
+    {
+      role: "gridcell",
+      tabindex: "-1",
+      class: `cell ${look(status, ratio)}${chosen}`,
+      "aria-label": label,
+      title: label,
+    },
+    ...leaf(status, ratio),
+  );
+}
+
+// -- the hand and the keyboard ---------------------------------------------------------------
+
+function cellAt({ row, column } = matrix.at) {
+  if (row < 0) return matrix.table.querySelector(`[data-head="${Math.max(column, 0)}"]`);
+  const line = matrix.body.querySelector(`[data-row="${row}"]`);
+  return line?.children[column + 1] ?? null;
+}
+
+function placeOf(target) {
+  const head = target.closest("[data-head]");
+  if (head) return { row: -1, column: Number(head.dataset.head) };
+  const line = target.closest("[data-row]");
+  const cell = target.closest("td, th");
+  if (!line || !cell) return null;
+  return { row: Number(line.dataset.row), column: Number(cell.dataset.column ?? -1) };
+}
+
+function focusCell() {
+  const { row, column } = matrix.at;
+  const box = matrix.scroller;
+  if (row >= 0) {
+    const { top, height } = matrix.rows[row];
+    const header = matrix.table.tHead.offsetHeight;
+    if (top < box.scrollTop) box.scrollTop = top;
+    else if (top + height + header > box.scrollTop + box.clientHeight) {
+      box.scrollTop = top + height + header - box.clientHeight;
+    }
+    windowed();
+  }
+  const cell = cellAt();
+  for (const old of matrix.table.querySelectorAll('[tabindex="0"]')) old.setAttribute("tabindex", "-1");
+  cell.setAttribute("tabindex", "0");
+  cell.focus({ preventScroll: true });
+  if (column >= 0) intoSight(cell.closest("td, th"));
+}
+
+// The names stay where they are, so that a cell may be under them and count as in sight.
+function intoSight(cell) {
+  const box = matrix.scroller;
+  const names = matrix.table.querySelector(".corner").offsetWidth;
+  const left = cell.offsetLeft - names;
+  const right = cell.offsetLeft + cell.offsetWidth - box.clientWidth;
+  if (box.scrollLeft > left) box.scrollLeft = left;
+  else if (box.scrollLeft < right) box.scrollLeft = right;
+}
+
+function onMatrixFocus(event) {
+  const place = placeOf(event.target);
+  if (place) matrix.at = place;
+}
+
+function onMatrixClick(event) {
+  const place = placeOf(event.target);
+  if (!place) return;
+  matrix.at = place;
+  act(place, { byKey: event.detail === 0 });
+}
+
+// Opens what is at a place: a branch by its name, details by a cell.
+function act({ row, column }, { byKey }) {
+  const here = matrix.rows[row];
+  if (row < 0) go({ case: "", group: "", col: matrix.columns[column].name }, { step: true });
+  else if (here.node && column < 0) fold(here, !here.open);
+  else if (here.node) {
+    go({ case: "", group: here.node.path, col: matrix.columns[column].name }, { step: true });
+  } else {
+    const col = column < 0 ? "" : matrix.columns[column].name;
+    go({ case: here.one.id, group: "", col }, { step: true });
+  }
+  if (byKey && !panel.hidden && !(here?.node && column < 0)) panel.focus();
+}
+
+function fold(row, open) {
+  const now = new Set(matrix.rows.filter((one) => one.open).map((one) => one.node.path));
+  if (open) now.add(row.node.path);
+  else now.delete(row.node.path);
+  go({ open: now });
+  focusCell();
+}
+
+function onMatrixKey(event) {
+  if (event.altKey || event.metaKey) return;
+  const { row, column } = matrix.at;
+  const here = matrix.rows[row];
+  const end = matrix.columns.length - 1;
+  const bottom = matrix.rows.length - 1;
+  const to = (r, c) => ({ row: Math.max(-1, Math.min(bottom, r)), column: Math.max(r < 0 ? 0 : -1, Math.min(end, c)) });
+  const moves = {
+    ArrowDown: () => to(row + 1, column),
+    ArrowUp: () => to(row - 1, column),
+    PageDown: () => to(row + PAGE, column),
+    PageUp: () => to(Math.max(0, row - PAGE), column),
+    ArrowRight: () => to(row, column + 1),
+    ArrowLeft: () => (column < 0 && here?.parent >= 0 ? to(here.parent, -1) : to(row, column - 1)),
+    Home: () => to(event.ctrlKey ? 0 : row, -1),
+    End: () => (event.ctrlKey ? to(bottom, column) : to(row, end)),
+  };
+  if (here?.node && column < 0 && event.key === "ArrowRight" && !here.open) fold(here, true);
+  else if (here?.node && column < 0 && event.key === "ArrowLeft" && here.open) fold(here, false);
+  else if (event.key === "Enter" || event.key === " ") act(matrix.at, { byKey: true });
+  else if (moves[event.key]) {
+    matrix.at = moves[event.key]();
+    focusCell();
+  } else return;
+  event.preventDefault();
+}

@@ -1,0 +1,200 @@
+// Beside the matrix: one case over all columns, one branch in one column, or the facts of a column.
+
+const panel = document.getElementById("panel");
+
+function drawPanel() {
+  const column = columnByName.get(state.col);
+  const content = state.case
+    ? caseDetails(caseById.get(state.case), column)
+    : state.group && column
+      ? groupDetails(state.group, column)
+      : column
+        ? columnDetails(column)
+        : null;
+  panel.hidden = content === null;
+  document.body.classList.toggle("with-panel", content !== null);
+  const same = panel.dataset.of === `${state.case}|${state.group}|${state.case ? "" : state.col}`;
+  panel.dataset.of = `${state.case}|${state.group}|${state.case ? "" : state.col}`;
+  const { scrollTop } = panel;
+  renew(panel, ...(content ?? []));
+  panel.scrollTop = same ? scrollTop : 0;
+}
+
+function closePanel() {
+  go({ case: "", group: "", col: "" }, { step: true });
+  if (matrix.table && state.view === "matrix") focusCell();
+}
+
+function title(over, name, under) {
+  return el(
+    "header",
+    {},
+    el("div", {}, el("p", { class: "over" }, over), el("h2", {}, name), el("p", { class: "under" }, under)),
+    el(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close the details", title: "Close (Esc)", onclick: closePanel },
+      icon("close"),
+    ),
+  );
+}
+
+// -- one case --------------------------------------------------------------------------------
+
+function caseDetails(one, wanted) {
+  const shown = shownColumns();
+  const chosen = wanted ?? worstColumn(one, shown);
+  const choose = (column) => go({ col: column.name });
+  const under = one.world === null ? "" : `${plural(one.world, "rank")} · ${one.dtype}`;
+  return [
+    title(`${one.scenario}`, one.strategy || one.name, under),
+    plot(one, chosen, choose),
+    outcomes(one, shown, chosen, choose),
+    chosen ? account(one, chosen) : null,
+  ].filter(Boolean);
+}
+
+function worstColumn(one, shown) {
+  const known = shown.filter((column) => statusOf(column, one) !== ABSENT);
+  const rank = (column) => statusOf(column, one).number;
+  return known.reduce((worst, column) => (worst && rank(worst) < rank(column) ? worst : column), null);
+}
+
+function outcomes(one, shown, chosen, choose) {
+  const rows = shown.map((column) => {
+    const status = statusOf(column, one);
+    const error = column.error[one.index];
+    const time = column.time[one.index];
+    return el(
+      "tr",
+      { class: column === chosen ? "chosen" : null },
+      el(
+        "th",
+        { scope: "row" },
+        el("button", { type: "button", "aria-pressed": String(column === chosen), onclick: () => choose(column) }, `${column.torch} ${column.device}`),
+      ),
+      el("td", {}, badge(status)),
+      el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
+      el("td", { class: "number" }, short(error)),
+      el("td", { class: "number" }, time ? `${short(time)} s` : ""),
+    );
+  });
+  const names = ["cell", "outcome", "ratio", "largest error", "in ranks"];
+  const heads = names.map((name) => el("th", { scope: "col" }, name));
+  return el("table", { class: "outcomes" }, el("caption", { class: "hidden" }, "Outcome in every cell"), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows));
+}
+
+function swatch(ratio) {
+  return ratio === null ? null : el("span", { class: `swatch ${bin(ratio)}`, "aria-hidden": "true" });
+}
+
+function account(one, column) {
+  const status = statusOf(column, one);
+  const message = messageOf(column, one);
+  const detail = detailOf(column, one);
+  const rerun = rerunOf(column, one);
+  const more = moreOf(column, one);
+  return el(
+    "section",
+    { class: "account", "aria-label": column.title },
+    el("h3", {}, badge(status), ` torch ${column.facts.torch ?? column.torch} on ${column.device}`),
+    message ? el("p", { class: `message f-${status.family}` }, message) : null,
+    detail ? el("pre", { class: "detail", tabindex: "0" }, detail) : null,
+    more.length ? facts(more) : null,
+    rerun
+      ? el("div", { class: "rerun" }, el("h4", {}, `Again, with torch ${column.facts.torch ?? column.torch}`), copyable(rerun))
+      : null,
+  );
+}
+
+function copyable(command) {
+  const code = el("code", {}, command);
+  const button = el("button", { type: "button", class: "copy", "aria-label": "Copy the command", title: "Copy" }, icon("copy"));
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      say("The command is in the clipboard.");
+    } catch {
+      // Without the right to the clipboard: mark it, so that one key copies it.
+      getSelection().selectAllChildren(code);
+    }
+  });
+  return el("div", { class: "command" }, code, button);
+}
+
+// -- a branch in a column ----------------------------------------------------------------------
+
+function groupDetails(path, column) {
+  const among = shownCases().filter((one) => inGroup(one, path));
+  const found = count(among, column);
+  const here = among
+    .filter((one) => statusOf(column, one) !== ABSENT)
+    .sort((a, b) => statusOf(column, a).number - statusOf(column, b).number || ratioOf(column, b) - ratioOf(column, a));
+  const rows = here.map((one) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, caseLink(one, column, path.includes("/") ? one.label : one.name)),
+      el("td", {}, badge(statusOf(column, one))),
+      el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
+      el("td", { class: "message" }, messageOf(column, one).slice(0, 200)),
+    ),
+  );
+  const heads = ["case", "outcome", "ratio", ""].map((name) => el("th", { scope: "col" }, name));
+  return [
+    title(column.title, path, inWords(found)),
+    el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
+  ];
+}
+
+const ratioOf = (column, one) => column.ratio[one.index] ?? -1;
+
+function caseLink(one, column, label = one.id) {
+  const open = () => {
+    go({ case: one.id, group: "", col: column?.name ?? "" }, { step: true });
+    panel.focus();
+  };
+  return el("button", { type: "button", onclick: open, title: one.id }, label);
+}
+
+// -- a column --------------------------------------------------------------------------------
+
+function columnDetails(column) {
+  const found = count(cases, column);
+  const badges = [...statuses]
+    .reverse()
+    .filter((status) => found.counts.has(status))
+    .map((status) => badge(status, `${found.counts.get(status)} ${status.name}`));
+  const worst = found.where && el("p", {}, "Worst ratio ", swatch(found.worst), `${short(found.worst)}: `, caseLink(found.where, column));
+  const before = earlier(column);
+  const compare =
+    before &&
+    el(
+      "button",
+      { type: "button", class: "plain", onclick: () => go({ view: "compare", a: before.name, b: column.name, case: "", group: "", col: "" }, { step: true }) },
+      `Compare with torch ${before.torch}`,
+    );
+  return [
+    title("cell", column.title, `${plural(found.total, "case")}, ${column.seconds.toFixed(0)} s`),
+    el("p", { class: "badges" }, badges),
+    worst || null,
+    compare || null,
+    facts(factsOf(column)),
+  ].filter(Boolean);
+}
+
+// The same device under the torch before.
+function earlier(column) {
+  return columns.slice(0, column.index).findLast((one) => one.device === column.device);
+}
+
+function factsOf(column) {
+  return [...Object.entries(column.facts), ["started", column.started], ["host", column.host]];
+}
+
+function facts(pairs) {
+  return el(
+    "dl",
+    { class: "facts" },
+    pairs.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, value || "–")]),
+  );
+}

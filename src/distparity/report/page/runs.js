@@ -1,0 +1,44 @@
+// The facts of every run, one column a cell; a fact that is not the same everywhere stands out.
+
+function drawRuns(main) {
+  const shown = shownColumns();
+  const known = new Map(shown.map((column) => [column, new Map(factsOf(column))]));
+  const names = unique(shown.flatMap((column) => [...known.get(column).keys()]));
+  const rows = names.map((name) => {
+    const values = shown.map((column) => known.get(column).get(name));
+    const differ = values.some((value) => value !== values[0]);
+    return el(
+      "tr",
+      { class: differ ? "differ" : null },
+      el("th", { scope: "row" }, name.replaceAll("_", " ")),
+      values.map((value) => el("td", {}, value || "–")),
+    );
+  });
+  const tallies = shown.map((column) => count(cases, column));
+  const outcomeRows = statuses
+    .filter((status) => tallies.some((found) => found.counts.has(status)))
+    .reverse()
+    .map((status) =>
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, badge(status)),
+        tallies.map((found) => el("td", { class: "number" }, String(found.counts.get(status) ?? "–"))),
+      ),
+    );
+  const heads = shown.map((column) => el("th", { scope: "col" }, column.title));
+  main.replaceChildren(
+    el(
+      "div",
+      { class: "scroller" },
+      el(
+        "table",
+        { class: "runs" },
+        el("caption", { class: "hidden" }, "Facts of every run"),
+        el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), heads)),
+        el("tbody", {}, ...outcomeRows, ...rows),
+      ),
+    ),
+  );
+  return cases;
+}

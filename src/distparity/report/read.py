@@ -1,0 +1,197 @@
+"""From XML files to cells: everything is checked here, and what does not hold is refused by name.
+
+The files come from other machines. Document types and entities are refused outright (entity bombs
+and references to other files need them), sizes are bounded, long texts are cut in the middle with a
+line that says so, and nothing in a file is taken for markup.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import defusedxml.ElementTree
+from defusedxml import DefusedXmlException
+from junitparser import JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
+
+from distparity.report.model import Case, Column, Result, shorten
+from distparity.report.statuses import BY_NAME, PASSED
+
+__all__ = ["Refused", "files", "read"]
+
+#: A cell of 2,000 cases takes about 2 MB; a file beyond this is not one of ours.
+LARGEST_FILE = 256 * 2**20
+LARGEST_DETAIL = 20_000
+LARGEST_MESSAGE = 2_000
+LARGEST_NAME = 300
+PREFIX = "distparity."
+_PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
+#: Properties of a case that have a place of their own in :class:`Result` or :class:`Case`.
+_PLACED = {
+    *("status", "scenario", "strategy", "world_size", "dtype"),
+    *("ratio", "largest_error", "seconds_in_ranks", "rerun"),
+}
+
+
+class Refused(Exception):
+    """A file, or two together, that the report cannot be made from; the text names them."""
+
+
+def files(sources: Iterable[Path]) -> list[Path]:
+    """The XML files among ``sources``: the files named, and all ``*.xml`` below the folders named.
+
+    Raises :class:`Refused` for what does not exist, and where there is none at all.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        if source.is_dir():
+            found.update(dict.fromkeys(sorted(source.rglob("*.xml"))))
+        elif source.exists():
+            found[source] = None
+        else:
+            raise Refused(f"{source}: there is no such file or folder")
+    if not found:
+        raise Refused(f"{', '.join(map(str, sources))}: no XML file")
+    return list(found)
+
+
+def read(path: Path) -> list[Column]:
+    """The cells of one file, in its order; there is one, unless a tool has merged files.
+
+    Raises :class:`Refused`.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise Refused(f"{path}: larger than {LARGEST_FILE // 2**20} MiB")
+        suites = list(JUnitXml.fromfile(str(path), parse_func=_parse))
+    except DefusedXmlException as error:
+        kind = type(error).__name__
+        raise Refused(f"{path}: hostile XML ({kind}): it declares entities or a DTD") from None
+    except (ParseError, UnicodeError, LookupError, ValueError) as error:
+        raise Refused(f"{path}: truncated, or no XML: {error}") from None
+    except JUnitXmlError:
+        raise Refused(f"{path}: no JUnit XML") from None
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror or error}") from None
+    if not suites:
+        raise Refused(f"{path}: it holds no suite")
+    return [_column(path, suite) for suite in suites]
+
+
+def _parse(source: str) -> object:
+    return defusedxml.ElementTree.parse(source, forbid_dtd=True)
+
+
+def _column(path: Path, suite: TestSuite) -> Column:
+    facts = dict(_properties(suite))
+    for name in ("distparity.cell", "distparity.cell_torch", "distparity.device"):
+        if name not in facts:
+            raise Refused(f"{path}: no cell of distparity: its suite has no property {name!r}")
+    column = Column(
+        name=_name(facts["distparity.cell"]),
+        torch=_name(facts["distparity.cell_torch"]),
+        device=_name(facts["distparity.device"]),
+        facts={
+            _name(name.removeprefix(PREFIX)): shorten(value, LARGEST_MESSAGE)
+            for name, value in facts.items()
+        },
+        started=_name(suite.timestamp or ""),
+        host=_name(suite.hostname or ""),
+        seconds=_number(path, "time", str(suite.time or 0)) or 0.0,
+        files=[str(path)],
+    )
+    for element in suite:
+        case, result = _case(path, element)
+        if case in column.results:
+            raise Refused(f"{path}: the case {case.id!r} is there twice")
+        column.results[case] = result
+    promised = suite.tests
+    if promised != len(column.results):
+        raise Refused(
+            f"{path}: truncated, or edited: tests={promised}, and {len(column.results)} cases"
+        )
+    return column
+
+
+def _properties(element: TestSuite | TestCase) -> Iterator[tuple[str, str]]:
+    block = element.child(Properties)
+    for one in block or ():
+        yield str(one.name), str(one.value if one.value is not None else "")
+
+
+def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
+    facts = dict(_properties(element))
+    scenario = _name((element.classname or "").removeprefix(PREFIX))
+    name = _name(element.name or "")
+    where = f"{path}: case {scenario}/{name}"
+    parts = _PARTS.fullmatch(name)
+    # Cases that never came to run carry no facts of their own; the name has them.
+    facts = {**(parts.groupdict() if parts else {}), **facts}
+    world = facts.get("world_size", "")
+    case = Case(
+        scenario,
+        name,
+        strategy=_name(facts.get("strategy", "")),
+        world_size=int(world) if re.fullmatch("[0-9]{1,6}", world) else None,
+        dtype=_name(facts.get("dtype", "")),
+    )
+    status = _status(where, facts, element)
+    message, detail = _texts(status, element)
+    return case, Result(
+        status=status,
+        message=message,
+        detail=detail,
+        ratio=_number(where, "ratio", facts.get("ratio")),
+        error=_number(where, "largest_error", facts.get("largest_error")),
+        seconds=_number(where, "time", str(element.time or 0)) or 0.0,
+        rerun=shorten(facts.get("rerun", ""), LARGEST_MESSAGE),
+        more={
+            _name(name): shorten(value, LARGEST_DETAIL)
+            for name, value in facts.items()
+            if name not in _PLACED
+        },
+    )
+
+
+def _status(where: str, facts: dict[str, str], element: TestCase) -> str:
+    if "status" not in facts:
+        raise Refused(f"{where}: it has no property 'status'")
+    status = facts["status"]
+    if status not in BY_NAME:
+        raise Refused(f"{where}: unknown status {_name(status)!r}; known: {', '.join(BY_NAME)}")
+    if status == PASSED.name and element.result:
+        raise Refused(f"{where}: it says passed, and holds a <{element.result[0]._tag}>")  # noqa: SLF001 - no public name
+    return status
+
+
+def _texts(status: str, element: TestCase) -> tuple[str, str]:
+    """One line, and the whole account without that line."""
+    child = next(iter(element.result), None)
+    if child is None:
+        return "", ""
+    message = str(child.message or "")
+    detail = str(child.text or "").strip("\n")
+    prefix = f"{status}: "
+    for line in (message, message.removeprefix(prefix)):
+        # The account repeats the line, for consumers that read only the one or only the other.
+        detail = detail.removeprefix(line).lstrip("\n")
+    line = message.removeprefix(prefix)
+    return shorten(line, LARGEST_MESSAGE), shorten(detail, LARGEST_DETAIL)
+
+
+def _number(where: str | Path, name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise Refused(f"{where}: {name} is no number: {_name(text)!r}") from None
+    # Not a number is no ratio that anything can be below.
+    return math.inf if math.isnan(value) else value
+
+
+def _name(text: str) -> str:
+    return shorten(" ".join(text.split()), LARGEST_NAME)

@@ -1,0 +1,57 @@
+"""How every outcome is spoken of and drawn: one row each, for all views.
+
+The set is closed. A status without a row here is refused where it is read; it is never taken for a
+pass, or for anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BY_NAME", "PASSED", "STATUSES", "Drawing"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One outcome. ``family`` is what it says about parity.
+
+    ``good``: it holds. ``bad``: it does not, or nobody can say. ``known``: it does not, as declared.
+    ``silent``: nothing was asked, and the reason is declared.
+    """
+
+    name: str
+    #: For narrow cells of the matrix.
+    short: str
+    family: str
+    meaning: str
+    #: For text without pictures; no two are alike.
+    mark: str
+
+    @property
+    def key(self) -> str:
+        """The name as an identifier, for classes and symbols of the page."""
+        return self.name.replace(" ", "-")
+
+
+#: The worst first: lists of failures are in this order.
+STATUSES = (
+    Drawing("failed", "failed", "bad", "The numbers are wrong, or a rank raised.", "✖"),
+    Drawing("crash", "crash", "bad", "A rank died: exit or signal.", "↯"),
+    Drawing("timeout", "timeout", "bad", "The case's time limit passed.", "⧖"),
+    Drawing("error", "error", "bad", "The case could not be judged: not the device's fault.", "!"),
+    Drawing(
+        "unexpectedly fixed", "fixed", "bad", "Declared to fail, and passed: remove the entry.", "★"
+    ),
+    Drawing("missing", "missing", "bad", "Declared, and no result came: the run ended first.", "?"),
+    Drawing("flaky", "flaky", "bad", "Different outcomes when it was run again.", "≈"),
+    Drawing("expected failure", "expected", "known", "Failed as declared: a known defect.", "⊗"),
+    Drawing("not run", "not run", "silent", "Declared not to be run, with the reason.", "∥"),
+    Drawing("not available", "no device", "silent", "No such device here, or too few.", "○"),
+    Drawing(
+        "not supported", "no support", "silent", "This torch, backend or device cannot do it.", "⊘"
+    ),
+    Drawing("passed", "passed", "good", "The same as in one process.", "✔"),
+)
+
+BY_NAME = {drawing.name: drawing for drawing in STATUSES}
+PASSED = BY_NAME["passed"]
