@@ -28,7 +28,7 @@ def render(report: Report) -> str:
             "cases": [_case(report, case) for case in report.cases],
         },
         ensure_ascii=False,
-        indent=1,
+        separators=(",", ":"),
         allow_nan=False,
     )
 

@@ -19,7 +19,8 @@ LARGEST_MESSAGE = 400
 LARGEST_DETAIL = 4_000
 #: The whole account is given for so many failures; the page has it for all of them.
 ACCOUNTS = 20
-_SPECIAL = re.compile(r"[&<>|`*_\[\]\\~@#$\r\n]")
+# An underscore inside a word is an underscore.
+_SPECIAL = re.compile(r"[&<>|`*\[\]\\~@#$\r\n]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def render(report: Report) -> str:

@@ -63,6 +63,11 @@ function moved(was, is) {
   return was === 0 ? Infinity : is / was;
 }
 
+function times(factor) {
+  if (factor === 1) return "";
+  return factor > 1 ? `× ${short(factor)}` : `÷ ${short(1 / factor)}`;
+}
+
 function sections(a, b, changes) {
   const told = [
     ["regressed", "Regressed", "It was right, and is not."],
@@ -99,7 +104,7 @@ function changeTable(a, b, rows) {
           el("td", { class: "number" }, swatch(a.ratio[one.index]), short(a.ratio[one.index])),
           el("td", {}, badge(is)),
           el("td", { class: "number" }, swatch(b.ratio[one.index]), short(b.ratio[one.index])),
-          el("td", { class: "number" }, factor === 1 ? "" : `× ${short(factor)}`),
+          el("td", { class: "number" }, times(factor)),
         ),
       ),
     ),

@@ -3,6 +3,8 @@
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
 const VIEW = { matrix: drawMatrix, compare: drawCompare, runs: drawRuns };
+// How many pixels of a landscape page the matrix may be wide.
+const PAPER = 1000;
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
 
 function say(words) {
@@ -14,11 +16,11 @@ function draw() {
   root.dataset.theme = state.theme;
   root.dataset.view = state.view;
   drawFilters();
-  const shown = VIEW[state.view](main);
+  // First, because what it leaves is the matrix's.
   drawPanel();
+  const shown = VIEW[state.view](main);
   const few = shown.length === cases.length ? plural(cases.length, "case") : `${shown.length.toLocaleString("en")} of ${plural(cases.length, "case")}`;
   say(`${few}, ${plural(shownColumns().length, "cell")}`);
-  if (matrix.scroller && state.view === "matrix") windowed();
 }
 
 function drawFilters() {
@@ -56,7 +58,7 @@ const totals = statuses.map((status) =>
 );
 
 function drawOutcomes() {
-  const there = [...statuses].reverse().filter((status) => totals[status.number]);
+  const there = [PASSED, ...statuses.slice(0, -1)].filter((status) => totals[status.number]);
   const offered = there.map((status) => ({
     value: status.key,
     title: status.meaning,
@@ -94,7 +96,7 @@ function start() {
   });
   addEventListener("hashchange", readAndDraw);
   addEventListener("popstate", readAndDraw);
-  addEventListener("resize", () => matrix.scroller && state.view === "matrix" && windowed());
+  addEventListener("resize", () => matrix.scroller && state.view === "matrix" && draw());
   addEventListener("keydown", onKey);
   // On paper there is nothing to scroll: all rows are drawn.
   addEventListener("beforeprint", () => drawWhole(true));
@@ -103,8 +105,10 @@ function start() {
 }
 
 function drawWhole(whole) {
+  if (!matrix.scroller || state.view !== "matrix") return;
   matrix.whole = whole;
-  if (matrix.scroller && state.view === "matrix") windowed(true);
+  windowed(true);
+  matrix.table.style.zoom = whole ? Math.min(1, PAPER / matrix.table.offsetWidth) : "";
 }
 
 function onKey(event) {

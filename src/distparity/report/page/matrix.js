@@ -1,6 +1,8 @@
 // The matrix: a tree of rows, of which only those in sight are in the document.
 
-const HEIGHT = { branch: 44, leaf: 30 };
+const HEIGHT = { leaf: 30, branch: 30, marks: 14 };
+// So many kinds of outcome stand beside one another in a cell; more of them take another line.
+const MARKS = 3;
 const AHEAD = 12;
 const PAGE = 10;
 
@@ -43,7 +45,7 @@ function flatten(nodes) {
   let top = 0;
   for (const row of rows) {
     row.top = top;
-    row.height = row.node ? HEIGHT.branch : HEIGHT.leaf;
+    row.height = row.node ? HEIGHT.branch + HEIGHT.marks * linesIn(row.node) : HEIGHT.leaf;
     top += row.height;
   }
   return rows;
@@ -81,10 +83,9 @@ function drawMatrix(main) {
     head(),
     matrix.body,
   );
-  const wide = Math.max(1, ...matrix.rows.map((row) => (row.node ? marksIn(row.node) : 1)));
-  matrix.table.style.setProperty("--column", `${Math.max(76, 22 + 32 * wide)}px`);
   matrix.scroller = el("div", { class: "scroller", onscroll: () => windowed() }, matrix.table);
   main.replaceChildren(matrix.scroller);
+  widths();
   matrix.scroller.scrollTop = scrollTop;
   matrix.scroller.scrollLeft = scrollLeft;
   windowed(true);
@@ -92,8 +93,23 @@ function drawMatrix(main) {
   return shown;
 }
 
+// All columns are equally wide: what the fullest cell needs, and more where there is room.
+function widths() {
+  const marks = Math.max(...matrix.rows.map((row) => (row.node ? marksIn(row.node) : 1)));
+  const least = marks < MARKS ? 94 : 116;
+  const names = matrix.table.querySelector(".corner").offsetWidth;
+  const room = (matrix.scroller.clientWidth - names - 20) / matrix.columns.length;
+  const column = Math.round(Math.max(least, Math.min(128, room)));
+  matrix.table.style.setProperty("--column", `${column}px`);
+  matrix.table.style.width = `${names + column * matrix.columns.length}px`;
+}
+
 function marksIn(node) {
   return Math.max(...matrix.columns.map((column) => others(tally(node, column)).length));
+}
+
+function linesIn(node) {
+  return Math.max(1, Math.ceil(marksIn(node) / MARKS));
 }
 
 function sameRow(held) {
@@ -145,19 +161,23 @@ function head() {
               type: "button",
               tabindex: "-1",
               "data-head": index,
-              "aria-label": `${column.title}: facts of the run`,
-              title: column.title,
+              "aria-label": `${column.title}${whole(column) ? "" : ", did not end well"}: facts of the run`,
+              title: whole(column) ? column.title : `${column.title}: the run did not come to its end`,
               class: state.col === column.name && !state.case ? "chosen" : null,
             },
-            column.status.some((s) => statuses[s]?.key === "missing" || statuses[s]?.key === "error")
-              ? icon("error", "alert")
-              : null,
+            whole(column) ? null : icon("error", "alert"),
             column[inner],
           ),
         );
       }),
     ),
   );
+}
+
+// Whether the run came to its end; a cell that could not even start has the case "cell/start".
+function whole(column) {
+  const start = caseById.get("cell/start");
+  return column.facts.ended === "finished" && !(start && statusOf(column, start) !== ABSENT);
 }
 
 // -- the rows in sight -----------------------------------------------------------------------
@@ -206,7 +226,7 @@ function drawRow(row, index) {
     row.node ? el("small", {}, String(row.node.cases.length)) : null,
   );
   const outer = state.by === "torch" ? "torch" : "device";
-  return el(
+  const line = el(
     "tr",
     {
       role: "row",
@@ -227,6 +247,8 @@ function drawRow(row, index) {
       return cell;
     }),
   );
+  line.style.height = `${row.height}px`;
+  return line;
 }
 
 function branchCell(node, column) {
@@ -355,7 +377,10 @@ function act({ row, column }, { byKey }) {
 }
 
 function fold(row, open) {
-  const now = new Set(matrix.rows.filter((one) => one.open).map((one) => one.node.path));
+  const all = (nodes) => nodes.flatMap((node) => [node, ...all([...node.children.values()])]);
+  const explicit = state.open !== null && !state.open.has("*");
+  const was = explicit ? state.open : all(matrix.roots).filter(isOpen).map((node) => node.path);
+  const now = new Set(was);
   if (open) now.add(row.node.path);
   else now.delete(row.node.path);
   go({ open: now });

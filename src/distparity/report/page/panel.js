@@ -188,7 +188,9 @@ function earlier(column) {
 }
 
 function factsOf(column) {
-  return [...Object.entries(column.facts), ["started", column.started], ["host", column.host]];
+  const named = ["cell", "cell_torch"];
+  const stated = Object.entries(column.facts).filter(([name]) => !named.includes(name));
+  return [...stated, ["started", column.started], ["host", column.host]];
 }
 
 function facts(pairs) {

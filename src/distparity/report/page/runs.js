@@ -15,9 +15,8 @@ function drawRuns(main) {
     );
   });
   const tallies = shown.map((column) => count(cases, column));
-  const outcomeRows = statuses
+  const outcomeRows = [PASSED, ...statuses.slice(0, -1)]
     .filter((status) => tallies.some((found) => found.counts.has(status)))
-    .reverse()
     .map((status) =>
       el(
         "tr",

@@ -1,0 +1,418 @@
+"""The report without a browser: what it reads, what it refuses, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import cells
+import pytest
+
+from distparity import cli, journal, junit
+from distparity.outcome import Outcome, Status
+from distparity.report import Refused, html, markdown, write
+from distparity.report.model import Report, shorten
+from distparity.report.read import LARGEST_DETAIL, files, read
+from distparity.report.statuses import BY_NAME, STATUSES
+
+CASE = "a/ddp-ws2-float32"
+PASSED = {CASE: cells.PASSED}
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>`|</script><!--"
+
+
+def page_data(text: str) -> Any:
+    """What the page's script is given."""
+    start = text.index('id="data">') + len('id="data">')
+    return json.loads(text[start : text.index("</script>", start)])
+
+
+def report(*paths: Path) -> Report:
+    return Report.of(column for path in paths for column in read(path))
+
+
+# -- what it reads -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", Status, ids=lambda status: status.name.lower())
+def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) -> None:
+    path, xml = journal.paths(tmp_path, "2.13", "cpu")
+    about = {"strategy": "ddp", "world_size": 2, "dtype": "float32", "rerun": "distparity run"}
+    header = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": {"torch": "2.13.0"}}
+    side = journal.Journal(path, xml, {**header, "cases": [CASE], "about": {CASE: about}})
+    if status is not Status.MISSING:
+        side.add(CASE, Outcome(status, "one line", "one line\nthe account", {"ratio": 0.25}))
+    side.end("interrupted")
+    (column,) = read(junit.write_from_journal(path))
+    ((case, result),) = column.results.items()
+
+    assert (case.id, case.strategy, case.world_size, case.dtype) == (CASE, "ddp", 2, "float32")
+    assert (result.status, result.rerun) == (status.value, "distparity run")
+    if status is Status.MISSING:
+        assert (result.message, result.ratio) == ("no result: interrupted", None)
+    else:
+        told = ("", "") if status is Status.PASSED else ("one line", "the account")
+        assert (result.message, result.detail) == told
+        assert result.ratio == 0.25
+
+
+def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
+    facts = {"torch": "torch==2.8.0", "python": "3.14"}
+    xml = junit.write_broken_cell(tmp_path, "2.8", "cpu", "no wheel", "pip said so", facts)
+    (column,) = read(xml)
+
+    assert (column.name, column.torch, column.device) == ("2.8-cpu", "2.8", "cpu")
+    assert str(column.version) == "2.8.0"
+    assert {case.id: one.status for case, one in column.results.items()} == {"cell/start": "error"}
+
+
+def test_every_status_of_a_run_has_a_drawing() -> None:
+    assert {status.value for status in Status} <= BY_NAME.keys()
+
+
+@pytest.mark.parametrize("field", ["name", "key", "short", "mark", "meaning"])
+def test_no_two_outcomes_are_drawn_alike(field: str) -> None:
+    assert len({getattr(one, field) for one in STATUSES}) == len(STATUSES)
+
+
+def test_only_a_pass_counts_as_good() -> None:
+    assert [one.name for one in STATUSES if one.family == "good"] == ["passed"]
+
+
+RATIOS = {"0.125": 0.125, "inf": math.inf, "nan": math.inf, "1e+06": 1e6, "0": 0.0}
+
+
+@pytest.mark.parametrize(("text", "value"), RATIOS.items(), ids=RATIOS)
+def test_ratio_is_a_number_and_nan_is_no_pass(tmp_path: Path, text: str, value: float) -> None:
+    path = cells.write(tmp_path, "2.8", "cpu", {CASE: {"status": "failed", "ratio": text}})
+    (result,) = read(path)[0].results.values()
+
+    assert result.ratio == value
+
+
+ORDERS = {
+    "versions": (
+        ["2.10-cpu", "2.4-cpu", "2.9-cpu"],
+        ["2.4-cpu", "2.9-cpu", "2.10-cpu"],
+    ),
+    "devices": (
+        ["2.4-hpu", "2.4-zpu", "2.4-cuda", "2.4-cpu"],
+        ["2.4-cpu", "2.4-cuda", "2.4-hpu", "2.4-zpu"],
+    ),
+    "torch-first": (
+        ["2.5-cpu", "2.4-cuda", "2.5-cuda", "2.4-cpu"],
+        ["2.4-cpu", "2.4-cuda", "2.5-cpu", "2.5-cuda"],
+    ),
+    "nameless-last": (["nightly-cpu", "2.15-cpu"], ["2.15-cpu", "nightly-cpu"]),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), ORDERS.values(), ids=ORDERS)
+def test_columns_are_in_order(tmp_path: Path, given: list[str], wanted: list[str]) -> None:
+    paths = [cells.write(tmp_path, *name.split("-"), PASSED) for name in given]
+
+    assert [column.name for column in report(*paths).columns] == wanted
+
+
+def test_nightly_stands_where_its_version_says(tmp_path: Path) -> None:
+    nightly = cells.write(tmp_path, "nightly", "cpu", PASSED, torch="2.16.0.dev20261101+cpu")
+    paths = [nightly, cells.write(tmp_path, "2.15", "cpu", PASSED)]
+    paths += [cells.write(tmp_path, "local", "cpu", PASSED, torch="2.8.0a0+git0abc")]
+
+    assert [c.torch for c in report(*paths).columns] == ["local", "2.15", "nightly"]
+
+
+def test_rows_are_all_cases_of_all_cells(tmp_path: Path) -> None:
+    paths = [
+        cells.write(tmp_path, "2.4", "cpu", dict.fromkeys(["b/x-ws4-f", "b/x-ws2-f"], cells.PASSED)),
+        cells.write(tmp_path, "2.5", "cpu", dict.fromkeys(["b/x-ws10-f", "a/y-ws2-f"], cells.PASSED)),
+    ]
+
+    ids = [case.id for case in report(*paths).cases]
+    assert ids == ["a/y-ws2-f", "b/x-ws2-f", "b/x-ws4-f", "b/x-ws10-f"]
+
+
+def test_two_runs_of_one_cell_are_one_column(tmp_path: Path) -> None:
+    one = cells.write(tmp_path / "1", "2.4", "cpu", PASSED, command="run a")
+    other = {"b/ddp-ws2-float32": cells.PASSED}
+    two = cells.write(tmp_path / "2", "2.4", "cpu", other, command="run b")
+    (column,) = report(one, two).columns
+
+    assert [case.id for case in column.results] == [CASE, "b/ddp-ws2-float32"]
+    assert column.facts["command"] == "run a | run b"
+    assert column.files == [str(one), str(two)]
+
+
+def test_folder_means_the_files_below_it(tmp_path: Path) -> None:
+    deep = cells.write(tmp_path / "artifacts" / "cell", "2.4", "cpu", PASSED)
+    (tmp_path / "junit-2.4-cpu.jsonl").write_text("{}")
+
+    assert files([tmp_path, deep]) == [deep]
+
+
+# -- what it refuses ---------------------------------------------------------------------------
+
+BOMB = (
+    '<!DOCTYPE b [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>'
+    "<testsuites><testsuite name='&b;'/></testsuites>"
+)
+EXTERNAL = (
+    '<!DOCTYPE b [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
+    "<testsuites><testsuite name='b'>&a;</testsuite></testsuites>"
+)
+TEXTS = {
+    "bomb": (BOMB, "hostile"),
+    "external": (EXTERNAL, "hostile"),
+    "dtd": ("<!DOCTYPE testsuites><testsuites/>", "hostile"),
+    "empty": ("", "truncated, or no XML"),
+    "not-xml": ("{}", "truncated, or no XML"),
+    "not-junit": ("<html/>", "no JUnit XML"),
+    "no-suite": ("<testsuites/>", "it holds no suite"),
+    "foreign": (
+        "<testsuites><testsuite name='pytest' tests='0'/></testsuites>",
+        "no cell of distparity",
+    ),
+    "bad-encoding": ("<?xml version='1.0' encoding='klingon'?><a/>", "truncated, or no XML"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), TEXTS.values(), ids=TEXTS)
+def test_file_is_refused_by_name(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "junit-2.4-cpu.xml"
+    path.write_text(text)
+
+    with pytest.raises(Refused, match=rf"^{path}: .*{why}"):
+        read(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_truncated_file_is_refused(tmp_path: Path, part: float) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {f"a/ddp-ws{n}-f": cells.PASSED for n in range(50)})
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * part)])
+
+    with pytest.raises(Refused, match="truncated"):
+        read(path)
+
+
+def test_file_that_has_lost_a_case_is_refused(tmp_path: Path) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", PASSED)
+    path.write_text(path.read_text().replace('tests="1"', 'tests="2"'))
+
+    with pytest.raises(Refused, match="tests=2, and 1 cases"):
+        read(path)
+
+
+RESULTS = {
+    "unknown-status": ({"status": "splendid"}, "unknown status 'splendid'; known: failed, crash"),
+    "passed-in-capitals": ({"status": "Passed"}, "unknown status 'Passed'"),
+    "no-status": ({"ratio": "0.1"}, "it has no property 'status'"),
+    "ratio-no-number": ({"status": "passed", "ratio": "low"}, "ratio is no number: 'low'"),
+}
+
+
+@pytest.mark.parametrize(("result", "why"), RESULTS.values(), ids=RESULTS)
+def test_result_is_refused_with_its_case(tmp_path: Path, result: Any, why: str) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: result})
+
+    with pytest.raises(Refused, match=f"^{path}: case {CASE}: {why}"):
+        read(path)
+
+
+def test_pass_with_a_failure_in_it_is_refused(tmp_path: Path) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
+    path.write_text(path.read_text().replace('value="failed"', 'value="passed"'))
+
+    with pytest.raises(Refused, match="it says passed, and holds a <failure>"):
+        read(path)
+
+
+CONFLICTS = {
+    "torch": ({"torch": "2.4.0"}, {"torch": "2.4.1"}, "torch is '2.4.0' in the one, '2.4.1'"),
+    "machine": ({"device_name": "A"}, {"device_name": "B"}, "device_name is 'A' in the one, 'B'"),
+    "absent": ({"seed": "1"}, {}, "seed is '1' in the one, 'nothing'"),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "why"), CONFLICTS.values(), ids=CONFLICTS)
+def test_two_files_of_one_cell_must_agree(
+    tmp_path: Path, one: dict[str, str], other: dict[str, str], why: str
+) -> None:
+    first = cells.write(tmp_path / "1", "2.4", "cpu", PASSED, **one)
+    second = cells.write(tmp_path / "2", "2.4", "cpu", PASSED, **other)
+
+    with pytest.raises(Refused) as error:
+        write([first, second], tmp_path / "report")
+    assert f"{first} and {second} both claim the cell '2.4-cpu': {why}" in str(error.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_two_files_of_one_cell_with_two_results_are_refused(tmp_path: Path) -> None:
+    first = cells.write(tmp_path / "1", "2.4", "cpu", PASSED)
+    second = cells.write(tmp_path / "2", "2.4", "cpu", {CASE: {"status": "failed"}})
+
+    with pytest.raises(Refused, match=f"two different results for the case '{CASE}'"):
+        write([first, second], tmp_path / "report")
+
+
+def test_nothing_is_written_when_the_last_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells.write(tmp_path / "in", "2.4", "cpu", PASSED)
+    (tmp_path / "in" / "z.xml").write_text(BOMB)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "index.html").write_text("the last report")
+    code = cli.main(["report", str(tmp_path / "in"), "-o", str(out)])
+
+    assert code == 1
+    assert "z.xml: hostile XML" in capsys.readouterr().err
+    assert [path.read_text() for path in out.iterdir()] == ["the last report"]
+
+
+@pytest.mark.parametrize("name", ["absent", "empty"])
+def test_nothing_to_read_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code = cli.main(["report", str(tmp_path / name), "-o", str(tmp_path / "out")])
+
+    assert code == 1
+    assert str(tmp_path / name) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+# -- what it writes ----------------------------------------------------------------------------
+
+
+def test_three_views_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {"status": "failed", "ratio": "inf", "message": "step 0", "detail": "growth"}
+    cells.write(tmp_path, "2.4", "cpu", {CASE: failed})
+    cells.write(tmp_path, "2.5", "cpu", PASSED)
+    code = cli.main(["report", str(tmp_path), "-o", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+
+    assert code == 0
+    assert "torch 2.4 on cpu: 1 failed" in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "index.html",
+        "report.json",
+        "summary.md",
+    ]
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert data["counts"] == {"failed": 1, "passed": 1}
+    assert data["cases"][0]["results"]["2.4-cpu"]["ratio"] == "inf"
+    assert [column["worst"]["case"] for column in data["columns"]] == [CASE, CASE]
+
+
+def test_case_that_a_cell_has_not_is_neither_missing_nor_passed(tmp_path: Path) -> None:
+    one = cells.write(tmp_path, "2.4", "cpu", PASSED)
+    other = cells.write(tmp_path, "2.5", "cpu", {"b/ddp-ws2-float32": {"status": "missing"}})
+    columns = html.payload(report(one, other))["columns"]
+    names = [one.name for one in STATUSES]
+
+    assert columns[0]["status"] == [names.index("passed"), -1]
+    assert columns[1]["status"] == [-1, names.index("missing")]
+
+
+def test_page_reaches_for_nothing(tmp_path: Path) -> None:
+    text = html.render(report(cells.write(tmp_path, "2.4", "cpu", PASSED)))
+
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text
+    assert "default-src 'none'" in text
+
+
+def test_markup_in_the_data_is_data(tmp_path: Path) -> None:
+    result = {"status": "failed", "message": HOSTILE, "detail": HOSTILE, HOSTILE: HOSTILE}
+    case = f"{HOSTILE}/{HOSTILE}"
+    path = cells.write(tmp_path, "2.4", "cpu", {case.replace("/", "\u2044"): result})
+    found = report(path)
+    text = html.render(found)
+    summary = markdown.render(found)
+
+    assert "alert(1)" in text
+    assert "<script>alert" not in text
+    assert "<img" not in text
+    assert HOSTILE in page_data(text)["strings"]
+    # Inside a fence everything is text.
+    assert "<script>" not in re.sub(r"(?ms)^(```+)text$.*?^\1$", "", summary)
+
+
+def test_fence_in_the_summary_is_longer_than_any_in_the_text(tmp_path: Path) -> None:
+    detail = "before\n````\n</details>\n````\nafter"
+    result = {"status": "failed", "message": "no", "detail": detail}
+    summary = markdown.render(report(cells.write(tmp_path, "2.4", "cpu", {CASE: result})))
+
+    assert f"`````text\n{detail}\n`````\n" in summary
+
+
+def test_huge_text_is_cut_and_says_so(tmp_path: Path) -> None:
+    detail = "begin" + "x" * 5_000_000 + "end"
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "crash", "detail": detail}})
+    (result,) = read(path)[0].results.values()
+
+    assert len(result.detail) < LARGEST_DETAIL + 100
+    assert result.detail.startswith("begin")
+    assert result.detail.endswith("end")
+    assert "[… 4,980,008 characters left out; the XML file has them …]" in result.detail
+
+
+def test_many_long_texts_are_cut_further(tmp_path: Path) -> None:
+    results = {
+        f"a/ddp-ws{n}-f": {"status": "crash", "detail": f"{n} " * 9_000} for n in range(3_000)
+    }
+    found = report(cells.write(tmp_path, "2.4", "cpu", results))
+    text = html.render(found)
+
+    assert len(text) < html.ROOM_FOR_TEXTS * 1.3
+    assert "characters left out" in text
+    assert len(markdown.render(found).encode()) <= markdown.LIMIT
+
+
+def test_summary_has_what_is_wrong_first(tmp_path: Path) -> None:
+    results = {
+        "a/ddp-ws2-f": cells.PASSED,
+        "b/ddp-ws2-f": {"status": "missing", "message": "the run ended"},
+        "c/ddp-ws2-f": {"status": "failed", "ratio": "12", "message": "step 0"},
+    }
+    summary = markdown.render(report(cells.write(tmp_path, "2.4", "cpu", results)))
+
+    assert summary.startswith("# distparity: 2 of 3 cases are wrong, in 1 cell\n")
+    assert summary.index("| c/ddp-ws2-f |") < summary.index("| b/ddp-ws2-f |")
+    assert summary.index("| b/ddp-ws2-f |") < summary.index("## Scenarios")
+
+
+TITLES = {
+    "passed": "nothing wrong in 1 cases of 1 cell",
+    "not supported": "nothing was shown in 1 cases of 1 cell: none passed",
+    "flaky": "1 of 1 cases are wrong, in 1 cell",
+}
+
+
+@pytest.mark.parametrize(("status", "title"), TITLES.items(), ids=TITLES)
+def test_summary_does_not_call_silence_a_success(tmp_path: Path, status: str, title: str) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": status}})
+
+    assert markdown.render(report(path)).startswith(f"# distparity: {title}\n")
+
+
+def test_summary_of_a_large_matrix_fits(tmp_path: Path) -> None:
+    cells.matrix(tmp_path, [f"2.{n}" for n in range(10)], ["cpu", "hpu"], 10, 10)
+    found = report(*files([tmp_path]))
+    for column in found.columns:
+        for case, result in column.results.items():
+            column.results[case] = type(result)("failed", "é" * 2_000, "\n".join(["ü"] * 9_000))
+    text = markdown.render(found)
+
+    assert len(text.encode()) <= markdown.LIMIT
+    assert "more did not fit here" in text
+
+
+LENGTHS = {"short": ("abc", 10), "exact": ("abcdefghij", 10), "long": ("a" * 500, 100)}
+
+
+@pytest.mark.parametrize(("text", "limit"), LENGTHS.values(), ids=LENGTHS)
+def test_text_is_cut_only_beyond_its_limit(text: str, limit: int) -> None:
+    assert (shorten(text, limit) == text) is (len(text) <= limit)

@@ -1,0 +1,396 @@
+"""The report's page in a real Chromium: what a person and a keyboard can do with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cells
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from distparity.report import write
+from distparity.report.statuses import STATUSES
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+DRIVER = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")
+#: Set where a skip of these tests would hide something: then the absence is an error.
+REQUIRED = "DISTPARITY_REQUIRE_BROWSER"
+
+pytestmark = pytest.mark.browser
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1400,860",
+)
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+class Page:
+    """A report open in the browser; every visit begins with a fresh document."""
+
+    def __init__(self, driver: webdriver.Chrome, path: Path) -> None:
+        self.driver = driver
+        self.path = path
+
+    def visit(self, address: str = "") -> Page:
+        self.driver.get("about:blank")
+        self.driver.get(f"{self.path.as_uri()}#{address}")
+        return self
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def press(self, *keys: str) -> None:
+        ActionChains(self.driver, duration=0).send_keys(*keys).perform()
+
+    def js(self, script: str) -> Any:
+        return self.driver.execute_script(f"return {script}")
+
+    @property
+    def hash(self) -> str:
+        return str(self.js("location.hash"))
+
+    @property
+    def said(self) -> str:
+        return self.one("#said").text
+
+    @property
+    def focused(self) -> str:
+        """The words of what has the keyboard."""
+        active = self.driver.switch_to.active_element
+        return active.get_attribute("aria-label") or active.text
+
+    def names(self) -> list[str]:
+        """The rows in the document, by their names."""
+        return [name.text for name in self.all("tbody [role=rowheader] .label")]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    if not (CHROMIUM and DRIVER):
+        fact = f"chromium is {CHROMIUM or 'not on PATH'}, chromedriver {DRIVER or 'not on PATH'}"
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, and {fact}")
+        pytest.skip(f"{fact}; CHROMIUM and CHROMEDRIVER may name them")
+    options = Options()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+Opened = Callable[[Path], Page]
+
+
+@pytest.fixture
+def browse(driver: webdriver.Chrome) -> Iterator[Opened]:
+    """Open a report; the test fails when anything was written to the console."""
+    driver.get_log("browser")
+    yield lambda path: Page(driver, path).visit()
+    assert driver.get_log("browser") == []
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three torches on one device, and one on another; among them every kind of change."""
+    folder = tmp_path_factory.mktemp("small")
+
+    def results(**changes: dict[str, str]) -> dict[str, dict[str, str]]:
+        names = ["ddp-ws2-float32", "ddp-ws4-float32", "fsdp2-ws2-float32", "fsdp2-ws4-float32"]
+        plain = {f"{s}/{name}": dict(cells.PASSED) for s in ("alpha", "beta") for name in names}
+        return {**plain, **{k.replace("__", "/").replace("_", "-"): v for k, v in changes.items()}}
+
+    unsupported = {"status": "not supported", "message": "torch says no"}
+    failed = {"status": "failed", "ratio": "5e5", "message": "step 0", "detail": "the growth"}
+    old = results(alpha__fsdp2_ws2_float32=unsupported, alpha__ddp_ws2_float32=failed)
+    new = results(
+        alpha__fsdp2_ws2_float32={**failed, "message": f"step 1 {HOSTILE}"},
+        alpha__ddp_ws4_float32={"status": "passed", "ratio": "0.45"},
+        beta__ddp_ws2_float32={"status": "crash", "message": "rank 1 killed", "detail": "stacks"},
+        beta__ddp_ws4_float32={"status": "missing", "message": "no result"},
+    )
+    cells.write(folder, "2.4", "cpu", old)
+    cells.write(folder, "2.10", "cpu", results())
+    cells.write(folder, "2.11", "cpu", new)
+    del old["beta/ddp-ws2-float32"]
+    cells.write(folder, "2.10", "xpu", old)
+    write([folder], folder / "report")
+    return folder / "report" / "index.html"
+
+
+def test_columns_stand_in_the_order_of_versions(browse: Opened, small: Path) -> None:
+    page = browse(small)
+
+    assert [head.text for head in page.all("thead .outer")] == ["2.4", "2.10", "2.11"]
+    assert [head.text for head in page.all("thead .inner")] == ["cpu", "cpu", "xpu", "cpu"]
+
+
+def test_cell_of_a_branch_says_what_it_adds_up_to(browse: Opened, small: Path) -> None:
+    label = browse(small).one("[data-row='0'] [data-column='3']").get_attribute("aria-label")
+
+    expected = "torch 2.11 on cpu: 3 of 4 passed; 1 failed; worst ratio 5e5, fsdp2-ws2-float32"
+    assert label == expected
+
+
+def test_rows_open_level_by_level(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("open=")
+    assert page.names() == ["alpha", "beta"]
+    page.one("[data-row='0'] th").click()
+    assert page.names() == ["alpha", "ddp", "fsdp2", "beta"]
+    page.one("[data-row='2'] th").click()
+
+    assert page.names()[2:5] == ["fsdp2", "2 ranks · float32", "4 ranks · float32"]
+    levels = [row.get_attribute("aria-level") for row in page.all("tbody [role=row]")]
+    assert levels == ["1", "2", "2", "3", "3", "1"]
+    expanded = [row.get_attribute("aria-expanded") for row in page.all("tbody [role=row]")]
+    assert expanded == ["true", "false", "true", None, None, "false"]
+
+
+FILTERS = {
+    "text": ("q=beta+ddp", "2 of 8 cases"),
+    "message": ("q=killed", "1 of 8 cases"),
+    "outcome": ("out=crash&out=not-supported", "2 of 8 cases"),
+    "strategy": ("str=fsdp2", "4 of 8 cases"),
+    "differ": ("diff=1", "4 of 8 cases"),
+    "device": ("dev=xpu", "8 cases, 1 cell"),
+    "together": ("str=ddp&diff=1&q=alpha", "1 of 8 cases"),
+    "nothing": ("q=gamma", "0 of 8 cases"),
+}
+
+
+@pytest.mark.parametrize(("address", "said"), FILTERS.values(), ids=FILTERS)
+def test_filters_are_in_the_address(
+    browse: Opened, small: Path, address: str, said: str
+) -> None:
+    assert said in browse(small).visit(address).said
+
+
+def test_filters_are_set_by_hand_and_written_to_the_address(browse: Opened, small: Path) -> None:
+    page = browse(small)
+    page.press("/", *"beta")
+    page.one("#outcomes [data-value=missing]").click()
+    page.one("#strategies [data-value=ddp]").click()
+    page.one("#diff").click()
+
+    assert page.hash == "#q=beta&diff=1&out=missing&str=ddp"
+    assert page.said.startswith("1 of 8 cases")
+    page.one("#reset").click()
+    assert (page.hash, page.said) == ("", "8 cases, 4 cells")
+
+
+def test_address_that_names_what_is_not_there_is_answered(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("case=alpha/nothing&col=2.4-cpu&out=splendid")
+
+    assert "alpha/nothing, splendid" in page.one("#notice").text
+
+
+def test_case_has_its_outcomes_plot_texts_and_command(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("open=*")
+    page.one("[data-row='5'] [data-column='3']").click()
+
+    assert page.hash.endswith("case=alpha%2Ffsdp2-ws2-float32&col=2.11-cpu&open=*")
+    outcomes = [row.text for row in page.all("#panel .outcomes tbody td:nth-child(2)")]
+    assert outcomes == ["not supported", "passed", "not supported", "failed"]
+    assert len(page.all("#panel .plot path.point[d]")) == 2 + len(["cpu", "xpu"])
+    assert page.one("#panel .plot text.limit").text == "1"
+    assert page.one("#panel .detail").text == "the growth"
+    assert page.one("#panel code").text == "distparity run --case alpha/fsdp2-ws2-float32"
+
+
+def test_markup_in_a_message_is_shown_and_not_run(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("case=alpha/fsdp2-ws2-float32&col=2.11-cpu")
+
+    assert HOSTILE in page.one("#panel p.message").text
+    assert page.driver.title.startswith("distparity:")
+    assert page.all("img") == []
+
+
+def test_comparison_sorts_the_changes(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("view=compare&a=2.4-cpu&b=2.11-cpu")
+    found = {
+        name: [cell.text for cell in page.all(f"#change-{name} tbody th")]
+        for name in ("regressed", "fixed", "drifted", "other")
+    }
+
+    assert found == {
+        "regressed": ["beta/ddp-ws2-float32", "beta/ddp-ws4-float32"],
+        "fixed": ["alpha/ddp-ws2-float32"],
+        "drifted": ["alpha/ddp-ws4-float32"],
+        "other": ["alpha/fsdp2-ws2-float32"],
+    }
+    assert page.one("#change-drifted tbody td:last-child").text == "× 4.5"
+
+
+def test_comparison_is_chosen_by_hand(browse: Opened, small: Path) -> None:
+    page = browse(small)
+    page.one("#to-compare").click()
+    page.one("#choose-a option[value='2.4-cpu']").click()
+
+    assert page.hash == "#view=compare&a=2.4-cpu"
+    page.driver.back()
+    assert page.all("[role=treegrid]")
+
+
+def test_runs_show_the_facts_side_by_side(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("view=runs")
+    rows = {row.find_element(By.TAG_NAME, "th").text: row for row in page.all(".runs tbody tr")}
+
+    facts = [cell.text for cell in rows["torch"].find_elements(By.TAG_NAME, "td")]
+    assert facts == ["2.4", "2.10", "2.10", "2.11"]
+    assert "differ" in str(rows["device"].get_attribute("class"))
+    assert "differ" not in str(rows["python"].get_attribute("class"))
+
+
+def test_keyboard_alone_is_enough(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("open=")
+    page.js("document.querySelector('[data-row=\"0\"] th').focus()")
+    page.press(Keys.ARROW_RIGHT)
+    assert page.names() == ["alpha", "ddp", "fsdp2", "beta"]
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.END)
+    assert page.focused.startswith("torch 2.11 on cpu: passed")
+    page.press(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.HOME, Keys.ARROW_LEFT)
+    assert page.names() == ["alpha", "beta"]
+    page.press(Keys.ARROW_DOWN, Keys.END, Keys.ENTER)
+    assert page.hash.startswith("#group=beta&col=2.11-cpu")
+    assert page.driver.switch_to.active_element == page.one("#panel")
+    page.press(Keys.ESCAPE)
+    assert not page.one("#panel").is_displayed()
+    assert page.focused.startswith("torch 2.11 on cpu: 2 of 4 passed")
+    page.press(Keys.ARROW_UP, Keys.ARROW_UP)
+    assert page.focused.startswith("torch 2.11 on cpu: facts of the run")
+
+
+def test_one_place_of_the_matrix_is_in_the_order_of_tabs(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("open=*")
+    page.one("[data-row='3'] [data-column='1']").click()
+
+    stops = page.all("[role=treegrid] [tabindex='0']")
+    assert [stop.get_attribute("data-column") for stop in stops] == ["1"]
+
+
+def colours(page: Page, *selectors: str) -> list[str]:
+    return [
+        str(page.js(f"getComputedStyle(document.querySelector({one!r})).backgroundColor"))
+        for one in selectors
+    ]
+
+
+@pytest.mark.parametrize("wanted", ["light", "dark"])
+def test_colours_follow_the_system_until_chosen(
+    browse: Opened, small: Path, wanted: str
+) -> None:
+    page = browse(small)
+    features = [{"name": "prefers-color-scheme", "value": wanted}]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    followed = colours(page.visit(), "body")
+    chosen = {name: colours(page.visit(f"theme={name}"), "body") for name in ("light", "dark")}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    assert followed == chosen[wanted]
+    assert chosen["light"] != chosen["dark"]
+
+
+def test_switch_goes_through_the_themes(browse: Opened, small: Path) -> None:
+    page = browse(small)
+    seen = []
+    for _ in range(3):
+        page.one("#theme").click()
+        seen.append(page.js("document.documentElement.dataset.theme"))
+
+    assert seen == ["light", "dark", "auto"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_two_outcomes_look_alike(browse: Opened, small: Path, theme: str) -> None:
+    page = browse(small).visit(f"theme={theme}")
+    page.one("#key summary").click()
+    looks = page.js(
+        "[...document.querySelectorAll('.key td.cell')].map((cell) => {"
+        "const style = getComputedStyle(cell);"
+        "return [cell.querySelector('use')?.getAttribute('href'), style.backgroundImage,"
+        "style.backgroundColor, style.outlineStyle, style.boxShadow].join(' '); })"
+    )
+    pictures = page.js(
+        "[...document.querySelectorAll('symbol')].map((one) => one.innerHTML.trim())"
+    )
+
+    # One more than there are outcomes: a case that a cell does not have.
+    assert len(looks) == len(STATUSES) + 1
+    assert len(set(looks)) == len(looks)
+    assert len(set(pictures)) == len(pictures)
+    passed = page.all(".key tr")[len(STATUSES) - 1].find_element(By.CSS_SELECTOR, "td.cell")
+    assert "s-passed" in str(passed.get_attribute("class"))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 cells of 2,000 cases, every outcome among them."""
+    folder = tmp_path_factory.mktemp("large")
+    cells.matrix(folder, [f"2.{n}" for n in range(4, 24)], ["cpu", "hpu"], 25, 10)
+    write([folder], folder / "report")
+    return folder / "report" / "index.html"
+
+
+def test_large_matrix_keeps_only_what_is_in_sight(browse: Opened, large: Path) -> None:
+    page = browse(large).visit("open=*")
+    rows = int(page.one("[role=treegrid]").get_attribute("aria-rowcount") or 0)
+    assert page.said == "2,000 cases, 40 cells"
+    assert rows == 2 + 25 + 250 + 2000
+    assert len(page.all("tbody [role=row]")) < 100
+
+    page.js("document.querySelector('[data-row=\"0\"] th').focus()")
+    ActionChains(page.driver).key_down(Keys.CONTROL).send_keys(Keys.END).key_up(
+        Keys.CONTROL
+    ).perform()
+    last = page.all("tbody [role=row]")[-1]
+    assert last.get_attribute("aria-rowindex") == str(rows)
+    page.press(Keys.ARROW_RIGHT)
+    assert page.focused.startswith("torch 2.4 on cpu")
+
+
+def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
+    page = browse(large).visit("open=*")
+    before = page.js(
+        "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
+    )
+    page.js("document.querySelector('.scroller').scrollTo(900, 30000)")
+    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    after = page.js(
+        "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
+    )
+
+    assert after[0]["top"] == before[0]["top"]
+    assert after[1]["left"] == before[1]["left"]
+    names = [name.rect["x"] for name in page.all("tbody [role=rowheader]")]
+    assert names
+    assert len(set(names)) == 1
+
+
+def test_paper_has_all_rows(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("open=*")
+    page.js("dispatchEvent(new Event('beforeprint'))")
+    whole = len(page.all("tbody [role=row]"))
+    page.js("dispatchEvent(new Event('afterprint'))")
+
+    assert whole == 2 + 4 + 8
