@@ -126,8 +126,12 @@ def test_nightly_stands_where_its_version_says(tmp_path: Path) -> None:
 
 def test_rows_are_all_cases_of_all_cells(tmp_path: Path) -> None:
     paths = [
-        cells.write(tmp_path, "2.4", "cpu", dict.fromkeys(["b/x-ws4-f", "b/x-ws2-f"], cells.PASSED)),
-        cells.write(tmp_path, "2.5", "cpu", dict.fromkeys(["b/x-ws10-f", "a/y-ws2-f"], cells.PASSED)),
+        cells.write(
+            tmp_path, "2.4", "cpu", dict.fromkeys(["b/x-ws4-f", "b/x-ws2-f"], cells.PASSED)
+        ),
+        cells.write(
+            tmp_path, "2.5", "cpu", dict.fromkeys(["b/x-ws10-f", "a/y-ws2-f"], cells.PASSED)
+        ),
     ]
 
     ids = [case.id for case in report(*paths).cases]
@@ -172,6 +176,20 @@ TEXTS = {
     "no-suite": ("<testsuites/>", "it holds no suite"),
     "foreign": (
         "<testsuites><testsuite name='pytest' tests='0'/></testsuites>",
+        "no cell of distparity",
+    ),
+    "bad-count": (
+        "<testsuites><testsuite tests='many'><properties>"
+        + "".join(
+            f"<property name='distparity.{name}' value='x'/>"
+            for name in ("cell", "cell_torch", "device")
+        )
+        + "</properties></testsuite></testsuites>",
+        "truncated, or edited: tests=many, and 0 cases",
+    ),
+    "deep": (
+        "<testsuites><testsuite>" + "<testsuite>" * 20_000 + "</testsuite>" * 20_000
+        + "</testsuite></testsuites>",
         "no cell of distparity",
     ),
     "bad-encoding": ("<?xml version='1.0' encoding='klingon'?><a/>", "truncated, or no XML"),

@@ -180,9 +180,7 @@ FILTERS = {
 
 
 @pytest.mark.parametrize(("address", "said"), FILTERS.values(), ids=FILTERS)
-def test_filters_are_in_the_address(
-    browse: Opened, small: Path, address: str, said: str
-) -> None:
+def test_filters_are_in_the_address(browse: Opened, small: Path, address: str, said: str) -> None:
     assert said in browse(small).visit(address).said
 
 
@@ -239,7 +237,7 @@ def test_comparison_sorts_the_changes(browse: Opened, small: Path) -> None:
         "drifted": ["alpha/ddp-ws4-float32"],
         "other": ["alpha/fsdp2-ws2-float32"],
     }
-    assert page.one("#change-drifted tbody td:last-child").text == "× 4.5"
+    assert page.one("#change-drifted tbody td:last-child").text == "\u00d7 4.5"
 
 
 def test_comparison_is_chosen_by_hand(browse: Opened, small: Path) -> None:
@@ -297,9 +295,7 @@ def colours(page: Page, *selectors: str) -> list[str]:
 
 
 @pytest.mark.parametrize("wanted", ["light", "dark"])
-def test_colours_follow_the_system_until_chosen(
-    browse: Opened, small: Path, wanted: str
-) -> None:
+def test_colours_follow_the_system_until_chosen(browse: Opened, small: Path, wanted: str) -> None:
     page = browse(small)
     features = [{"name": "prefers-color-scheme", "value": wanted}]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -375,7 +371,9 @@ def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
         "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
     )
     page.js("document.querySelector('.scroller').scrollTo(900, 30000)")
-    page.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    page.driver.execute_async_script(
+        "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+    )
     after = page.js(
         "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
     )

@@ -137,9 +137,7 @@ def _report(given: argparse.Namespace) -> int:
     try:
         from distparity import report
     except ModuleNotFoundError as error:
-        print(
-            f"distparity: report needs {error.name}: install distparity[report]", file=sys.stderr
-        )
+        print(f"distparity: report needs {error.name}: install distparity[report]", file=sys.stderr)
         return 1
     try:
         found, written = report.write(given.source, given.output)

@@ -145,7 +145,7 @@ def _matrix(report: Report) -> Iterator[str]:
 def _tally(column: Column, cases: list[Case]) -> str:
     results = [column.results[case].status for case in cases if case in column.results]
     if not results:
-        return "–"
+        return "·"
     marks = [
         f"{one.mark}{results.count(one.name)}"
         for one in STATUSES
@@ -156,7 +156,7 @@ def _tally(column: Column, cases: list[Case]) -> str:
 
 def _facts(report: Report) -> Iterator[str]:
     shown = ", ".join(f"{one.mark} {one.name}" for one in STATUSES)
-    yield f"Marks: {shown}; – no such case in this cell.\n\n## Runs\n\n"
+    yield f"Marks: {shown}; · no such case in this cell.\n\n## Runs\n\n"
     for column in report.columns:
         facts = [f"{name} {value}" for name, value in column.facts.items() if name != "cell"]
         when = f"started {column.started} on {column.host}, {column.seconds:.0f} s"

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
-from junitparser import JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
+from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
 
 from distparity.report.model import Case, Column, Result, shorten
 from distparity.report.statuses import BY_NAME, PASSED
@@ -34,6 +34,17 @@ _PLACED = {
     *("status", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun"),
 }
+
+
+class _Suite(TestSuite):
+    """A suite whose counts are what the file says: the base class would count for itself."""
+
+    tests = Attr()
+    time = Attr()
+
+
+class _Document(JUnitXml):
+    testsuite = _Suite
 
 
 class Refused(Exception):
@@ -66,26 +77,29 @@ def read(path: Path) -> list[Column]:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise Refused(f"{path}: larger than {LARGEST_FILE // 2**20} MiB")
-        suites = list(JUnitXml.fromfile(str(path), parse_func=_parse))
+        suites = _Document.fromfile(str(path), parse_func=_parse)
+        columns = [_column(path, suite) for suite in suites]
     except DefusedXmlException as error:
         kind = type(error).__name__
         raise Refused(f"{path}: hostile XML ({kind}): it declares entities or a DTD") from None
     except (ParseError, UnicodeError, LookupError, ValueError) as error:
         raise Refused(f"{path}: truncated, or no XML: {error}") from None
+    except RecursionError:
+        raise Refused(f"{path}: hostile XML: nested too deeply") from None
     except JUnitXmlError:
         raise Refused(f"{path}: no JUnit XML") from None
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
-    if not suites:
+    if not columns:
         raise Refused(f"{path}: it holds no suite")
-    return [_column(path, suite) for suite in suites]
+    return columns
 
 
 def _parse(source: str) -> object:
     return defusedxml.ElementTree.parse(source, forbid_dtd=True)
 
 
-def _column(path: Path, suite: TestSuite) -> Column:
+def _column(path: Path, suite: _Suite) -> Column:
     facts = dict(_properties(suite))
     for name in ("distparity.cell", "distparity.cell_torch", "distparity.device"):
         if name not in facts:
@@ -100,7 +114,7 @@ def _column(path: Path, suite: TestSuite) -> Column:
         },
         started=_name(suite.timestamp or ""),
         host=_name(suite.hostname or ""),
-        seconds=_number(path, "time", str(suite.time or 0)) or 0.0,
+        seconds=_number(path, "time", suite.time or "0") or 0.0,
         files=[str(path)],
     )
     for element in suite:
@@ -108,8 +122,8 @@ def _column(path: Path, suite: TestSuite) -> Column:
         if case in column.results:
             raise Refused(f"{path}: the case {case.id!r} is there twice")
         column.results[case] = result
-    promised = suite.tests
-    if promised != len(column.results):
+    if suite.tests != str(len(column.results)):
+        promised = _name(str(suite.tests))
         raise Refused(
             f"{path}: truncated, or edited: tests={promised}, and {len(column.results)} cases"
         )
@@ -117,8 +131,7 @@ def _column(path: Path, suite: TestSuite) -> Column:
 
 
 def _properties(element: TestSuite | TestCase) -> Iterator[tuple[str, str]]:
-    block = element.child(Properties)
-    for one in block or ():
+    for one in Properties.fromelem(element.child(Properties)) or ():
         yield str(one.name), str(one.value if one.value is not None else "")
 
 
