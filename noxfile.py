@@ -297,9 +297,16 @@ def check_reports(session: nox.Session) -> None:
     session.run("python", "ci/check_reports.py", *session.posargs)
 
 
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Make one page of the XML under reports/ (or of what is named after --)."""
+    _install(session, "-e", ".[report]")
+    session.run("distparity", "report", *(session.posargs or ["reports"]))
+
+
 KNOWN = [row.session for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
-KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports"]
+KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "report"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.
     if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:

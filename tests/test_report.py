@@ -20,6 +20,7 @@ from distparity.report.statuses import BY_NAME, STATUSES
 
 CASE = "a/ddp-ws2-float32"
 PASSED = {CASE: cells.PASSED}
+FOUND = {"ratio": 0.25, "diagnosis": "summed, not averaged"}
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>`|</script><!--"
 
 
@@ -27,6 +28,11 @@ def page_data(text: str) -> Any:
     """What the page's script is given."""
     start = text.index('id="data">') + len('id="data">')
     return json.loads(text[start : text.index("</script>", start)])
+
+
+def halves(name: str) -> tuple[str, str]:
+    torch, _, device = name.partition("-")
+    return torch, device
 
 
 def report(*paths: Path) -> Report:
@@ -43,7 +49,7 @@ def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) ->
     header = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": {"torch": "2.13.0"}}
     side = journal.Journal(path, xml, {**header, "cases": [CASE], "about": {CASE: about}})
     if status is not Status.MISSING:
-        side.add(CASE, Outcome(status, "one line", "one line\nthe account", {"ratio": 0.25}))
+        side.add(CASE, Outcome(status, "one line", "one line\nthe account", FOUND))
     side.end("interrupted")
     (column,) = read(junit.write_from_journal(path))
     ((case, result),) = column.results.items()
@@ -55,7 +61,7 @@ def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) ->
     else:
         told = ("", "") if status is Status.PASSED else ("one line", "the account")
         assert (result.message, result.detail) == told
-        assert result.ratio == 0.25
+        assert (result.ratio, result.diagnosis) == (0.25, "summed, not averaged")
 
 
 def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ ORDERS = {
 
 @pytest.mark.parametrize(("given", "wanted"), ORDERS.values(), ids=ORDERS)
 def test_columns_are_in_order(tmp_path: Path, given: list[str], wanted: list[str]) -> None:
-    paths = [cells.write(tmp_path, *name.split("-"), PASSED) for name in given]
+    paths = [cells.write(tmp_path, torch, device, PASSED) for torch, device in map(halves, given)]
 
     assert [column.name for column in report(*paths).columns] == wanted
 
@@ -188,7 +194,9 @@ TEXTS = {
         "truncated, or edited: tests=many, and 0 cases",
     ),
     "deep": (
-        "<testsuites><testsuite>" + "<testsuite>" * 20_000 + "</testsuite>" * 20_000
+        "<testsuites><testsuite>"
+        + "<testsuite>" * 20_000
+        + "</testsuite>" * 20_000
         + "</testsuite></testsuites>",
         "no cell of distparity",
     ),

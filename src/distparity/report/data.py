@@ -70,6 +70,7 @@ def _result(result: Result) -> dict[str, Any]:
         "largest_error": _number(result.error),
         "seconds": result.seconds,
         "message": result.message,
+        "diagnosis": result.diagnosis,
         "detail": result.detail,
         "rerun": result.rerun,
         "more": result.more,

@@ -106,7 +106,8 @@ def _limit(report: Report) -> int:
 
 
 def _texts(result: Result) -> list[str]:
-    return [result.message, result.detail, result.rerun, *result.more.values()]
+    known = [result.message, result.diagnosis, result.detail, result.rerun]
+    return [*known, *result.more.values()]
 
 
 def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, A
         "time": [None if one is None else round(one.seconds, 4) for one in results],
         "rerun": [0 if one is None else strings(one.rerun) for one in results],
         "message": _sparse({i: strings(one.message) for i, one in enumerate(results) if one}),
+        "diagnosis": _sparse({i: strings(one.diagnosis) for i, one in enumerate(results) if one}),
         "detail": _sparse({i: strings(one.detail) for i, one in enumerate(results) if one}),
         "more": {
             str(i): {name: strings(value) for name, value in one.more.items()}

@@ -99,7 +99,8 @@ def _failures(report: Report) -> Iterator[str]:
 
 
 def _failure(column: Column, case: Case, result: Result) -> str:
-    message = escape(shorten(result.message, LARGEST_MESSAGE))
+    said = ": ".join(filter(None, [result.diagnosis, result.message]))
+    message = escape(shorten(said, LARGEST_MESSAGE))
     ratio = "" if result.ratio is None else _short(result.ratio)
     place = f"{escape(case.id)} | {escape(column.title)}"
     return f"| {_marked(result.status)} | {place} | {ratio} | {message} |\n"

@@ -45,6 +45,8 @@ class Result:
     status: str
     message: str = ""
     detail: str = ""
+    #: What the failure looks like, in words, where the suite could tell.
+    diagnosis: str = ""
     ratio: float | None = None
     error: float | None = None
     seconds: float = 0.0

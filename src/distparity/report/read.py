@@ -16,6 +16,7 @@ from xml.etree.ElementTree import ParseError
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
+from junitparser.junitparser import Element
 
 from distparity.report.model import Case, Column, Result, shorten
 from distparity.report.statuses import BY_NAME, PASSED
@@ -32,7 +33,7 @@ _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 #: Properties of a case that have a place of their own in :class:`Result` or :class:`Case`.
 _PLACED = {
     *("status", "scenario", "strategy", "world_size", "dtype"),
-    *("ratio", "largest_error", "seconds_in_ranks", "rerun"),
+    *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
 }
 
 
@@ -99,7 +100,7 @@ def _parse(source: str) -> object:
     return defusedxml.ElementTree.parse(source, forbid_dtd=True)
 
 
-def _column(path: Path, suite: _Suite) -> Column:
+def _column(path: Path, suite: TestSuite) -> Column:
     facts = dict(_properties(suite))
     for name in ("distparity.cell", "distparity.cell_torch", "distparity.device"):
         if name not in facts:
@@ -130,7 +131,7 @@ def _column(path: Path, suite: _Suite) -> Column:
     return column
 
 
-def _properties(element: TestSuite | TestCase) -> Iterator[tuple[str, str]]:
+def _properties(element: Element) -> Iterator[tuple[str, str]]:
     for one in Properties.fromelem(element.child(Properties)) or ():
         yield str(one.name), str(one.value if one.value is not None else "")
 
@@ -157,6 +158,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
         status=status,
         message=message,
         detail=detail,
+        diagnosis=shorten(facts.get("diagnosis", ""), LARGEST_MESSAGE),
         ratio=_number(where, "ratio", facts.get("ratio")),
         error=_number(where, "largest_error", facts.get("largest_error")),
         seconds=_number(where, "time", str(element.time or 0)) or 0.0,

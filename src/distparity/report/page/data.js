@@ -48,6 +48,7 @@ function statusOf(column, one) {
 
 const text = (place) => raw.strings[place ?? 0];
 const messageOf = (column, one) => text(column.message[one.index]);
+const diagnosisOf = (column, one) => text(column.diagnosis[one.index]);
 const detailOf = (column, one) => text(column.detail[one.index]);
 const rerunOf = (column, one) => text(column.rerun[one.index]);
 const moreOf = (column, one) =>
@@ -56,8 +57,7 @@ const moreOf = (column, one) =>
 // What a filter by text looks at: the name, and whatever was said of the case anywhere.
 const haystacks = [];
 function haystack(one) {
-  haystacks[one.index] ??= [one.id, ...unique(columns.map((column) => messageOf(column, one)))]
-    .join("\n")
-    .toLowerCase();
+  const said = () => columns.flatMap((column) => [messageOf(column, one), diagnosisOf(column, one)]);
+  haystacks[one.index] ??= [one.id, ...unique(said())].join("\n").toLowerCase();
   return haystacks[one.index];
 }

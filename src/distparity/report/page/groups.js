@@ -26,13 +26,14 @@ function tally(node, column) {
 }
 
 function count(among, column) {
-  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0 };
+  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0, silent: 0 };
   for (const one of among) {
     const status = statusOf(column, one);
     if (status === ABSENT) continue;
     found.total += 1;
     found.counts.set(status, (found.counts.get(status) ?? 0) + 1);
     if (status.family === "bad") found.bad += 1;
+    if (status.family === "silent") found.silent += 1;
     const ratio = column.ratio[one.index];
     if (ratio !== null && (found.worst === null || ratio > found.worst)) {
       found.worst = ratio;

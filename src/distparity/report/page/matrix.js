@@ -1,6 +1,6 @@
 // The matrix: a tree of rows, of which only those in sight are in the document.
 
-const HEIGHT = { leaf: 30, branch: 30, marks: 14 };
+const HEIGHT = { leaf: 30, branch: 31, marks: 14 };
 // So many kinds of outcome stand beside one another in a cell; more of them take another line.
 const MARKS = 3;
 const AHEAD = 12;
@@ -266,9 +266,9 @@ function branchCell(node, column) {
     );
   }
   const hue = found.worst === null ? "unjudged" : bin(found.worst);
-  return el(
+  const cell = el(
     "td",
-    { ...attributes, class: `cell branch ${hue}${found.bad ? " bad" : ""}` },
+    { ...attributes, class: `cell branch ${hue}${found.bad ? " bad" : ""}${found.silent ? " partly" : ""}` },
     el("b", {}, `${found.passed}/${found.total}`),
     el(
       "span",
@@ -279,6 +279,9 @@ function branchCell(node, column) {
       marks.length ? null : el("i", { class: "ratio" }, found.worst === null ? "" : short(found.worst)),
     ),
   );
+  // The colour speaks for the judged cases alone; the others have their share of the lower edge.
+  cell.style.setProperty("--silent", `${(100 * found.silent) / found.total}%`);
+  return cell;
 }
 
 function leafCell(one, column) {
@@ -287,7 +290,7 @@ function leafCell(one, column) {
   const words = [
     `${column.title}: ${status.name}`,
     ratio === null ? "" : `ratio ${short(ratio)}`,
-    messageOf(column, one).slice(0, 200),
+    (diagnosisOf(column, one) || messageOf(column, one)).slice(0, 200),
   ];
   const label = words.filter(Boolean).join("; ");
   const chosen = state.case === one.id && state.col === column.name ? " chosen" : "";

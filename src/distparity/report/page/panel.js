@@ -90,6 +90,7 @@ function swatch(ratio) {
 function account(one, column) {
   const status = statusOf(column, one);
   const message = messageOf(column, one);
+  const diagnosis = diagnosisOf(column, one);
   const detail = detailOf(column, one);
   const rerun = rerunOf(column, one);
   const more = moreOf(column, one);
@@ -97,6 +98,7 @@ function account(one, column) {
     "section",
     { class: "account", "aria-label": column.title },
     el("h3", {}, badge(status), ` torch ${column.facts.torch ?? column.torch} on ${column.device}`),
+    diagnosis ? el("p", { class: "diagnosis" }, diagnosis) : null,
     message ? el("p", { class: `message f-${status.family}` }, message) : null,
     detail ? el("pre", { class: "detail", tabindex: "0" }, detail) : null,
     more.length ? facts(more) : null,
@@ -136,7 +138,7 @@ function groupDetails(path, column) {
       el("th", { scope: "row" }, caseLink(one, column, path.includes("/") ? one.label : one.name)),
       el("td", {}, badge(statusOf(column, one))),
       el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
-      el("td", { class: "message" }, messageOf(column, one).slice(0, 200)),
+      el("td", { class: "message" }, (diagnosisOf(column, one) || messageOf(column, one)).slice(0, 200)),
     ),
   );
   const heads = ["case", "outcome", "ratio", ""].map((name) => el("th", { scope: "col" }, name));
