@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -337,6 +338,33 @@ def test_no_two_outcomes_look_alike(browse: Opened, small: Path, theme: str) -> 
     assert len(set(pictures)) == len(pictures)
     passed = page.all(".key tr")[len(STATUSES) - 1].find_element(By.CSS_SELECTOR, "td.cell")
     assert "s-passed" in str(passed.get_attribute("class"))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 defines it, of ``rgb(...)``."""
+    channels = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_step_of_the_scale_can_be_read(browse: Opened, small: Path, theme: str) -> None:
+    steps = (
+        browse(small)
+        .visit(f"theme={theme}")
+        .js(
+            "[...document.querySelectorAll('.scale .step')].map((step) => {"
+            "const { color, backgroundColor } = getComputedStyle(step);"
+            "return [step.textContent, color, backgroundColor]; })"
+        )
+    )
+    contrasts = {}
+    for name, ink, paper in steps:
+        dark, light = sorted((luminance(ink), luminance(paper)))
+        contrasts[name] = (light + 0.05) / (dark + 0.05)
+
+    assert len(contrasts) == 8
+    assert {name: value for name, value in contrasts.items() if value < 4.5} == {}
 
 
 @pytest.fixture(scope="module")
