@@ -139,6 +139,8 @@ def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Name
     stamp.write_text("unfinished")
     try:
         _install_from(session, source)
+        if row.also:
+            _install(session, *row.also)
     except CommandFailed:
         raise NoSuchCell(f"{source} could not be installed") from None
     version = Version(_ask(session, "importlib.metadata.version('torch')"))

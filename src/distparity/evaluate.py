@@ -37,16 +37,9 @@ def evaluate(
     that has done nothing else.
     """
     world = Spec(case.device, case.world_size)
-    if ask is not None:
-        question = {"strategy": case.strategy, "dtype": case.dtype, "features": ask}
-        refused = yield Shared(
-            ("ask", world, case.strategy, case.dtype, *ask), lambda: _ask(question, world, limit)
-        )
-        if isinstance(refused, Failure):
-            return _broken("asking what this torch can do", refused)
-        if refused is not None:
-            return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
-
+    refusal = yield from _refusal(case, ask, limit)
+    if refusal is not None:
+        return refusal
     args = {
         "scenario": case.scenario,
         "strategy": case.strategy,
@@ -80,13 +73,22 @@ def evaluate(
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    outcome = _outcome(case, judged.results[0], run.seconds)
-    if run.left:
-        outcome.facts["left_behind"] = run.left
-    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
-    if memory:
-        outcome.facts["peak_memory"] = max(memory)
-    return outcome
+    return _outcome(case, judged.results[0], run)
+
+
+def _refusal(case: Case, features: list[str] | None, limit: float) -> Errand[Outcome | None]:
+    """What makes the case impossible here, by torch's own word; None when nothing does."""
+    if features is None:
+        return None
+    world = Spec(case.device, case.world_size)
+    question = {"strategy": case.strategy, "dtype": case.dtype, "features": features}
+    key = ("ask", world, case.strategy, case.dtype, *features)
+    refused = yield Shared(key, lambda: _ask(question, world, limit))
+    if isinstance(refused, Failure):
+        return _broken("asking what this torch can do", refused)
+    if refused is None:
+        return None
+    return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
 
 
 def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
@@ -116,14 +118,19 @@ def _broken(what: str, failure: Failure) -> Outcome:
     return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
 
 
-def _outcome(case: Case, verdict: dict[str, Any], seconds: float) -> Outcome:
-    facts = {
+def _outcome(case: Case, verdict: dict[str, Any], run: Answer) -> Outcome:
+    facts: dict[str, Any] = {
         **_facts(case),
         "ratio": verdict["ratio"],
         "largest_error": verdict["error"],
         "growth": verdict["growth"],
-        "seconds_in_ranks": round(seconds, 4),
+        "seconds_in_ranks": round(run.seconds, 4),
     }
+    if run.left:
+        facts["left_behind"] = run.left
+    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
+    if memory:
+        facts["peak_memory"] = max(memory)
     if verdict["passed"]:
         return Outcome(Status.PASSED, f"ratio {_short(verdict['ratio'])}", facts=facts)
     if verdict["diagnosis"] is not None:

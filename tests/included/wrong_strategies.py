@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class OneForward(Ddp):
 
 def _forget_second_call(model: nn.Module, unit: nn.Module) -> None:
     calls = 0
-    forward = unit.forward
+    right: Callable[[torch.Tensor], torch.Tensor] = unit.forward
 
     def start(*_: Any) -> None:
         nonlocal calls
@@ -65,12 +65,12 @@ def _forget_second_call(model: nn.Module, unit: nn.Module) -> None:
         nonlocal calls
         calls += 1
         if calls == 1:
-            return forward(x)
+            return right(x)
         frozen = {name: p.detach() for name, p in unit.named_parameters()}
         return nn.functional.linear(x, frozen["weight"], frozen["bias"])
 
     model.register_forward_pre_hook(start)
-    unit.forward = once  # type: ignore[method-assign]
+    unit.forward = once
 
 
 class Stale(Ddp):

@@ -371,7 +371,9 @@ class World:
     def _failure(self, reports: list[Report]) -> Failure:
         if self._tasks == 0 and self._trouble == "timeout":
             missing = ", ".join(str(r.rank) for r in reports if r.fate is Fate.SILENT)
-            message = f"the world did not start within {self._start_limit:g} s; missing: rank {missing}"
+            message = (
+                f"the world did not start within {self._start_limit:g} s; missing: rank {missing}"
+            )
             return Failure("timeout", message, reports, self._start_limit)
         assert self.task is not None
         limit = self.task.limit if self._trouble == "timeout" else None
