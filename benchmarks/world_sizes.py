@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from _cases import STRATEGIES
@@ -19,10 +20,13 @@ from _cases import arguments as task_arguments
 from _measure import Series, Table, arguments, environment, publish
 
 from distparity.case import Case
+from distparity.evaluate import evaluate
+from distparity.outcome import Outcome, Status
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
+TIMED = "timed_parity"
 HEADINGS = (
     "ranks",
     "strategy",
@@ -67,33 +71,37 @@ class Bench:
 
 def measure(bench: Bench, case: Case, repeat: int) -> dict[str, Series]:
     """Run a case several times in one world; each quantity in seconds."""
-    args = task_arguments(case)
-    world, judge = Spec("cpu", case.world_size), Spec("cpu", 1, group=False)
-    oracle = bench.ask(Task(judge, "consult", args))
-    natives = bench.ask(Task(judge, "natives", args))
-    facts = oracle.results[0]
-    judging = {
-        "dtype": case.dtype,
-        "natives": len(natives.blobs[0]),
-        "magnitude": facts["magnitude"],
-        "spread": facts["spread"],
-    }
-    reference = [oracle.blobs[0][0], *natives.blobs[0]]
     found: dict[str, Series] = {}
-    # Once more than is counted: a first case in a world warms caches up.
+    # Once more than is counted: the first has the oracle to wait for, and caches to warm up.
     for turn in range(repeat + 1):
+        tape: dict[str, Answer] = {}
         started = time.perf_counter()
-        run = bench.ask(Task(world, "timed_parity", args))
-        verdict = bench.ask(Task(judge, "judge", judging, reference + [b[0] for b in run.blobs]))
+        outcome = bench.scheduler.run(_taped(evaluate(case, 60.0), tape))
         seconds = time.perf_counter() - started
-        assert verdict.results[0]["passed"], verdict.results[0]["first"]
-        for name, value in _parts(seconds, run, verdict).items():
+        assert outcome.status is Status.PASSED, outcome
+        for name, value in _parts(seconds, tape[TIMED], tape["judge"]).items():
             if turn:
                 found.setdefault(name, Series()).values.append(value)
     return found
 
 
-def _parts(seconds: float, run: Answer, verdict: Answer) -> dict[str, float]:
+def _taped(errand: Errand[Outcome], tape: dict[str, Answer]) -> Errand[Outcome]:
+    """The same errand with the timed training in place of the plain one; keeps the answers."""
+    value = None
+    while True:
+        try:
+            wanted = errand.send(value)
+        except StopIteration as stop:
+            found: Outcome = stop.value
+            return found
+        if isinstance(wanted, Task) and wanted.name == "parity":
+            wanted = replace(wanted, name=TIMED)
+        value = yield wanted
+        if isinstance(wanted, Task):
+            tape[wanted.name] = value
+
+
+def _parts(seconds: float, run: Answer, judged: Answer) -> dict[str, float]:
     def mean(pick: Callable[[dict[str, Any]], float]) -> float:
         return statistics.mean(map(pick, run.results))
 
@@ -106,8 +114,8 @@ def _parts(seconds: float, run: Answer, verdict: Answer) -> dict[str, float]:
         "waiting": mean(lambda r: r["train"] + r["serialise"] - r["own"]),
         "least": cpu / min(len(run.results), os.cpu_count() or 1),
         "serialise": mean(lambda r: r["serialise"]),
-        "judge": verdict.seconds,
-        "hand-out": seconds - run.seconds - verdict.seconds,
+        "judge": judged.seconds,
+        "hand-out": seconds - run.seconds - judged.seconds,
     }
 
 
