@@ -286,10 +286,12 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
-    """Measure one more case here against one under PyTorch's MultiProcessTestCase."""
+    """Measure cases here against the same under PyTorch's own harnesses; takes half an hour."""
+    # PyTorch's harnesses need expecttest, and do not say so in the wheel.
     _install(session, SELFTEST.requirement, "expecttest")
     _install(session, "-e", ".")
-    session.run("python", "benchmarks/marginal_cost.py", *session.posargs)
+    for name in ("startup", "marginal_cost", "forty_cases", "world_sizes"):
+        session.run("python", f"benchmarks/{name}.py", *session.posargs)
 
 
 @nox.session(name="check-reports", default=False)

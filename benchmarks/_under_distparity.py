@@ -1,0 +1,46 @@
+"""The cases one after another in warm worlds, without pytest, reports or anything side by side."""
+
+from __future__ import annotations
+
+import sys
+
+import _cases
+
+from distparity.evaluate import evaluate
+from distparity.outcome import Outcome, Status
+from distparity.worlds.launcher import Launcher
+from distparity.worlds.scheduler import Errand, Scheduler, Shared
+
+
+def alone(errand: Errand[Outcome], number: int) -> Errand[Outcome]:
+    """The same errand, sharing its oracle and native runs with no other."""
+    value = None
+    while True:
+        try:
+            wanted = errand.send(value)
+        except StopIteration as stop:
+            found: Outcome = stop.value
+            return found
+        if isinstance(wanted, Shared):
+            wanted = Shared((number, wanted.key), wanted.make)
+        value = yield wanted
+
+
+def main() -> None:
+    cases = _cases.asked()
+    include = sorted({case.scenario for case in cases} - {_cases.SEED_CASE.scenario})
+    launcher = Launcher(include)
+    launcher.ready()
+    scheduler = Scheduler(launcher)
+    for number, case in enumerate(cases):
+        errand = evaluate(case, 60.0)
+        if "--alone" in sys.argv:
+            errand = alone(errand, number)
+        outcome = scheduler.run(errand)
+        assert outcome.status is Status.PASSED, outcome
+    scheduler.close()
+    launcher.close(reported=True)
+
+
+if __name__ == "__main__":
+    main()
