@@ -311,6 +311,19 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
     assert suite.code == 1
 
 
+def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
+    """It is one case's failure; what ran beside that is done again."""
+    guilty = "multiple_forward/fault-kills-parent-ws2-float32"
+    others = cases("ddp", "fsdp1", "fault-leaves-environment")
+    suite = Suite(tmp_path, [*listed([*others, guilty]), "--worlds", "8"]).run()
+    found = suite.journal()
+
+    assert all(found[case].status is Status.PASSED for case in others)
+    assert found[guilty].status is Status.CRASH
+    assert "the process that forks ranks died (SIGKILL)" in found[guilty].message
+    assert suite.leftovers() == []
+
+
 @pytest.mark.parametrize(
     ("option", "code", "tag"), [([], 1, "failure"), (["--allow-flaky"], 0, "skipped")]
 )

@@ -119,6 +119,15 @@ class Kill(Fault):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KillsParent(Fault):
+    name = "fault-kills-parent"
+
+    def misbehave(self) -> None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        # A process takes its time to die, and its children live as long.
+        time.sleep(FOREVER)
+
+
 class Segv(Fault):
     name = "fault-sigsegv"
 
