@@ -25,6 +25,7 @@ from torch import nn
 
 from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
+from distparity.worlds import processes
 from distparity.worlds.rank import Place
 
 FOREVER = 3600
@@ -356,6 +357,7 @@ def _pristine() -> dict[str, bool]:
         "generators": random.getstate() != seeded,
         "threads": torch.get_num_threads() == 1,
         "no thread": all(thread.name != "left" for thread in threading.enumerate()),
+        "children": not processes.have_children(),
         "autograd": torch.is_grad_enabled(),
         "algorithms": not torch.are_deterministic_algorithms_enabled(),
         "umask": mask != 0o777,
