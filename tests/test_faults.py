@@ -189,14 +189,22 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    faults = [f"fault-{name}" for name in FAULTS]
-    leaves = [f"fault-leaves-{name}" for name in LEFT]
-    checks = [f"{name}-check" for name in leaves]
-    arguments = listed(cases(*OTHERS, *faults, *leaves, *checks))
+    arguments = listed(cases(*OTHERS, *(f"fault-{name}" for name in FAULTS)))
     arguments += ["--case-timeout", str(LIMIT), "--worlds", "16"]
     folder = tmp_path_factory.mktemp("disturbed")
     yield Suite(folder, arguments, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).run()
     remove_groups()
+
+
+@pytest.fixture(scope="module")
+def untidy(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    """Cases that leave something behind, each with one after it that looks for that.
+
+    One world at a time, so that the second would come into the first one's.
+    """
+    leaves = [f"fault-leaves-{name}" for name in LEFT]
+    arguments = listed(cases(*leaves, *(f"{name}-check" for name in leaves)))
+    return Suite(tmp_path_factory.mktemp("untidy"), [*arguments, "--worlds", "2"]).run()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -233,9 +241,9 @@ def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("left", LEFT)
 def test_what_a_case_leaves_behind_does_not_reach_the_next(
-    disturbed: Suite, left: str, size: int
+    untidy: Suite, left: str, size: int
 ) -> None:
-    found = disturbed.journal()
+    found = untidy.journal()
     leaver = found[f"multiple_forward/fault-leaves-{left}-ws{size}-float32"]
     check = found[f"multiple_forward/fault-leaves-{left}-check-ws{size}-float32"]
 
@@ -255,8 +263,9 @@ def test_the_xml_is_complete(disturbed: Suite) -> None:
     assert disturbed.code == 1
 
 
-def test_nothing_is_left(undisturbed: Suite, disturbed: Suite) -> None:
+def test_nothing_is_left(undisturbed: Suite, disturbed: Suite, untidy: Suite) -> None:
     assert undisturbed.leftovers() == []
+    assert untidy.leftovers() == []
     assert disturbed.leftovers() == []
 
 
@@ -309,6 +318,19 @@ def test_the_disk_is_full(tmp_path: Path) -> None:
     elsewhere.rename(elsewhere.parent / "reports")
     assert set(cases("ddp", "fsdp1", "fault-raise-one")) == set(suite.xml())
     assert suite.code == 1
+
+
+def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
+    """It is one case's failure; what ran beside that is done again."""
+    guilty = "multiple_forward/fault-kills-parent-ws2-float32"
+    others = cases("ddp", "fsdp1", "fault-leaves-environment")
+    suite = Suite(tmp_path, [*listed([*others, guilty]), "--worlds", "8"]).run()
+    found = suite.journal()
+
+    assert all(found[case].status is Status.PASSED for case in others)
+    assert found[guilty].status is Status.CRASH
+    assert "the process that forks ranks died (SIGKILL)" in found[guilty].message
+    assert suite.leftovers() == []
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from torch import nn
 
 from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
+from distparity.worlds import processes
 from distparity.worlds.rank import Place
 
 FOREVER = 3600
@@ -117,6 +118,15 @@ class Kill(Fault):
         # What a rank that dies like this may leave in shared memory.
         Path(f"/dev/shm/torch_{os.getpid()}_1_1").write_bytes(b"left")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillsParent(Fault):
+    name = "fault-kills-parent"
+
+    def misbehave(self) -> None:
+        os.kill(os.getppid(), signal.SIGKILL)
+        # A process takes its time to die, and its children live as long.
+        time.sleep(FOREVER)
 
 
 class Segv(Fault):
@@ -347,6 +357,7 @@ def _pristine() -> dict[str, bool]:
         "generators": random.getstate() != seeded,
         "threads": torch.get_num_threads() == 1,
         "no thread": all(thread.name != "left" for thread in threading.enumerate()),
+        "children": not processes.have_children(),
         "autograd": torch.is_grad_enabled(),
         "algorithms": not torch.are_deterministic_algorithms_enabled(),
         "umask": mask != 0o777,

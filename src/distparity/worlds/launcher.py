@@ -59,7 +59,19 @@ class Launcher:
         self.journals: list[str] = []
         self._start({})
 
+    def restart(self) -> str:
+        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
+        self.channel.close()
+        status = self.process.wait()
+        self.facts = None
+        self._start(self.environment)
+        for path in self.journals:
+            self.channel.send({"op": "journal", "path": path})
+        self.ready()
+        return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
     def _start(self, environment: dict[str, str]) -> None:
+        self.environment = environment
         ours, theirs = socket.socketpair()
         scratch = os.path.join(self.directory, "scratch")
         Path(scratch).mkdir(exist_ok=True)
@@ -157,6 +169,7 @@ class Launcher:
 
     def journal(self, path: str) -> None:
         """Have ``path`` made into XML should this process die."""
+        self.journals.append(path)
         self.channel.queue({"op": "journal", "path": path})
 
     def accept(self, most: int) -> Channel | None:

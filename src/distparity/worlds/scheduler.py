@@ -7,14 +7,16 @@ calls :meth:`Scheduler.result`, which turns the wheel until it is there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from distparity.worlds.launcher import Launcher, StartError, first_frame
+from distparity.worlds.launcher import Launcher, first_frame
 from distparity.worlds.wire import Channel, Frame, ProtocolError
 from distparity.worlds.world import Answer, Rank, State, Task, World
 
@@ -206,6 +208,8 @@ class Scheduler:
     def _world_for(self, task: Task) -> World | None:
         """An idle world that fits, a new one where there is room, or None."""
         spec = task.spec
+        if self._busy and (task.alone or any(w.task and w.task.alone for w in self._busy)):
+            return None
         busy = self._ranks_busy()
         if busy and busy + spec.size > self.room:
             return None
@@ -226,7 +230,9 @@ class Scheduler:
     # -- events --------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        self.launcher.channel.flush()
+        with contextlib.suppress(OSError):
+            # Where it is gone, reading from it says so.
+            self.launcher.channel.flush()
         for world in self._worlds:
             for rank in world.ranks:
                 if rank.channel is not None:
@@ -255,7 +261,27 @@ class Scheduler:
                     for world in self._worlds
                 )
         if not alive:
-            raise StartError("the process that forks ranks died")
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """The process that forks ranks died, and every rank with it: begin again with another.
+
+        Of several tasks that were under way, any may be to blame: each is done again, alone. One
+        that was alone is to blame. Raises :class:`StartError` when torch cannot be imported again.
+        """
+        self._selector.unregister(self.launcher.channel)
+        how = f"the process that forks ranks died ({self.launcher.restart()}) while this ran alone"
+        self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_zygote)
+        suspects = list(self._busy.items())
+        for world, job in suspects:
+            if len(suspects) == 1 and world.task is not None and world.task.alone:
+                world.orphan(how)
+            elif world.task is not None:
+                del self._busy[world]
+                self._queue.appendleft((replace(world.task, alone=True), job))
+        for world in self._worlds:
+            if world.state is not State.DEAD:
+                world.orphan(None)
 
     def _on_stranger(self, _: object) -> None:
         channel = self.launcher.accept(HELLO)

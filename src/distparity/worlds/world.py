@@ -81,6 +81,8 @@ class Task:
     last: bool = False
     #: Run it in a world that has had no other task.
     fresh: bool = False
+    #: Run it while nothing else runs: it is under suspicion.
+    alone: bool = False
 
 
 @dataclass
@@ -176,6 +178,22 @@ class World:
         pids = [rank.pid for rank in self.ranks if rank.exit is None and rank.pid]
         if pids:
             self.launcher.kill(pids)
+        self.state = State.DEAD
+        self.launcher.forget(self.number)
+
+    def orphan(self, how: str | None) -> None:
+        """The process that forks ranks died, and all ranks with it.
+
+        With ``how``, that is the task's failure; without, the task is to be done again elsewhere.
+        """
+        if how is not None:
+            what = "died with the process that forks ranks"
+            self._trouble = "crash"
+            reports = [self._report(rank) for rank in self.ranks]
+            for report in reports:
+                report.fate, report.what, report.where = Fate.DIED, what, ""
+            self.done = Failure("crash", how, reports, time.monotonic() - self.used)
+        self.task = None
         self.state = State.DEAD
         self.launcher.forget(self.number)
 
