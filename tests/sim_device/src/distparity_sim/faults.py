@@ -1,0 +1,77 @@
+"""What is wrong with the device: ``SIM_FAULT`` in the environment, read once.
+
+=============== ====================================================================================
+``drop-rank``   sums over ranks leave out what the last rank gave
+``tf32``        float32 matrix products see their factors with a mantissa of 10 bits
+``async-copy``  the copy that brings a sum over ranks is not waited for: it lands one operation late
+``hang``        the last rank never comes back from its first sum over ranks
+``die``         the last rank's process aborts after 100 operations
+=============== ====================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["FAULT", "hang", "land", "late", "lose", "tick", "truncate"]
+
+KNOWN = ("", "drop-rank", "tf32", "async-copy", "hang", "die")
+FAULT = os.environ.get("SIM_FAULT", "")
+if FAULT not in KNOWN:
+    raise ImportError(f"SIM_FAULT={FAULT}: not one of {', '.join(KNOWN[1:])}")
+_LIFE = 100
+
+#: Whether this process is the last of several ranks; the process group says so.
+last_rank = False
+_operations = 0
+_pending: list[Callable[[], object]] = []
+
+
+def truncate(tensor: torch.Tensor) -> torch.Tensor:
+    """A float32 CPU tensor rounded to nearest at 10 bits of mantissa."""
+    if FAULT != "tf32" or tensor.dtype != torch.float32:
+        return tensor
+    bits = tensor.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def lose(tensor: torch.Tensor) -> None:
+    """Zero what the last rank gives to a sum."""
+    if FAULT == "drop-rank" and last_rank:
+        tensor.zero_()
+
+
+def hang() -> None:
+    while FAULT == "hang" and last_rank:
+        time.sleep(3600)
+
+
+def tick() -> None:
+    """Count an operation; the device may not survive it."""
+    global _operations  # noqa: PLW0603  a process has one device
+    if FAULT == "die" and last_rank:
+        _operations += 1
+        if _operations == _LIFE:
+            print("sim: device 0 is lost", file=sys.stderr, flush=True)
+            os.abort()
+
+
+def late(copy: Callable[[], object]) -> None:
+    """Do a copy: now, or after the operation that comes next."""
+    if FAULT == "async-copy":
+        _pending.append(copy)
+    else:
+        copy()
+
+
+def land() -> None:
+    """Let the copies that are under way arrive."""
+    arriving = _pending[:]
+    _pending.clear()
+    for copy in arriving:
+        copy()

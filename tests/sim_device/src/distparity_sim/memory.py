@@ -1,0 +1,80 @@
+"""The device's memory: tensors of device type ``sim`` over the bytes of CPU tensors, and back.
+
+A DLPack capsule says on which kind of device its bytes lie, and torch makes of ``kDLExtDev`` a
+tensor of the renamed ``PrivateUse1`` device, with a storage of its own. So a tensor changes sides
+when that field is rewritten between export and import; the bytes stay where they are, and torch
+itself keeps them alive.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch.utils.dlpack import from_dlpack, to_dlpack
+
+__all__ = ["install", "on_device", "on_host"]
+
+_CPU, _EXTENSION = 1, 12
+#: ``DLManagedTensor`` begins with a pointer to the data, then the device's type and index.
+_DEVICE_TYPE, _DEVICE_INDEX = 8, 12
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype = ctypes.c_void_p
+_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+#: Storages (by the address of their C++ object) that were resized to nothing.
+_freed: set[int] = set()
+
+
+def on_device(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a CPU tensor as a tensor on ``sim:0``."""
+    found = _relabel(tensor, _EXTENSION)
+    # A new storage may stand where one that was freed stood.
+    _freed.discard(found.untyped_storage()._cdata)
+    return found
+
+
+def on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor on ``sim:0`` as a CPU tensor."""
+    return _relabel(tensor, _CPU)
+
+
+def _relabel(tensor: torch.Tensor, kind: int) -> torch.Tensor:
+    capsule = to_dlpack(tensor)
+    address = _pointer(capsule, b"dltensor")
+    ctypes.c_int32.from_address(address + _DEVICE_TYPE).value = kind
+    ctypes.c_int32.from_address(address + _DEVICE_INDEX).value = 0
+    found: torch.Tensor = from_dlpack(capsule)
+    return found
+
+
+def install() -> None:
+    """Let a storage on ``sim`` be resized to nothing and back, which sharding strategies do.
+
+    torch cannot resize memory that came from outside. So the bytes stay, poisoned, and the storage
+    says that it has none: who reads it meanwhile reads NaN.
+    """
+    storage: Any = torch.UntypedStorage
+    resize, nbytes = storage.resize_, storage.nbytes
+
+    def resize_(self: Any, size: int) -> Any:
+        if self.device.type != "sim":
+            return resize(self, size)
+        full = nbytes(self)
+        if size not in (0, full):
+            raise RuntimeError(f"sim: a storage of {full} bytes cannot be resized to {size}")
+        if size == 0:
+            _freed.add(self._cdata)
+            if full:
+                ctypes.memset(self.data_ptr(), 0xFF, full)
+        else:
+            _freed.discard(self._cdata)
+        return self
+
+    def count(self: Any) -> int:
+        return 0 if self.device.type == "sim" and self._cdata in _freed else int(nbytes(self))
+
+    storage.resize_ = resize_
+    storage.nbytes = storage.size = storage.__len__ = count

@@ -1,0 +1,121 @@
+"""``torch.sim``: what torch and its wrappers ask of a device's module."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from distparity_sim import faults
+
+_PRIVATE_USE_1 = 20
+
+
+class Stream(torch.Stream):
+    """The only order there is: everything is done when the call returns."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return super().__new__(cls, stream_id=0, device_index=0, device_type=_PRIVATE_USE_1)
+
+    def wait_stream(self, stream: Any) -> None:
+        pass
+
+    def wait_event(self, event: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+    def record_event(self, event: Any = None) -> Any:
+        return event or Event()
+
+
+class Event:
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def record(self, stream: Any = None) -> None:
+        pass
+
+    def wait(self, stream: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+
+@contextlib.contextmanager
+def stream(_: Any) -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def device(_: Any) -> Iterator[None]:
+    yield
+
+
+def current_stream(_: Any = None) -> Any:
+    return Stream()
+
+
+default_stream = current_stream
+
+
+def set_stream(_: Any) -> None:
+    pass
+
+
+def is_available() -> bool:
+    return True
+
+
+def is_initialized() -> bool:
+    return True
+
+
+def is_bf16_supported() -> bool:
+    return True
+
+
+def device_count() -> int:
+    """One a process: the process owns its device, and calls it 0."""
+    return 1
+
+
+def current_device() -> int:
+    return 0
+
+
+def set_device(_: Any) -> None:
+    pass
+
+
+def get_device_name(_: Any = None) -> str:
+    return "host memory"
+
+
+def synchronize(_: Any = None) -> None:
+    faults.land()
+
+
+def manual_seed(seed: int) -> None:
+    """The device draws from the CPU's generator, and ``torch.manual_seed`` has seeded that."""
+
+
+manual_seed_all = manual_seed
+
+
+def _is_in_bad_fork() -> bool:
+    return False
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    return [torch.float16, torch.bfloat16]
