@@ -15,7 +15,7 @@ from distparity_sim.memory import on_host
 __all__ = ["SimCCL", "install"]
 
 #: A restriction that some real backends have.
-_NO_AVG = os.environ.get("SIM_NO_AVG") == "1"
+_NO_AVG = "SIM_NO_AVG" in os.environ
 
 
 def install() -> None:

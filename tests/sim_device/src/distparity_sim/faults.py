@@ -3,7 +3,8 @@
 =============== ====================================================================================
 ``drop-rank``   sums over ranks leave out what the last rank gave
 ``tf32``        float32 matrix products see their factors with a mantissa of 10 bits
-``async-copy``  the copy that brings a sum over ranks is not waited for: it lands one operation late
+``async-copy``  the copy that brings a sum over ranks is not waited for: it lands eight operations
+                later, and who reads before that reads what was there
 ``hang``        the last rank never comes back from its first sum over ranks
 ``die``         the last rank's process aborts after 100 operations
 =============== ====================================================================================
@@ -25,11 +26,13 @@ FAULT = os.environ.get("SIM_FAULT", "")
 if FAULT not in KNOWN:
     raise ImportError(f"SIM_FAULT={FAULT}: not one of {', '.join(KNOWN[1:])}")
 _LIFE = 100
+_LATENESS = 8
 
 #: Whether this process is the last of several ranks; the process group says so.
 last_rank = False
 _operations = 0
-_pending: list[Callable[[], object]] = []
+#: Copies under way, each with the number of operations that it still takes.
+_pending: list[tuple[int, Callable[[], object]]] = []
 
 
 def truncate(tensor: torch.Tensor) -> torch.Tensor:
@@ -62,16 +65,17 @@ def tick() -> None:
 
 
 def late(copy: Callable[[], object]) -> None:
-    """Do a copy: now, or after the operation that comes next."""
+    """Do a copy: now, or some operations later."""
     if FAULT == "async-copy":
-        _pending.append(copy)
+        _pending.append((_LATENESS, copy))
     else:
         copy()
 
 
-def land() -> None:
-    """Let the copies that are under way arrive."""
-    arriving = _pending[:]
-    _pending.clear()
-    for copy in arriving:
-        copy()
+def land(steps: int = _LATENESS) -> None:
+    """Let time pass, in operations; the default waits for every copy."""
+    under_way = [(left - steps, copy) for left, copy in _pending]
+    _pending[:] = [(left, copy) for left, copy in under_way if left > 0]
+    for left, copy in under_way:
+        if left <= 0:
+            copy()

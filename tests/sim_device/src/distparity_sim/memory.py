@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
-__all__ = ["install", "on_device", "on_host"]
+__all__ = ["install", "on_device", "on_host", "poison"]
 
 _CPU, _EXTENSION = 1, 12
 #: ``DLManagedTensor`` begins with a pointer to the data, then the device's type and index.
@@ -39,6 +39,16 @@ def on_device(tensor: torch.Tensor) -> torch.Tensor:
 def on_host(tensor: torch.Tensor) -> torch.Tensor:
     """The bytes of a tensor on ``sim:0`` as a CPU tensor."""
     return _relabel(tensor, _CPU)
+
+
+def poison(tensor: torch.Tensor) -> None:
+    """Make fresh memory something that shows where it is read: NaN, -1, True."""
+    _spoil(tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes())
+
+
+def _spoil(address: int, size: int) -> None:
+    if size:
+        ctypes.memset(address, 0xFF, size)
 
 
 def _relabel(tensor: torch.Tensor, kind: int) -> torch.Tensor:
@@ -67,8 +77,7 @@ def install() -> None:
             raise RuntimeError(f"sim: a storage of {full} bytes cannot be resized to {size}")
         if size == 0:
             _freed.add(self._cdata)
-            if full:
-                ctypes.memset(self.data_ptr(), 0xFF, full)
+            _spoil(self.data_ptr(), full)
         else:
             _freed.discard(self._cdata)
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,8 +87,8 @@ def is_bf16_supported() -> bool:
 
 
 def device_count() -> int:
-    """One a process: the process owns its device, and calls it 0."""
-    return 1
+    """How many the machine has; a process owns one of them, and calls it 0."""
+    return int(os.environ.get("SIM_DEVICE_COUNT", "8"))
 
 
 def current_device() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from distparity_sim import faults
-from distparity_sim.memory import on_device, on_host
+from distparity_sim.memory import on_device, on_host, poison
 
 __all__ = ["install"]
 
@@ -16,12 +16,9 @@ _HOST = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.__members__["AutocastPrivateUse1"])
 _aten = torch.ops.aten
 #: Matrix products, each with the places of its two factors.
-_FACTORS = {
-    _aten.mm.default: (0, 1),
-    _aten.bmm.default: (0, 1),
-    _aten.addmm.default: (1, 2),
-    _aten.baddbmm.default: (1, 2),
-}
+_FACTORS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+#: They hand out memory that nobody has written to.
+_BLANK = {_aten.empty.memory_format, _aten.empty_strided.default}
 #: They change a tensor itself, not its bytes.
 _METADATA = {"aten::set_"}
 
@@ -78,18 +75,17 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     mine: dict[int, torch.Tensor] = {}
     args = _lower(args, mine)
     kwargs = {name: _lower(value, mine) for name, value in kwargs.items()}
-    if faults.FAULT == "tf32" and op in _FACTORS:
-        args = tuple(
-            faults.truncate(value) if place in _FACTORS[op] else value
-            for place, value in enumerate(args)
-        )
+    for place in _FACTORS.get(op._schema.name.removeprefix("aten::"), ()):
+        args = (*args[:place], faults.truncate(args[place]), *args[place + 1 :])
     outs = {name: mine[id(kwargs[name])] for name in _outs(op) if id(kwargs.get(name)) in mine}
     fresh = {name: torch.empty(0, dtype=tensor.dtype) for name, tensor in outs.items()}
     result = _INSTEAD.get(op, op)(*args, **{**kwargs, **fresh})
     for name, tensor in outs.items():
         _fill(tensor, fresh[name])
         mine[id(fresh[name])] = tensor
-    faults.land()
+    if op in _BLANK:
+        poison(result)
+    faults.land(1)
     return _raise(result, mine)
 
 
@@ -171,5 +167,5 @@ def _copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = 
     given = on_host(source) if source.device.type == "sim" else source
     taken = on_host(target) if target.device.type == "sim" else target
     taken.copy_(given)
-    faults.land()
+    faults.land(1)
     return target

@@ -1,9 +1,9 @@
-"""What distparity asks of the device."""
+"""What distparity asks of the device: all that a vendor has to write."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import ClassVar
 
 from distparity.devices import Device
 
@@ -11,19 +11,18 @@ from distparity.devices import Device
 class Sim(Device):
     kind = "sim"
 
+    if os.environ.get("SIM_NO_AVG") == "declared":
+        no_reductions: ClassVar = {"AVG": "sim: SIM_NO_AVG is set"}
+
     def load(self) -> None:
         from distparity_sim import register
 
         register()
 
-    def count(self) -> int:
-        return int(os.environ.get("SIM_DEVICE_COUNT", "8"))
-
     def backend(self) -> str:
         return "simccl"
 
-    def take(self, local_rank: int) -> Any:
-        import torch
+    def backend_version(self) -> str:
+        from importlib.metadata import version
 
-        # The process has one device of its own.
-        return torch.device("sim", 0)
+        return f"distparity-sim {version('distparity-sim')}"
