@@ -77,7 +77,11 @@ def evaluate(
     judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    return _outcome(case, judged.results[0], run.seconds)
+    outcome = _outcome(case, judged.results[0], run.seconds)
+    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
+    if memory:
+        outcome.facts["peak_memory"] = max(memory)
+    return outcome
 
 
 def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from distparity import devices
 from distparity.case import Case
 from distparity.outcome import Outcome
 from distparity.run import BadRequest, Options, Run
@@ -26,8 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         action="append",
         metavar="KIND",
-        help="device to run on: auto (what is here, the default), cpu, cuda, xpu, hpu, ...; "
-        "may be given more than once, or as a list with commas",
+        help="device to run on: auto (what is here, the default), "
+        f"{', '.join(devices.kinds())}; may be given more than once, or as a list with commas",
+    )
+    group.addoption(
+        "--device-plugin",
+        action="append",
+        metavar="MODULE:OBJECT",
+        default=[],
+        help="a device that is being written: a distparity.devices.Device, by its place",
     )
     group.addoption(
         "--world-size",
@@ -117,6 +125,7 @@ def _options(config: pytest.Config) -> Options:
         cell=option.cell,
         cases=option.case,
         include=option.include,
+        plugins=option.device_plugin,
         room=option.worlds,
         command=["pytest", *map(str, config.invocation_params.args)],
     )

@@ -57,6 +57,8 @@ class Options:
     #: Only these scenarios; all when None.
     scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
+    #: Devices by ``module:object``, besides those that are known by name.
+    plugins: list[str] = field(default_factory=list)
     room: int | None = None
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
@@ -67,15 +69,19 @@ class Options:
 
     def check(self) -> None:
         """Refuse what is wrong whatever this machine is; raises :class:`BadRequest`."""
-        known = devices.kinds()
-        for device in self.named:
-            if device not in known:
-                raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")
+        if not self.plugins:
+            self.check_devices(devices.kinds())
         for size in self.world_sizes:
             if size < 1:
                 raise BadRequest(f"world size {size}: a world has at least 1 rank")
         if self.limit <= 0:
             raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
+
+    def check_devices(self, known: list[str]) -> None:
+        """Refuse devices that are not among the known ones; raises :class:`BadRequest`."""
+        for device in self.named:
+            if device not in known:
+                raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")
 
 
 @dataclass
@@ -103,6 +109,8 @@ class Run:
         self.scheduler: Scheduler | None = None
         self.facts: dict[str, Any] = {}
         self.cells: list[Cell] = []
+        #: What was wrong with devices that nobody asked for by name.
+        self.broken: list[str] = []
         self._ahead: list[Case] = []
         self._jobs: dict[Case, Any] = {}
 
@@ -119,7 +127,7 @@ class Run:
             raise BadRequest(
                 f"cannot write reports to {self.options.report_dir}: {error}"
             ) from None
-        self.launcher = Launcher(self.options.include)
+        self.launcher = Launcher(self.options.include, self.options.plugins)
 
     def ready(self) -> None:
         """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`.
@@ -129,6 +137,7 @@ class Run:
         assert self.launcher is not None
         try:
             self.facts = self.launcher.ready()
+            self.options.check_devices(self.facts["devices"])
             self.scheduler = Scheduler(
                 self.launcher, room=self.options.room, timeout=2 * self.options.limit
             )
@@ -150,16 +159,31 @@ class Run:
 
     def _find_devices(self) -> None:
         assert self.scheduler is not None
-        wanted = devices.kinds() if "auto" in self.options.devices else []
+        wanted = list(self.facts["devices"]) if "auto" in self.options.devices else []
         wanted += [device for device in self.options.named if device not in wanted]
         jobs = {device: self.scheduler.start(_probe(device)) for device in wanted}
         for device, job in jobs.items():
             found = self.scheduler.result(job)
+            if device in self.options.named or not self._have(found):
+                self._find_device(device, found)
+
+    def _have(self, found: dict[str, Any]) -> bool:
+        """Whether a device is here under another name already (``accelerator`` is any of them)."""
+        types = {cell.found["type"] for cell in self.cells}
+        return found["absent"] is None and found["type"] in types
+
+    def _find_device(self, device: str, found: dict[str, Any]) -> None:
+        assert self.scheduler is not None
+        if found["absent"] is None:
+            self.cells.append(Cell(self._cell_name(), device, found))
+            self.scheduler.start_seconds[device] = found["start_seconds"]
+        elif "broken" in found:
+            if device in self.options.named:
+                raise BadRequest(found["absent"], found["broken"])
+            self.broken.append(found["absent"])
+        elif device in self.options.named:
             absent = found["absent"]
-            if absent is None:
-                self.cells.append(Cell(self._cell_name(), device, found))
-            elif device in self.options.named:
-                raise BadRequest(f"the device {device!r} was asked for and is not here: {absent}")
+            raise BadRequest(f"the device {device!r} was asked for and is not here: {absent}")
 
     def _list_cases(self) -> None:
         sizes = self.options.world_sizes or list(DEFAULT_WORLD_SIZES)
@@ -338,6 +362,8 @@ class Run:
             words += ["--world-size", str(case.world_size)]
         for name in self.options.include:
             words += ["--include", name]
+        for name in self.options.plugins:
+            words += ["--device-plugin", name]
         return shlex.join(words)
 
     # -- facts ---------------------------------------------------------------------------------
@@ -354,6 +380,7 @@ class Run:
             "device_count": cell.found["count"],
             "backend": cell.found["backend"],
             "backend_version": cell.found["backend_version"],
+            **{f"numerics_{name}": fact for name, fact in cell.found["numerics"].items()},
             "world_sizes": sizes,
             "declared": len(cell.cases),
             "deselected": deselected,
@@ -378,14 +405,30 @@ class Run:
                 f"  {cell.device}: {found['name']}, {found['count']} device(s), "
                 f"{found['backend']} ({found['backend_version']})"
             )
+            lines += [f"    {line}" for line in _arithmetic(found["numerics"])]
+        lines += [f"  {line}" for line in self.broken]
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
         lines += [f"  {key}={os.environ[key]}" for key in own]
         return lines
+
+
+def _arithmetic(numerics: dict[str, Any]) -> list[str]:
+    """What a reader should know of a device's arithmetic: where it is not what the dtype promises."""
+    lines = []
+    for dtype, bits in (("float32", 23), ("float64", 52)):
+        kept = numerics.get(f"matmul_{dtype}_bits", bits)
+        if kept != bits:
+            lines.append(f"its {dtype} matrix products keep {kept} of {bits} bits of mantissa")
+    if numerics["denormals"] != "kept":
+        lines.append(f"float32 denormals are {numerics['denormals']}")
+    if numerics["repeatable"] != "yes":
+        lines.append("the same sum or product comes out different from run to run")
+    return lines
 
 
 def _probe(device: str) -> Errand[dict[str, Any]]:
     task = Task(Spec("", 1, group=False), "probe", {"device": device}, limit=PROBE_LIMIT, last=True)
     done: Answer | Failure = yield task
     if isinstance(done, Failure):
-        return {"absent": f"{device}: {done.message}"}
+        return {"absent": f"looking at {device}: {done.message}", "broken": done.detail}
     return done.results[0]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from distparity import devices, diagnosis, mutants, oracle, scenarios, strategies, verdict
+from distparity.devices import numerics
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
 from distparity.trajectory import Trajectory
@@ -50,6 +52,7 @@ def facts() -> dict[str, Any]:
             for scenario, what in scenarios.load().items()
             for strategy, how in strategies.load().items()
         },
+        "devices": devices.kinds(),
         "strategies": {
             name: {
                 "title": strategy.title,
@@ -62,21 +65,33 @@ def facts() -> dict[str, Any]:
 
 
 def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """What a kind of device is, here."""
-    kind = devices.get(args["device"])
+    """What a kind of device is, here; a plug-in that fails is an answer as well."""
+    try:
+        return _look(devices.get(args["device"])), []
+    except devices.PluginError as error:
+        return {"absent": str(error), "broken": traceback.format_exc()}, []
+
+
+def _look(kind: devices.Device) -> dict[str, Any]:
     os.environ.update(kind.environment(0))
     absent = kind.absent()
     if absent is not None:
-        return {"absent": absent}, []
+        return {"absent": absent}
+    device = kind.take(0)
+    kind.exact()
+    lacks = kind.lacks()
     return {
         "absent": None,
+        "type": kind.kind,
         "count": kind.count(),
         "most_ranks": kind.most_ranks(),
         "name": kind.describe(),
         "backend": kind.backend(),
         "backend_version": kind.backend_version(),
-        "lacks": kind.lacks(),
-    }, []
+        "lacks": lacks,
+        "numerics": numerics.ask(device, lacks),
+        "start_seconds": kind.start_seconds,
+    }
 
 
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -110,10 +125,15 @@ def _smallest_training(
 def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
     strategy = strategies.load()[args["strategy"]]
+    place.kind.forget_peak()
+    recipe = _recipe(args)
     if args.get("mutant") is None:
-        return {}, [train(_recipe(args), strategy, place).to_bytes()]
-    with mutants.mutate(strategy, mutants.load()[args["mutant"]], place) as mutated:
-        return {}, [train(_recipe(args), mutated, place).to_bytes()]
+        trajectory = train(recipe, strategy, place)
+    else:
+        with mutants.mutate(strategy, mutants.load()[args["mutant"]], place) as mutated:
+            trajectory = train(recipe, mutated, place)
+    place.kind.synchronize()
+    return {"peak_memory": place.kind.peak_memory()}, [trajectory.to_bytes()]
 
 
 def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:

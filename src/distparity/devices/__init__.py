@@ -1,40 +1,75 @@
 """Kinds of device. A new kind is one file here, or one entry point in another package.
 
 An entry point in the group ``distparity.devices`` names a :class:`Device` subclass or instance;
-the entry point's name is the kind.
+the entry point's name is the kind. While it is being written, ``--device-plugin module:object``
+stands for the entry point.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
 
 from distparity.devices.base import Device
+from distparity.devices.guard import Guard, PluginError
 
-__all__ = ["Device", "get", "kinds"]
+__all__ = ["Device", "PluginError", "get", "kinds", "plug"]
+
+GROUP = "distparity.devices"
 
 #: Order of preference in reports: the reference first.
-_IN_THE_BOX = ("cpu", "cuda", "xpu", "hpu")
+_IN_THE_BOX = ("cpu", "cuda", "xpu", "hpu", "npu")
+#: It may be any of the others under another name, so it comes after them.
+_ANY = "accelerator"
+
+#: What ``--device-plugin`` named, by kind; it goes before an entry point of the same name.
+_plugged: dict[str, Device] = {}
 
 
 def kinds() -> list[str]:
-    """The names of all kinds of device known here, installed or not."""
-    others = sorted(point.name for point in entry_points(group="distparity.devices"))
-    return [*_IN_THE_BOX, *(name for name in others if name not in _IN_THE_BOX)]
+    """The names of all kinds of device known here, installed or not; imports none of them."""
+    others = sorted({*_plugged, *(point.name for point in entry_points(group=GROUP))})
+    return [*_IN_THE_BOX, *(name for name in others if name not in (*_IN_THE_BOX, _ANY)), _ANY]
 
 
 @cache
 def get(kind: str) -> Device:
-    """The device object of a kind; raises ``KeyError`` for one that is not known."""
-    if kind in _IN_THE_BOX:
-        device = importlib.import_module(f"distparity.devices.{kind}").DEVICE
-    else:
-        found = [point for point in entry_points(group="distparity.devices") if point.name == kind]
-        if not found:
-            raise KeyError(kind)
-        device = found[0].load()
-    if isinstance(device, type):
-        device = device()
-    assert isinstance(device, Device)
-    return device
+    """The device object of a kind.
+
+    Raises ``KeyError`` for one that is not known, :class:`PluginError` for one that is no device.
+    """
+    if kind in _plugged:
+        return _plugged[kind]
+    if kind in (*_IN_THE_BOX, _ANY):
+        device: Device = importlib.import_module(f"distparity.devices.{kind}").DEVICE
+        return device
+    found = [point for point in entry_points(group=GROUP) if point.name == kind]
+    if not found:
+        raise KeyError(kind)
+    return _made(found[0], kind)
+
+
+def plug(reference: str) -> str:
+    """Make a device known by ``module:object``; returns its kind, raises :class:`PluginError`."""
+    device = _made(EntryPoint("", reference, GROUP), None)
+    _plugged[device.kind] = device
+    get.cache_clear()
+    return device.kind
+
+
+def _made(point: EntryPoint, kind: str | None) -> Device:
+    name = f"{kind} ({point.value})" if kind else point.value
+    try:
+        device: Any = point.load()
+        if isinstance(device, type):
+            device = device()
+    except Exception as error:
+        raise PluginError(name, f"cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(device, Device):
+        raise PluginError(name, f"is a {type(device).__name__}, not a distparity.devices.Device")
+    own = getattr(device, "kind", None)
+    if not isinstance(own, str) or own != (kind or own):
+        raise PluginError(name, f"has the kind {own!r}, expected {kind or 'a device type'!r}")
+    return cast("Device", Guard(device, name))

@@ -1,32 +1,61 @@
 """What distparity asks of a kind of device.
 
-Every method below runs in a rank process (or in a child that only looks), never in the process
-that runs pytest, and none of them may be called at import.
+The order in which a rank process asks: ``environment``, ``load``, ``take``, ``exact``, ``backend``;
+then, for each case, ``seed``, ``forget_peak``, ``synchronize``, ``peak_memory``. A process that only
+looks asks ``environment``, ``absent`` and, where there is a device, the rest of what identifies it.
+
+All of it runs in rank processes (or in a child that looks), never in the process that runs pytest,
+and nothing of a device may be touched when its module is imported: ranks are forked after that.
+So a device's module imports torch inside its methods, and its vendor's packages in :meth:`load`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-__all__ = ["Device"]
+__all__ = ["Device", "ask_float64"]
 
 
 class Device:
     """One kind of device: how it is found, taken, seeded, and what it cannot do.
 
-    The defaults serve any accelerator whose device module torch knows
-    (``torch.get_device_module``); a subclass says what differs.
+    Only :attr:`kind` has to be given. The rest serves any accelerator that torch knows by a device
+    module (``torch.cuda``, ``torch.<kind>``); a subclass says what differs. Whatever a method
+    raises is reported with the plug-in's name and the method's.
     """
 
-    #: torch's device type: ``torch.device(kind)``.
+    # -- declared ------------------------------------------------------------------------------
+
+    #: torch's device type, as in ``torch.device(kind)``; also the name that ``--device`` takes.
     kind: str
 
+    #: Reductions that the collective backend does not do, by their names in
+    #: ``torch.distributed.ReduceOp``, each with the fact in one line. Strategies that can do
+    #: without are told to (FSDP2 sums and divides where there is no ``AVG``).
+    no_reductions: ClassVar[Mapping[str, str]] = {}
+
+    #: Seconds that a world may take to start beyond what every device is given (120).
+    start_seconds: ClassVar[float] = 0.0
+
+    # -- before anything is imported -----------------------------------------------------------
+
     def environment(self, local_rank: int) -> dict[str, str]:
-        """Variables a rank needs before anything of the device is imported."""
+        """Variables that a rank needs before anything of the device is imported.
+
+        ``local_rank`` counts the ranks on this machine from 0. Here belong the choice of a device
+        by variable (one process a device), and switches that a driver reads once.
+        """
         return {}
 
     def load(self) -> None:
-        """Import what registers the device with torch; raises ``ImportError`` when it is not here."""
+        """Import what registers the device, and its collectives, with torch.
+
+        Raises ``ImportError`` where that is not installed: the device is then not here, for the
+        reason that the error gives. It may be called again in the same process.
+        """
+
+    # -- what is here --------------------------------------------------------------------------
 
     def absent(self) -> str | None:
         """Why there is no such device here, as the fact that was asked and its answer; or None."""
@@ -50,11 +79,14 @@ class Device:
         return getattr(torch, self.kind, None)
 
     def count(self) -> int:
-        """How many there are; the largest world that gives every rank one of its own."""
+        """How many devices this machine has."""
         return int(self.module().device_count())
 
     def most_ranks(self) -> int | None:
-        """The largest world on this machine, or None when the device sets no bound."""
+        """The largest world on this machine, or None when the device sets no bound.
+
+        Larger cases are *not available*. The default gives every rank a device of its own.
+        """
         return self.count()
 
     def describe(self) -> str:
@@ -63,8 +95,17 @@ class Device:
         return str(name(0)) if name is not None else self.kind
 
     def backend(self) -> str:
-        """The collective backend for the device under the torch that is imported."""
-        raise NotImplementedError
+        """What ``init_process_group`` is given, under the torch that is imported.
+
+        The default is what torch has on record for the device type, which it has for devices of
+        its own, and for others once ``Backend.register_backend(..., devices=[kind])`` was called.
+        """
+        from torch.distributed import Backend
+
+        found: str | None = Backend.default_device_backend_map.get(self.kind)
+        if found is None:
+            raise LookupError(f"torch.distributed has no backend on record for {self.kind!r}")
+        return found
 
     def backend_version(self) -> str:
         """The backend's own version, or where it comes from when it has none to ask."""
@@ -73,18 +114,28 @@ class Device:
         return f"torch {torch.__version__}"
 
     def lacks(self) -> dict[str, str]:
-        """Dtypes, by torch's name, that the device cannot compute in, each with the fact asked."""
+        """Dtypes, by torch's name, that the device cannot compute in, each with the fact asked.
+
+        Their cases are *not supported*, for that reason.
+        """
         return {}
+
+    # -- in a rank -----------------------------------------------------------------------------
 
     def take(self, local_rank: int) -> Any:
         """Make one device this process's own; returns the ``torch.device``."""
         import torch
 
-        self.module().set_device(local_rank)
-        return torch.device(self.kind, local_rank)
+        module = self.module()
+        module.set_device(local_rank)
+        # Where a process sees no device but its own, that is the first, whatever the rank.
+        return torch.device(self.kind, module.current_device())
+
+    def exact(self) -> None:
+        """Switch off what trades exactness, or the same result every time, for speed."""
 
     def seed(self, seed: int) -> None:
-        """Seed the device's generators."""
+        """Seed the device's generators; ``torch.manual_seed`` is called besides."""
         seeder = getattr(self.module(), "manual_seed_all", None)
         if seeder is not None:
             seeder(seed)
@@ -94,14 +145,26 @@ class Device:
         # Without an argument: one vendor's takes none.
         self.module().synchronize()
 
+    def forget_peak(self) -> None:
+        """Begin to measure the most memory in use anew, where the device counts it."""
+        forget = getattr(self.module(), "reset_peak_memory_stats", None)
+        if forget is not None:
+            forget()
+
+    def peak_memory(self) -> int | None:
+        """The most bytes in use since :meth:`forget_peak`, or None where nobody counts."""
+        peak = getattr(self.module(), "max_memory_allocated", None)
+        return None if peak is None else int(peak())
+
 
 def ask_float64(kind: str) -> str | None:
-    """Multiply two float64 matrices on the device; returns None, or how that failed."""
+    """Multiply two float64 matrices on the device; returns None, or the fact that it cannot."""
     import torch
 
+    fine = 1 + 2.0**-50
     try:
-        value = torch.ones(2, 2, dtype=torch.float64, device=kind)
-        (value @ value).sum().item()
+        value = torch.eye(2, dtype=torch.float64, device=kind)
+        found = float((value @ (value * fine))[0, 0].cpu())
     except (RuntimeError, TypeError, NotImplementedError) as error:
         return f"a float64 matmul raises {type(error).__name__}: {error}".splitlines()[0]
-    return None
+    return None if found == fine else f"a float64 matmul makes {found!r} of {fine!r}"

@@ -49,6 +49,12 @@ class Cpu(Device):
 
         return torch.device("cpu")
 
+    def forget_peak(self) -> None:
+        """The process's memory is no device's."""
+
+    def peak_memory(self) -> int | None:
+        return None
+
     def seed(self, seed: int) -> None:
         """``torch.manual_seed`` has done it."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from distparity.devices.base import Device
 
 __all__ = ["DEVICE"]
@@ -39,14 +37,13 @@ class Cuda(Device):
         name = "RCCL" if torch.version.hip else "NCCL"
         return f"{name} {'.'.join(map(str, torch.cuda.nccl.version()))}"
 
-    def take(self, local_rank: int) -> Any:
+    def exact(self) -> None:
         import torch
 
         # TF32 is another arithmetic than the float32 that the case asks for.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
-        return super().take(local_rank)
 
 
 DEVICE = Cuda()

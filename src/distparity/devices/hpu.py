@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, ClassVar
 
 from distparity.devices.base import Device
 
 __all__ = ["DEVICE"]
 
 
+MODE = "PT_HPU_LAZY_MODE"
+
+
 class Hpu(Device):
     kind = "hpu"
+    no_reductions: ClassVar = {"AVG": "hpu: HCCL does MIN, MAX, SUM and PRODUCT"}
 
     def environment(self, local_rank: int) -> dict[str, str]:
-        # The bridge chooses its module from these while it is imported, and FSDP needs eager mode.
-        return {"LOCAL_RANK": str(local_rank), "PT_HPU_LAZY_MODE": "0"}
+        # Read while the bridge is imported. FSDP needs eager mode; who asks for lazy mode gets it.
+        return {MODE: os.environ.get(MODE, "0")}
 
     def load(self) -> None:
         import habana_frameworks.torch.core  # type: ignore[import-not-found]
         import habana_frameworks.torch.distributed.hccl  # type: ignore[import-not-found]  # noqa: F401
+
+    def describe(self) -> str:
+        mode = "eager" if os.environ.get(MODE) == "0" else "lazy"
+        return f"{super().describe()} ({mode} mode)"
 
     def backend(self) -> str:
         return "cpu:gloo,hpu:hccl"
@@ -38,6 +47,9 @@ class Hpu(Device):
 
         # One process owns one module; its index inside the process is always 0.
         return torch.device("hpu", 0)
+
+    def exact(self) -> None:
+        self.module().setDeterministic(True)
 
 
 DEVICE = Hpu()

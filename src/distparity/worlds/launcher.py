@@ -43,8 +43,9 @@ class Launcher:
     early and do something else meanwhile.
     """
 
-    def __init__(self, include: list[str] | None = None) -> None:
+    def __init__(self, include: list[str] | None = None, plugins: list[str] | None = None) -> None:
         self.include = include or []
+        self.plugins = plugins or []
         # A socket's path has at most 107 bytes.
         base = tempfile.gettempdir()
         base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
@@ -74,7 +75,8 @@ class Launcher:
             )
         theirs.close()
         self.channel = Channel(ours)
-        self.channel.send({"op": "setup", "include": self.include, "directory": self.directory})
+        setup = {"include": self.include, "plugins": self.plugins, "directory": self.directory}
+        self.channel.send({"op": "setup", **setup})
 
     def ready(self, limit: float = 300.0) -> dict[str, Any]:
         """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
@@ -104,6 +106,8 @@ class Launcher:
                 self.process.wait()
                 self._start({"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
                 return self.ready(limit)
+            if frame["plugin"]:
+                raise StartError(frame["error"], frame["traceback"])
             raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
         facts: dict[str, Any] = frame["facts"]
         self.facts = facts

@@ -109,6 +109,13 @@ def _join(channel: Channel, spec: dict[str, Any]) -> Place:
 
     kind = devices.get(spec["device"] or "cpu")
     if spec["device"]:
+        # Some vendors' packages choose their device from these while they are imported.
+        os.environ.update(
+            RANK=str(spec["rank"]),
+            LOCAL_RANK=str(spec["local_rank"]),
+            WORLD_SIZE=str(spec["world_size"]),
+            LOCAL_WORLD_SIZE=str(spec["world_size"]),
+        )
         os.environ.update(kind.environment(spec["local_rank"]))
         kind.load()
     import torch
@@ -116,6 +123,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> Place:
     torch.set_num_threads(1)
     device = kind.take(spec["local_rank"]) if spec["group"] else torch.device("cpu")
     if spec["group"]:
+        kind.exact()
         _make_group(channel, spec, kind)
     return Place(spec["rank"], spec["world_size"], device, kind)
 

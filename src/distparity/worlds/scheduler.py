@@ -52,6 +52,8 @@ class Scheduler:
         self.room = room or max(2, os.cpu_count() or 2)
         self.timeout = timeout
         self.seconds_in_ranks = 0.0
+        #: By kind of device: what a world may take to start beyond what all are given.
+        self.start_seconds: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(launcher.channel, selectors.EVENT_READ, self._on_zygote)
         self._selector.register(launcher.listener, selectors.EVENT_READ, self._on_stranger)
@@ -181,7 +183,8 @@ class Scheduler:
             if world.spec == spec and world.state is State.IDLE and world not in self._busy:
                 return world
         self._numbers += 1
-        world = World(self._numbers, spec, self.launcher, self.timeout)
+        extra = self.start_seconds.get(spec.device, 0.0)
+        world = World(self._numbers, spec, self.launcher, self.timeout, extra)
         self._worlds.append(world)
         for rank in world.ranks:
             self._tokens[rank.token] = (world, rank)

@@ -126,7 +126,9 @@ class World:
     A world that had a failure is never used again.
     """
 
-    def __init__(self, number: int, spec: Spec, launcher: Launcher, timeout: float) -> None:
+    def __init__(
+        self, number: int, spec: Spec, launcher: Launcher, timeout: float, extra: float = 0.0
+    ) -> None:
         self.number = number
         self.spec = spec
         self.launcher = launcher
@@ -134,7 +136,8 @@ class World:
         self.task: Task | None = None
         self.done: Answer | Failure | None = None
         self.used = time.monotonic()
-        self._deadline = time.monotonic() + START_LIMIT
+        self._start_limit = START_LIMIT + extra
+        self._deadline = time.monotonic() + self._start_limit
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
@@ -340,8 +343,9 @@ class World:
             silent = [report for report in reports if report.what.startswith("no answer")]
             names = ", ".join(str(report.rank) for report in silent)
             if self._tasks == 0:
-                return f"the world did not start within {START_LIMIT:g} s; missing: rank {names}"
-            limit = self.task.limit if self.task is not None else START_LIMIT
+                limit = self._start_limit
+                return f"the world did not start within {limit:g} s; missing: rank {names}"
+            limit = self.task.limit if self.task is not None else self._start_limit
             stopped = [
                 f"rank {r.rank} is stopped" for r in silent if "(its process is stopped" in r.what
             ]

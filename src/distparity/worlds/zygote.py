@@ -24,6 +24,8 @@ import sys
 import traceback
 from typing import Any
 
+from distparity import devices
+from distparity.devices import PluginError
 from distparity.worlds import processes
 from distparity.worlds.wire import Channel, Frame, ProtocolError
 
@@ -55,10 +57,13 @@ def main(fd: int) -> None:
     try:
         facts = _preload(setup)
     except BaseException as error:
+        plugin = isinstance(error, PluginError)
+        text = str(error) if plugin else f"{type(error).__name__}: {error}"
         channel.send(
             {
                 "op": "failed",
-                "error": f"{type(error).__name__}: {error}".splitlines()[0],
+                "plugin": plugin,
+                "error": text.splitlines()[0],
                 "traceback": traceback.format_exc(),
             }
         )
@@ -76,6 +81,8 @@ def _preload(setup: dict[str, Any]) -> dict[str, Any]:
     tasks = importlib.import_module(TASKS)
     for name in setup["include"]:
         importlib.import_module(name)
+    for reference in setup["plugins"]:
+        devices.plug(reference)
     facts: dict[str, Any] = tasks.facts()
     return facts
 

@@ -1,0 +1,44 @@
+"""Whatever ``torch.accelerator`` says is here: a device that nobody has written a kind for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distparity.devices.base import Device, ask_float64
+
+__all__ = ["DEVICE"]
+
+
+class Accelerator(Device):
+    """torch's current accelerator, a renamed ``PrivateUse1`` included, by what torch asks of it."""
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]  # known once torch is asked
+        import torch
+
+        found = torch.accelerator.current_accelerator()
+        return "accelerator" if found is None else str(found.type)
+
+    def absent(self) -> str | None:
+        import torch
+
+        if not hasattr(torch, "accelerator"):
+            return f"accelerator: torch {torch.__version__} has no torch.accelerator"
+        if not torch.accelerator.is_available():
+            return "accelerator: torch.accelerator.is_available() is False"
+        return None
+
+    def module(self) -> Any:
+        import torch
+
+        return torch.get_device_module(self.kind)
+
+    def describe(self) -> str:
+        return f"{self.kind}, {super().describe()}"
+
+    def lacks(self) -> dict[str, str]:
+        fact = ask_float64(self.kind)
+        return {} if fact is None else {"float64": f"{self.kind}: {fact}"}
+
+
+DEVICE = Accelerator()

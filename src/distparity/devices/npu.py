@@ -1,0 +1,34 @@
+"""Huawei's Ascend, through torch_npu."""
+
+from __future__ import annotations
+
+from distparity.devices.base import Device, ask_float64
+
+__all__ = ["DEVICE"]
+
+
+class Npu(Device):
+    kind = "npu"
+
+    def environment(self, local_rank: int) -> dict[str, str]:
+        # HCCL reads it when a communicator is made.
+        return {"HCCL_DETERMINISTIC": "true"}
+
+    def load(self) -> None:
+        import torch_npu  # type: ignore[import-not-found]  # noqa: F401
+
+    def backend(self) -> str:
+        return "cpu:gloo,npu:hccl"
+
+    def backend_version(self) -> str:
+        from importlib.metadata import version
+
+        return f"torch_npu {version('torch_npu')}"
+
+    def lacks(self) -> dict[str, str]:
+        # Some operations on float64 are documented to answer in float32.
+        fact = ask_float64(self.kind)
+        return {} if fact is None else {"float64": f"npu: {fact}"}
+
+
+DEVICE = Npu()
