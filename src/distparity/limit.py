@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,9 +32,16 @@ class Limit:
     dtype: str | None = None
     #: Asked where the scenario uses this (``clip_norm``); everywhere when None.
     feature: str | None = None
+    #: Asked on devices whose backend has no such reduction (``AVG``); on all when None.
+    without: str | None = None
 
     def applies(
-        self, release: tuple[int, int], device: str, dtype: str, features: list[str]
+        self,
+        release: tuple[int, int],
+        device: str,
+        dtype: str,
+        features: list[str],
+        no_reductions: Collection[str] = (),
     ) -> bool:
         """Whether the question arises, under torch ``release``."""
         return (
@@ -42,6 +50,7 @@ class Limit:
             and self.except_device != device
             and self.dtype in (None, dtype)
             and (self.feature is None or self.feature in features)
+            and (self.without is None or self.without in no_reductions)
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def _look(kind: devices.Device) -> dict[str, Any]:
         "backend": kind.backend(),
         "backend_version": kind.backend_version(),
         "lacks": lacks,
+        "no_reductions": list(kind.no_reductions),
         "numerics": numerics.ask(device, lacks),
         "start_seconds": kind.start_seconds,
     }
@@ -98,14 +99,13 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Make a strategy's smallest training, and say how torch refused it, if it did."""
     strategy = strategies.load()[args["strategy"]]
     dtype, features = args["dtype"], args["features"]
+    where = (installed(), place.kind.kind, dtype, features, place.kind.no_reductions)
     try:
         _smallest_training(strategy, place, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         for limit in strategy.limits:
-            if limit.applies(installed(), place.kind.kind, dtype, features) and re.search(
-                limit.answer, str(error)
-            ):
+            if limit.applies(*where) and re.search(limit.answer, str(error)):
                 return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
         raise
     return {"refused": None}, []

@@ -44,6 +44,13 @@ class Fsdp2(Strategy):
             before=(2, 7),
             device="cpu",
         ),
+        Limit(
+            fact="fully_shard where there is no ReduceOp.AVG",
+            answer=r"ReduceOp|AVG",
+            # Since then it can be told to average by a sum and a division.
+            before=(2, 8),
+            without="AVG",
+        ),
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -52,6 +59,8 @@ class Fsdp2(Strategy):
         for unit in units:
             shard(unit, mesh=mesh)
         shard(model, mesh=mesh)
+        if "AVG" in place.kind.no_reductions:
+            _sum_and_divide(model)
         return model
 
     @contextmanager
@@ -65,6 +74,13 @@ class Fsdp2(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: _full(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def _sum_and_divide(model: Any) -> None:
+    """Have the root and the units average gradients without ``ReduceOp.AVG``, where torch can."""
+    for module in model.modules():
+        if hasattr(module, "set_force_sum_reduction_for_comms"):
+            module.set_force_sum_reduction_for_comms(enable=True)
 
 
 def _full(tensor: Any) -> torch.Tensor | None:
