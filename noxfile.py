@@ -289,7 +289,9 @@ for _command, _title in TOOLS.items():
 def selftest(session: nox.Session) -> None:
     """Pass the project's own tests, with real ranks and a real torch."""
     _install(session, SELFTEST.requirement)
-    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    _install(
+        session, "-e", ".", "./tests/sim_device", *nox.project.dependency_groups(PYPROJECT, "test")
+    )
     session.run("pytest", "tests", *session.posargs)
 
 

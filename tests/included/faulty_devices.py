@@ -1,0 +1,67 @@
+"""Device plug-ins as they are while they are being written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distparity.devices import Device
+
+
+class Absent(Device):
+    kind = "faulty"
+
+    def load(self) -> None:
+        raise ImportError("libfaulty.so.1: cannot open shared object file")
+
+
+class Raises(Device):
+    kind = "faulty"
+
+    def absent(self) -> str | None:
+        raise OSError("no such ioctl")
+
+
+class Here(Device):
+    """It is the CPU, so that there is something to take."""
+
+    kind = "faulty"
+
+    def absent(self) -> str | None:
+        return None
+
+    def take(self, local_rank: int) -> Any:
+        import torch
+
+        return torch.device("cpu")
+
+    def count(self) -> int:
+        return 2
+
+    def backend(self) -> str:
+        return "gloo"
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Miscounts(Here):
+    def count(self) -> int:
+        return "two"  # type: ignore[return-value]  # the fault
+
+
+class Forgets(Here):
+    def backend(self) -> str:
+        return None  # type: ignore[return-value]  # the fault
+
+
+class SeedFails(Here):
+    def seed(self, seed: int) -> None:
+        raise RuntimeError("generator 0 is busy")
+
+
+class NotADevice:
+    kind = "faulty"
+
+
+class Nameless(Device):
+    pass

@@ -1,0 +1,271 @@
+"""Devices: how they come to be known, what a fault in one says, and a real one from outside."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import EntryPoint, PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Suite
+
+from distparity import devices
+from distparity.devices import Device, PluginError
+from distparity.devices.guard import Guard
+
+IN_THE_BOX = ["cpu", "cuda", "xpu", "hpu", "npu"]
+
+
+class Fake(Device):
+    kind = "fake"
+
+    def count(self) -> int:
+        return 3
+
+
+class Other(Device):
+    kind = "other"
+
+
+def boom(*_: Any) -> Any:
+    raise ValueError("boom")
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two packages with an entry point each, one of which is misnamed."""
+    points = [
+        EntryPoint("fake", "test_devices:Fake", "distparity.devices"),
+        EntryPoint("alias", "test_devices:Other", "distparity.devices"),
+        EntryPoint("gone", "no_such_module:Gone", "distparity.devices"),
+    ]
+    monkeypatch.setattr(devices, "entry_points", lambda group: points)
+    monkeypatch.setattr(devices, "_plugged", {})
+    devices.get.cache_clear()
+
+
+def test_third_parties_are_listed_and_not_imported(installed: None) -> None:
+    assert devices.kinds() == [*IN_THE_BOX, "alias", "fake", "gone", "accelerator"]
+
+
+def test_an_entry_point_is_a_device(installed: None) -> None:
+    assert devices.get("fake").kind == "fake"
+    assert devices.get("fake").count() == devices.get("fake").most_ranks() == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "alias",
+            "alias (test_devices:Other) has the kind 'other', expected 'alias'",
+        ),
+        (
+            "gone",
+            "gone (no_such_module:Gone) cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
+    ],
+)
+def test_an_entry_point_at_fault_is_named(installed: None, kind: str, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        devices.get(kind)
+
+    assert str(caught.value) == f"the device plug-in {message}"
+
+
+def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
+    before = devices.get("fake")
+
+    assert devices.plug("test_devices:Fake") == "fake"
+    assert devices.get("fake") is not before
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "arguments", "message"),
+    [
+        ("count", lambda: 2.5, (), "answers 2.5 in count(), expected int"),
+        ("environment", lambda rank: None, (0,), "answers None in environment(), expected dict"),
+        ("absent", lambda: False, (), "answers False in absent(), expected str or None"),
+        ("peak_memory", lambda: "1 GB", (), "answers '1 GB' in peak_memory(), expected int or None"),
+        ("backend", boom, (), "fails in backend(): ValueError: boom"),
+        ("seed", boom, (1,), "fails in seed(): ValueError: boom"),
+        ("exact", boom, (), "fails in exact(): ValueError: boom"),
+    ],
+)  # fmt: skip
+def test_the_guard_names_plugin_and_method(
+    method: str, answer: Any, arguments: tuple[int, ...], message: str
+) -> None:
+    fake = Fake()
+    setattr(fake, method, answer)
+
+    with pytest.raises(PluginError) as caught:
+        getattr(Guard(fake, "fake (somewhere:Fake)"), method)(*arguments)
+
+    assert str(caught.value) == f"the device plug-in fake (somewhere:Fake) {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Absent", "the device 'faulty' was asked for and is not here: faulty: ImportError: libfaulty.so.1: cannot open shared object file"),
+        ("Raises", "the device plug-in faulty_devices:Raises fails in absent(): OSError: no such ioctl"),
+        ("Miscounts", "the device plug-in faulty_devices:Miscounts answers 'two' in count(), expected int"),
+        ("Forgets", "the device plug-in faulty_devices:Forgets answers None in backend(), expected str"),
+        ("NotADevice", "the device plug-in faulty_devices:NotADevice is a NotADevice, not a distparity.devices.Device"),
+        ("Nameless", "the device plug-in faulty_devices:Nameless has the kind None, expected 'a device type'"),
+        ("Nowhere", "the device plug-in faulty_devices:Nowhere cannot be loaded: AttributeError: module 'faulty_devices' has no attribute 'Nowhere'"),
+    ],
+)  # fmt: skip
+def test_a_plugin_at_fault_is_one_clear_error_and_a_red_cell(
+    suite: Suite, name: str, message: str
+) -> None:
+    ran = suite("--device-plugin", f"faulty_devices:{name}", "--device", "faulty")
+
+    assert ran.code == 4
+    assert f"ERROR: {message}" in ran.output
+    assert ran.text("here-faulty", "cell/start").splitlines()[0] == f"error: {message}"
+
+
+def test_a_plugin_that_fails_in_a_case_is_named_in_the_outcome(suite: Suite) -> None:
+    case = "multiple_forward/ddp-ws2-float32"
+    plugin = ["--device-plugin", "faulty_devices:SeedFails"]
+
+    ran = suite(*plugin, "--device", "faulty", "--case", case)
+
+    assert ran.code == 1
+    assert ran.statuses("here-faulty") == {case: "error"}
+    assert (
+        "the device plug-in faulty_devices:SeedFails fails in seed(): "
+        "RuntimeError: generator 0 is busy"
+    ) in ran.text("here-faulty", case).splitlines()[0]
+
+
+# -- a device for real -----------------------------------------------------------------------------
+
+
+def _no_sim() -> str:
+    """Why the host-memory device cannot be used here; empty where it can."""
+    try:
+        version("distparity-sim")
+    except PackageNotFoundError:
+        return "distparity-sim is not installed: pip install tests/sim_device"
+    major, minor = map(int, version("torch").split(".")[:2])
+    return "" if (major, minor) >= (2, 10) else f"torch {major}.{minor} has no devices in Python"
+
+
+sim = pytest.mark.skipif(bool(_no_sim()), reason=_no_sim())
+
+DDP = "multiple_forward/ddp-ws2-float32"
+FSDP2 = "multiple_forward/fsdp2-ws2-float32"
+
+
+@sim
+def test_the_suite_is_green_on_a_device_of_its_own(suite: Suite, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+
+    ran = suite(
+        "--device", "sim", "-k", "multiple_forward", "--include", "witness", WITNESS=str(witness)
+    )
+
+    assert ran.code == 0, ran.output
+    statuses = ran.statuses("here-sim")
+    assert len(statuses) >= 16
+    assert set(statuses.values()) == {"passed"}
+    seen = set(witness.read_text().splitlines())
+    assert seen >= {f"{kind} on sim over simccl" for kind in ("Single", "Ddp", "Fsdp1", "Fsdp2")}
+    # The oracle alone is elsewhere.
+    assert {line for line in seen if "on sim over simccl" not in line} == {
+        "Single on cpu over none"
+    }
+
+
+@sim
+def test_the_generic_device_runs_what_torch_calls_the_accelerator(suite: Suite) -> None:
+    ran = suite("--device", "accelerator,cpu", "--case", DDP, "--case", FSDP2, SIM_AUTOLOAD="1")
+
+    assert ran.code == 0, ran.output
+    for cell in ("here-accelerator", "here-cpu"):
+        assert ran.statuses(cell) == {DDP: "passed", FSDP2: "passed"}
+    assert "accelerator: sim, host memory" in ran.output
+
+
+@sim
+@pytest.mark.parametrize(
+    ("variables", "case", "message"),
+    [
+        pytest.param(
+            {"SIM_FAULT": "drop-rank"}, DDP,
+            "failed: step 0, gradient 'inner.weight', rank 0: off by ",
+            id="an all-reduce that drops a rank",
+        ),
+        pytest.param(
+            {"SIM_FAULT": "async-copy"}, DDP,
+            "failed: step 0, gradient 'inner.weight', rank 0: off by ",
+            id="a copy that is not waited for, read too early",
+        ),
+        pytest.param(
+            {"SIM_FAULT": "async-copy"}, FSDP2,
+            "failed: step 0, gradient 'inner.weight', rank 0: not finite at ",
+            id="a copy that is not waited for, into fresh memory",
+        ),
+        pytest.param(
+            {"SIM_FAULT": "hang"}, DDP,
+            "timeout: rank 0, 1: no answer within 10 s",
+            id="a collective that hangs",
+        ),
+        pytest.param(
+            {"SIM_FAULT": "die"}, DDP,
+            "crash: rank 1 killed by SIGABRT",
+            id="a device that dies",
+        ),
+        pytest.param(
+            {"SIM_NO_AVG": "undeclared"}, FSDP2,
+            "failed: rank [01] raised RuntimeError: ReduceOp.AVG is not supported by simccl",
+            id="a reduction that is missing, undeclared",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_vendor_sees(
+    suite: Suite, variables: dict[str, str], case: str, message: str
+) -> None:
+    limit = "10" if variables.get("SIM_FAULT") == "hang" else "60"
+
+    ran = suite("--device", "sim", "--case", case, "--case-timeout", limit, **variables)
+
+    assert ran.code == 1
+    assert re.match(message, ran.text("here-sim", case))
+
+
+@sim
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        pytest.param("hang", "in hang", id="the stack that hangs"),
+        pytest.param("die", "sim: device 0 is lost", id="the driver's last words"),
+    ],
+)
+def test_what_a_vendor_reads_below(suite: Suite, fault: str, line: str) -> None:
+    ran = suite("--device", "sim", "--case", DDP, "--case-timeout", "10", SIM_FAULT=fault)
+
+    assert line in ran.text("here-sim", DDP)
+
+
+@sim
+def test_a_declared_restriction_is_worked_around(suite: Suite) -> None:
+    ran = suite("--device", "sim", "--case", FSDP2, SIM_NO_AVG="declared")
+
+    assert ran.statuses("here-sim") == {FSDP2: "passed"}
+
+
+@sim
+@pytest.mark.parametrize(("fault", "bits"), [("", "23"), ("tf32", "10")])
+def test_the_arithmetic_of_a_device_is_in_the_report(suite: Suite, fault: str, bits: str) -> None:
+    ran = suite("--device", "sim", "--case", DDP, SIM_FAULT=fault)
+
+    suite_element: Any = ran.suite("here-sim")
+    facts = {p.name: p.value for p in suite_element.properties()}
+    assert ran.statuses("here-sim") == {DDP: "passed"}
+    assert facts["distparity.numerics_matmul_float32_bits"] == bits
+    assert facts["distparity.numerics_matmul_float64_bits"] == "52"
+    assert ("keep 10 of 23 bits" in ran.output) == (fault == "tf32")
