@@ -50,6 +50,11 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     def group_name(self) -> str:
         return self._name
 
+    @property
+    def _device_types(self) -> list[torch.device]:
+        # Asked for what is sent as bytes; torch would look for it at the backends as well.
+        return [torch.device("sim")]
+
     # -- sums ----------------------------------------------------------------------------------
 
     def _sum(self, tensor: torch.Tensor, op: Any) -> torch.Tensor:
