@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,12 +30,18 @@ class Limit:
     except_device: str | None = None
     #: Asked for this dtype; for all when None.
     dtype: str | None = None
-    #: Asked where the scenario uses this (``clip_norm``), or the device has not (``no_AVG``);
-    #: everywhere when None.
+    #: Asked where the scenario uses this (``clip_norm``); everywhere when None.
     feature: str | None = None
+    #: Asked on devices whose backend has no such reduction (``AVG``); on all when None.
+    without: str | None = None
 
     def applies(
-        self, release: tuple[int, int], device: str, dtype: str, features: list[str]
+        self,
+        release: tuple[int, int],
+        device: str,
+        dtype: str,
+        features: list[str],
+        no_reductions: Collection[str] = (),
     ) -> bool:
         """Whether the question arises, under torch ``release``."""
         return (
@@ -43,6 +50,7 @@ class Limit:
             and self.except_device != device
             and self.dtype in (None, dtype)
             and (self.feature is None or self.feature in features)
+            and (self.without is None or self.without in no_reductions)
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -324,20 +324,17 @@ class Run:
         cell = next(cell for cell in self.cells if cell.device == case.device)
         outcome = self._out_of_reach(case, cell)
         if outcome is None:
-            question = self._question(case)
+            question = self._question(case, cell)
             outcome = yield from evaluate(case, self.options.limit, question, **special)
         return outcome
 
-    def _question(self, case: Case) -> list[str] | None:
+    def _question(self, case: Case, cell: Cell) -> list[str] | None:
         """The features to ask torch about before the case runs; None when nothing is declared."""
-        cell = next(cell for cell in self.cells if cell.device == case.device)
-        features = [
-            *self.facts["scenarios"][case.scenario]["features"],
-            *(f"no_{name}" for name in cell.found["no_reductions"]),
-        ]
+        features: list[str] = self.facts["scenarios"][case.scenario]["features"]
         release = tuple(self.facts["torch_release"])
         limits = map(Limit.from_json, self.facts["strategies"][case.strategy]["limits"])
-        asked = any(one.applies(release, case.device, case.dtype, features) for one in limits)
+        where = (release, cell.found["type"], case.dtype, features, cell.found["no_reductions"])
+        asked = any(one.applies(*where) for one in limits)
         return features if asked else None
 
     def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:

@@ -53,6 +53,7 @@ def facts() -> dict[str, Any]:
             for scenario, what in scenarios.load().items()
             for strategy, how in strategies.load().items()
         },
+        "devices": devices.kinds(),
         "strategies": {
             name: {
                 "title": strategy.title,
@@ -99,14 +100,13 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Make a strategy's smallest training, and say how torch refused it, if it did."""
     strategy = strategies.load()[args["strategy"]]
     dtype, features = args["dtype"], args["features"]
+    where = (installed(), place.kind.kind, dtype, features, place.kind.no_reductions)
     try:
         _smallest_training(strategy, place, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         for limit in strategy.limits:
-            if limit.applies(installed(), place.kind.kind, dtype, features) and re.search(
-                limit.answer, str(error)
-            ):
+            if limit.applies(*where) and re.search(limit.answer, str(error)):
                 return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
         raise
     return {"refused": None}, []
@@ -127,11 +127,12 @@ def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
     strategy = strategies.load()[args["strategy"]]
     place.kind.forget_peak()
+    recipe = _recipe(args)
     if args.get("mutant") is None:
-        trajectory = train(_recipe(args), strategy, place)
+        trajectory = train(recipe, strategy, place)
     else:
         with mutants.mutate(strategy, mutants.load()[args["mutant"]], place) as mutated:
-            trajectory = train(_recipe(args), mutated, place)
+            trajectory = train(recipe, mutated, place)
     place.kind.synchronize()
     return {"peak_memory": place.kind.peak_memory()}, [trajectory.to_bytes()]
 

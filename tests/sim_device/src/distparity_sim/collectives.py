@@ -38,17 +38,13 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     def __init__(self, store: Any, rank: int, size: int, timeout: Any) -> None:
         super().__init__(rank, size)
         self._gloo: Any = _distributed_c10d.ProcessGroupGloo(store, rank, size, timeout)
+        # torch keeps a group's name, and for which devices it is, with a group's backends.
+        custom = dist.ProcessGroup.BackendType.CUSTOM
+        self._set_default_backend(custom)
+        self._register_backend(torch.device("sim"), custom, self._gloo)
 
     def getBackendName(self) -> str:  # noqa: N802  torch's name
         return "simccl"
-
-    def _set_group_name(self, name: str) -> None:
-        # torch leaves the name with a group's backends, and this group is its own.
-        self._name = name
-
-    @property
-    def group_name(self) -> str:
-        return self._name
 
     # -- sums ----------------------------------------------------------------------------------
 
