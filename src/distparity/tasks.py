@@ -53,7 +53,6 @@ def facts() -> dict[str, Any]:
             for scenario, what in scenarios.load().items()
             for strategy, how in strategies.load().items()
         },
-        "devices": devices.kinds(),
         "strategies": {
             name: {
                 "title": strategy.title,

@@ -51,8 +51,7 @@ class Fsdp2(Strategy):
         Limit(
             fact="fully_shard where there is no ReduceOp.AVG",
             answer=r"ReduceOp|AVG",
-            # Since then it can be told to average by a sum and a division.
-            before=(2, 8),
+            before=SUM_AND_DIVIDE,
             without="AVG",
         ),
     )
