@@ -23,19 +23,32 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def whole(suite: Suite) -> Ran:
-    return suite("--device", "cpu")
+    return suite("--device", "cpu", "-k", "multiple_forward")
 
 
 def test_every_case_passes_and_has_its_facts(whole: Ran) -> None:
     assert whole.code == 0, whole.output
     facts = whole.properties("here-cpu")
-    assert sorted(name for name in facts if name.startswith("multiple_forward")) == NAMES
+    assert sorted(facts) == NAMES
     for name, found in facts.items():
         assert found["status"] == "passed", name
         assert 0 < float(found["ratio"]) < 1
         assert 0 < float(found["largest_error"]) < 1e-5
         assert float(found["seconds_in_ranks"]) > 0
         assert name.endswith(f"{found['strategy']}-ws{found['world_size']}-{found['dtype']}")
+
+
+def test_what_a_strategy_does_not_promise_is_not_supported_with_the_fact(suite: Suite) -> None:
+    ran = suite("-k", "begin_apart and float32", "--world-size", "2")
+
+    assert ran.statuses("here-cpu") == {
+        "begin_apart/ddp-ws2-float32": "passed",
+        "begin_apart/fsdp1-ws2-float32": "not supported",
+        "begin_apart/fsdp1_orig_params-ws2-float32": "not supported",
+        "begin_apart/fsdp2-ws2-float32": "not supported",
+    }
+    text = ran.text("here-cpu", "begin_apart/fsdp2-ws2-float32")
+    assert "fully_shard takes each rank's own shard and broadcasts nothing" in text
 
 
 def test_suite_properties_name_the_cell(whole: Ran) -> None:
