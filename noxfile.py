@@ -79,7 +79,9 @@ def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace)
         _check_python(session, row)
         prepare = _install_torch if row.requirement else _borrow_torch
         prepare(session, row, options)
-        _install(session, "-e", ".")
+        # Where a torch is borrowed, so is what lies beside it.
+        lacking = bool(row.requirement) or not _is_here(matrix.BESIDE_TORCH)
+        _install(session, "-e", ".", *[matrix.BESIDE_TORCH] * lacking)
     except NoSuchCell as error:
         return str(error)
     except CommandFailed:
@@ -139,8 +141,6 @@ def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Name
     stamp.write_text("unfinished")
     try:
         _install_from(session, source)
-        if row.also:
-            _install(session, *row.also)
     except CommandFailed:
         raise NoSuchCell(f"{source} could not be installed") from None
     version = Version(_ask(session, "importlib.metadata.version('torch')"))
@@ -176,12 +176,16 @@ def _ask(session: nox.Session, expression: str) -> str:
     return str(session.run("python", "-c", script, silent=True, log=False)).strip()
 
 
+def _is_here(module: str) -> bool:
+    probe = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    return subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
 def _borrow_torch(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> None:
     """Let the session see the packages of the interpreter that runs nox, torch among them."""
     if options.wheel or options.index:
         raise NoSuchCell(f"{row.session} installs no torch: leave out --wheel and --index")
-    probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
-    if subprocess.run([sys.executable, "-c", probe], check=False).returncode != 0:
+    if not _is_here("torch"):
         raise NoSuchCell(f"there is no torch in {sys.executable}, the interpreter running nox")
     # Added last, so that what is installed here goes first; by addsitedir, so that editable
     # installs there (an in-house build of torch, say) are seen as well.
@@ -261,7 +265,7 @@ for _command, _title in TOOLS.items():
 @nox.session
 def selftest(session: nox.Session) -> None:
     """Pass the project's own tests, with real ranks and a real torch."""
-    _install(session, SELFTEST.requirement)
+    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
     _install(
         session, "-e", ".", "./tests/sim_device", *nox.project.dependency_groups(PYPROJECT, "test")
     )
@@ -279,7 +283,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly, against a real torch."""
-    _install(session, SELFTEST.requirement)
+    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
     _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "types"))
     session.run("mypy")
 
@@ -288,7 +292,7 @@ def types(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Measure cases here against the same under PyTorch's own harnesses; takes half an hour."""
     # PyTorch's harnesses need expecttest, and do not say so in the wheel.
-    _install(session, SELFTEST.requirement, "expecttest")
+    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH, "expecttest")
     _install(session, "-e", ".")
     for name in ("startup", "marginal_cost", "forty_cases", "world_sizes"):
         session.run("python", f"benchmarks/{name}.py", *session.posargs)

@@ -30,6 +30,8 @@ FACTS = (
     "platform",
     "command",
 )
+#: The one case of a cell that could not be asked, let alone run.
+BROKEN = "cell/start"
 KINDS = {"Failure": "failures", "Error": "errors", "Skipped": "skipped"}
 
 
@@ -51,8 +53,16 @@ class Cell:
         self.facts = {p.name.removeprefix("distparity."): p.value for p in self.suite.properties()}
         self.cases = {_identity(case): _result(case) for case in self.suite}
 
+    @property
+    def broken(self) -> bool:
+        """True when the suite did not come to its first case."""
+        return BROKEN in self.cases
+
     def complaints(self, known: set[str]) -> Iterator[str]:
         """What is not as it should be, a line for each; ``known`` are the cases known to fail."""
+        if self.broken:
+            yield self.cases[BROKEN][1]
+            return
         yield from self._about_the_cell()
         yield from self._about_the_counts()
         for case, (kind, message) in self.cases.items():
@@ -136,8 +146,8 @@ def _report(folder: Path, known: dict[str, set[str]]) -> int:
             complaints.append(f"{name}: {error}")
             continue
         found = [f"{name}: {text}" for text in cell.complaints(failures)]
-        reference = reference or cell
-        if list(cell.cases) != list(reference.cases):
+        reference = reference or (None if cell.broken else cell)
+        if reference and not cell.broken and list(cell.cases) != list(reference.cases):
             found.append(f"{name}: its test ids are not those of {reference.name}")
         if not found:
             skipped = sum(kind == "skipped" for kind, _ in cell.cases.values())

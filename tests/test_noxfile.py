@@ -89,7 +89,10 @@ class Nox:
 
     def torches(self) -> list[str]:
         """The torch in each session's own environment."""
-        found = self.folder.glob("env/*/lib/python*/site-packages/torch-*.dist-info")
+        return self.installed("torch")
+
+    def installed(self, name: str) -> list[str]:
+        found = self.folder.glob(f"env/*/lib/python*/site-packages/{name}-*.dist-info")
         return [path.name.removesuffix(".dist-info") for path in found]
 
 
@@ -360,6 +363,7 @@ def test_torch_that_does_not_import_is_red(nox: Nox, backend: str, index: str) -
 
     assert done.code != 0
     assert nox.torches() == ["torch-99.0.0.dev20261101"]
+    assert len(nox.installed("numpy")) == 1
     assert done.statuses("nightly-cpu") == {"cell/start": "error"}
     assert DRESSED in done.text("nightly-cpu", "cell/start")
 
@@ -424,6 +428,7 @@ def test_local_borrows_torch_and_installs_none(
     nox.python = str(interpreter)
     (tmp_path / "build/torch").mkdir(parents=True)
     (tmp_path / "build/torch/__init__.py").write_text("raise ImportError(f'borrowed {__file__}')")
+    (tmp_path / "build/numpy.py").write_text("")
     (packages,) = interpreter.parents[1].glob("lib/python*/site-packages")
     editable = packages / "in-house.pth"
     editable.write_text(f"{tmp_path / 'build'}\n")
@@ -434,6 +439,7 @@ def test_local_borrows_torch_and_installs_none(
     assert done.code != 0
     assert f"borrowed {tmp_path}/build/torch/" in done.text("local-cpu", "cell/start")
     assert nox.torches() == []
+    assert nox.installed("numpy") == []
 
 
 def test_local_runs_the_suite_with_a_real_torch(nox: Nox) -> None:

@@ -27,6 +27,10 @@ INDEX_VARIABLE = "DISTPARITY_TORCH_INDEX"
 #: The registry's wheel, which runs on cpu and, where there is a driver, on cuda.
 REGISTRY = "registry"
 
+#: What torch's collectives of objects, and with them FSDP1's optimizer state, go through, and what
+#: its wheels nevertheless do not ask for.
+BESIDE_TORCH = "numpy"
+
 #: Seconds that an index may take to begin its answer.
 ANSWER_LIMIT = 20.0
 
@@ -47,8 +51,6 @@ class Row:
     tag: str
     #: Folders that have a short name too: ``cuda`` for this torch's default CUDA build.
     builds: dict[str, str] = field(default_factory=dict)
-    #: What the torch needs and does not ask for.
-    also: tuple[str, ...] = ()
 
     @property
     def session(self) -> str:
@@ -99,15 +101,13 @@ class Source:
             raise NoSuchCell(f"the index {self.index} does not answer: {reason}") from None
 
 
-def _release(
-    version: str, pythons: str, cuda: str, xpu: str | None = "xpu", also: tuple[str, ...] = ()
-) -> Row:
+def _release(version: str, pythons: str, cuda: str, xpu: str | None = "xpu") -> Row:
     """A released torch. ``cuda`` is the folder of its default CUDA build on PyTorch's index."""
     sources = {"auto": REGISTRY, "cpu": REGISTRY, "cuda": REGISTRY}
     if xpu is not None:
         sources["xpu"] = xpu
     name = ".".join(version.split(".")[:2])
-    return Row(name, f"torch=={version}", _span(pythons), sources, "stable", {"cuda": cuda}, also)
+    return Row(name, f"torch=={version}", _span(pythons), sources, "stable", {"cuda": cuda})
 
 
 def _span(pythons: str) -> tuple[str, ...]:
@@ -118,8 +118,7 @@ def _span(pythons: str) -> tuple[str, ...]:
 #: The newest patch of each minor release, with the Pythons that distparity and its wheels share.
 RELEASES = (
     # Intel's wheels begin at 2.5: https://docs.pytorch.org/docs/2.5/notes/get_start_xpu.html
-    # Its collectives of objects, and with them FSDP's optimizer state, go by way of numpy.
-    _release("2.4.1", "3.10-3.12", "cu121", xpu=None, also=("numpy",)),
+    _release("2.4.1", "3.10-3.12", "cu121", xpu=None),
     _release("2.5.1", "3.10-3.13", "cu124"),
     _release("2.6.0", "3.10-3.13", "cu124"),
     _release("2.7.1", "3.10-3.13", "cu126"),
