@@ -222,7 +222,8 @@ def _order(report: Report) -> float:
 
 def _out_of_step(reports: list[Report]) -> bool:
     """True when ranks are in different collectives: by name and, where both tell, all the rest."""
-    calls = {report.call for report in reports if report.call}
+    # Which one of backward's it is, is not known: it may well be the same.
+    calls = {r.call for r in reports if r.call and not r.call.startswith(BACKWARD)}
     names = {call.partition(" ")[0] for call in calls}
     told = {call for call in calls if " " in call}
     return max(len(names), len(told)) > 1 or any(_MISMATCH in report.what for report in reports)
