@@ -21,6 +21,10 @@ NAMES = [
 ]
 
 
+#: One case on one device, whatever else is installed beside.
+ONE = ("--device", "cpu", "--case", NAMES[0])
+
+
 @pytest.fixture(scope="module")
 def whole(suite: Suite) -> Ran:
     return suite("--device", "cpu", "-k", "multiple_forward")
@@ -237,14 +241,14 @@ def test_run_loads_nothing_of_the_folder_it_is_in(pytester: pytest.Pytester) -> 
     pytester.makepyfile(**{"tests/conftest": "raise SystemExit('loaded')"})
     pytester.makeini("[pytest]\naddopts = --no-such-option")
 
-    done = pytester.run(sys.executable, "-m", "distparity", "run", "--case", NAMES[0])
+    done = pytester.run(sys.executable, "-m", "distparity", "run", *ONE)
 
     done.assert_outcomes(passed=1)
     assert list((pytester.path / "reports").glob("junit-*-cpu.xml"))
 
 
 def test_pytest_by_itself_runs_the_suite(pytester: pytest.Pytester) -> None:
-    done = pytester.runpytest_subprocess("--pyargs", "distparity", "--case", NAMES[0])
+    done = pytester.runpytest_subprocess("--pyargs", "distparity", *ONE)
 
     done.assert_outcomes(passed=1)
     assert list((pytester.path / "reports").glob("junit-*-cpu.xml"))

@@ -117,7 +117,9 @@ def _run(words: list[str]) -> NoReturn:
     # A process of its own: pytest wants to see this package imported by nobody before itself.
     # By its path: beside a name that is no path, pytest loads what lies about in the current folder,
     # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
-    command = [sys.executable, "-m", "pytest", str(Path(__file__).parent), *words]
+    # Nor is the suite anybody's whose conftest lies beside a scenario that was included.
+    suite = str(Path(__file__).parent)
+    command = [sys.executable, "-m", "pytest", "--noconftest", suite, *words]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 

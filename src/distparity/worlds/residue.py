@@ -169,6 +169,7 @@ class Snapshot:
 
     def _look(self) -> dict[str, Hashable]:
         values = {name: probe() for name, probe in _PROBES.items()}
-        if self._kind.kind != "cpu":
-            values["current device"] = self._kind.module().current_device()
+        module = self._kind.module()
+        if self._kind.kind != "cpu" and hasattr(module, "current_device"):
+            values["current device"] = module.current_device()
         return values
