@@ -128,7 +128,7 @@ def _outcome(case: Case, verdict: dict[str, Any], run: Answer) -> Outcome:
     }
     if run.left:
         facts["left_behind"] = run.left
-    memory = [r["peak_memory"] for r in run.results if r["peak_memory"] is not None]
+    memory = [r["peak_memory"] for r in run.results if r.get("peak_memory") is not None]
     if memory:
         facts["peak_memory"] = max(memory)
     if verdict["passed"]:
