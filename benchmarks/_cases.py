@@ -34,7 +34,7 @@ _SCENARIO = '''"""The seed scenario with other numbers."""
 import torch
 
 from distparity.scenarios import Scenario
-from distparity.scenarios.multiple_forward import MultipleForward
+from distparity.scenarios.calls.multiple_forward import MultipleForward
 
 
 class Other{number}(MultipleForward, Scenario):

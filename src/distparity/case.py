@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Case"]
 
@@ -26,3 +27,13 @@ class Case:
     def id(self) -> str:
         """The case's identity inside a cell; the same in every cell."""
         return f"{self.scenario}/{self.name}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What every record of the case says of it."""
+        return {
+            "scenario": self.scenario,
+            "strategy": self.strategy,
+            "world_size": self.world_size,
+            "dtype": self.dtype,
+        }

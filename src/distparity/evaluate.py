@@ -55,7 +55,7 @@ def evaluate(
     if oracle.results[0]["faults"]:
         faults = oracle.results[0]["faults"]
         message = f"the scenario {case.scenario!r} is no evidence: {faults[0]}"
-        return Outcome(Status.ERROR, message, "\n".join(faults), _facts(case))
+        return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
     # The native runs need the case's device, and no other rank.
     place = JUDGE if case.device == "cpu" else Spec(case.device, 1)
     natives = yield Shared(
@@ -66,7 +66,7 @@ def evaluate(
 
     run = yield Task(world, "parity", args, limit=limit, fresh=fresh)
     if isinstance(run, Failure):
-        facts = {**_facts(case), "known_after": round(run.after, 2)}
+        facts = {**case.facts, "known_after": round(run.after, 2)}
         return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
     blobs = [*oracle.blobs[0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
     judging = {"dtype": case.dtype, "parts": case.world_size, "ranks": len(run.blobs)}
@@ -88,7 +88,7 @@ def _refusal(case: Case, features: list[str] | None, limit: float) -> Errand[Out
         return _broken("asking what this torch can do", refused)
     if refused is None:
         return None
-    return Outcome(Status.NOT_SUPPORTED, refused, facts=_facts(case))
+    return Outcome(Status.NOT_SUPPORTED, refused, facts=case.facts)
 
 
 def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
@@ -105,22 +105,13 @@ def _single(task: str, args: dict[str, Any], place: Spec, limit: float) -> Erran
     return done
 
 
-def _facts(case: Case) -> dict[str, Any]:
-    return {
-        "scenario": case.scenario,
-        "strategy": case.strategy,
-        "world_size": case.world_size,
-        "dtype": case.dtype,
-    }
-
-
 def _broken(what: str, failure: Failure) -> Outcome:
     return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
 
 
 def _outcome(case: Case, verdict: dict[str, Any], run: Answer) -> Outcome:
     facts: dict[str, Any] = {
-        **_facts(case),
+        **case.facts,
         "ratio": verdict["ratio"],
         "largest_error": verdict["error"],
         "growth": verdict["growth"],

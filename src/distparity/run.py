@@ -338,24 +338,18 @@ class Run:
         return features if asked else None
 
     def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
-        facts = {
-            "scenario": case.scenario,
-            "strategy": case.strategy,
-            "world_size": case.world_size,
-            "dtype": case.dtype,
-        }
         apart = self.facts["strategies"][case.strategy]["begins_with_rank_0"]
         features = self.facts["scenarios"][case.scenario]["features"]
         if apart is not None and "begins_with_rank_0" in features:
-            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {apart}", facts=facts)
+            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {apart}", facts=case.facts)
         most = cell.found["most_ranks"]
         if most is not None and case.world_size > most:
             message = (
                 f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
             )
-            return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
+            return Outcome(Status.NOT_AVAILABLE, message, facts=case.facts)
         if case.dtype in cell.found["lacks"]:
-            return Outcome(Status.NOT_SUPPORTED, cell.found["lacks"][case.dtype], facts=facts)
+            return Outcome(Status.NOT_SUPPORTED, cell.found["lacks"][case.dtype], facts=case.facts)
         return None
 
     # -- after the last ------------------------------------------------------------------------
@@ -419,13 +413,7 @@ class Run:
         return shlex.join(words)
 
     def _about(self, case: Case) -> dict[str, Any]:
-        return {
-            "scenario": case.scenario,
-            "strategy": case.strategy,
-            "world_size": case.world_size,
-            "dtype": case.dtype,
-            "rerun": self.rerun(case),
-        }
+        return {**case.facts, "rerun": self.rerun(case)}
 
     # -- facts ---------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""What is trained. A new scenario is one file here, with one :class:`Scenario` subclass in it.
+"""What is trained. A new scenario is one file in its family's folder here, with one subclass of
+:class:`Scenario` in it.
 
 Importing a scenario imports torch, so only rank processes do; the process that runs pytest gets the
 list of scenarios from them.
@@ -20,8 +21,8 @@ __all__ = ["Batch", "Scenario", "load", "sources"]
 @cache
 def load() -> dict[str, Scenario]:
     """All scenarios by name, in the order of their names."""
-    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"{__name__}.{info.name}")
+    for info in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__name__}."):
+        importlib.import_module(info.name)
     # Subclasses that other modules defined (``--include``) are scenarios as well.
     return {name(kind): kind() for kind in sorted(_subclasses(Scenario), key=name)}
 
@@ -35,6 +36,11 @@ def _subclasses(kind: type[Scenario]) -> Iterator[type[Scenario]]:
 def name(kind: type[Scenario]) -> str:
     """A scenario's name: that of its module."""
     return kind.__module__.rpartition(".")[2]
+
+
+def family(kind: type[Scenario]) -> str:
+    """The family that a scenario belongs to: the folder of its module."""
+    return kind.__module__.rpartition(".")[0].rpartition(".")[2]
 
 
 def sources() -> dict[str, str]:

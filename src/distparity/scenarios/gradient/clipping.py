@@ -4,7 +4,7 @@ The norm is over all parameters on all ranks: a rank that takes its own shard's 
 another factor. The limit is below every norm that occurs, so that every step is clipped.
 """
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class Clipping(Basic):

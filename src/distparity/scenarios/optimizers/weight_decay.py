@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class WeightDecay(Basic):

@@ -3,7 +3,7 @@
 Momentum is part of what was saved: without it the next step is another one.
 """
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class Resume(Basic):

@@ -1,6 +1,6 @@
 """Gradients of several micro-batches add up, and are exchanged with each of them."""
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class AccumulationSync(Basic):

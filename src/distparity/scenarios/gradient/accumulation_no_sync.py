@@ -1,6 +1,6 @@
 """Gradients of several micro-batches add up locally, and are exchanged once, with the last."""
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class AccumulationNoSync(Basic):

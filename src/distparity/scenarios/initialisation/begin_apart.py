@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from distparity.scenarios.basic import Basic
+from distparity.scenarios.calls.basic import Basic
 
 
 class Model(nn.Module):

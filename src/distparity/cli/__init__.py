@@ -1,0 +1,40 @@
+"""The command line of distparity: one subcommand a file here, each found by its name."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+
+from distparity import __version__
+from distparity.run import BadRequest
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["run"]:
+        from distparity.cli import run
+
+        # All that follows is pytest's and the plugin's to read, --help as well.
+        run.become_pytest(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="distparity",
+        description="Does distributed training compute what one process computes?",
+    )
+    parser.add_argument("--version", action="version", version=f"distparity {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not info.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{info.name}").add(commands)
+    given = parser.parse_args(words)
+    try:
+        code: int = given.act(given)
+    except BadRequest as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 4
+    return code

@@ -1,0 +1,25 @@
+"""The options of every subcommand that runs cases: where they run, and which."""
+
+from __future__ import annotations
+
+import argparse
+
+from distparity.run import Options
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
+    parser.add_argument("--world-size", type=int, nargs="+", default=[2], help="ranks")
+    parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
+    parser.add_argument("--include", action="append", default=[], metavar="MODULE")
+    parser.add_argument("--scenario", action="append", help="only this one; may be repeated")
+
+
+def options(given: argparse.Namespace) -> Options:
+    return Options(
+        devices=given.device.split(","),
+        world_sizes=given.world_size,
+        limit=given.case_timeout,
+        include=given.include,
+        scenarios=given.scenario,
+    )

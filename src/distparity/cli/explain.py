@@ -1,0 +1,30 @@
+"""``distparity explain``: one case, its whole trajectory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from distparity import explain
+from distparity.cli._where import add_where, options
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("explain", help="one case, its whole trajectory")
+    parser.add_argument("case", help="its id: multiple_forward/fsdp2-ws2-float32")
+    add_where(parser)
+    parser.set_defaults(world_size=[2, 4], act=_act)
+    parser.add_argument("--mutant", help="put this deliberate fault in")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it as well")
+
+
+def _act(given: argparse.Namespace) -> int:
+    asked = options(given)
+    asked.cases = [given.case]
+    case, outcome = explain.explain(asked, given.mutant)
+    print("\n".join(explain.table(case, outcome)))
+    if given.plot is not None:
+        explain.plot(case, outcome, given.plot)
+        print(f"wrote {given.plot}")
+    return 1 if outcome.status.bad else 0

@@ -1,0 +1,39 @@
+"""``distparity report``: one page of the XML of any number of cells."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("report", help="make one page of the XML of any number of cells")
+    parser.add_argument("source", nargs="+", type=Path, help="XML files, or folders of them")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report"), help="folder (default: %(default)s)"
+    )
+    parser.set_defaults(act=_act)
+
+
+def _act(given: argparse.Namespace) -> int:
+    try:
+        from distparity import report
+    except ModuleNotFoundError as error:
+        print(f"distparity: report needs {error.name}: install distparity[report]", file=sys.stderr)
+        return 1
+    try:
+        found, written = report.write(given.source, given.output)
+    except report.Refused as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"distparity: cannot write to {given.output}: {error}", file=sys.stderr)
+        return 1
+    for column in found.columns:
+        counts = ", ".join(f"{number} {name}" for name, number in column.counts.items())
+        print(f"{column.title}: {counts or 'no case'}")
+    for path in written:
+        print(f"wrote {path}")
+    return 0

@@ -1,0 +1,34 @@
+"""``distparity run``: the suite, under pytest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="run the suite with the torch that is installed; takes pytest's options and ours",
+        add_help=False,
+    )
+    parser.set_defaults(act=_act)
+
+
+def _act(_: argparse.Namespace) -> NoReturn:
+    become_pytest([])
+
+
+def become_pytest(words: list[str]) -> NoReturn:
+    """Put pytest in place of this process, with the suite and ``words`` as its arguments."""
+    # A process of its own: pytest wants to see this package imported by nobody before itself.
+    # By its path: beside a name that is no path, pytest loads what lies about in the current folder,
+    # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
+    # Nor is the suite anybody's whose conftest lies beside a scenario that was included.
+    suite = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-m", "pytest", "--noconftest", suite, *words]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)

@@ -1,0 +1,24 @@
+"""``distparity selfcheck``: deliberate faults, and whether the suite sees them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from distparity import selfcheck
+from distparity.cli._where import add_where, options
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("selfcheck", help="put deliberate faults in, and see them caught")
+    add_where(parser)
+    parser.add_argument("--dtype", default="float32", help="of parameters and data")
+    parser.add_argument("--mutant", action="append", help="only this one; may be repeated")
+    parser.add_argument("--pairs", action="store_true", help="list what each pair sees")
+    parser.set_defaults(act=_act)
+
+
+def _act(given: argparse.Namespace) -> int:
+    found = selfcheck.selfcheck(options(given), given.dtype, given.mutant)
+    print("\n".join(selfcheck.table(found) + (selfcheck.pairs(found) if given.pairs else [])))
+    return 0 if found.passed else 1

@@ -1,0 +1,1 @@
+"""In which order, how often and from where units are called."""

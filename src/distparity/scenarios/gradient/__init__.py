@@ -1,0 +1,1 @@
+"""How gradients accumulate, are clipped, scaled and exchanged."""

@@ -1,0 +1,1 @@
+"""How parameters and buffers come by their first values."""

@@ -1,0 +1,1 @@
+"""What turns gradients into steps, and keeps state of its own."""

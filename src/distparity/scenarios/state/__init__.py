@@ -1,0 +1,1 @@
+"""What is saved, and what goes on from it."""
