@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import torch
 
 from distparity.oracle import Oracle
+from distparity.tolerance import gradient_scale
 from distparity.trajectory import Tensors, Trajectory
-from distparity.verdict import Verdict, gradient_scale
+from distparity.verdict import Verdict
 
 __all__ = ["diagnose"]
 

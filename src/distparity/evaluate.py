@@ -25,6 +25,7 @@ def evaluate(
     limit: float,
     ask: list[str] | None = None,
     *,
+    travels: str | None = None,
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
@@ -33,6 +34,7 @@ def evaluate(
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` has the
     scenario's features where the strategy declares a limit, so that torch is asked about it first.
+    ``travels`` is the dtype in which gradients are exchanged where it is not the case's own.
     ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
     that has done nothing else.
     """
@@ -43,34 +45,25 @@ def evaluate(
     args = {
         "scenario": case.scenario,
         "strategy": case.strategy,
+        "device": case.device,
         "dtype": case.dtype,
         "parts": case.world_size,
+        "travels": travels,
         "seed": seed,
         "mutant": mutant,
     }
-    reference = (case.scenario, case.dtype, case.world_size, seed)
-    oracle = yield Shared(("oracle", *reference), lambda: _single("consult", args, JUDGE, limit))
-    if isinstance(oracle, Failure):
-        return _broken("the oracle", oracle)
-    if oracle.results[0]["faults"]:
-        faults = oracle.results[0]["faults"]
-        message = f"the scenario {case.scenario!r} is no evidence: {faults[0]}"
-        return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
-    # The native runs need the case's device, and no other rank.
-    place = JUDGE if case.device == "cpu" else Spec(case.device, 1)
-    natives = yield Shared(
-        ("natives", case.device, *reference), lambda: _single("natives", args, place, limit)
+    key = (case.scenario, case.dtype, case.world_size, seed)
+    reference = yield Shared(
+        ("reference", case.device, travels, *key), lambda: _reference(case, args, key, limit)
     )
-    if isinstance(natives, Failure):
-        return _broken("the native runs", natives)
-
+    if isinstance(reference, Outcome):
+        return reference
     run = yield Task(world, "parity", args, limit=limit, fresh=fresh)
     if isinstance(run, Failure):
         facts = {**case.facts, "known_after": round(run.after, 2)}
         return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
-    blobs = [*oracle.blobs[0], *natives.blobs[0], *(blobs[0] for blobs in run.blobs)]
-    judging = {"dtype": case.dtype, "parts": case.world_size, "ranks": len(run.blobs)}
-    judged = yield Task(JUDGE, "judge", judging, blobs, limit=limit)
+    blobs = [*reference, *(blobs[0] for blobs in run.blobs)]
+    judged = yield Task(JUDGE, "judge", {**args, "ranks": len(run.blobs)}, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
     return _outcome(case, judged.results[0], run)
@@ -98,6 +91,33 @@ def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
         return done
     refusals = [result["refused"] for result in done.results if result["refused"]]
     return refusals[0] if refusals else None
+
+
+def _reference(
+    case: Case, args: dict[str, Any], key: tuple[Any, ...], limit: float
+) -> Errand[list[bytes] | Outcome]:
+    """The runs that a case is held against, as bytes; the outcome instead where there are none."""
+    oracle = yield Shared(("oracle", *key), lambda: _single("consult", args, JUDGE, limit))
+    if isinstance(oracle, Failure):
+        return _broken("the oracle", oracle)
+    if oracle.results[0]["faults"]:
+        return _no_evidence(case, oracle.results[0]["faults"])
+    # The native runs need the case's device, and no other rank.
+    place = JUDGE if case.device == "cpu" else Spec(case.device, 1)
+    natives = yield Task(place, "natives", args, limit=limit)
+    if isinstance(natives, Failure):
+        return _broken("the native runs", natives)
+    runs = [*oracle.blobs[0], *natives.blobs[0]]
+    alive = yield Task(JUDGE, "alive", args, runs, limit=limit)
+    if isinstance(alive, Failure):
+        return _broken("looking at the scenario", alive)
+    faults = alive.results[0]["faults"]
+    return _no_evidence(case, faults) if faults else runs
+
+
+def _no_evidence(case: Case, faults: list[str]) -> Outcome:
+    message = f"the scenario {case.scenario!r} is no evidence: {faults[0]}"
+    return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
 
 
 def _single(task: str, args: dict[str, Any], place: Spec, limit: float) -> Errand[Any]:

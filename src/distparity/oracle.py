@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from distparity.scenarios import Batch
-from distparity.strategies.single import Single
+from distparity.strategies.single import Single, Travelling
 from distparity.training import Recipe, train
 from distparity.trajectory import Step, Trajectory
 
@@ -31,21 +30,31 @@ class Oracle:
 
     trajectory: Trajectory
     parts: list[Trajectory] = field(default_factory=list)
+    _known: dict[tuple[int, str], tuple[float, float | None, float]] = field(default_factory=dict)
 
     def magnitude(self, step: int, name: str) -> float:
-        """The largest element of the mean over parts of their absolute gradients."""
-        found = self._stack(step, name)
-        return 0.0 if found is None else _largest(found.abs().mean(0))
+        """The largest element of the mean over parts of their absolute gradients; 0 without any."""
+        return self._sizes(step, name)[0]
+
+    def mean(self, step: int, name: str) -> float | None:
+        """The largest element of the mean over parts of their gradients; None without any."""
+        return self._sizes(step, name)[1]
 
     def spread(self, step: int, name: str) -> float:
         """How far the part that is farthest from the mean is from it, in its largest element."""
-        found = self._stack(step, name)
-        return 0.0 if found is None else _largest(found - found.mean(0))
+        return self._sizes(step, name)[2]
 
-    def _stack(self, step: int, name: str) -> torch.Tensor | None:
-        found = [part.steps[step].gradient.get(name) for part in self.parts]
-        kept = [gradient for gradient in found if gradient is not None]
-        return torch.stack(kept) if kept else None
+    def _sizes(self, step: int, name: str) -> tuple[float, float | None, float]:
+        key = (step, name)
+        if key not in self._known:
+            found = [part.steps[step].gradient.get(name) for part in self.parts]
+            kept = [gradient for gradient in found if gradient is not None]
+            if kept:
+                stack = torch.stack(kept)
+                mean = stack.mean(0)
+                sizes = _largest(stack.abs().mean(0)), _largest(mean), _largest(stack - mean)
+            self._known[key] = sizes if kept else (0.0, None, 0.0)
+        return self._known[key]
 
 
 def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
@@ -67,56 +76,28 @@ def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
     return Oracle(train(exact, Single(), place, watch=watch), looks)
 
 
-def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
+def natives(
+    recipe: Recipe, place: Place, parts: int, travels: torch.dtype | None = None
+) -> list[Trajectory]:
     """The same training in one process in the case's own dtype, several times.
 
-    The runs differ in nothing but the order of sums: the rows in order and reversed, the batch
-    whole and as ``parts`` micro-batches (as many as ranks, so that the sum over ranks is in it). How
-    far they fall from the oracle is what rounding alone does to this scenario on this device.
+    The runs differ in nothing but the order of sums: the rows in several orders, the batch whole and
+    as ``parts`` micro-batches (as many as ranks, so that the sum over ranks is in it). How far they
+    fall from the oracle is what rounding alone does to this scenario on this device. Where gradients
+    travel between ranks as ``travels``, every run has a part for each rank, whose gradient is
+    rounded to it as it would be on the way.
     """
     forth = list(range(recipe.rows))
     back = forth[::-1]
     # Every other row first: the parts then hold other rows than the ranks do.
     mixed = forth[::2] + forth[1::2]
-    plans = [(forth, 1), (forth, parts), (back, parts), (back, 1), (mixed, 1), (mixed, parts)]
-    return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
-
-
-def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
-    """What makes the scenario worthless as evidence; empty when nothing does.
-
-    A comparison of nothing proves nothing, and a comparison in which every rank has the same
-    gradient does not see whether gradients were exchanged.
-    """
-    rounding = 64 * torch.finfo(dtype).eps
-    found: list[str] = []
-    before = oracle.trajectory.initial
-    losses = []
-    for number, step in enumerate(oracle.trajectory.steps):
-        losses.append(_scalar(step))
-        for name, gradient in step.gradient.items():
-            where = f"step {number}, {name}"
-            size = 0.0 if gradient is None else _largest(gradient)
-            now, then = step.parameter[name], before[name]
-            assert now is not None and then is not None
-            if not torch.isfinite(now).all() or not math.isfinite(size):
-                found.append(f"{where}: not finite")
-            elif size <= rounding * max(1.0, _largest(then)):
-                found.append(f"{where}: the gradient is nothing ({size:.1e})")
-            elif _largest(now - then) <= rounding * _largest(then):
-                found.append(f"{where}: the parameter does not move")
-            elif len(oracle.parts) > 1 and oracle.spread(number, name) <= 0.01 * size:
-                found.append(f"{where}: every rank has the same gradient")
-        before = step.parameter
-    if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):
-        found.append(f"the loss is constant or zero: {losses}")
-    return found
-
-
-def _scalar(step: Step) -> float:
-    loss = step.loss["loss"]
-    assert loss is not None
-    return float(loss)
+    if travels is None:
+        plans = [(order, n) for order in (forth, back, mixed) for n in (1, parts)]
+        return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
+    turned = forth[1:] + forth[:1]
+    orders = (forth, back, mixed, mixed[::-1], turned, turned[::-1])
+    runs = [(order, Travelling(travels, parts)) for order in orders]
+    return [train(recipe, how, place, order=order, parts=parts) for order, how in runs]
 
 
 def _largest(tensor: torch.Tensor) -> float:

@@ -325,7 +325,10 @@ class Run:
         outcome = self._out_of_reach(case, cell)
         if outcome is None:
             question = self._question(case, cell)
-            outcome = yield from evaluate(case, self.options.limit, question, **special)
+            travels = self.facts["strategies"][case.strategy]["reduces_in"]
+            outcome = yield from evaluate(
+                case, self.options.limit, question, travels=travels, **special
+            )
         return outcome
 
     def _question(self, case: Case, cell: Cell) -> list[str] | None:

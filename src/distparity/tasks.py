@@ -13,8 +13,18 @@ from typing import Any
 
 import torch
 
-from distparity import devices, diagnosis, mutants, oracle, scenarios, strategies, verdict
+from distparity import (
+    devices,
+    diagnosis,
+    liveness,
+    mutants,
+    oracle,
+    scenarios,
+    strategies,
+    verdict,
+)
 from distparity.devices import numerics
+from distparity.tolerance import Tolerance
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
 from distparity.trajectory import Trajectory
@@ -58,6 +68,7 @@ def facts() -> dict[str, Any]:
                 "title": strategy.title,
                 "limits": [limit.to_json() for limit in strategy.limits],
                 "begins_with_rank_0": strategy.begins_with_rank_0,
+                "reduces_in": strategy.reduces_in,
             }
             for name, strategy in strategies.load().items()
         },
@@ -141,7 +152,7 @@ def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     recipe = _recipe(args)
     found = oracle.consult(recipe, place, args["parts"])
     twin = oracle.consult(recipe, place, args["parts"])
-    faults = oracle.check_alive(found, recipe.dtype)
+    faults = []
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("two runs of it in one process differ: it is not deterministic")
     runs = [found.trajectory, *found.parts]
@@ -150,19 +161,52 @@ def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 
 def natives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train the native runs; answers with their trajectories."""
-    return {}, [run.to_bytes() for run in oracle.natives(_recipe(args), place, args["parts"])]
+    found = oracle.natives(_recipe(args), place, args["parts"], _travels(args))
+    return {}, [run.to_bytes() for run in found]
+
+
+def alive(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Say what makes the scenario worthless as evidence; takes the oracle's and native runs."""
+    scenario = scenarios.load()[args["scenario"]]
+    return {"faults": liveness.faults(scenario, _tolerance(args, blobs))}, []
 
 
 def judge(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Compare trajectories: the oracle's, its ``parts`` parts', the native ones, one per rank."""
-    runs = [Trajectory.from_bytes(blob) for blob in blobs]
-    exact = oracle.Oracle(runs[0], runs[1 : 1 + args["parts"]])
-    native, ranks = runs[1 + args["parts"] : -args["ranks"]], runs[-args["ranks"] :]
-    dtype = getattr(torch, args["dtype"])
-    found = verdict.judge(exact, native, ranks, dtype)
+    ranks = [Trajectory.from_bytes(blob) for blob in blobs[-args["ranks"] :]]
+    tolerance = _tolerance(args, blobs[: -args["ranks"]])
+    scenario = scenarios.load()[args["scenario"]]
+    found = verdict.judge(tolerance, ranks, scenario.exempt)
     if not found.passed:
-        found.diagnosis = diagnosis.diagnose(exact, ranks, found, dtype)
+        found.diagnosis = diagnosis.diagnose(tolerance.oracle, ranks, found, tolerance.dtype)
     return found.to_json(), []
+
+
+def _tolerance(args: dict[str, Any], blobs: list[bytes]) -> Tolerance:
+    """From the bytes of the oracle's run, its ``parts`` parts' and the native runs.
+
+    Strategies and mutants share them; a process that judges keeps the last few.
+    """
+    key = tuple(str(args[name]) for name in _REFERENCE)
+    if key not in _KNOWN:
+        runs = [Trajectory.from_bytes(blob) for blob in blobs]
+        exact = oracle.Oracle(runs[0], runs[1 : 1 + args["parts"]])
+        dtype = getattr(torch, args["dtype"])
+        made = Tolerance(exact, runs[1 + args["parts"] :], args["parts"], dtype, _travels(args))
+        _KNOWN[key] = made
+        if len(_KNOWN) > MOST_KNOWN:
+            del _KNOWN[next(iter(_KNOWN))]
+    return _KNOWN[key]
+
+
+#: What tells the references of one run of the suite from one another.
+_REFERENCE = ("device", "scenario", "dtype", "parts", "travels", "seed")
+_KNOWN: dict[tuple[str, ...], Tolerance] = {}
+MOST_KNOWN = 8
+
+
+def _travels(args: dict[str, Any]) -> torch.dtype | None:
+    return None if args["travels"] is None else getattr(torch, args["travels"])
 
 
 def _recipe(args: dict[str, Any]) -> Recipe:
@@ -173,5 +217,5 @@ def _recipe(args: dict[str, Any]) -> Recipe:
 
 
 TASKS: dict[str, Callable[[Place, dict[str, Any], list[bytes]], Answer]] = {
-    task.__name__: task for task in (probe, ask, parity, consult, natives, judge)
+    task.__name__: task for task in (probe, ask, parity, consult, natives, alive, judge)
 }

@@ -1,53 +1,22 @@
-r"""Whether a distributed run computed what one process computes, as a number with a meaning.
+"""Whether a distributed run computed what one process computes, as a number with a meaning.
 
-``docs/verdict.md`` derives what is done here. In short: everything is held in the max norm, per
-tensor and per step. With
-
-- :math:`x^*` the oracle's tensor (float64, one process, global batch),
-- :math:`\hat x_1 \dots \hat x_V` the same tensor of the native runs,
-- :math:`u` the unit roundoff of the case's dtype (half of torch's ``eps``),
-- :math:`p` the world size, and :math:`\sigma` the tensor's scale: for a gradient the largest element
-  of the mean over ranks of their absolute gradients, else the largest element of :math:`|x^*|`,
-
-what rounding alone explains is
-
-.. math:: E_t = \max(p\,u\,\sigma_t, \; \max_{v,\, s \le t} \|\hat x_{v,s} - x^*_s\|_\infty)
-
-and a distributed run may have :data:`FACTOR` times that. The first term bounds what one more sum of
-*p* terms and one division can add (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd
-ed., section 4.2); the second is measured. The ratio of error to allowed is used as LAPACK uses its
-test ratios (LAPACK Working Note 41).
+The ratio of error to allowed is used as LAPACK uses its test ratios (LAPACK Working Note 41); what is
+allowed is in :mod:`distparity.tolerance`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from distparity.oracle import Oracle
+from distparity.tolerance import Quantity, Tolerance, group_of, quantities
 from distparity.trajectory import KINDS, Tensors, Trajectory
 
-__all__ = ["FACTOR", "Divergence", "Quantity", "Verdict", "gradient_scale", "judge"]
-
-#: How many times the explained error a distributed run may have.
-FACTOR = 8.0
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What is compared: a named tensor of a kind; ``step`` is None before and after training."""
-
-    step: int | None
-    kind: str
-    name: str
-
-    def __str__(self) -> str:
-        when = {"initial": "before training", "optimizer": "after training"}.get(self.kind)
-        return f"{when or f'step {self.step}'}, {self.kind} {self.name!r}"
+__all__ = ["Divergence", "Verdict", "judge"]
 
 
 @dataclass
@@ -111,45 +80,30 @@ def _plain(value: float) -> float | str:
 
 
 def judge(
-    oracle: Oracle, natives: list[Trajectory], ranks: list[Trajectory], dtype: torch.dtype
+    tolerance: Tolerance, ranks: list[Trajectory], exempt: Mapping[str, str] | None = None
 ) -> Verdict:
     """Hold every rank's trajectory against the oracle's.
 
     Quantities are gone through in the order in which they come to be, so that the first divergence
-    is the first in time. Raises ``ValueError`` when there is nothing to compare.
+    is the first in time. The kinds in ``exempt`` are left out, each for the reason it has there.
+    Raises ``ValueError`` when there is nothing to compare.
     """
-    if not ranks or not natives or not oracle.trajectory.steps:
+    if not ranks or not tolerance.natives or not tolerance.oracle.trajectory.steps:
         raise ValueError("a verdict needs an oracle with steps, native runs and ranks")
-    return _Bench(oracle, natives, ranks, dtype).sit()
-
-
-def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
-    """Every group of tensors of a run, in the order in time."""
-    yield None, "initial", run.initial
-    for number, step in enumerate(run.steps):
-        for kind, tensors in step.kinds():
-            yield number, kind, tensors
-    yield None, "optimizer", run.optimizer
+    return _Bench(tolerance, ranks, exempt or {}).sit()
 
 
 class _Bench:
     def __init__(
-        self,
-        oracle: Oracle,
-        natives: list[Trajectory],
-        ranks: list[Trajectory],
-        dtype: torch.dtype,
+        self, tolerance: Tolerance, ranks: list[Trajectory], exempt: Mapping[str, str]
     ) -> None:
-        self.oracle = oracle
-        self.natives = natives
+        self.tolerance = tolerance
         self.ranks = ranks
-        self.dtype = dtype
-        self.roundoff = torch.finfo(dtype).eps / 2
+        self.exempt = exempt
         self.verdict = Verdict()
-        self.explained: dict[tuple[str, str], float] = {}
 
     def sit(self) -> Verdict:
-        exact = self.oracle.trajectory
+        exact = self.tolerance.oracle.trajectory
         for rank, run in enumerate(self.ranks):
             if len(run.steps) != len(exact.steps):
                 what = f"{len(run.steps)} steps recorded, {len(exact.steps)} expected"
@@ -157,49 +111,32 @@ class _Bench:
         if self.verdict.passed:
             self.verdict.growth = [dict.fromkeys(KINDS, 0.0) for _ in exact.steps]
             for step, kind, tensors in quantities(exact):
-                self._group(step, kind, tensors)
+                if kind not in self.exempt:
+                    self._group(step, kind, tensors)
         return self.verdict
 
     def _group(self, step: int | None, kind: str, tensors: Tensors) -> None:
-        runs = [_group_of(run, step, kind) for run in self.ranks]
+        runs = [group_of(run, step, kind) for run in self.ranks]
         if kind == "loss":
             # A rank knows the loss over its own rows; their mean is the global batch's.
             runs = [_mean_loss(runs)] * len(runs)
         for name, value in tensors.items():
             quantity = Quantity(step, kind, name)
-            allowed, scale = self._allowed(quantity, value)
+            allowed = self.tolerance.of(quantity)
             for rank, own in enumerate(runs):
-                ratio = self._compare(quantity, value, own, rank, allowed)
+                ratio = self._compare(quantity, value, own, rank, allowed.error)
                 self.verdict.ratio = max(self.verdict.ratio, ratio)
                 if step is not None:
                     row = self.verdict.growth[step]
                     row[kind] = max(row[kind], ratio)
-                if scale and allowed:
-                    self.verdict.error = max(self.verdict.error, ratio * allowed / scale)
+                if allowed.scale and allowed.error:
+                    error = ratio * allowed.error / allowed.scale
+                    self.verdict.error = max(self.verdict.error, error)
         for rank, own in enumerate(runs):
             for name in sorted(own.keys() - tensors.keys()):
                 self.verdict.note(Divergence(Quantity(step, kind, name), rank, "not in the oracle"))
             if kind != "buffer":
                 self._agree(step, kind, runs[0], own, rank)
-
-    def _allowed(self, quantity: Quantity, value: torch.Tensor | None) -> tuple[float, float]:
-        """The error that a rank may have in a tensor, and the tensor's scale."""
-        if value is None or not value.numel() or not value.is_floating_point():
-            return 0.0, 0.0
-        if quantity.kind == "initial":
-            # No arithmetic has touched it: equal to the bit.
-            return 0.0, 0.0
-        scale = float(value.abs().max())
-        if quantity.kind == "gradient" and quantity.step is not None:
-            scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
-        errors = [
-            _error(_group_of(run, quantity.step, quantity.kind).get(quantity.name), value)
-            for run in self.natives
-        ]
-        key = (quantity.kind, quantity.name)
-        floor = len(self.ranks) * self.roundoff * scale
-        self.explained[key] = max(self.explained.get(key, 0.0), floor, *errors)
-        return FACTOR * self.explained[key], scale
 
     def _compare(
         self,
@@ -243,7 +180,9 @@ class _Bench:
             return "there is none" if found is None else "there is one, and should be none"
         if found.shape != expected.shape:
             return f"shape {list(found.shape)}, expected {list(expected.shape)}"
-        native = _group_of(self.natives[0], quantity.step, quantity.kind).get(quantity.name)
+        native = group_of(self.tolerance.natives[0], quantity.step, quantity.kind).get(
+            quantity.name
+        )
         if native is not None and quantity.kind != "loss" and found.dtype != native.dtype:
             return f"dtype {found.dtype}, expected {native.dtype}"
         return None
@@ -260,34 +199,9 @@ class _Bench:
             self.verdict.note(Divergence(Quantity(step, kind, name), rank, what))
 
 
-def gradient_scale(oracle: Oracle, step: int, name: str, largest: float) -> float:
-    """The scale of a gradient's terms: of the ranks' own gradients, before they cancel.
-
-    ``largest`` is the largest element of the gradient that the optimizer saw. Clipping scales the
-    gradient as a whole, and so its terms.
-    """
-    whole = [part.steps[step].gradient.get(name) for part in oracle.parts]
-    kept = [gradient for gradient in whole if gradient is not None]
-    if not kept:
-        return largest
-    before = float(torch.stack(kept).mean(0).abs().max())
-    return oracle.magnitude(step, name) * (largest / before if before else 1.0)
-
-
-def _group_of(run: Trajectory, step: int | None, kind: str) -> Tensors:
-    found: Tensors = getattr(run if step is None else run.steps[step], kind)
-    return found
-
-
 def _mean_loss(runs: list[Tensors]) -> Tensors:
     losses = [run["loss"] for run in runs]
     return {"loss": torch.stack([loss.double() for loss in losses if loss is not None]).mean()}
-
-
-def _error(found: torch.Tensor | None, expected: torch.Tensor) -> float:
-    if found is None or found.shape != expected.shape:
-        return 0.0
-    return float((found.double() - expected.double()).abs().max())
 
 
 def _at(

@@ -6,7 +6,7 @@ methods train it in one process and in many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -43,6 +43,8 @@ class Scenario:
     traits: ClassVar[tuple[str, ...]] = ()
     #: Every rank but the first begins with other numbers, which wrapping must put right.
     ranks_begin_apart: ClassVar[bool] = False
+    #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.
+    exempt: ClassVar[Mapping[str, str]] = {}
 
     def features(self) -> list[str]:
         """What the scenario asks of a strategy beyond a forward, a backward and a step."""
@@ -62,6 +64,10 @@ class Scenario:
     def units(self, model: nn.Module) -> list[nn.Module]:
         """Submodules that a sharding strategy shards by themselves, innermost first."""
         return []
+
+    def unused(self, step: int) -> Collection[str]:
+        """The parameters that have no gradient at ``step``; all others must have one to speak of."""
+        return ()
 
     def batch(self, rows: int) -> Batch:
         """A global batch: tensors whose dim 0 is ``rows``. Every step draws another one."""

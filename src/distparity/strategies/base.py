@@ -45,6 +45,8 @@ class Strategy:
     begins_with_rank_0: ClassVar[str | None] = None
     #: Whether every rank holds whole parameters between steps.
     replicates: ClassVar[bool] = False
+    #: The dtype, by torch's name, in which gradients are exchanged where it is not the case's own.
+    reduces_in: ClassVar[str | None] = None
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from distparity.strategies.base import Strategy, Tensors
@@ -31,3 +32,32 @@ class Single(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+class Travelling(Single):
+    """One process that rounds gradients as ranks do that exchange them in a lower precision."""
+
+    def __init__(self, dtype: torch.dtype, ranks: int) -> None:
+        self.dtype = dtype
+        self.ranks = ranks
+        self.sums: dict[nn.Parameter, torch.Tensor] = {}
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        self.trained = list(model.parameters())
+        return model
+
+    def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
+        loss.backward()
+        if (number + 1) % (count // self.ranks):
+            return
+        # The last micro-batch of what would be a rank's: its gradients go out.
+        for parameter in self.trained:
+            if parameter.grad is not None:
+                out = parameter.grad.to(self.dtype)
+                known = self.sums.get(parameter)
+                self.sums[parameter] = out if known is None else known + out
+                parameter.grad = None
+        if number == count - 1:
+            for parameter, total in self.sums.items():
+                parameter.grad = total.to(parameter.dtype)
+            self.sums = {}
