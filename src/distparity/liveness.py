@@ -17,8 +17,8 @@ from distparity.trajectory import Step
 
 __all__ = ["CLEAR", "faults"]
 
-#: By how many times what is allowed a lost, stale or local quantity must be off: "far more".
-CLEAR = 10.0
+#: A gradient that is lost, or one rank's own, must be off by so many times what is allowed.
+CLEAR = 4.0
 
 
 def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:

@@ -40,6 +40,11 @@ class Mutant:
     sharded: ClassVar[bool | None] = None
     #: The scenario must use this (a feature's name, or ``twice``: some unit is called twice).
     needs: ClassVar[str | None] = None
+    #: The step in which it happens, for one that happens once.
+    at_step: ClassVar[int] = 0
+    #: How large it is, relative to what it changes, where that is small: a dtype whose rounding is
+    #: of that size cannot show it.
+    size: ClassVar[float | None] = None
     #: Why nothing observable changes, for a mutant that is equivalent to the right thing.
     equivalent: ClassVar[str | None] = None
 
@@ -145,10 +150,11 @@ class NotReduced(Mutant):
 class OneReductionNotReduced(Mutant):
     name = "one_bucket_not_reduced"
     title = "in step 1, the first reduction leaves every rank its own gradient"
+    at_step = 1
     diagnosis = ("not reduced at all", "mean over ranks")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == 1 and self.first():
+        if self.place.step == self.at_step and self.first():
             return parts[self.place.rank] * self.share()
         return super().reduce(parts)
 
@@ -156,10 +162,11 @@ class OneReductionNotReduced(Mutant):
 class DroppedRank(Mutant):
     name = "dropped_rank"
     title = "in step 1, the last rank's contribution to the first reduction is lost"
+    at_step = 1
     diagnosis = ("contribution missing",)
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == 1 and self.first():
+        if self.place.step == self.at_step and self.first():
             parts = parts[:-1]
         return super().reduce(parts)
 
@@ -237,6 +244,7 @@ class LastElementLost(Mutant):
 class ReducedPrecision(Mutant):
     name = "bf16_reduction"
     title = "gradients travel as bfloat16"
+    size = 2.0**-8
     diagnosis = ("reduced precision",)
 
     def reduce(self, parts: Parts) -> torch.Tensor:
@@ -246,10 +254,12 @@ class ReducedPrecision(Mutant):
 class OneElement(Mutant):
     name = "one_element"
     title = "in step 1, one element of one gradient is off by 1e-4 of its value"
+    size = 1e-4
+    at_step = 1
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        if self.place.step == 1 and self.first() and self._mine():
+        if self.place.step == self.at_step and self.first() and self._mine():
             flat = total.view(-1)
             flat[flat.abs().argmax()] *= 1 + 1e-4
         return total
@@ -260,11 +270,12 @@ class OneElement(Mutant):
 
 class NotANumber(Mutant):
     name = "nan"
-    title = "in the last step, one element of one gradient is NaN"
+    title = "in step 2, one element of one gradient is NaN"
+    at_step = 2
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        if self.place.step == 2 and self.first():
+        if self.place.step == self.at_step and self.first():
             total.view(-1)[0] = float("nan")
         return total
 
@@ -390,6 +401,7 @@ class WeightDecayTwice(Mutant):
 class LearningRate(Mutant):
     name = "learning_rate"
     title = "the learning rate is too large by a thousandth"
+    size = 1e-3
     diagnosis = ("update is a constant factor",)
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
@@ -410,11 +422,12 @@ class MomentumLost(Mutant):
 class MomentumReset(Mutant):
     name = "momentum_reset"
     title = "the optimizer's state is lost after step 0"
+    at_step = 1
     diagnosis = ("optimizer state",)
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def forget(*_: Any) -> None:
-            if self.place.step == 1:
+            if self.place.step == self.at_step:
                 optimizer.state.clear()
 
         optimizer.register_step_pre_hook(forget)
@@ -423,11 +436,12 @@ class MomentumReset(Mutant):
 class StepSkipped(Mutant):
     name = "step_skipped"
     title = "in step 1 the optimizer of the last rank does nothing"
+    at_step = 1
     diagnosis = ("stale",)
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def hold(*_: Any) -> None:
-            if self.place.step == 1 and self.place.rank == self.place.world_size - 1:
+            if self.place.step == self.at_step and self.place.rank == self.place.world_size - 1:
                 for group in optimizer.param_groups:
                     for parameter in group["params"]:
                         parameter.grad = None
@@ -438,12 +452,13 @@ class StepSkipped(Mutant):
 class OneBit(Mutant):
     name = "one_bit"
     title = "after step 1, one bit of the last rank's replica is flipped"
+    at_step = 1
     diagnosis = ("replicas differ",)
     sharded = False
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def flip(*_: Any) -> None:
-            if self.place.step == 1 and self.place.rank == self.place.world_size - 1:
+            if self.place.step == self.at_step and self.place.rank == self.place.world_size - 1:
                 value = optimizer.param_groups[0]["params"][0].data.view(-1)
                 value[0] = torch.nextafter(value[0], torch.full_like(value[0], 9.0))
 

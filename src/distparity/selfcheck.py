@@ -98,9 +98,9 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             (case, mutant)
             for cell in run.cells
             for case in cell.cases
-            if case.dtype == dtype
+            if case.dtype == _dtype(run, case.scenario, dtype)
             for mutant in run.facts["visible"][f"{case.scenario}/{case.strategy}"]
-            if names is None or mutant in names
+            if (names is None or mutant in names) and _shows(run, mutant, case)
         ]
         for (case, mutant), outcome in run.side_by_side(
             todo, lambda one: run.errand(one[0], mutant=one[1])
@@ -110,6 +110,20 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
         return found
     finally:
         run.close(reported=True)
+
+
+def _dtype(run: Run, scenario: str, wanted: str) -> str:
+    """The dtype in which a scenario is checked: the one asked for, else its first."""
+    dtypes: list[str] = run.facts["scenarios"][scenario]["dtypes"]
+    return wanted if wanted in dtypes else dtypes[0]
+
+
+def _shows(run: Run, mutant: str, case: Case) -> bool:
+    """Whether a fault is larger than what rounding alone is allowed in the case."""
+    size = run.facts["mutants"][mutant]["size"]
+    travels = run.facts["strategies"][case.strategy]["reduces_in"]
+    allowed: float = run.facts["rounding"][travels or case.dtype]
+    return size is None or size > (case.world_size + 1) * allowed
 
 
 def table(found: SelfCheck) -> list[str]:
@@ -128,10 +142,23 @@ def table(found: SelfCheck) -> list[str]:
         ),
         ("NOT EQUIVALENT", [f"{f.mutant} in {f.case.id}" for f in found.disproved()]),
         ("NO EVIDENCE", found.blind()),
-        ("NOT JUDGED", [f"{f.mutant} in {f.case.id}: {f.outcome.message}" for f in found.errors()]),
+        ("NOT JUDGED", _not_judged(found)),
     ):
         lines += [f"{title}: {value}" for value in values]
     return lines
+
+
+def _not_judged(found: SelfCheck) -> list[str]:
+    """A line for each reason, with the first run of those that have it."""
+    by: dict[str, list[Finding]] = {}
+    for f in found.errors():
+        by.setdefault(f.outcome.message, []).append(f)
+    return [
+        f"{runs[0].mutant} in {runs[0].case.id} (and {len(runs) - 1} more runs): {why}"
+        if len(runs) > 1
+        else f"{runs[0].mutant} in {runs[0].case.id}: {why}"
+        for why, runs in by.items()
+    ]
 
 
 def pairs(found: SelfCheck) -> list[str]:

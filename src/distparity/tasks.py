@@ -24,13 +24,16 @@ from distparity import (
     verdict,
 )
 from distparity.devices import numerics
-from distparity.tolerance import Tolerance
+from distparity.tolerance import FACTOR, Tolerance
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
 from distparity.trajectory import Trajectory
 from distparity.worlds.rank import Place
 
 __all__ = ["TASKS", "facts"]
+
+#: The dtypes of parameters and data that a case may have.
+_FLOATS = ("float64", "float32", "bfloat16", "float16")
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
@@ -52,8 +55,14 @@ def facts() -> dict[str, Any]:
             for name, scenario in scenarios.load().items()
         },
         "devices": devices.kinds(),
+        "rounding": {name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
         "mutants": {
-            name: {"title": kind.title, "diagnosis": kind.diagnosis, "equivalent": kind.equivalent}
+            name: {
+                "title": kind.title,
+                "diagnosis": kind.diagnosis,
+                "equivalent": kind.equivalent,
+                "size": kind.size,
+            }
             for name, kind in mutants.load().items()
         },
         "visible": {

@@ -13,10 +13,11 @@ what rounding alone explains is
 
 .. math:: E_t = \max(b\,\sigma_t, \; \max_{v,\, s \le t} \|\hat x_{v,s} - x^*_s\|_\infty)
 
-with :math:`b = p\,u`, or :math:`(p+1)\,u_c` for a gradient that travels in a lower precision, and a
-distributed run may have :data:`FACTOR` times that. The first term bounds what one more sum of *p*
-terms and one division can add (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed.,
-section 4.2); the second is measured.
+and a distributed run may have :data:`FACTOR` times that. The first term is what a distributed run
+does beyond the native ones: for a gradient one more sum of *p* terms and one division,
+:math:`b = p\,u` (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 4.2), or
+:math:`b = (p+1)\,u_c` where it travels in a lower precision; for all else the rounding of its result,
+:math:`b = u`. The second is measured.
 """
 
 from __future__ import annotations
@@ -83,9 +84,11 @@ class Tolerance:
         self.oracle = oracle
         self.natives = natives
         self.dtype = dtype
-        own = ranks * torch.finfo(dtype).eps / 2
-        self._sum = {"gradient": own if travels is None else _travelling(ranks, travels, own)}
-        self._own = own
+        self._roundoff = torch.finfo(dtype).eps / 2
+        self._exchange = ranks * self._roundoff
+        if travels is not None:
+            # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
+            self._exchange = max(self._exchange, (ranks + 1) * torch.finfo(travels).eps / 2)
         self._explained: dict[tuple[str, str], float] = {}
         self._allowed = {
             Quantity(step, kind, name): self._of(Quantity(step, kind, name), value)
@@ -106,19 +109,14 @@ class Tolerance:
         # The initial state is touched by no arithmetic, a counter by none that rounds.
         if quantity.kind == "initial" or _counter(quantity, value, found):
             return Allowed()
-        scale = float(value.abs().max())
+        scale, beyond = float(value.abs().max()), self._roundoff
         if quantity.kind == "gradient" and quantity.step is not None:
             scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
+            beyond = self._exchange
         key = (quantity.kind, quantity.name)
-        bound = self._sum.get(quantity.kind, self._own) * scale
         errors = [_error(one, value) for one in found]
-        self._explained[key] = max(self._explained.get(key, 0.0), bound, *errors)
+        self._explained[key] = max(self._explained.get(key, 0.0), beyond * scale, *errors)
         return Allowed(FACTOR * self._explained[key], scale)
-
-
-def _travelling(ranks: int, dtype: torch.dtype, own: float) -> float:
-    # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
-    return max(own, (ranks + 1) * torch.finfo(dtype).eps / 2)
 
 
 def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor | None]) -> bool:
