@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Fsdp1(Strategy):
     name = "fsdp1"
     title = "FullyShardedDataParallel"
+    tier: ClassVar[str] = "core"
     use_orig_params: ClassVar[bool] = False
-    limits = (
+    limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="FSDP.clip_grad_norm_ of float64 gradients",
             answer=r"convertible without narrowing",
@@ -30,7 +31,9 @@ class Fsdp1(Strategy):
             feature="clip_norm",
         ),
     )
-    begins_with_rank_0 = "sync_module_states is off by default, and needs an accelerator"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator"
+    }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         policy = functools.partial(
@@ -79,6 +82,7 @@ class Fsdp1(Strategy):
 class Fsdp1OrigParams(Fsdp1):
     name = "fsdp1_orig_params"
     title = "FullyShardedDataParallel(use_orig_params=True)"
+    tier: ClassVar[str] = "core"
     use_orig_params = True
 
     def gradients(self, model: nn.Module) -> Tensors:

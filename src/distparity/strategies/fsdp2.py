@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from distparity.limit import Limit
+from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ def _fully_shard() -> Callable[..., Any]:
 class Fsdp2(Strategy):
     name = "fsdp2"
     title = "fully_shard"
-    begins_with_rank_0 = "fully_shard takes each rank's own shard and broadcasts nothing"
-    limits = (
+    tier: ClassVar[str] = "core"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing"
+    }
+    limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="fully_shard on a device other than cuda",
             answer=r"CUDA|NVIDIA driver",
@@ -56,12 +59,23 @@ class Fsdp2(Strategy):
         ),
     )
 
+    def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
+        """What shards a module, given whether that is the root."""
+        mesh = self.mesh(place)
+        return lambda module, root: _fully_shard()(module, mesh=mesh, **self.options(place, root))
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size,))
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        """What ``fully_shard`` is told of a module, beside its mesh."""
+        return {}
+
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        shard = _fully_shard()
-        mesh = init_device_mesh(place.device.type, (place.world_size,))
+        shard = self.shard(place)
         for unit in units:
-            shard(unit, mesh=mesh)
-        shard(model, mesh=mesh)
+            shard(unit, False)
+        shard(model, True)
         if "AVG" in place.kind.no_reductions:
             _sum_and_divide(model)
         return model
