@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -44,7 +44,12 @@ class Fsdp1(Strategy):
             auto_wrap_policy=policy,
             use_orig_params=self.use_orig_params,
             device_id=place.device,
+            **self.options(place),
         )
+
+    def options(self, place: Place) -> dict[str, Any]:
+        """What the constructor is told beyond the units, ``use_orig_params`` and the device."""
+        return {}
 
     def clip(self, model: nn.Module, norm: float) -> None:
         assert isinstance(model, FSDP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
 SUM_AND_DIVIDE = (2, 8)
 
 
-def _fully_shard() -> Callable[..., Any]:
-    """``fully_shard`` from where this torch has it: it became public in 2.6."""
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError:
-        from torch.distributed._composable.fsdp import fully_shard
-    shard: Callable[..., Any] = fully_shard
-    return shard
+def fsdp_module() -> Any:
+    """The module that has ``fully_shard`` and what goes with it: public since 2.6."""
+    from torch.distributed import fsdp
+
+    if hasattr(fsdp, "fully_shard"):
+        return fsdp
+    return importlib.import_module("torch.distributed._composable.fsdp")
 
 
 class Fsdp2(Strategy):
@@ -61,8 +61,8 @@ class Fsdp2(Strategy):
 
     def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
         """What shards a module, given whether that is the root."""
-        mesh = self.mesh(place)
-        return lambda module, root: _fully_shard()(module, mesh=mesh, **self.options(place, root))
+        fully_shard, ranks = fsdp_module().fully_shard, self.mesh(place)
+        return lambda module, root: fully_shard(module, mesh=ranks, **self.options(place, root))
 
     def mesh(self, place: Place) -> DeviceMesh:
         return mesh(place, (place.world_size,))
