@@ -15,6 +15,9 @@ from junitparser import xunit2 as junitparser
 pytest_plugins = ["pytester"]
 
 TESTS = Path(__file__).parent
+#: The strategies that run everything by default, and pytest's expression for their cases.
+CORE = ("ddp", "fsdp1", "fsdp1_orig_params", "fsdp2")
+CORE_ONLY = "(" + " or ".join(f"/{strategy}-ws" for strategy in CORE) + ")"
 
 
 @dataclass

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Ran, Suite, command, environment
+from conftest import CORE, CORE_ONLY, Ran, Suite, command, environment
 
 NAMES = [
     f"multiple_forward/{strategy}-ws{size}-{dtype}"
-    for strategy in ("ddp", "fsdp1", "fsdp1_orig_params", "fsdp2")
+    for strategy in CORE
     for size in (2, 4)
     for dtype in ("float32", "float64")
 ]
@@ -28,7 +28,7 @@ ONE = ("--device", "cpu", "--case", NAMES[0])
 
 @pytest.fixture(scope="module")
 def whole(suite: Suite) -> Ran:
-    return suite("--device", "cpu", "-k", "multiple_forward")
+    return suite("--device", "cpu", "-k", f"multiple_forward and {CORE_ONLY}")
 
 
 def test_every_case_passes_and_has_its_facts(whole: Ran) -> None:
@@ -76,13 +76,13 @@ def test_suite_properties_name_the_cell(whole: Ran) -> None:
     ("words", "expected"),
     [
         pytest.param(
-            ["--world-size", "2", "-k", "multiple_forward and fsdp2"],
+            ["--world-size", "2", "-k", "multiple_forward/fsdp2-ws"],
             [f"multiple_forward/fsdp2-ws2-{d}" for d in ("float32", "float64")],
             id="keywords and one size",
         ),
         pytest.param(["--case", NAMES[0]], [NAMES[0]], id="one case by id"),
         pytest.param(
-            ["--world-size", "1,3", "-k", "multiple_forward and ddp and float64"],
+            ["--world-size", "1,3", "-k", "multiple_forward/ddp-ws and float64"],
             ["multiple_forward/ddp-ws1-float64", "multiple_forward/ddp-ws3-float64"],
             id="odd sizes",
         ),

@@ -33,6 +33,8 @@ __all__ = ["BadRequest", "Cell", "Options", "Run"]
 T = TypeVar("T")
 
 DEFAULT_WORLD_SIZES = (2, 4)
+#: What the variants of a strategy run unless cases are named.
+VARIANTS_RUN = ("multiple_forward",)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
@@ -211,8 +213,10 @@ class Run:
                 Case(scenario, strategy, size, dtype, cell.device)
                 for scenario, facts in self.facts["scenarios"].items()
                 if self.options.scenarios is None or scenario in self.options.scenarios
-                for strategy in self.facts["strategies"]
+                for strategy, how in self.facts["strategies"].items()
+                if self.options.cases or _by_default(scenario, facts, how)
                 for size in sizes
+                if _has_place(how, size)
                 for dtype in facts["dtypes"]
             ]
         if self.options.cases:
@@ -341,10 +345,10 @@ class Run:
         return features if asked else None
 
     def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
-        apart = self.facts["strategies"][case.strategy]["begins_with_rank_0"]
         features = self.facts["scenarios"][case.scenario]["features"]
-        if apart is not None and "begins_with_rank_0" in features:
-            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {apart}", facts=case.facts)
+        why = _does_not_apply(self.facts["strategies"][case.strategy], features)
+        if why is not None:
+            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=case.facts)
         most = cell.found["most_ranks"]
         if most is not None and case.world_size > most:
             message = (
@@ -462,6 +466,28 @@ class Run:
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
         lines += [f"  {key}={os.environ[key]}" for key in own]
         return lines
+
+
+def _by_default(scenario: str, facts: dict[str, Any], how: dict[str, Any]) -> bool:
+    """Whether a strategy runs a scenario when nobody named cases."""
+    if how["tier"] == "core":
+        return True
+    if how["needs"]:
+        return all(feature in facts["features"] for feature in how["needs"])
+    return scenario in VARIANTS_RUN
+
+
+def _has_place(how: dict[str, Any], size: int) -> bool:
+    """Whether a strategy means something in a world of this size."""
+    least, multiple = int(how["least_ranks"]), int(how["ranks_multiple_of"])
+    return size >= least and size % multiple == 0
+
+
+def _does_not_apply(how: dict[str, Any], features: list[str]) -> str | None:
+    """The sentence that says why a strategy and a scenario do not go together; None if they do."""
+    lacking = [why for feature, why in how["lacks"].items() if feature in features]
+    missing = [why for feature, why in how["needs"].items() if feature not in features]
+    return next(iter(lacking + missing), None)
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:

@@ -76,7 +76,11 @@ def facts() -> dict[str, Any]:
             name: {
                 "title": strategy.title,
                 "limits": [limit.to_json() for limit in strategy.limits],
-                "begins_with_rank_0": strategy.begins_with_rank_0,
+                "tier": strategy.tier,
+                "lacks": dict(strategy.lacks),
+                "needs": dict(strategy.needs),
+                "least_ranks": strategy.least_ranks,
+                "ranks_multiple_of": strategy.ranks_multiple_of,
                 "reduces_in": strategy.reduces_in,
             }
             for name, strategy in strategies.load().items()

@@ -82,6 +82,7 @@ def train(
     with the model and the global batch before each step.
     """
     scenario = recipe.scenario
+    strategy = strategy.suit(scenario)
     place.kind.seed(recipe.seed)
     model, optimizer = _make(recipe, strategy, place)
     trajectory = Trajectory(_copy({**strategy.parameters(model), **strategy.buffers(model)}))
@@ -136,9 +137,8 @@ def _backward(
         last = number == len(pieces) - 1
         alone = scenario.micro_batches > 1 and scenario.exchange_last_only and not last
         with strategy.no_sync(model) if alone else nullcontext():
-            share = scenario.loss(model, piece) * (len(piece[0]) / rows)
-            strategy.backward(share, number, len(pieces))
-        loss = loss + share.detach()
+            weight, turn = len(piece[0]) / rows, (number, len(pieces))
+            loss = loss + strategy.learn(scenario.loss, model, piece, weight, turn)
     return loss.cpu()
 
 

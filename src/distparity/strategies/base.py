@@ -6,7 +6,7 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,14 +39,25 @@ class Strategy:
     name: ClassVar[str]
     #: One line for people.
     title: ClassVar[str]
+    #: ``core`` runs every scenario by default, ``variant`` some of them.
+    tier: ClassVar[str] = "variant"
     limits: ClassVar[tuple[Limit, ...]] = ()
-    #: Whether :meth:`wrap` gives every rank the first one's parameters and buffers. Where the
-    #: documentation promises no such thing, the sentence that says what it does instead.
-    begins_with_rank_0: ClassVar[str | None] = None
+    #: Features of a scenario (:meth:`Scenario.features`) with which it does not go together, each
+    #: with the sentence that says so: what the documentation refuses, or never promised.
+    lacks: ClassVar[Mapping[str, str]] = {}
+    #: Features without which there is nothing to do for it, each with the sentence that says why.
+    needs: ClassVar[Mapping[str, str]] = {}
+    #: The smallest world in which it is what its name says, and what the size is a multiple of.
+    least_ranks: ClassVar[int] = 1
+    ranks_multiple_of: ClassVar[int] = 1
     #: Whether every rank holds whole parameters between steps.
     replicates: ClassVar[bool] = False
-    #: The dtype, by torch's name, in which gradients are exchanged where it is not the case's own.
+    #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
     reduces_in: ClassVar[str | None] = None
+
+    def suit(self, scenario: Scenario) -> Strategy:
+        """The strategy for a scenario: itself, or a copy that has read its plan."""
+        return self
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""
@@ -103,6 +114,28 @@ class Strategy:
     def rows(self, batch: Batch, place: Place) -> Batch:
         """The rows of a global batch that are this rank's."""
         return tuple(tensor.chunk(place.world_size)[place.rank] for tensor in batch)
+
+    def learn(
+        self,
+        loss: Callable[[nn.Module, Batch], torch.Tensor],
+        model: nn.Module,
+        batch: Batch,
+        weight: float,
+        turn: tuple[int, int],
+    ) -> torch.Tensor:
+        """Forward and backward of ``loss(model, batch) * weight``; returns that, a detached scalar.
+
+        ``turn`` is the micro-batch's number and how many there are.
+        """
+        share = loss(model, batch) * weight
+        self.backward(share, *turn)
+        return share.detach()
+
+    def reducer(self, model: nn.Module) -> Any:
+        """What takes a communication hook for gradients (``register_comm_hook``); None where
+        collectives are called one by one.
+        """
+        return None
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
         """Backward of micro-batch ``number`` of ``count``; the loss is its share of the rank's."""

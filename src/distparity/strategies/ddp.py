@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 class Ddp(Strategy):
     name = "ddp"
     title = "DistributedDataParallel"
+    tier: ClassVar[str] = "core"
     replicates = True
+    #: What the constructor is told beyond the model.
+    options: ClassVar[Mapping[str, Any]] = {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         # Without device_ids: the model is where it belongs, on every kind of device.
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, **self.options)
+
+    def reducer(self, model: nn.Module) -> Any:
+        return model
 
     def parameters(self, model: nn.Module) -> Tensors:
         return {self.clean(name): parameter for name, parameter in model.named_parameters()}

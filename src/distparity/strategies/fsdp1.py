@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Fsdp1(Strategy):
     name = "fsdp1"
     title = "FullyShardedDataParallel"
+    tier: ClassVar[str] = "core"
     use_orig_params: ClassVar[bool] = False
-    limits = (
+    limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="FSDP.clip_grad_norm_ of float64 gradients",
             answer=r"convertible without narrowing",
@@ -30,7 +31,9 @@ class Fsdp1(Strategy):
             feature="clip_norm",
         ),
     )
-    begins_with_rank_0 = "sync_module_states is off by default, and needs an accelerator"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator"
+    }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         policy = functools.partial(
@@ -41,7 +44,12 @@ class Fsdp1(Strategy):
             auto_wrap_policy=policy,
             use_orig_params=self.use_orig_params,
             device_id=place.device,
+            **self.options(place),
         )
+
+    def options(self, place: Place) -> dict[str, Any]:
+        """What the constructor is told beyond the units, ``use_orig_params`` and the device."""
+        return {}
 
     def clip(self, model: nn.Module, norm: float) -> None:
         assert isinstance(model, FSDP)
@@ -79,6 +87,7 @@ class Fsdp1(Strategy):
 class Fsdp1OrigParams(Fsdp1):
     name = "fsdp1_orig_params"
     title = "FullyShardedDataParallel(use_orig_params=True)"
+    tier: ClassVar[str] = "core"
     use_orig_params = True
 
     def gradients(self, model: nn.Module) -> Tensors:

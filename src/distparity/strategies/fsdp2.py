@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 
 from distparity.limit import Limit
+from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
@@ -21,21 +22,23 @@ if TYPE_CHECKING:
 SUM_AND_DIVIDE = (2, 8)
 
 
-def _fully_shard() -> Callable[..., Any]:
-    """``fully_shard`` from where this torch has it: it became public in 2.6."""
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError:
-        from torch.distributed._composable.fsdp import fully_shard
-    shard: Callable[..., Any] = fully_shard
-    return shard
+def fsdp_module() -> Any:
+    """The module that has ``fully_shard`` and what goes with it: public since 2.6."""
+    from torch.distributed import fsdp
+
+    if hasattr(fsdp, "fully_shard"):
+        return fsdp
+    return importlib.import_module("torch.distributed._composable.fsdp")
 
 
 class Fsdp2(Strategy):
     name = "fsdp2"
     title = "fully_shard"
-    begins_with_rank_0 = "fully_shard takes each rank's own shard and broadcasts nothing"
-    limits = (
+    tier: ClassVar[str] = "core"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing"
+    }
+    limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="fully_shard on a device other than cuda",
             answer=r"CUDA|NVIDIA driver",
@@ -56,12 +59,23 @@ class Fsdp2(Strategy):
         ),
     )
 
+    def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
+        """What shards a module, given whether that is the root."""
+        fully_shard, ranks = fsdp_module().fully_shard, self.mesh(place)
+        return lambda module, root: fully_shard(module, mesh=ranks, **self.options(place, root))
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size,))
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        """What ``fully_shard`` is told of a module, beside its mesh."""
+        return {}
+
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        shard = _fully_shard()
-        mesh = init_device_mesh(place.device.type, (place.world_size,))
+        shard = self.shard(place)
         for unit in units:
-            shard(unit, mesh=mesh)
-        shard(model, mesh=mesh)
+            shard(unit, False)
+        shard(model, True)
         if "AVG" in place.kind.no_reductions:
             _sum_and_divide(model)
         return model

@@ -1,0 +1,26 @@
+"""Meshes of all ranks, one of each shape."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+__all__ = ["DeviceMesh", "mesh"]
+
+
+def mesh(place: Place, shape: tuple[int, ...], names: tuple[str, ...] | None = None) -> DeviceMesh:
+    """The mesh of this shape over the ranks of a place; ``names`` of its dims, where they have any.
+
+    The same one for every case of a world: each that is made makes process groups, which stay.
+    """
+    return _mesh(place.device.type, shape, names)
+
+
+@cache
+def _mesh(device: str, shape: tuple[int, ...], names: tuple[str, ...] | None) -> DeviceMesh:
+    return init_device_mesh(device, shape, mesh_dim_names=names)

@@ -1,0 +1,38 @@
+"""``DistributedDataParallel`` with other settings of its graph and its buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from distparity.strategies.ddp import Ddp
+
+
+class DdpStaticGraph(Ddp):
+    name = "ddp_static_graph"
+    title = "DistributedDataParallel(static_graph=True)"
+    tier = "variant"
+    options: ClassVar[Mapping[str, Any]] = {"static_graph": True}
+
+
+class DdpBucketView(Ddp):
+    name = "ddp_bucket_view"
+    title = "DistributedDataParallel(gradient_as_bucket_view=True)"
+    tier = "variant"
+    options: ClassVar[Mapping[str, Any]] = {"gradient_as_bucket_view": True}
+
+
+class DdpFindUnused(Ddp):
+    name = "ddp_find_unused"
+    title = "DistributedDataParallel(find_unused_parameters=True)"
+    tier = "variant"
+    options: ClassVar[Mapping[str, Any]] = {"find_unused_parameters": True}
+
+
+class DdpSmallBuckets(Ddp):
+    name = "ddp_small_buckets"
+    title = "DistributedDataParallel(bucket_cap_mb=64 bytes)"
+    tier = "variant"
+    # Less than most parameters have, so that each has a bucket of its own. A cap that is given
+    # holds for the first bucket as well, which is 1 MiB otherwise.
+    options: ClassVar[Mapping[str, Any]] = {"bucket_cap_mb": 64 / 2**20}

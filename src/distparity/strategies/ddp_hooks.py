@@ -1,0 +1,92 @@
+"""``DistributedDataParallel`` with a communication hook that compresses gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+
+from distparity.limit import Limit
+from distparity.strategies.ddp import Ddp
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+Hook = tuple[Any, Callable[..., Any]]
+
+
+class _Hooked(Ddp):
+    """It has no name, so it makes no cases."""
+
+    tier = "variant"
+
+    def hook(self) -> Hook:
+        """The hook's state, and the hook."""
+        raise NotImplementedError
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped = super().wrap(model, units, place)
+        self.reducer(wrapped).register_comm_hook(*self.hook())
+        return wrapped
+
+
+class DdpFp16Hook(_Hooked):
+    name = "ddp_fp16_hook"
+    title = "DistributedDataParallel, fp16_compress_hook"
+    reduces_in = "float16"
+
+    def hook(self) -> Hook:
+        return None, default_hooks.fp16_compress_hook
+
+
+class DdpBf16Hook(_Hooked):
+    name = "ddp_bf16_hook"
+    title = "DistributedDataParallel, bf16_compress_hook"
+    reduces_in = "bfloat16"
+    limits = (
+        Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),
+    )
+
+    def hook(self) -> Hook:
+        return None, default_hooks.bf16_compress_hook
+
+
+class DdpPowerSgd(_Hooked):
+    """PowerSGD of a rank as high as any matrix has.
+
+    A low rank is another optimizer: what it drops of a gradient may be all of it, so that no bound
+    below the gradient itself holds. At full rank the projection is the whole space, and only
+    rounding is left.
+    """
+
+    name = "ddp_powersgd"
+    title = "DistributedDataParallel, powerSGD_hook of full rank"
+
+    def hook(self) -> Hook:
+        state = powerSGD_hook.PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=2**20,
+            # The first that it takes with the error feedback that it has by default.
+            start_powerSGD_iter=2,
+            # Compress also where that saves nothing.
+            min_compression_rate=2**-30,
+        )
+        return state, powerSGD_hook.powerSGD_hook
+
+
+class DdpPowerSgdAtOnce(_Hooked):
+    name = "ddp_powersgd_at_once"
+    title = "DistributedDataParallel, powerSGD_hook of full rank from the first step on"
+
+    def hook(self) -> Hook:
+        state = powerSGD_hook.PowerSGDState(
+            process_group=None,
+            matrix_approximation_rank=2**20,
+            start_powerSGD_iter=0,
+            min_compression_rate=2**-30,
+            use_error_feedback=False,
+            warm_start=False,
+        )
+        return state, powerSGD_hook.powerSGD_hook

@@ -1,0 +1,116 @@
+"""``FullyShardedDataParallel`` with other sharding strategies, prefetching and offloading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, ShardingStrategy
+
+from distparity.limit import Limit
+from distparity.strategies._meshes import mesh
+from distparity.strategies.fsdp1 import Fsdp1, Fsdp1OrigParams
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+class _ShardGradOp(Fsdp1):
+    """It has no name, so it makes no cases; likewise those below."""
+
+    tier = "variant"
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"sharding_strategy": ShardingStrategy.SHARD_GRAD_OP}
+
+
+class _NoShard(Fsdp1):
+    tier = "variant"
+    replicates = True
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"sharding_strategy": ShardingStrategy.NO_SHARD}
+
+
+class _Hybrid(Fsdp1):
+    tier = "variant"
+    least_ranks = 4
+    ranks_multiple_of = 2
+    sharding: ClassVar[ShardingStrategy] = ShardingStrategy.HYBRID_SHARD
+
+    def options(self, place: Place) -> dict[str, Any]:
+        shape = (place.world_size // 2, 2)
+        return {
+            "sharding_strategy": self.sharding,
+            "device_mesh": mesh(place, shape, ("replicate", "shard")),
+        }
+
+
+class Fsdp1ShardGradOp(_ShardGradOp):
+    name = "fsdp1_shard_grad_op"
+    title = "FullyShardedDataParallel(SHARD_GRAD_OP)"
+
+
+class Fsdp1ShardGradOpOrigParams(_ShardGradOp, Fsdp1OrigParams):
+    name = "fsdp1_shard_grad_op_orig_params"
+    title = "FullyShardedDataParallel(SHARD_GRAD_OP, use_orig_params=True)"
+
+
+class Fsdp1NoShard(_NoShard):
+    name = "fsdp1_no_shard"
+    title = "FullyShardedDataParallel(NO_SHARD)"
+
+
+class Fsdp1NoShardOrigParams(_NoShard, Fsdp1OrigParams):
+    name = "fsdp1_no_shard_orig_params"
+    title = "FullyShardedDataParallel(NO_SHARD, use_orig_params=True)"
+
+
+class Fsdp1Hybrid(_Hybrid):
+    name = "fsdp1_hybrid"
+    title = "FullyShardedDataParallel(HYBRID_SHARD), shards of 2"
+
+
+class Fsdp1HybridOrigParams(_Hybrid, Fsdp1OrigParams):
+    name = "fsdp1_hybrid_orig_params"
+    title = "FullyShardedDataParallel(HYBRID_SHARD, use_orig_params=True), shards of 2"
+
+
+class Fsdp1HybridZero2(_Hybrid):
+    name = "fsdp1_hybrid_zero2"
+    title = "FullyShardedDataParallel(_HYBRID_SHARD_ZERO2), shards of 2"
+    sharding = ShardingStrategy._HYBRID_SHARD_ZERO2  # noqa: SLF001  its documented name
+
+
+class Fsdp1Prefetch(Fsdp1):
+    name = "fsdp1_prefetch"
+    title = "FullyShardedDataParallel(forward_prefetch=True, BACKWARD_POST)"
+    tier = "variant"
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"forward_prefetch": True, "backward_prefetch": BackwardPrefetch.BACKWARD_POST}
+
+
+class Fsdp1NoPrefetch(Fsdp1):
+    name = "fsdp1_no_prefetch"
+    title = "FullyShardedDataParallel(backward_prefetch=None, limit_all_gathers=False)"
+    tier = "variant"
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"backward_prefetch": None, "limit_all_gathers": False}
+
+
+class Fsdp1CpuOffload(Fsdp1):
+    name = "fsdp1_cpu_offload"
+    title = "FullyShardedDataParallel(CPUOffload)"
+    tier = "variant"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="FSDP with CPUOffload on cpu, which pins memory",
+            answer=r"accelerator|CUDA|NVIDIA driver|pin",
+            device="cpu",
+        ),
+        *Fsdp1.limits,
+    )
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"cpu_offload": CPUOffload(offload_params=True)}

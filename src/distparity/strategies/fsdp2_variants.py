@@ -1,0 +1,137 @@
+"""``fully_shard`` with other resharding, placements, meshes and offloading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+
+from distparity.limit import Limit
+from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies.fsdp2 import Fsdp2, fsdp_module
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+_REPLICATE_AND_SHARD = ("replicate", "shard")
+
+
+class Fsdp2Reshard(Fsdp2):
+    name = "fsdp2_reshard"
+    title = "fully_shard(reshard_after_forward=True), the root as well"
+    tier = "variant"
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        return {"reshard_after_forward": True}
+
+
+class Fsdp2ReshardTo2(Fsdp2):
+    name = "fsdp2_reshard_to_2"
+    title = "fully_shard(reshard_after_forward=2)"
+    tier = "variant"
+    # With as many ranks as that there is nothing to reshard to.
+    least_ranks = 4
+    ranks_multiple_of = 2
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        return {"reshard_after_forward": 2}
+
+
+class Fsdp2Zero2(Fsdp2):
+    """ZeRO-2: whole parameters from the forward to the end of the backward."""
+
+    name = "fsdp2_zero2"
+    title = "fully_shard(reshard_after_forward=False)"
+    tier = "variant"
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        return {"reshard_after_forward": False}
+
+
+class Fsdp2Zero1(Fsdp2Zero2):
+    """ZeRO-1: whole parameters, and whole gradients, over all micro-batches of a step."""
+
+    name = "fsdp2_zero1"
+    title = "fully_shard(reshard_after_forward=False), no reshard between micro-batches"
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        model.set_reshard_after_backward(False)  # type: ignore[operator]
+        with super().no_sync(model):
+            yield
+        model.set_reshard_after_backward(True)  # type: ignore[operator]
+
+
+class Fsdp2RootOnly(Fsdp2):
+    name = "fsdp2_root_only"
+    title = "fully_shard of the whole model as one unit"
+    tier = "variant"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        return super().wrap(model, [], place)
+
+
+class Fsdp2Dim1(Fsdp2):
+    name = "fsdp2_dim1"
+    title = "fully_shard(shard_placement_fn), on dim 1 where it divides evenly"
+    tier = "variant"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard with shard_placement_fn",
+            answer=r"shard_placement_fn|torch.distributed.tensor",
+            before=(2, 6),
+        ),
+        *Fsdp2.limits,
+    )
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        from torch.distributed.tensor import Shard
+
+        def placement(parameter: nn.Parameter) -> Shard | None:
+            # "FSDP does not support uneven sharding on non-zero dim", as fully_shard says.
+            even = parameter.ndim > 1 and parameter.shape[1] % place.world_size == 0
+            return Shard(1) if even else None
+
+        return {"shard_placement_fn": placement}
+
+
+class Fsdp2CpuOffload(Fsdp2):
+    name = "fsdp2_cpu_offload"
+    title = "fully_shard(CPUOffloadPolicy)"
+    tier = "variant"
+
+    def options(self, place: Place, root: bool) -> dict[str, Any]:
+        # Nothing is copied from the CPU to the CPU, and no memory pinned for it.
+        pin = place.device.type != "cpu"
+        return {"offload_policy": fsdp_module().CPUOffloadPolicy(pin_memory=pin)}
+
+
+class Fsdp2Hsdp(Fsdp2):
+    name = "fsdp2_hsdp"
+    title = "fully_shard on a 2-D mesh: replicas of shards of 2"
+    tier = "variant"
+    least_ranks = 4
+    ranks_multiple_of = 2
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size // 2, 2), _REPLICATE_AND_SHARD)
+
+
+class Fsdp2Hsdp1xN(Fsdp2):
+    name = "fsdp2_hsdp_1xn"
+    title = "fully_shard on a 2-D mesh of one replica"
+    tier = "variant"
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return mesh(place, (1, place.world_size), _REPLICATE_AND_SHARD)
+
+
+class Fsdp2HsdpNx1(Fsdp2):
+    name = "fsdp2_hsdp_nx1"
+    title = "fully_shard on a 2-D mesh of replicas that nothing shards"
+    tier = "variant"
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size, 1), _REPLICATE_AND_SHARD)

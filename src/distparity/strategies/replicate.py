@@ -1,0 +1,58 @@
+"""``replicate``: a replica on every rank, applied to the module in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import nn
+from torch.distributed._composable import replicate
+
+from distparity.limit import Limit
+from distparity.strategies.ddp import Ddp
+from distparity.strategies.fsdp2 import Fsdp2
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+class Replicate(Ddp):
+    name = "replicate"
+    title = "replicate, by DistributedDataParallel"
+    tier = "variant"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward"
+    }
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped: nn.Module = replicate(model)
+        return wrapped
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        model.set_requires_gradient_sync(False)  # type: ignore[operator]
+        yield
+        model.set_requires_gradient_sync(True)  # type: ignore[operator]
+
+    def clean(self, name: str) -> str:
+        return name
+
+
+class ReplicateFsdp2(Fsdp2):
+    name = "replicate_fsdp2"
+    title = "replicate, by fully_shard"
+    tier = "variant"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing"
+    }
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(fact="replicate by fully_shard", answer=r"replicate_with_fsdp", before=(2, 9)),
+        *Fsdp2.limits,
+    )
+
+    def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
+        from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
+
+        mesh = self.mesh(place)
+        return lambda module, _: replicate_fsdp2(module, mesh=mesh)

@@ -1,0 +1,60 @@
+"""``ZeroRedundancyOptimizer``: DDP, with the optimizer's state split among the ranks (ZeRO-1)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
+
+from distparity.strategies.base import Tensors
+from distparity.strategies.ddp import Ddp
+
+if TYPE_CHECKING:
+    from distparity.scenarios import Scenario
+
+
+class Zero1(Ddp):
+    name = "zero1"
+    title = "DistributedDataParallel, ZeroRedundancyOptimizer"
+    tier = "variant"
+
+    def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
+        # It makes the optimizer itself, of a class and arguments; the scenario's shows what those
+        # are.
+        plain = super().optimizer(scenario, model)
+        takes = inspect.signature(type(plain)).parameters
+        groups = [dict(group) for group in plain.param_groups]
+        defaults = {name: value for name, value in plain.defaults.items() if name in takes}
+        return ZeroRedundancyOptimizer(groups, type(plain), **defaults)
+
+    def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+        names = {id(parameter): name for name, parameter in self.parameters(model).items()}
+        order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+        return {
+            f"{order[index]}.{key}": value
+            for index, state in _whole(optimizer)["state"].items()
+            for key, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    def reload(
+        self,
+        old: tuple[nn.Module, torch.optim.Optimizer],
+        new: tuple[nn.Module, torch.optim.Optimizer],
+    ) -> None:
+        new[0].load_state_dict(old[0].state_dict())
+        new[1].load_state_dict(_whole(old[1]))
+
+
+def _whole(optimizer: Any) -> dict[str, Any]:
+    """The state of all ranks' parts; all ranks call together."""
+    found: dict[str, Any] = {}
+    for rank in range(optimizer.world_size):
+        optimizer.consolidate_state_dict(to=rank)
+        # The next rank's turn takes it away again.
+        if rank == optimizer.rank:
+            found = optimizer.state_dict()
+    return found
