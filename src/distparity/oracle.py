@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from distparity.scenarios import Batch
+from distparity.scenarios import Batch, Scenario
 from distparity.strategies.single import Single
-from distparity.training import Recipe, train
+from distparity.training import Recipe, dense, train
 from distparity.trajectory import Step, Trajectory
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
             twin = copy.deepcopy(model)
             twin.zero_grad()
             recipe.scenario.loss(twin, part).backward()
-            gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
-            look.steps.append(Step(gradient=dict(gradients)))
+            gradients = {
+                name: None if parameter.grad is None else dense(parameter.grad)
+                for name, parameter in twin.named_parameters()
+            }
+            look.steps.append(Step(gradient=gradients))
 
     exact = replace(recipe, compute=torch.float64)
     return Oracle(train(exact, Single(), place, watch=watch), looks)
@@ -82,7 +85,7 @@ def natives(recipe: Recipe, place: Place, parts: int) -> list[Trajectory]:
     return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
 
 
-def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
+def check_alive(oracle: Oracle, scenario: Scenario, dtype: torch.dtype) -> list[str]:
     """What makes the scenario worthless as evidence; empty when nothing does.
 
     A comparison of nothing proves nothing, and a comparison in which every rank has the same
@@ -94,23 +97,53 @@ def check_alive(oracle: Oracle, dtype: torch.dtype) -> list[str]:
     losses = []
     for number, step in enumerate(oracle.trajectory.steps):
         losses.append(_scalar(step))
-        for name, gradient in step.gradient.items():
-            where = f"step {number}, {name}"
-            size = 0.0 if gradient is None else _largest(gradient)
-            now, then = step.parameter[name], before[name]
-            assert now is not None and then is not None
-            if not torch.isfinite(now).all() or not math.isfinite(size):
-                found.append(f"{where}: not finite")
-            elif size <= rounding * max(1.0, _largest(then)):
-                found.append(f"{where}: the gradient is nothing ({size:.1e})")
-            elif _largest(now - then) <= rounding * _largest(then):
-                found.append(f"{where}: the parameter does not move")
-            elif len(oracle.parts) > 1 and oracle.spread(number, name) <= 0.01 * size:
-                found.append(f"{where}: every rank has the same gradient")
+        idle = scenario.idle(number)
+        found += [
+            f"step {number}: there is no parameter {name!r}" for name in idle if name not in before
+        ]
+        for name in step.gradient:
+            fault = _fault(oracle, number, name, before[name], rounding, idle=name in idle)
+            if fault is not None:
+                found.append(f"step {number}, {name}: {fault}")
         before = step.parameter
     if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):
         found.append(f"the loss is constant or zero: {losses}")
     return found
+
+
+def _fault(
+    oracle: Oracle,
+    number: int,
+    name: str,
+    then: torch.Tensor | None,
+    rounding: float,
+    *,
+    idle: bool,
+) -> str | None:
+    """What makes one parameter's gradient at one step worthless; None when nothing does."""
+    step = oracle.trajectory.steps[number]
+    gradient, now = step.gradient[name], step.parameter[name]
+    assert now is not None and then is not None
+    if gradient is None or idle:
+        if gradient is None and idle:
+            return None
+        return (
+            "the gradient is nothing (None)"
+            if gradient is None
+            else "a gradient, and none was to be"
+        )
+    if not now.numel():
+        return None
+    size = _largest(gradient)
+    if not torch.isfinite(now).all() or not math.isfinite(size):
+        return "not finite"
+    if size <= rounding * max(1.0, _largest(then)):
+        return f"the gradient is nothing ({size:.1e})"
+    if _largest(now - then) <= rounding * _largest(then):
+        return "the parameter does not move"
+    if len(oracle.parts) > 1 and oracle.spread(number, name) <= 0.01 * size:
+        return "every rank has the same gradient"
+    return None
 
 
 def _scalar(step: Step) -> float:

@@ -337,11 +337,16 @@ class Run:
         asked = any(one.applies(*where) for one in limits)
         return features if asked else None
 
-    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
-        apart = self.facts["strategies"][case.strategy]["begins_with_rank_0"]
+    def declared(self, case: Case) -> str | None:
+        """Why a strategy cannot do, on any device and with any torch, what a scenario asks of it."""
+        lacks: dict[str, str] = self.facts["strategies"][case.strategy]["lacks"]
         features = self.facts["scenarios"][case.scenario]["features"]
-        if apart is not None and "begins_with_rank_0" in features:
-            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {apart}", facts=case.facts)
+        return next((lacks[feature] for feature in features if feature in lacks), None)
+
+    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+        lacking = self.declared(case)
+        if lacking is not None:
+            return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {lacking}", facts=case.facts)
         most = cell.found["most_ranks"]
         if most is not None and case.world_size > most:
             message = (

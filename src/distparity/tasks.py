@@ -57,7 +57,7 @@ def facts() -> dict[str, Any]:
             name: {
                 "title": strategy.title,
                 "limits": [limit.to_json() for limit in strategy.limits],
-                "begins_with_rank_0": strategy.begins_with_rank_0,
+                "lacks": dict(strategy.lacks),
             }
             for name, strategy in strategies.load().items()
         },
@@ -141,7 +141,7 @@ def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     recipe = _recipe(args)
     found = oracle.consult(recipe, place, args["parts"])
     twin = oracle.consult(recipe, place, args["parts"])
-    faults = oracle.check_alive(found, recipe.dtype)
+    faults = oracle.check_alive(found, recipe.scenario, recipe.dtype)
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("two runs of it in one process differ: it is not deterministic")
     runs = [found.trajectory, *found.parts]

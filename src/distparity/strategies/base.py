@@ -6,7 +6,7 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,9 +40,9 @@ class Strategy:
     #: One line for people.
     title: ClassVar[str]
     limits: ClassVar[tuple[Limit, ...]] = ()
-    #: Whether :meth:`wrap` gives every rank the first one's parameters and buffers. Where the
-    #: documentation promises no such thing, the sentence that says what it does instead.
-    begins_with_rank_0: ClassVar[str | None] = None
+    #: What a scenario may ask and this cannot do (:meth:`Scenario.features`), each with the sentence
+    #: that says why. Only what holds on every device with every torch; else it is a limit.
+    lacks: ClassVar[Mapping[str, str]] = {}
     #: Whether every rank holds whole parameters between steps.
     replicates: ClassVar[bool] = False
 
@@ -71,9 +71,24 @@ class Strategy:
         with model.no_sync():  # type: ignore[operator]
             yield
 
-    def clip(self, model: nn.Module, norm: float) -> None:
-        """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``."""
-        nn.utils.clip_grad_norm_(model.parameters(), norm)
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
+        """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``.
+
+        ``kind`` says which norm: 1, 2, infinity.
+        """
+        nn.utils.clip_grad_norm_(model.parameters(), norm, norm_type=kind)
+
+    def clip_value(self, model: nn.Module, value: float) -> None:
+        """Bring every element of every gradient to within ``value``."""
+        nn.utils.clip_grad_value_(model.parameters(), value)
+
+    def scaler(self, place: Place, scale: float) -> Any:
+        """A ``GradScaler`` that begins with ``scale``, and does not grow while we watch."""
+        return torch.amp.GradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
+
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        """Have a method of the model do what ``forward`` does before and after it."""
+        raise NotImplementedError
 
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         """The full optimizer state, ``name.key``; all ranks call together."""
@@ -89,10 +104,15 @@ class Strategy:
         self,
         old: tuple[nn.Module, torch.optim.Optimizer],
         new: tuple[nn.Module, torch.optim.Optimizer],
+        by: str = "full",
     ) -> None:
-        """Carry the full state of a model and its optimizer over to another model and optimizer."""
-        model, optimizer = get_state_dict(*old, options=_FULL)
-        set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=_FULL)
+        """Carry the state of a model and its optimizer over to another model and optimizer.
+
+        ``by`` says in what form: ``full`` or ``sharded`` state dicts.
+        """
+        options = _FULL if by == "full" else StateDictOptions()
+        model, optimizer = get_state_dict(*old, options=options)
+        set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=options)
 
     def clean(self, name: str) -> str:
         """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
@@ -108,4 +128,5 @@ class Strategy:
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
         """The scenario's optimizer over what :meth:`wrap` made of its parameters."""
-        return scenario.optimizer(model.parameters())
+        named = {self.clean(name): parameter for name, parameter in model.named_parameters()}
+        return scenario.optimizer(scenario.groups(named))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,6 +18,9 @@ class Ddp(Strategy):
     name = "ddp"
     title = "DistributedDataParallel"
     replicates = True
+    lacks: ClassVar[Mapping[str, str]] = {
+        "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
+    }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         # Without device_ids: the model is where it belongs, on every kind of device.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -21,20 +22,21 @@ if TYPE_CHECKING:
 SUM_AND_DIVIDE = (2, 8)
 
 
-def _fully_shard() -> Callable[..., Any]:
-    """``fully_shard`` from where this torch has it: it became public in 2.6."""
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError:
-        from torch.distributed._composable.fsdp import fully_shard
-    shard: Callable[..., Any] = fully_shard
-    return shard
+def _fsdp() -> Any:
+    """The module in which this torch has ``fully_shard``: it became public in 2.6."""
+    import torch.distributed.fsdp as public
+
+    if hasattr(public, "fully_shard"):
+        return public
+    return importlib.import_module("torch.distributed._composable.fsdp")
 
 
 class Fsdp2(Strategy):
     name = "fsdp2"
     title = "fully_shard"
-    begins_with_rank_0 = "fully_shard takes each rank's own shard and broadcasts nothing"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
+    }
     limits = (
         Limit(
             fact="fully_shard on a device other than cuda",
@@ -57,7 +59,7 @@ class Fsdp2(Strategy):
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        shard = _fully_shard()
+        shard = _fsdp().fully_shard
         mesh = init_device_mesh(place.device.type, (place.world_size,))
         for unit in units:
             shard(unit, mesh=mesh)
@@ -65,6 +67,9 @@ class Fsdp2(Strategy):
         if "AVG" in place.kind.no_reductions:
             _sum_and_divide(model)
         return model
+
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        _fsdp().register_fsdp_forward_method(model, method)
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
