@@ -27,7 +27,8 @@ def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:
     found: list[str] = []
     before = oracle.trajectory.initial
     for number, step in enumerate(oracle.trajectory.steps):
-        idle = set(scenario.unused(number))
+        idle = set(scenario.idle(number))
+        found += [f"step {number}: there is no parameter {name!r}" for name in idle - before.keys()]
         for name in step.gradient:
             what = _dead(tolerance, number, name, step, before[name], idle)
             found += [f"step {number}, {name}: {problem}" for problem in what]
@@ -50,8 +51,8 @@ def _dead(
     gradient, now = step.gradient[name], step.parameter[name]
     assert now is not None and before is not None
     if name in idle:
-        if gradient is not None and gradient.any():
-            yield "said to be unused, and has a gradient"
+        if gradient is not None:
+            yield "a gradient, and none was to be"
         return
     size = 0.0 if gradient is None else _largest(gradient)
     if not torch.isfinite(now).all() or not math.isfinite(size):

@@ -593,9 +593,18 @@ class _Mutated(Strategy):
         else:
             yield
 
-    def clip(self, model: nn.Module, norm: float) -> None:
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
         if not self.mutant.clip(model, norm):
-            self.right.clip(model, self.mutant.clip_norm(norm))
+            self.right.clip(model, self.mutant.clip_norm(norm), kind)
+
+    def clip_value(self, model: nn.Module, value: float) -> None:
+        self.right.clip_value(model, value)
+
+    def scaler(self, place: Place, scale: float) -> Any:
+        return self.right.scaler(place, scale)
+
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        self.right.enter_by(model, method)
 
     def rows(self, batch: Batch, place: Place) -> Batch:
         return self.mutant.rows(batch, self.right.rows(batch, place))
@@ -612,9 +621,10 @@ class _Mutated(Strategy):
         self,
         old: tuple[nn.Module, torch.optim.Optimizer],
         new: tuple[nn.Module, torch.optim.Optimizer],
+        by: str = "full",
     ) -> None:
         self.reading = True
-        self.right.reload(old, new)
+        self.right.reload(old, new, by)
         self.reading = False
         self.mutant.reload(new[1])
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from distparity.scenarios import Batch
 from distparity.strategies.single import Single, Travelling
-from distparity.training import Recipe, train
+from distparity.training import Recipe, dense, train
 from distparity.trajectory import Step, Trajectory
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
             twin = copy.deepcopy(model)
             twin.zero_grad()
             recipe.scenario.loss(twin, part).backward()
-            gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
-            look.steps.append(Step(gradient=dict(gradients)))
+            gradients = {
+                name: None if parameter.grad is None else dense(parameter.grad)
+                for name, parameter in twin.named_parameters()
+            }
+            look.steps.append(Step(gradient=gradients))
 
     exact = replace(recipe, compute=torch.float64)
     return Oracle(train(exact, Single(), place, watch=watch), looks)

@@ -344,9 +344,13 @@ class Run:
         asked = any(one.applies(*where) for one in limits)
         return features if asked else None
 
-    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+    def declared(self, case: Case) -> str | None:
+        """Why a strategy cannot do, on any device and with any torch, what a scenario asks of it."""
         features = self.facts["scenarios"][case.scenario]["features"]
-        why = _does_not_apply(self.facts["strategies"][case.strategy], features)
+        return _does_not_apply(self.facts["strategies"][case.strategy], features)
+
+    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+        why = self.declared(case)
         if why is not None:
             return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=case.facts)
         most = cell.found["most_ranks"]

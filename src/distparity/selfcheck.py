@@ -123,7 +123,7 @@ def _shows(run: Run, mutant: str, case: Case) -> bool:
     size = run.facts["mutants"][mutant]["size"]
     travels = run.facts["strategies"][case.strategy]["reduces_in"]
     allowed: float = run.facts["rounding"][travels or case.dtype]
-    return size is None or size > (case.world_size + 1) * allowed
+    return size is None or size > case.world_size * allowed
 
 
 def table(found: SelfCheck) -> list[str]:

@@ -13,11 +13,11 @@ what rounding alone explains is
 
 .. math:: E_t = \max(b\,\sigma_t, \; \max_{v,\, s \le t} \|\hat x_{v,s} - x^*_s\|_\infty)
 
-and a distributed run may have :data:`FACTOR` times that. The first term is what a distributed run
-does beyond the native ones: for a gradient one more sum of *p* terms and one division,
-:math:`b = p\,u` (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., section 4.2), or
-:math:`b = (p+1)\,u_c` where it travels in a lower precision; for all else the rounding of its result,
-:math:`b = u`. The second is measured.
+with :math:`b = p\,u` for a gradient (one more sum of *p* terms and one division: Higham, *Accuracy and
+Stability of Numerical Algorithms*, 2nd ed., section 4.2) and :math:`b = u` for all else, and a
+distributed run may have :data:`FACTOR` times that. A gradient that travels in a lower precision may
+have :math:`(p+1)\,u_c\,\sigma_t`, where that is more: the bound of those roundings, which needs no
+factor.
 """
 
 from __future__ import annotations
@@ -85,10 +85,9 @@ class Tolerance:
         self.natives = natives
         self.dtype = dtype
         self._roundoff = torch.finfo(dtype).eps / 2
-        self._exchange = ranks * self._roundoff
-        if travels is not None:
-            # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
-            self._exchange = max(self._exchange, (ranks + 1) * torch.finfo(travels).eps / 2)
+        self._sum = ranks * self._roundoff
+        # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
+        self._travel = 0.0 if travels is None else (ranks + 1) * torch.finfo(travels).eps / 2
         self._explained: dict[tuple[str, str], float] = {}
         self._allowed = {
             Quantity(step, kind, name): self._of(Quantity(step, kind, name), value)
@@ -109,14 +108,14 @@ class Tolerance:
         # The initial state is touched by no arithmetic, a counter by none that rounds.
         if quantity.kind == "initial" or _counter(quantity, value, found):
             return Allowed()
-        scale, beyond = float(value.abs().max()), self._roundoff
+        scale, beyond, travel = float(value.abs().max()), self._roundoff, 0.0
         if quantity.kind == "gradient" and quantity.step is not None:
             scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
-            beyond = self._exchange
+            beyond, travel = self._sum, self._travel
         key = (quantity.kind, quantity.name)
         errors = [_error(one, value) for one in found]
         self._explained[key] = max(self._explained.get(key, 0.0), beyond * scale, *errors)
-        return Allowed(FACTOR * self._explained[key], scale)
+        return Allowed(max(FACTOR * self._explained[key], travel * scale), scale)
 
 
 def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor | None]) -> bool:

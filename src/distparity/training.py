@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from distparity.trajectory import Step, Trajectory
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
 
-__all__ = ["Recipe", "train"]
+__all__ = ["Recipe", "dense", "train"]
 
 Watch = Callable[[nn.Module, Batch], None]
 
@@ -84,47 +84,86 @@ def train(
     scenario = recipe.scenario
     strategy = strategy.suit(scenario)
     place.kind.seed(recipe.seed)
-    model, optimizer = _make(recipe, strategy, place)
+    made = _make(recipe, strategy, place)
+    model = made.model
     trajectory = Trajectory(_copy({**strategy.parameters(model), **strategy.buffers(model)}))
     for number in range(scenario.steps):
         place.step = number
         batch = recipe.batch(number)
         if order is not None:
             batch = tuple(tensor[list(order)] for tensor in batch)
+        scenario.before_step(made.inner, number)
         if watch is not None:
             watch(model, batch)
         step = Step()
-        step.loss["loss"] = _backward(recipe, strategy, place, model, batch, parts)
+        step.loss["loss"] = _backward(recipe, strategy, place, made, batch, parts)
         if scenario.clip_norm is not None:
-            strategy.clip(model, scenario.clip_norm)
+            strategy.clip(model, scenario.clip_norm, scenario.clip_kind)
+        if scenario.clip_value is not None:
+            strategy.clip_value(model, scenario.clip_value)
         step.gradient = _copy(strategy.gradients(model))
-        optimizer.step()
-        optimizer.zero_grad()
+        if not made.step():
+            step.gradient = dict.fromkeys(step.gradient)
         step.parameter = _copy(strategy.parameters(model))
         step.buffer = _copy(strategy.buffers(model))
         trajectory.steps.append(step)
         if scenario.reload_after == number:
             new = _make(recipe, strategy, place)
-            strategy.reload((model, optimizer), new)
-            model, optimizer = new
-    trajectory.optimizer = _copy(strategy.optimizer_state(model, optimizer))
+            strategy.reload((model, made.optimizer), (new.model, new.optimizer), scenario.reload_by)
+            made, model = new, new.model
+    trajectory.optimizer = _copy(strategy.optimizer_state(model, made.optimizer))
     return trajectory
 
 
-def _make(
-    recipe: Recipe, strategy: Strategy, place: Place
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model = recipe.model().to(place.device)
-    if recipe.scenario.ranks_begin_apart and place.rank != 0:
+@dataclass
+class _Made:
+    """What is trained: the scenario's own model, that model wrapped, and what steps it."""
+
+    inner: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    scaler: Any
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of which the backward is, from the one that is reported."""
+        scaled: torch.Tensor = loss if self.scaler is None else self.scaler.scale(loss)
+        return scaled
+
+    def step(self) -> bool:
+        """The optimizer's step; False when the scaler skipped it, as if there were no gradients."""
+        stepped = True
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            before = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            stepped = bool(self.scaler.get_scale() == before)
+        self.optimizer.zero_grad()
+        if self.schedule is not None:
+            self.schedule.step()
+        return stepped
+
+
+def _make(recipe: Recipe, strategy: Strategy, place: Place) -> _Made:
+    scenario = recipe.scenario
+    inner = recipe.model().to(place.device)
+    if scenario.ranks_begin_apart and place.rank != 0:
         with torch.no_grad():
-            for tensor in [*model.parameters(), *model.buffers()]:
+            for tensor in [*inner.parameters(), *inner.buffers()]:
                 tensor.add_(place.rank)
-    model = strategy.wrap(model, recipe.scenario.units(model), place)
-    return model, strategy.optimizer(recipe.scenario, model)
+    model = strategy.wrap(inner, scenario.units(inner), place)
+    for method in scenario.methods:
+        strategy.enter_by(model, method)
+    scenario.after_wrap(inner)
+    optimizer = strategy.optimizer(scenario, model)
+    scaler = None if scenario.loss_scale is None else strategy.scaler(place, scenario.loss_scale)
+    return _Made(inner, model, optimizer, scenario.schedule(optimizer), scaler)
 
 
 def _backward(
-    recipe: Recipe, strategy: Strategy, place: Place, model: nn.Module, batch: Batch, parts: int
+    recipe: Recipe, strategy: Strategy, place: Place, made: _Made, batch: Batch, parts: int
 ) -> torch.Tensor:
     """Leave the gradients of this rank's rows; returns the mean loss over them."""
     scenario = recipe.scenario
@@ -136,14 +175,23 @@ def _backward(
     for number, piece in enumerate(pieces):
         last = number == len(pieces) - 1
         alone = scenario.micro_batches > 1 and scenario.exchange_last_only and not last
-        with strategy.no_sync(model) if alone else nullcontext():
+        with strategy.no_sync(made.model) if alone else nullcontext():
             weight, turn = len(piece[0]) / rows, (number, len(pieces))
-            loss = loss + strategy.learn(scenario.loss, model, piece, weight, turn)
+            loss = loss + strategy.learn(
+                scenario.losses, made.model, piece, weight, turn, scale=made.scale
+            )
+    if made.scaler is not None:
+        made.scaler.unscale_(made.optimizer)
     return loss.cpu()
 
 
 def _copy(tensors: Tensors) -> Tensors:
     return {
-        name: None if tensor is None else tensor.detach().to("cpu", copy=True)
+        name: None if tensor is None else dense(tensor.detach()).to("cpu", copy=True)
         for name, tensor in tensors.items()
     }
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A sparse gradient in full; any other tensor as it is."""
+    return tensor.to_dense() if tensor.is_sparse else tensor

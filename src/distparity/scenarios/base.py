@@ -7,7 +7,7 @@ methods train it in one process and in many.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -30,16 +30,31 @@ class Scenario:
     rows_per_rank: ClassVar[int] = 4
     #: Dtypes of parameters and data, by torch's names.
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    #: An anchor is in the default selection in all its dtypes and world sizes, under every strategy.
+    #: Like :attr:`slow`, said by each class for itself: it is not inherited.
+    anchor: ClassVar[bool] = False
+    #: In the selection ``full`` only.
+    slow: ClassVar[bool] = False
     #: Micro-batches into which a rank's rows are cut, whose gradients accumulate.
     micro_batches: ClassVar[int] = 1
     #: Whether gradients are exchanged with the last micro-batch only, or with each.
     exchange_last_only: ClassVar[bool] = True
     #: Clip the norm of all gradients together to this before the optimizer's step.
     clip_norm: ClassVar[float | None] = None
+    #: Which norm that is.
+    clip_kind: ClassVar[float] = 2.0
+    #: Clip every element of every gradient to within this.
+    clip_value: ClassVar[float | None] = None
+    #: Scale the loss by this with a ``GradScaler``, which skips a step whose gradients overflow.
+    loss_scale: ClassVar[float | None] = None
     #: After this step (0 is the first) save everything, and go on from it with a new model.
     reload_after: ClassVar[int | None] = None
-    #: What else is special about it, for mutants that need it: ``twice`` (a unit is called twice in
-    #: a forward), ``weight_decay``.
+    #: What is saved: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
+    reload_by: ClassVar[str] = "full"
+    #: Methods besides ``forward`` through which :meth:`loss` enters the model.
+    methods: ClassVar[tuple[str, ...]] = ()
+    #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
+    #: refer to. ``twice``: a unit is called twice in a forward.
     traits: ClassVar[tuple[str, ...]] = ()
     #: Every rank but the first begins with other numbers, which wrapping must put right.
     ranks_begin_apart: ClassVar[bool] = False
@@ -52,7 +67,11 @@ class Scenario:
             "micro_batches": self.micro_batches > 1,
             "no_sync": self.micro_batches > 1 and self.exchange_last_only,
             "clip_norm": self.clip_norm is not None,
+            "clip_value": self.clip_value is not None,
+            "loss_scale": self.loss_scale is not None,
             "reload": self.reload_after is not None,
+            f"reload_{self.reload_by}": self.reload_after is not None,
+            "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
         }
         return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
@@ -65,10 +84,6 @@ class Scenario:
         """Submodules that a sharding strategy shards by themselves, innermost first."""
         return []
 
-    def unused(self, step: int) -> Collection[str]:
-        """The parameters that have no gradient at ``step``; all others must have one to speak of."""
-        return ()
-
     def batch(self, rows: int) -> Batch:
         """A global batch: tensors whose dim 0 is ``rows``. Every step draws another one."""
         raise NotImplementedError
@@ -80,6 +95,32 @@ class Scenario:
         """
         raise NotImplementedError
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
+        """What adds up to :meth:`loss`, in the order in which each has a backward of its own."""
+        return [self.loss(model, batch)]
+
+    def groups(self, named: dict[str, nn.Parameter]) -> Iterable[Any]:
+        """What an optimizer is made of: parameters, or groups of them with options of their own."""
+        return named.values()
+
+    def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         """SGD with momentum: unlike Adam's, its step shows a gradient of the wrong scale."""
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+    def schedule(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """What changes the learning rate after each step."""
+        return None
+
+    # -- what happens beside the steps; ``model`` is what :meth:`model` made, wrapped inside ---------
+
+    def after_wrap(self, model: nn.Module) -> None:
+        """Once, between wrapping the model and making the optimizer."""
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Before each step, on every rank alike."""
+
+    def idle(self, step: int) -> Collection[str]:
+        """Parameters that have no gradient at a step. All others must have one that is alive."""
+        return ()

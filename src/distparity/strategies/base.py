@@ -6,7 +6,7 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -84,9 +84,24 @@ class Strategy:
         with model.no_sync():  # type: ignore[operator]
             yield
 
-    def clip(self, model: nn.Module, norm: float) -> None:
-        """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``."""
-        nn.utils.clip_grad_norm_(model.parameters(), norm)
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
+        """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``.
+
+        ``kind`` says which norm: 1, 2, infinity.
+        """
+        nn.utils.clip_grad_norm_(model.parameters(), norm, norm_type=kind)
+
+    def clip_value(self, model: nn.Module, value: float) -> None:
+        """Bring every element of every gradient to within ``value``."""
+        nn.utils.clip_grad_value_(model.parameters(), value)
+
+    def scaler(self, place: Place, scale: float) -> Any:
+        """A ``GradScaler`` that begins with ``scale``, and does not grow while we watch."""
+        return torch.amp.GradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
+
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        """Have a method of the model do what ``forward`` does before and after it."""
+        raise NotImplementedError
 
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         """The full optimizer state, ``name.key``; all ranks call together."""
@@ -102,10 +117,15 @@ class Strategy:
         self,
         old: tuple[nn.Module, torch.optim.Optimizer],
         new: tuple[nn.Module, torch.optim.Optimizer],
+        by: str = "full",
     ) -> None:
-        """Carry the full state of a model and its optimizer over to another model and optimizer."""
-        model, optimizer = get_state_dict(*old, options=_FULL)
-        set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=_FULL)
+        """Carry the state of a model and its optimizer over to another model and optimizer.
+
+        ``by`` says in what form: ``full`` or ``sharded`` state dicts.
+        """
+        options = _FULL if by == "full" else StateDictOptions()
+        model, optimizer = get_state_dict(*old, options=options)
+        set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=options)
 
     def clean(self, name: str) -> str:
         """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
@@ -117,19 +137,23 @@ class Strategy:
 
     def learn(
         self,
-        loss: Callable[[nn.Module, Batch], torch.Tensor],
+        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
         model: nn.Module,
         batch: Batch,
         weight: float,
         turn: tuple[int, int],
+        *,
+        scale: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Forward and backward of ``loss(model, batch) * weight``; returns that, a detached scalar.
+        """Forward and backward of the ``losses`` of a batch, times ``weight``; returns their sum.
 
-        ``turn`` is the micro-batch's number and how many there are.
+        ``turn`` is the micro-batch's number and how many there are. What has a backward is
+        ``scale`` of a loss; what is returned is not scaled, and detached.
         """
-        share = loss(model, batch) * weight
-        self.backward(share, *turn)
-        return share.detach()
+        shares = [loss * weight for loss in losses(model, batch)]
+        for share in shares:
+            self.backward(scale(share), *turn)
+        return torch.stack([share.detach() for share in shares]).sum(0)
 
     def reducer(self, model: nn.Module) -> Any:
         """What takes a communication hook for gradients (``register_comm_hook``); None where
@@ -143,4 +167,5 @@ class Strategy:
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
         """The scenario's optimizer over what :meth:`wrap` made of its parameters."""
-        return scenario.optimizer(model.parameters())
+        named = {self.clean(name): parameter for name, parameter in model.named_parameters()}
+        return scenario.optimizer(scenario.groups(named))

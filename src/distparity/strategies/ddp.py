@@ -21,6 +21,9 @@ class Ddp(Strategy):
     replicates = True
     #: What the constructor is told beyond the model.
     options: ClassVar[Mapping[str, Any]] = {}
+    lacks: ClassVar[Mapping[str, str]] = {
+        "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
+    }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         # Without device_ids: the model is where it belongs, on every kind of device.

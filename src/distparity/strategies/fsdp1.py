@@ -32,7 +32,8 @@ class Fsdp1(Strategy):
         ),
     )
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator"
+        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator",
+        "methods": "only forward gathers parameters; other methods see shards",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -51,9 +52,14 @@ class Fsdp1(Strategy):
         """What the constructor is told beyond the units, ``use_orig_params`` and the device."""
         return {}
 
-    def clip(self, model: nn.Module, norm: float) -> None:
+    def scaler(self, place: Place, scale: float) -> Any:
+        from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+        return ShardedGradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
+
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
         assert isinstance(model, FSDP)
-        model.clip_grad_norm_(norm)
+        model.clip_grad_norm_(norm, kind)
 
     def parameters(self, model: nn.Module) -> Tensors:
         with FSDP.summon_full_params(model, writeback=False):
@@ -71,10 +77,14 @@ class Fsdp1(Strategy):
         with torch.no_grad():
             for parameter in flat:
                 if parameter.grad is None:
-                    parameter.zero_()
+                    parameter.fill_(torch.nan)
                 else:
                     parameter.copy_(parameter.grad)
-        gradients = self.parameters(model)
+        # What is nothing but NaN had no gradient; if its gradient was that, it is wrong either way.
+        gradients: Tensors = {
+            name: None if value is not None and value.numel() and value.isnan().all() else value
+            for name, value in self.parameters(model).items()
+        }
         with torch.no_grad():
             for parameter, value in zip(flat, kept, strict=True):
                 parameter.copy_(value)

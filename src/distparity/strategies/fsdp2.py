@@ -80,6 +80,9 @@ class Fsdp2(Strategy):
             _sum_and_divide(model)
         return model
 
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        fsdp_module().register_fsdp_forward_method(model, method)
+
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         model.set_requires_gradient_sync(False)  # type: ignore[operator]

@@ -26,6 +26,9 @@ class Single(Strategy):
     def parameters(self, model: nn.Module) -> Tensors:
         return dict(model.named_parameters())
 
+    def enter_by(self, model: nn.Module, method: str) -> None:
+        pass
+
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         yield

@@ -44,6 +44,7 @@ class Zero1(Ddp):
         self,
         old: tuple[nn.Module, torch.optim.Optimizer],
         new: tuple[nn.Module, torch.optim.Optimizer],
+        by: str = "full",
     ) -> None:
         new[0].load_state_dict(old[0].state_dict())
         new[1].load_state_dict(_whole(old[1]))

@@ -14,6 +14,8 @@ from distparity.scenarios.base import Batch, Scenario
 
 
 class Basic(Scenario):
+    anchor = True
+
     def model(self) -> nn.Module:
         return nn.Sequential(
             nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 7), nn.Tanh(), nn.Linear(7, 3)

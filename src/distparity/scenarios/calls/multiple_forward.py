@@ -28,6 +28,7 @@ class Model(nn.Module):
 
 
 class MultipleForward(Scenario):
+    anchor = True
     traits = ("twice",)
 
     def model(self) -> nn.Module:

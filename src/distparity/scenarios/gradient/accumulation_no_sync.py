@@ -4,5 +4,6 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class AccumulationNoSync(Basic):
+    anchor = True
     rows_per_rank = 6
     micro_batches = 3

@@ -8,4 +8,5 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class Clipping(Basic):
+    anchor = True
     clip_norm = 0.05

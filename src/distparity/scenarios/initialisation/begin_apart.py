@@ -28,6 +28,7 @@ class Model(nn.Module):
 
 
 class BeginApart(Basic):
+    anchor = True
     ranks_begin_apart = True
 
     def model(self) -> nn.Module:

@@ -11,6 +11,7 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class WeightDecay(Basic):
+    anchor = True
     steps = 4
     traits = ("weight_decay",)
 

@@ -7,5 +7,6 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class Resume(Basic):
+    anchor = True
     steps = 4
     reload_after = 1
