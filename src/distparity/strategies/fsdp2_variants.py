@@ -132,6 +132,7 @@ class Fsdp2HsdpNx1(Fsdp2):
     name = "fsdp2_hsdp_nx1"
     title = "fully_shard on a 2-D mesh of replicas that nothing shards"
     tier = "variant"
+    replicates = True
 
     def mesh(self, place: Place) -> DeviceMesh:
         return mesh(place, (place.world_size, 1), _REPLICATE_AND_SHARD)

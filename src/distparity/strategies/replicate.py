@@ -43,6 +43,7 @@ class ReplicateFsdp2(Fsdp2):
     name = "replicate_fsdp2"
     title = "replicate, by fully_shard"
     tier = "variant"
+    replicates = True
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing"
     }

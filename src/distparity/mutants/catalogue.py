@@ -1,111 +1,24 @@
-"""Deliberate faults: what the suite must see, or it proves nothing.
-
-A mutant is a strategy made wrong in one way. It is put in at the collectives and at the strategy's
-own methods, inside a rank, so that it works on every device, under every strategy to which it means
-something, and with every torch.
-
-A new mutant is one subclass of :class:`Mutant` here.
-"""
+"""The faults. A new one is one subclass of :class:`Mutant` here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
-from distparity.strategies.base import Strategy, Tensors
+from distparity.mutants.base import Mutant, Parts
 
 if TYPE_CHECKING:
-    from distparity.scenarios import Batch, Scenario
+    from distparity.scenarios import Batch
     from distparity.worlds.rank import Place
 
-__all__ = ["Mutant", "applies", "load", "mutate"]
 
-Parts = list[torch.Tensor]
-
-
-class Mutant:
-    """One fault. Each method is a place where a fault can sit, and does what is right."""
-
-    name: ClassVar[str]
-    #: What it does, for a reader.
-    title: ClassVar[str]
-    #: What a diagnosis may say of it: a part of the text. A mutant without one has none to give.
-    diagnosis: ClassVar[tuple[str, ...]] = ()
-    #: Only under strategies that shard, or only under those that replicate; None for both.
-    sharded: ClassVar[bool | None] = None
-    #: The scenario must use this (a feature's name, or ``twice``: some unit is called twice).
-    needs: ClassVar[str | None] = None
-    #: The step in which it happens, for one that happens once.
-    at_step: ClassVar[int] = 0
-    #: How large it is, relative to what it changes, where that is small: a dtype whose rounding is
-    #: of that size cannot show it.
-    size: ClassVar[float | None] = None
-    #: Why nothing observable changes, for a mutant that is equivalent to the right thing.
-    equivalent: ClassVar[str | None] = None
-
-    def __init__(self, place: Place, *, sharded: bool) -> None:
-        self.place = place
-        self.is_sharded = sharded
-        self.calls = 0
-        self.step = -1
-
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
-        """Before the strategy wraps the model."""
-
-    def reduce(self, parts: Parts) -> torch.Tensor:
-        """The sum of what the ranks contributed to this rank's part of a gradient.
-
-        ``parts`` are in rank order. Called for every reduction of the step that is under way.
-        """
-        return torch.stack(parts).sum(0)
-
-    def owner(self, rank: int) -> int:
-        """Whose part of a reduced gradient ``rank`` gets."""
-        return rank
-
-    def gather(self, shard: torch.Tensor) -> torch.Tensor:
-        """What this rank puts into an all-gather of parameters."""
-        return shard
-
-    def rows(self, batch: Batch, rows: Batch) -> Batch:
-        return rows
-
-    def loss(self, loss: torch.Tensor, number: int, count: int) -> torch.Tensor:
-        """The loss of micro-batch ``number`` of ``count``, before its backward."""
-        return loss
-
-    def no_sync(self) -> bool:
-        """Whether ``no_sync`` has an effect."""
-        return True
-
-    def clip(self, model: nn.Module, norm: float) -> bool:
-        """Clip in the strategy's place; True when done."""
-        return False
-
-    def clip_norm(self, norm: float) -> float:
-        """The norm that the strategy clips to."""
-        return norm
-
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Right after it was made."""
-
-    def reload(self, optimizer: torch.optim.Optimizer) -> None:
-        """Right after the state was loaded."""
-
-    def first(self) -> bool:
-        """True at the first call in the step that is under way: for a fault that happens once."""
-        if self.step != self.place.step:
-            self.step, self.calls = self.place.step, 0
-        self.calls += 1
-        return self.calls == 1
-
-    def share(self) -> int:
-        return self.place.world_size
+class Control(Mutant):
+    name = "control"
+    title = "nothing: what puts faults in, without a fault"
+    equivalent = "it shows that what is caught is the fault, and not the way in which it got in"
 
 
 class SumNotMean(Mutant):
@@ -114,7 +27,7 @@ class SumNotMean(Mutant):
     diagnosis = ("summed, not averaged", "constant factor")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        return super().reduce(parts) * self.share()
+        return super().reduce(parts) * len(parts)
 
 
 class AveragedTwice(Mutant):
@@ -123,7 +36,7 @@ class AveragedTwice(Mutant):
     diagnosis = ("averaged twice", "constant factor")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        return super().reduce(parts) / self.share()
+        return super().reduce(parts) / len(parts)
 
 
 class WrongGroup(Mutant):
@@ -133,7 +46,7 @@ class WrongGroup(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         half = max(1, len(parts) // 2)
-        start = 0 if self.place.rank < half else half
+        start = 0 if self.rank < half else half
         group = parts[start : start + half] if start == 0 else parts[half:]
         return super().reduce(group) * len(parts) / len(group)
 
@@ -144,7 +57,7 @@ class NotReduced(Mutant):
     diagnosis = ("not reduced at all", "mean over ranks")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        return parts[self.place.rank] * self.share()
+        return parts[self.rank] * len(parts)
 
 
 class OneReductionNotReduced(Mutant):
@@ -155,7 +68,7 @@ class OneReductionNotReduced(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         if self.place.step == self.at_step and self.first():
-            return parts[self.place.rank] * self.share()
+            return parts[self.rank] * len(parts)
         return super().reduce(parts)
 
 
@@ -177,7 +90,7 @@ class LeftOut(Mutant):
     diagnosis = ("left out of the mean", "mean over ranks", "not reduced at all")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        return super().reduce(parts[1:]) * self.share() / (self.share() - 1)
+        return super().reduce(parts[1:]) * len(parts) / (len(parts) - 1)
 
 
 class CountedTwice(Mutant):
@@ -416,7 +329,7 @@ class MomentumLost(Mutant):
     needs = "reload"
 
     def reload(self, optimizer: torch.optim.Optimizer) -> None:
-        optimizer.state.clear()
+        _forget(optimizer)
 
 
 class MomentumReset(Mutant):
@@ -428,7 +341,7 @@ class MomentumReset(Mutant):
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def forget(*_: Any) -> None:
             if self.place.step == self.at_step:
-                optimizer.state.clear()
+                _forget(optimizer)
 
         optimizer.register_step_pre_hook(forget)
 
@@ -459,7 +372,7 @@ class OneBit(Mutant):
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def flip(*_: Any) -> None:
             if self.place.step == self.at_step and self.place.rank == self.place.world_size - 1:
-                value = optimizer.param_groups[0]["params"][0].data.view(-1)
+                value = _local(optimizer.param_groups[0]["params"][0].detach()).view(-1)
                 value[0] = torch.nextafter(value[0], torch.full_like(value[0], 9.0))
 
         optimizer.register_step_post_hook(flip)
@@ -514,182 +427,11 @@ class ParametersNotBroadcast(Mutant):
                 parameter.copy_(value)
 
 
-def load() -> dict[str, type[Mutant]]:
-    """All mutants by name, in the order in which they stand here."""
-    return {kind.name: kind for kind in Mutant.__subclasses__()}
-
-
-def applies(kind: type[Mutant], strategy: Strategy, scenario: Scenario) -> bool:
-    """Whether the fault means something under a strategy, to a scenario."""
-    return kind.sharded in (None, not strategy.replicates) and (
-        kind.needs is None or kind.needs in scenario.features()
-    )
-
-
-# -- how a mutant gets in --------------------------------------------------------------------------
-
-
-@contextmanager
-def mutate(strategy: Strategy, kind: type[Mutant], place: Place) -> Iterator[Strategy]:
-    """The strategy with a fault in it, for as long as the context lasts."""
-    mutant = kind(place, sharded=not strategy.replicates)
-    mutated = _Mutated(strategy, mutant)
-    with _collectives(mutated):
-        yield mutated
-
-
-class _Mutated(Strategy):
-    """A strategy, with a mutant between it and its callers."""
-
-    def __init__(self, right: Strategy, mutant: Mutant) -> None:
-        self.right = right
-        self.mutant = mutant
-        #: Reading state back uses collectives as well, and those are not to be broken.
-        self.reading = False
-
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        self.mutant.wrap(model, units)
-        wrapped = self.right.wrap(model, units, place)
-        if self.right.replicates:
-            wrapped.register_comm_hook(None, self._hook())  # type: ignore[operator]
-        return wrapped
-
-    def _hook(self) -> Callable[[Any, Any], Any]:
-        # Unannotated: torch compares annotations with its own classes.
-        def hook(_, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            buffer = bucket.buffer()
-            parts = [torch.empty_like(buffer) for _ in range(self.mutant.share())]
-            dist.all_gather(parts, buffer)
-            future: Any = torch.futures.Future()
-            future.set_result(self.mutant.reduce(parts) / self.mutant.share())
-            return future
-
-        return hook
-
-    def parameters(self, model: nn.Module) -> Tensors:
-        return self._read(self.right.parameters, model)
-
-    def gradients(self, model: nn.Module) -> Tensors:
-        return self._read(self.right.gradients, model)
-
-    def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        return self._read(self.right.optimizer_state, model, optimizer)
-
-    def buffers(self, model: nn.Module) -> Tensors:
-        return self.right.buffers(model)
-
-    def _read(self, reader: Callable[..., Tensors], *words: Any) -> Tensors:
-        self.reading = True
-        try:
-            return reader(*words)
-        finally:
-            self.reading = False
-
-    @contextmanager
-    def no_sync(self, model: nn.Module) -> Iterator[None]:
-        if self.mutant.no_sync():
-            with self.right.no_sync(model):
-                yield
-        else:
-            yield
-
-    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
-        if not self.mutant.clip(model, norm):
-            self.right.clip(model, self.mutant.clip_norm(norm), kind)
-
-    def clip_value(self, model: nn.Module, value: float) -> None:
-        self.right.clip_value(model, value)
-
-    def scaler(self, place: Place, scale: float) -> Any:
-        return self.right.scaler(place, scale)
-
-    def enter_by(self, model: nn.Module, method: str) -> None:
-        self.right.enter_by(model, method)
-
-    def rows(self, batch: Batch, place: Place) -> Batch:
-        return self.mutant.rows(batch, self.right.rows(batch, place))
-
-    def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
-        self.right.backward(self.mutant.loss(loss, number, count), number, count)
-
-    def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
-        made = self.right.optimizer(scenario, model)
-        self.mutant.optimizer(made)
-        return made
-
-    def reload(
-        self,
-        old: tuple[nn.Module, torch.optim.Optimizer],
-        new: tuple[nn.Module, torch.optim.Optimizer],
-        by: str = "full",
-    ) -> None:
-        self.reading = True
-        self.right.reload(old, new, by)
-        self.reading = False
-        self.mutant.reload(new[1])
-
-
-#: By their names of all releases: torch 2.13 renamed them.
-_REDUCE_SCATTERS = ("reduce_scatter_tensor", "reduce_scatter_single")
-_ALL_GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
-
-
-@contextmanager
-def _collectives(mutated: _Mutated) -> Iterator[None]:
-    """The collectives that sharding strategies call, with the mutant in them."""
-    kept = {
-        name: getattr(dist, name)
-        for name in (*_REDUCE_SCATTERS, *_ALL_GATHERS)
-        if hasattr(dist, name)
-    }
-    for name, right in kept.items():
-        wrong = _reduce_scatter if name in _REDUCE_SCATTERS else _all_gather
-        setattr(dist, name, wrong(mutated, right, kept["all_gather"]))
-    try:
-        yield
-    finally:
-        for name, right in kept.items():
-            setattr(dist, name, right)
-
-
-def _reduce_scatter(
-    mutated: _Mutated, right: Callable[..., Any], all_gather: Callable[..., Any]
-) -> Callable[..., Any]:
-    def reduce_scatter(
-        output: torch.Tensor,
-        input: torch.Tensor,  # noqa: A002  as torch calls it
-        op: Any = dist.ReduceOp.SUM,
-        group: Any = None,
-        async_op: bool = False,
-    ) -> Any:
-        if mutated.reading:
-            return right(output, input, op=op, group=group, async_op=async_op)
-        # The right call is made as well: its work object is what the caller waits for.
-        work = right(output, input, op=op, group=group, async_op=async_op)
-        if work is not None:
-            work.wait()
-        world, place = mutated.mutant.share(), mutated.mutant.place
-        everybody = [torch.empty_like(input) for _ in range(world)]
-        all_gather(everybody, input, group=group)
-        owner = mutated.mutant.owner(place.rank)
-        parts = [one.reshape(world, -1)[owner].clone() for one in everybody]
-        total = mutated.mutant.reduce(parts)
-        if op == dist.ReduceOp.AVG:
-            total = total / world
-        output.copy_(total.reshape(output.shape))
-        return work
-
-    return reduce_scatter
-
-
-def _all_gather(
-    mutated: _Mutated, right: Callable[..., Any], _: Callable[..., Any]
-) -> Callable[..., Any]:
-    def all_gather(output: Any, input: torch.Tensor, *words: Any, **named: Any) -> Any:  # noqa: A002
-        shard = input if mutated.reading else mutated.mutant.gather(input)
-        return right(output, shard, *words, **named)
-
-    return all_gather
+def _forget(optimizer: Any) -> None:
+    """Empty the state of an optimizer, and of the one that ZeRO has inside for its own shard."""
+    optimizer.state.clear()
+    if hasattr(optimizer, "optim"):
+        optimizer.optim.state.clear()
 
 
 def _local(tensor: Any) -> torch.Tensor:
