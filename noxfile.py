@@ -306,6 +306,14 @@ def check_reports(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def declared(session: nox.Session) -> None:
+    """Check that the cases are those that were declared, or declare them: -- --write."""
+    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
+    _install(session, "-e", ".")
+    session.run("python", "ci/declared.py", *session.posargs)
+
+
+@nox.session(default=False)
 def report(session: nox.Session) -> None:
     """Make one page of the XML under reports/ (or of what is named after --)."""
     _install(session, "-e", ".[report]")
@@ -314,7 +322,7 @@ def report(session: nox.Session) -> None:
 
 KNOWN = [row.session for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
-KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "report"]
+KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared", "report"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.
     if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:

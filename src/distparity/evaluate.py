@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from distparity.case import Case
@@ -9,7 +10,7 @@ from distparity.outcome import Outcome, Status
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["SEED", "evaluate"]
+__all__ = ["SEED", "Question", "evaluate"]
 
 #: Every run of every case begins with this.
 SEED = 20240917
@@ -20,10 +21,20 @@ JUDGE = Spec("cpu", 1, group=False)
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 
 
+@dataclass
+class Question:
+    """What torch is asked before a case runs."""
+
+    #: The features that limits are declared for.
+    features: list[str]
+    #: The scenario whose training is the question; a strategy's smallest training when None.
+    scenario: str | None
+
+
 def evaluate(
     case: Case,
     limit: float,
-    ask: list[str] | None = None,
+    ask: Question | None = None,
     *,
     travels: str | None = None,
     mutant: str | None = None,
@@ -32,8 +43,8 @@ def evaluate(
 ) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
-    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` has the
-    scenario's features where the strategy declares a limit, so that torch is asked about it first.
+    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
+    the strategy declares a limit, so that torch is asked about it first.
     ``travels`` is the dtype in which gradients are exchanged where it is not the case's own.
     ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
     that has done nothing else.
@@ -69,13 +80,14 @@ def evaluate(
     return _outcome(case, judged.results[0], run)
 
 
-def _refusal(case: Case, features: list[str] | None, limit: float) -> Errand[Outcome | None]:
+def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome | None]:
     """What makes the case impossible here, by torch's own word; None when nothing does."""
-    if features is None:
+    if ask is None:
         return None
     world = Spec(case.device, case.world_size)
-    question = {"strategy": case.strategy, "dtype": case.dtype, "features": features}
-    key = ("ask", world, case.strategy, case.dtype, *features)
+    question = {"strategy": case.strategy, "dtype": case.dtype, "parts": case.world_size}
+    question |= {"features": ask.features, "scenario": ask.scenario, "seed": SEED}
+    key = ("ask", world, case.strategy, case.dtype, ask.scenario, *ask.features)
     refused = yield Shared(key, lambda: _ask(question, world, limit))
     if isinstance(refused, Failure):
         return _broken("asking what this torch can do", refused)

@@ -13,8 +13,8 @@ __all__ = ["Limit"]
 class Limit:
     """Something that a strategy cannot do by torch's own word, and when torch is asked about it.
 
-    A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training;
-    only if torch refuses that with ``answer`` is the case *not supported*. Another error is a
+    A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training,
+    or the scenario's own where ``feature`` is one of its traits; only if torch refuses that with ``answer`` is the case *not supported*. Another error is a
     failure, and a limit that no longer holds skips nothing.
     """
 

@@ -47,14 +47,20 @@ class Oracle:
     def _sizes(self, step: int, name: str) -> tuple[float, float | None, float]:
         key = (step, name)
         if key not in self._known:
-            found = [part.steps[step].gradient.get(name) for part in self.parts]
-            kept = [gradient for gradient in found if gradient is not None]
-            if kept:
-                stack = torch.stack(kept)
+            stack = self._stack(step, name)
+            if stack is not None:
                 mean = stack.mean(0)
                 sizes = _largest(stack.abs().mean(0)), _largest(mean), _largest(stack - mean)
-            self._known[key] = sizes if kept else (0.0, None, 0.0)
+            self._known[key] = (0.0, None, 0.0) if stack is None else sizes
         return self._known[key]
+
+    def _stack(self, step: int, name: str) -> torch.Tensor | None:
+        found = [part.steps[step].gradient.get(name) for part in self.parts]
+        like = next((gradient for gradient in found if gradient is not None), None)
+        if like is None:
+            return None
+        # A part that does not use a parameter contributes nothing to the mean.
+        return torch.stack([torch.zeros_like(like) if one is None else one for one in found])
 
 
 def consult(recipe: Recipe, place: Place, parts: int) -> Oracle:
@@ -95,7 +101,8 @@ def natives(
     # Every other row first: the parts then hold other rows than the ranks do.
     mixed = forth[::2] + forth[1::2]
     if travels is None:
-        plans = [(order, n) for order in (forth, back, mixed) for n in (1, parts)]
+        counts = (1, parts) if recipe.scenario.divisible else (1,)
+        plans = [(order, n) for order in (forth, back, mixed) for n in counts]
         return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
     turned = forth[1:] + forth[:1]
     orders = (forth, back, mixed, mixed[::-1], turned, turned[::-1])

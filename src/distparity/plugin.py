@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distparity import devices
+from distparity import devices, selection
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
 from distparity.run import BadRequest, Options, Run
@@ -19,6 +19,14 @@ RUN = pytest.StashKey[Run]()
 #: Beyond the limit of a case itself, which the harness keeps: torch's import, a world's start, the
 #: oracle and the verdict. pytest-timeout is the net under the harness.
 GUARD = 300.0
+#: What ``-m`` can choose by, besides what ``-k`` can.
+MARKERS = (
+    "family(name): the folder of the case's scenario; -m 'family(name=\"layers\")'",
+    "core: the strategy is one that runs every scenario by default",
+    "variant: the strategy is another setting of a core one",
+    "anchor: the scenario is run under every strategy by default",
+    "slow: the scenario is in the selection full only",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +57,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="ID",
         default=[],
         help="run only this case, by its id: multiple_forward/fsdp2-ws2-float32",
+    )
+    group.addoption(
+        "--select",
+        choices=selection.SELECTIONS,
+        default="default",
+        help="how many cases: quick touches every strategy and every family of scenarios, full has "
+        "all (default %(default)s)",
     )
     group.addoption(
         "--case-timeout",
@@ -97,6 +112,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "timeout(seconds): from pytest-timeout, the harness's own net"
     )
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
     if config.option.help or getattr(config.option, "version", 0):
         return
     if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
@@ -133,6 +150,7 @@ def _options(config: pytest.Config) -> Options:
         limit=option.case_timeout,
         report_dir=Path(option.report_dir),
         cell=option.cell,
+        select=option.select,
         cases=option.case,
         include=option.include,
         plugins=option.device_plugin,
@@ -276,7 +294,16 @@ class ParityItem(pytest.Item):
         self.case = case
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
+        self._mark(self.config.stash[RUN].facts)
         self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
+
+    def _mark(self, facts: dict[str, Any]) -> None:
+        what = facts["scenarios"][self.case.scenario]
+        self.add_marker(pytest.mark.family(name=what["family"]))
+        self.add_marker(facts["strategies"][self.case.strategy]["tier"])
+        for name in ("anchor", "slow"):
+            if what[name]:
+                self.add_marker(name)
 
     def runtest(self) -> None:
         run = self.config.stash[RUN]

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distparity import devices, junit
+from distparity import devices, junit, selection
 from distparity.case import Case
 from distparity.censor import Censor
-from distparity.evaluate import evaluate
+from distparity.evaluate import Question, evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import Limit
 from distparity.outcome import Outcome, Status
@@ -33,8 +33,6 @@ __all__ = ["BadRequest", "Cell", "Options", "Run"]
 T = TypeVar("T")
 
 DEFAULT_WORLD_SIZES = (2, 4)
-#: What the variants of a strategy run unless cases are named.
-VARIANTS_RUN = ("multiple_forward",)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
@@ -61,6 +59,8 @@ class Options:
     #: The matrix row's name for this torch; torch's own version when there is none.
     cell: str | None = None
     cases: list[str] = field(default_factory=list)
+    #: How many of the cases: one of :data:`distparity.selection.SELECTIONS`.
+    select: str = "default"
     #: Only these scenarios; all when None.
     scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
@@ -209,16 +209,10 @@ class Run:
                     raise BadRequest(
                         f"world size {size}: {cell.device} takes at most {bound} ranks here"
                     )
-            cell.cases = [
-                Case(scenario, strategy, size, dtype, cell.device)
-                for scenario, facts in self.facts["scenarios"].items()
-                if self.options.scenarios is None or scenario in self.options.scenarios
-                for strategy, how in self.facts["strategies"].items()
-                if self.options.cases or _by_default(scenario, facts, how)
-                for size in sizes
-                if _has_place(how, size)
-                for dtype in facts["dtypes"]
-            ]
+            # A case that is asked for by name may be any.
+            select = "full" if self.options.cases else self.options.select
+            only = self.options.scenarios
+            cell.cases = selection.cases(select, self.facts, cell.device, sizes, only)
         if self.options.cases:
             known = {case.id for cell in self.cells for case in cell.cases}
             for wanted in self.options.cases:
@@ -335,22 +329,23 @@ class Run:
             )
         return outcome
 
-    def _question(self, case: Case, cell: Cell) -> list[str] | None:
-        """The features to ask torch about before the case runs; None when nothing is declared."""
-        features: list[str] = self.facts["scenarios"][case.scenario]["features"]
+    def _question(self, case: Case, cell: Cell) -> Question | None:
+        """What to ask torch about before the case runs; None when nothing is declared."""
+        scenario = self.facts["scenarios"][case.scenario]
+        features: list[str] = scenario["features"]
         release = tuple(self.facts["torch_release"])
         limits = map(Limit.from_json, self.facts["strategies"][case.strategy]["limits"])
         where = (release, cell.found["type"], case.dtype, features, cell.found["no_reductions"])
-        asked = any(one.applies(*where) for one in limits)
-        return features if asked else None
-
-    def declared(self, case: Case) -> str | None:
-        """Why a strategy cannot do, on any device and with any torch, what a scenario asks of it."""
-        features = self.facts["scenarios"][case.scenario]["features"]
-        return _does_not_apply(self.facts["strategies"][case.strategy], features)
+        asked = [one.feature for one in limits if one.applies(*where)]
+        if not asked:
+            return None
+        # What is special about the scenario itself can only be asked by training it.
+        own = any(feature in scenario["traits"] for feature in asked)
+        return Question(sorted({f for f in asked if f is not None}), case.scenario if own else None)
 
     def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
-        why = self.declared(case)
+        what = self.facts["scenarios"][case.scenario]
+        why = selection.declared(what, self.facts["strategies"][case.strategy])
         if why is not None:
             return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=case.facts)
         most = cell.found["most_ranks"]
@@ -442,6 +437,7 @@ class Run:
             "backend_version": cell.found["backend_version"],
             **{f"numerics_{name}": fact for name, fact in cell.found["numerics"].items()},
             "world_sizes": sizes,
+            "selection": self.options.select,
             "declared": len(cell.cases),
             "deselected": deselected,
             **self._surroundings(),
@@ -470,28 +466,6 @@ class Run:
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
         lines += [f"  {key}={os.environ[key]}" for key in own]
         return lines
-
-
-def _by_default(scenario: str, facts: dict[str, Any], how: dict[str, Any]) -> bool:
-    """Whether a strategy runs a scenario when nobody named cases."""
-    if how["tier"] == "core":
-        return True
-    if how["needs"]:
-        return all(feature in facts["features"] for feature in how["needs"])
-    return scenario in VARIANTS_RUN
-
-
-def _has_place(how: dict[str, Any], size: int) -> bool:
-    """Whether a strategy means something in a world of this size."""
-    least, multiple = int(how["least_ranks"]), int(how["ranks_multiple_of"])
-    return size >= least and size % multiple == 0
-
-
-def _does_not_apply(how: dict[str, Any], features: list[str]) -> str | None:
-    """The sentence that says why a strategy and a scenario do not go together; None if they do."""
-    lacking = [why for feature, why in how["lacks"].items() if feature in features]
-    missing = [why for feature, why in how["needs"].items() if feature not in features]
-    return next(iter(lacking + missing), None)
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:

@@ -49,8 +49,12 @@ def facts() -> dict[str, Any]:
         "scenarios": {
             name: {
                 "file": scenarios.sources()[name],
+                "family": scenarios.family(type(scenario)),
+                "anchor": scenarios.is_anchor(type(scenario)),
+                "slow": bool(vars(type(scenario)).get("slow", False)),
                 "dtypes": list(scenario.dtypes),
                 "features": scenario.features(),
+                "traits": list(scenario.traits),
             }
             for name, scenario in scenarios.load().items()
         },
@@ -120,12 +124,15 @@ def _look(kind: devices.Device) -> dict[str, Any]:
 
 
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Make a strategy's smallest training, and say how torch refused it, if it did."""
+    """Make a strategy's smallest training, or a scenario's, and say how torch refused it, if it did."""
     strategy = strategies.load()[args["strategy"]]
     dtype, features = args["dtype"], args["features"]
     where = (installed(), place.kind.kind, dtype, features, place.kind.no_reductions)
     try:
-        _smallest_training(strategy, place, getattr(torch, dtype), features)
+        if args["scenario"] is not None:
+            train(_recipe(args), strategy, place)
+        else:
+            _smallest_training(strategy, place, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         for limit in strategy.limits:

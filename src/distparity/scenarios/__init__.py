@@ -43,6 +43,12 @@ def family(kind: type[Scenario]) -> str:
     return kind.__module__.rpartition(".")[0].rpartition(".")[2]
 
 
+def is_anchor(kind: type[Scenario]) -> bool:
+    """Whether every strategy runs it by default; what ``--include`` brought is there to be run."""
+    foreign = not kind.__module__.startswith(f"{__name__}.")
+    return foreign or bool(vars(kind).get("anchor", False))
+
+
 def sources() -> dict[str, str]:
     """The file that defines each scenario."""
     modules = {key: type(value).__module__ for key, value in load().items()}

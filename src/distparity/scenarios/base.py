@@ -56,6 +56,8 @@ class Scenario:
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
     #: refer to. ``twice``: a unit is called twice in a forward.
     traits: ClassVar[tuple[str, ...]] = ()
+    #: Whether the rows can be taken in micro-batches with the same gradients in the end.
+    divisible: ClassVar[bool] = True
     #: Every rank but the first begins with other numbers, which wrapping must put right.
     ranks_begin_apart: ClassVar[bool] = False
     #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.

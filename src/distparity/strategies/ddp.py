@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distparity.limit import Limit
 from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
@@ -19,11 +20,24 @@ class Ddp(Strategy):
     title = "DistributedDataParallel"
     tier: ClassVar[str] = "core"
     replicates = True
-    #: What the constructor is told beyond the model.
-    options: ClassVar[Mapping[str, Any]] = {}
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            "SyncBatchNorm under DDP",
+            "SyncBatchNorm",
+            except_device="cuda",
+            feature="sync_batch_norm",
+        ),
+    )
     lacks: ClassVar[Mapping[str, str]] = {
         "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
+        "unused_parameters": "without find_unused_parameters every parameter must have a gradient",
+        "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",
+        "frozen_after_wrap": "DDP's reducer is made for what is trained when the model is wrapped",
+        "recomputed_reentrant": "backwards within the backward are supported with static_graph only",
+        "two_backwards": "a forward prepares DDP's reducer for one backward; no second is documented",
     }
+    #: What the constructor is told beyond the model.
+    options: ClassVar[Mapping[str, Any]] = {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         # Without device_ids: the model is where it belongs, on every kind of device.

@@ -13,6 +13,11 @@ class DdpStaticGraph(Ddp):
     title = "DistributedDataParallel(static_graph=True)"
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"static_graph": True}
+    lacks: ClassVar[Mapping[str, str]] = {
+        **{why: sentence for why, sentence in Ddp.lacks.items() if why != "recomputed_reentrant"},
+        "unused_parameters": "a static graph uses the same parameters in every step",
+        "unused_on_some_ranks": "a static graph uses the same parameters on every rank",
+    }
 
 
 class DdpBucketView(Ddp):
@@ -27,6 +32,9 @@ class DdpFindUnused(Ddp):
     title = "DistributedDataParallel(find_unused_parameters=True)"
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"find_unused_parameters": True}
+    lacks: ClassVar[Mapping[str, str]] = {
+        why: sentence for why, sentence in Ddp.lacks.items() if not why.startswith("unused_")
+    }
 
 
 class DdpSmallBuckets(Ddp):

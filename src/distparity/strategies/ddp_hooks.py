@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
@@ -45,7 +45,8 @@ class DdpBf16Hook(_Hooked):
     name = "ddp_bf16_hook"
     title = "DistributedDataParallel, bf16_compress_hook"
     reduces_in = "bfloat16"
-    limits = (
+    limits: ClassVar[tuple[Limit, ...]] = (
+        *Ddp.limits,
         Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),
     )
 

@@ -30,10 +30,25 @@ class Fsdp1(Strategy):
             dtype="float64",
             feature="clip_norm",
         ),
+        Limit("FSDP of a unit with a sparse gradient", "[Ss]parse", feature="sparse_gradient"),
+        Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
+        Limit("FSDP with a 0-dimensional parameter", "support scalar parameters", feature="scalar"),
+        Limit("FSDP with an empty parameter", "unsharded_start_idx", feature="empty"),
+        Limit(
+            "FSDP with frozen and trained parameters in a unit",
+            "uniform `requires_grad`",
+            feature="frozen_in_unit",
+        ),
     )
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator",
         "methods": "only forward gathers parameters; other methods see shards",
+        "unused_in_unit": "a unit's gradients are one tensor, and zero where there should be none",
+        "two_backwards": "a forward prepares FSDP's units for one backward; no second is documented",
+        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",
+        "tied_across_units": "units that share a parameter must be one unit",
+        "two_parents": "a module inside a unit cannot be called from outside of it",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -99,10 +114,20 @@ class Fsdp1OrigParams(Fsdp1):
     title = "FullyShardedDataParallel(use_orig_params=True)"
     tier: ClassVar[str] = "core"
     use_orig_params = True
+    lacks: ClassVar[Mapping[str, str]] = {
+        feature: reason for feature, reason in Fsdp1.lacks.items() if feature != "groups_in_unit"
+    }
 
     def gradients(self, model: nn.Module) -> Tensors:
         with FSDP.summon_full_params(model, writeback=False, with_grads=True):
             return {
-                self.clean(name): None if parameter.grad is None else parameter.grad.clone()
+                self.clean(name): _gradient(parameter)
                 for name, parameter in model.named_parameters()
             }
+
+
+def _gradient(parameter: nn.Parameter) -> torch.Tensor | None:
+    """What the optimizer sees: a frozen parameter is shown zeros beside trained ones."""
+    if parameter.grad is None or not parameter.requires_grad:
+        return None
+    return parameter.grad.clone()

@@ -36,7 +36,9 @@ class Fsdp2(Strategy):
     title = "fully_shard"
     tier: ClassVar[str] = "core"
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing"
+        "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
+        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        "unused_on_some_ranks": "a rank reduces only the parameters that have a gradient there",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
@@ -56,6 +58,24 @@ class Fsdp2(Strategy):
             answer=r"ReduceOp|AVG",
             before=SUM_AND_DIVIDE,
             without="AVG",
+        ),
+        Limit("fully_shard of a sparse gradient", "[Ss]parse", feature="sparse_gradient"),
+        Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
+        Limit(
+            "fully_shard of a 0-dimensional parameter",
+            "support scalar parameters",
+            feature="scalar",
+        ),
+        Limit("fully_shard of an empty parameter", "expects non-empty tensor", feature="empty"),
+        Limit(
+            "fully_shard of a parameter that is not contiguous",
+            "non-contiguous parameters",
+            feature="non_contiguous",
+        ),
+        Limit(
+            "fully_shard of units that share a parameter",
+            "is shared with a parameter",
+            feature="tied_across_units",
         ),
     )
 

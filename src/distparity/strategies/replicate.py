@@ -22,7 +22,8 @@ class Replicate(Ddp):
     title = "replicate, by DistributedDataParallel"
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward"
+        **Ddp.lacks,
+        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -45,7 +46,8 @@ class ReplicateFsdp2(Fsdp2):
     tier = "variant"
     replicates = True
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing"
+        **Fsdp2.lacks,
+        "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(fact="replicate by fully_shard", answer=r"replicate_with_fsdp", before=(2, 9)),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +21,10 @@ class Zero1(Ddp):
     name = "zero1"
     title = "DistributedDataParallel, ZeroRedundancyOptimizer"
     tier = "variant"
+    lacks: ClassVar[Mapping[str, str]] = {
+        **Ddp.lacks,
+        "reload_sharded": "its state is brought together on one rank to be saved, never sharded",
+    }
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
         # It makes the optimizer itself, of a class and arguments; the scenario's shows what those

@@ -6,6 +6,8 @@ second call and reduce it once. PyTorch's own test of this is ``test_fsdp_multip
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -29,7 +31,7 @@ class Model(nn.Module):
 
 class MultipleForward(Scenario):
     anchor = True
-    traits = ("twice",)
+    traits: ClassVar[tuple[str, ...]] = ("twice",)
 
     def model(self) -> nn.Module:
         return Model()

@@ -1,0 +1,209 @@
+"""Compare the cases that there are with those that were declared, so that none vanishes unseen.
+
+    nox -s declared                 # fails, and says what differs
+    nox -s declared -- --write      # declares what there is: ci/declared.toml, docs/scenarios.md
+
+It asks a torch for the cases, any release; what a release refuses counts as declared all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distparity import selection
+from distparity.run import DEFAULT_WORLD_SIZES
+from distparity.worlds.launcher import Launcher
+
+ROOT = Path(__file__).parents[1]
+Facts = Mapping[str, Any]
+
+
+def ask() -> Facts:
+    """What there is to run, from a process that imports torch."""
+    launcher = Launcher([], [])
+    try:
+        return launcher.ready()
+    finally:
+        launcher.close(reported=True)
+
+
+# -- the counts ------------------------------------------------------------------------------------
+
+
+def counts(facts: Facts) -> str:
+    """How many cases each selection has, by scenario and strategy, as TOML."""
+    lines = [
+        "# Written by ci/declared.py: cases by selection, scenario and strategy.",
+        "",
+        "[total]",
+    ]
+    tables: list[str] = []
+    for select in selection.SELECTIONS:
+        rows: dict[str, dict[str, int]] = {}
+        left_out = 0
+        cases = selection.cases(select, facts, "cpu", DEFAULT_WORLD_SIZES)
+        for case in cases:
+            row = rows.setdefault(case.scenario, {})
+            row[case.strategy] = row.get(case.strategy, 0) + 1
+            left_out += _why_not(facts, case.scenario, case.strategy) is not None
+        lines += [f"{select} = {len(cases)}", f"{select}_that_do_not_apply = {left_out}"]
+        tables += ["", f"[{select}]"]
+        tables += [f"{name} = {{ {_inline(row)} }}" for name, row in rows.items()]
+    return "\n".join([*lines, *tables, ""])
+
+
+def _inline(row: Mapping[str, int]) -> str:
+    return ", ".join(f"{strategy} = {count}" for strategy, count in row.items())
+
+
+def _why_not(facts: Facts, scenario: str, strategy: str) -> str | None:
+    return selection.declared(facts["scenarios"][scenario], facts["strategies"][strategy])
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+HEAD = """\
+# Scenarios and strategies
+
+Written by `nox -s declared -- --write`; a test keeps it true.
+
+`--select` says how many of the cases a run makes:
+
+| selection | cases | of them do not apply, by declaration | |
+|---|---|---|---|
+{totals}
+
+`-m` chooses by marker: `core`, `variant`, `anchor`, `slow`, `family(name="layers")`.
+
+In the tables, **x** runs; a number stands for the sentence below that says why the strategy has no
+part in the scenario; a number in brackets stands for what torch is asked first, where a refusal of
+torch's own makes the case *not supported*, with its words.
+"""
+CONTENT = {
+    "quick": "every strategy and every family, each once or a few times",
+    "default": "core strategies run everything in float32, variants what is **bold** here: the "
+    "anchors, which core strategies run in every dtype",
+    "full": "everything under everything, in every dtype; the slow ones as well",
+}
+
+
+class Page:
+    """The tables, and the sentences that their numbers stand for."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.notes: dict[str, int] = {}
+
+    def text(self) -> str:
+        core = [name for name, how in self._strategies.items() if how["tier"] == "core"]
+        others = [name for name in self._strategies if name not in core]
+        tables = [*self._core(core), "", "## Variants and the anchors", "", *self._variants(others)]
+        notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
+        head = HEAD.format(totals="\n".join(self._totals()))
+        return "\n".join([head, *tables, "", "## Why not", "", *notes, ""])
+
+    @property
+    def _strategies(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.facts["strategies"]
+        return found
+
+    def _totals(self) -> Iterator[str]:
+        for select in selection.SELECTIONS:
+            cases = selection.cases(select, self.facts, "cpu", DEFAULT_WORLD_SIZES)
+            out = sum(_why_not(self.facts, c.scenario, c.strategy) is not None for c in cases)
+            yield f"| `{select}` | {len(cases)} | {out} | {CONTENT[select]} |"
+
+    def _core(self, strategies: list[str]) -> Iterator[str]:
+        families: dict[str, list[str]] = {}
+        for name, what in self.facts["scenarios"].items():
+            families.setdefault(what["family"], []).append(name)
+        for family, names in sorted(families.items()):
+            yield from ["", f"## {family}", ""]
+            yield from _header("scenario", ["what it is", *strategies])
+            for name in names:
+                what = self.facts["scenarios"][name]
+                title = f"**{name}**" if what["anchor"] else name
+                about = _about(what["file"]) + (" (slow)" if what["slow"] else "")
+                yield _row([title, about, *(self._cell(name, s) for s in strategies)])
+
+    def _variants(self, strategies: list[str]) -> Iterator[str]:
+        anchors = [name for name, what in self.facts["scenarios"].items() if what["anchor"]]
+        yield from _header("strategy", ["what it is", *anchors])
+        for strategy in strategies:
+            title = self._strategies[strategy]["title"]
+            yield _row([strategy, title, *(self._cell(name, strategy) for name in anchors)])
+
+    def _cell(self, scenario: str, strategy: str) -> str:
+        why = _why_not(self.facts, scenario, strategy)
+        if why is not None:
+            return str(self._note(why))
+        features = self.facts["scenarios"][scenario]["features"]
+        asked = [
+            limit["fact"]
+            for limit in self._strategies[strategy]["limits"]
+            if limit["feature"] in features
+        ]
+        return "".join(f"[{self._note(f'Asked: {fact}')}]" for fact in asked) or "x"
+
+    def _note(self, sentence: str) -> int:
+        return self.notes.setdefault(sentence, len(self.notes) + 1)
+
+
+def _header(first: str, rest: list[str]) -> list[str]:
+    return [_row([first, *rest]), "|---" * (len(rest) + 1) + "|"]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _about(file: str) -> str:
+    """The first sentence of a scenario's docstring."""
+    doc = ast.get_docstring(ast.parse(Path(file).read_text())) or ""
+    return " ".join(doc.split("\n\n")[0].split())
+
+
+# -- the two files ---------------------------------------------------------------------------------
+
+
+def files(facts: Facts) -> dict[Path, str]:
+    """What each file is to say."""
+    return {
+        ROOT / "ci" / "declared.toml": counts(facts),
+        ROOT / "docs" / "scenarios.md": Page(facts).text(),
+    }
+
+
+def differences(wanted: Mapping[Path, str]) -> list[str]:
+    """The lines in which a file is not what it is to say."""
+    found: list[str] = []
+    for path, text in wanted.items():
+        known = path.read_text() if path.is_file() else ""
+        lines = known.splitlines(), text.splitlines()
+        found += difflib.unified_diff(
+            *lines, f"{path.name}, declared", "there is", n=0, lineterm=""
+        )
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="declare what there is")
+    write = parser.parse_args().write
+    wanted = files(ask())
+    if write:
+        for path, text in wanted.items():
+            path.write_text(text)
+    found = differences(wanted)
+    print("\n".join(found) or "the cases are those that were declared")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""Two forwards come before two backwards, of which the last forward's runs first."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distparity.scenarios.base import Batch
+from distparity.scenarios.calls.two_backwards import TwoBackwards
+
+
+class TwoBackwardsReversed(TwoBackwards):
+    def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
+        return super().losses(model, batch)[::-1]

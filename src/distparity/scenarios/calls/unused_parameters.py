@@ -1,0 +1,12 @@
+"""A unit takes no part in any step: its parameters never have a gradient, and stay as they are."""
+
+from __future__ import annotations
+
+from distparity.scenarios.calls.skipped_unit import SkippedUnit
+
+
+class UnusedParameters(SkippedUnit):
+    steps = 3
+
+    def skips(self, step: int) -> bool:
+        return True

@@ -1,0 +1,1 @@
+"""What saves memory, and must leave the numbers as they are."""

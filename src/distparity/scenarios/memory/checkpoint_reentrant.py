@@ -1,0 +1,25 @@
+"""Activations are computed again in the backward, by a backward within the backward."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distparity.scenarios.base import Batch
+from distparity.scenarios.memory.checkpoint import Checkpoint, Model
+
+
+class Reentrant(Model):
+    reentrant = True
+
+
+class CheckpointReentrant(Checkpoint):
+    traits = ("twice", "recomputed", "recomputed_reentrant")
+
+    def model(self) -> nn.Module:
+        return Reentrant()
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        x, target = batch
+        # The reentrant way wants an input that has a gradient.
+        return super().loss(model, (x.requires_grad_(), target))

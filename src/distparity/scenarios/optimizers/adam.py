@@ -1,0 +1,20 @@
+"""Adam: two moments and a count of steps for every parameter.
+
+An ``eps`` that is not tiny, so that a gradient near nothing is not blown up to a whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from distparity.scenarios.calls.basic import Basic
+
+
+class Adam(Basic):
+    steps = 4
+
+    def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.05, eps=1e-3)

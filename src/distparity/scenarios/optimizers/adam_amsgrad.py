@@ -1,0 +1,20 @@
+"""Adam with the largest second moment so far: a third tensor of state.
+
+An ``eps`` that is not tiny, so that a gradient near nothing is not blown up to a whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from distparity.scenarios.calls.basic import Basic
+
+
+class AdamAmsgrad(Basic):
+    steps = 4
+
+    def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=0.05, eps=1e-3, amsgrad=True)

@@ -1,0 +1,1 @@
+"""Which parameters there are: their shapes, who shares them, which are trained."""

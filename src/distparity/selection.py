@@ -1,0 +1,87 @@
+"""Which cases a run makes of all that there could be: ``quick``, ``default`` or ``full``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distparity.case import Case
+
+__all__ = ["SELECTIONS", "cases", "declared"]
+
+#: From the smallest to the largest; each has all that the one before it has.
+SELECTIONS = ("quick", "default", "full")
+#: The one scenario that the quick selection runs under variants: its unit is called twice.
+QUICK = "multiple_forward"
+
+Facts = Mapping[str, Any]
+
+
+def cases(
+    select: str, facts: Facts, device: str, sizes: Sequence[int], scenarios: list[str] | None = None
+) -> list[Case]:
+    """The cases of a selection on a device, in worlds of these sizes, in a fixed order.
+
+    ``facts`` are what :func:`distparity.tasks.facts` says. Only of ``scenarios``, unless that is
+    None.
+    """
+    heads = _heads(facts["scenarios"])
+    return [
+        Case(scenario, strategy, size, dtype, device)
+        for scenario, what in facts["scenarios"].items()
+        if scenarios is None or scenario in scenarios
+        for strategy, how in facts["strategies"].items()
+        for size, dtype in _worlds(select, what, how, sizes)
+        if select != "quick" or _quick(scenario, what, how, heads)
+    ]
+
+
+def declared(what: Facts, how: Facts) -> str | None:
+    """Why a strategy and a scenario do not go together, by declaration; None when they do."""
+    lacking = [why for feature, why in how["lacks"].items() if feature in what["features"]]
+    missing = [why for feature, why in how["needs"].items() if feature not in what["features"]]
+    return next(iter(lacking + missing), None)
+
+
+def _worlds(select: str, what: Facts, how: Facts, sizes: Sequence[int]) -> list[tuple[int, str]]:
+    """World sizes and dtypes in which a strategy runs a scenario."""
+    room = [size for size in sizes if _has_place(how, size)]
+    if select != "full":
+        if what["slow"] or not _default(what, how):
+            return []
+        if select == "quick":
+            room = room[:1]
+    every = select == "full" or (select == "default" and what["anchor"] and how["tier"] == "core")
+    dtypes = what["dtypes"] if every else what["dtypes"][:1]
+    return [(size, dtype) for size in room for dtype in dtypes]
+
+
+def _default(what: Facts, how: Facts) -> bool:
+    """Whether a strategy runs a scenario when nobody asks for all."""
+    if how["needs"]:
+        return all(feature in what["features"] for feature in how["needs"])
+    return bool(how["tier"] == "core" or what["anchor"])
+
+
+def _quick(scenario: str, what: Facts, how: Facts, heads: Mapping[str, str]) -> bool:
+    """Whether it belongs to the least that touches every strategy and every family."""
+    if how["needs"]:
+        return True
+    if how["tier"] == "core":
+        return bool(what["anchor"]) or heads[what["family"]] == scenario
+    return scenario == QUICK
+
+
+def _heads(scenarios: Mapping[str, Facts]) -> dict[str, str]:
+    """The first scenario of every family."""
+    found: dict[str, str] = {}
+    for name, what in scenarios.items():
+        if not what["slow"]:
+            found.setdefault(what["family"], name)
+    return found
+
+
+def _has_place(how: Facts, size: int) -> bool:
+    """Whether a strategy means something in a world of this size."""
+    least, multiple = int(how["least_ranks"]), int(how["ranks_multiple_of"])
+    return size >= least and size % multiple == 0

@@ -1,0 +1,84 @@
+"""What is declared in files is what there is: the cases, the page of them, the inventory."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from distparity import selection
+
+ROOT = Path(__file__).parents[1]
+#: A name of a scenario, a strategy or both, as the inventory writes it.
+NAMED = re.compile(r"`([a-z0-9_*]+)(?:/([a-z0-9_*]+))?`")
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("declared", ROOT / "ci" / "declared.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def declared() -> ModuleType:
+    return _load()
+
+
+@pytest.fixture(scope="module")
+def facts(declared: ModuleType) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = declared.ask()
+    return found
+
+
+def test_cases_and_the_page_of_them_are_those_declared(
+    declared: ModuleType, facts: Mapping[str, Any]
+) -> None:
+    assert declared.differences(declared.files(facts)) == [], "nox -s declared -- --write"
+
+
+def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: Mapping[str, Any]) -> None:
+    fewer = {name: what for name, what in facts["scenarios"].items() if name != "basic"}
+
+    found = declared.differences(declared.files({**facts, "scenarios": fewer}))
+
+    assert any(line.startswith("-basic = ") for line in found)
+
+
+def _cases(select: str, facts: Mapping[str, Any]) -> set[str]:
+    return {case.id for case in selection.cases(select, facts, "cpu", (2, 4))}
+
+
+def test_a_selection_has_all_that_the_smaller_one_has(facts: Mapping[str, Any]) -> None:
+    quick, default, full = (_cases(select, facts) for select in selection.SELECTIONS)
+
+    assert quick < default < full
+
+
+def test_quick_touches_every_strategy_and_every_family(facts: Mapping[str, Any]) -> None:
+    cases = selection.cases("quick", facts, "cpu", (2, 4))
+
+    assert {case.strategy for case in cases} == set(facts["strategies"])
+    families = {what["family"] for what in facts["scenarios"].values()}
+    assert {facts["scenarios"][case.scenario]["family"] for case in cases} == families
+
+
+def test_inventory_names_only_what_there_is(facts: Mapping[str, Any]) -> None:
+    rows = [line for line in (ROOT / "docs/inventory.md").read_text().splitlines() if "`" in line]
+    known = {*facts["scenarios"], *facts["strategies"]}
+
+    unknown = {
+        part
+        for row in rows
+        for found in NAMED.finditer(row.split("|", 2)[-1])
+        for part in found.groups()
+        if part is not None and part not in known
+    }
+
+    assert unknown == set()
