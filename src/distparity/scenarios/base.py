@@ -60,6 +60,15 @@ class Scenario:
     ranks_begin_apart: ClassVar[bool] = False
     #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.
     exempt: ClassVar[Mapping[str, str]] = {}
+    #: How modules with parameters, by name, split among ranks that share one batch: ``split`` (a
+    #: linear layer's input features, of a whole input), ``column`` (its output features), ``row``
+    #: (the input features that a ``column`` before it left), ``norm`` (nothing), ``head`` (the
+    #: classes of a cross entropy). All modules, or there is no such plan.
+    tensor_parallel: ClassVar[Mapping[str, str]] = {}
+    #: The dim of activations between those modules that may be split instead, if there is one.
+    sequence_dim: ClassVar[int | None] = None
+    #: The model as stages that are called one after the other: of each, the names of its children.
+    stages: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def features(self) -> list[str]:
         """What the scenario asks of a strategy beyond a forward, a backward and a step."""
@@ -73,6 +82,10 @@ class Scenario:
             f"reload_{self.reload_by}": self.reload_after is not None,
             "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
+            "tensor_parallel": bool(self.tensor_parallel),
+            "sequence": bool(self.tensor_parallel) and self.sequence_dim is not None,
+            "head": "head" in self.tensor_parallel.values(),
+            "stages": bool(self.stages),
         }
         return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
 
