@@ -54,7 +54,8 @@ class Scenario:
     #: Methods besides ``forward`` through which :meth:`loss` enters the model.
     methods: ClassVar[tuple[str, ...]] = ()
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
-    #: refer to. ``twice``: a unit is called twice in a forward.
+    #: refer to. ``twice``: a unit is called twice in a forward. ``attention``: by
+    #: ``F.scaled_dot_product_attention``, without a mask, among what :attr:`sequence_dim` counts.
     traits: ClassVar[tuple[str, ...]] = ()
     #: Every rank but the first begins with other numbers, which wrapping must put right.
     ranks_begin_apart: ClassVar[bool] = False

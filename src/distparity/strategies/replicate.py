@@ -22,6 +22,7 @@ class Replicate(Ddp):
     title = "replicate, by DistributedDataParallel"
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
+        **Ddp.lacks,
         "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward"
     }
 
@@ -44,6 +45,7 @@ class ReplicateFsdp2(Fsdp2):
     title = "replicate, by fully_shard"
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
+        **Fsdp2.lacks,
         "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing"
     }
     limits: ClassVar[tuple[Limit, ...]] = (

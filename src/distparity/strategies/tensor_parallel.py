@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -140,14 +140,16 @@ class LossParallelism(TensorParallel):
 
     def learn(
         self,
-        loss: Callable[[nn.Module, Batch], torch.Tensor],
+        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
         model: nn.Module,
         batch: Batch,
         weight: float,
         turn: tuple[int, int],
+        *,
+        scale: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         with loss_parallel():
-            share = super().learn(loss, model, batch, weight, turn)
+            share = super().learn(losses, model, batch, weight, turn, scale=scale)
         found = whole(share)
         assert found is not None
         return found
@@ -165,6 +167,9 @@ class TensorParallelFsdp2(TensorParallel):
 
     def mesh(self, place: Place) -> DeviceMesh:
         return self._both(place)["tensor"]
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp2().attempt(place, dtype, features)
 
     def _both(self, place: Place) -> DeviceMesh:
         return mesh(place, (place.world_size // 2, 2), ("data", "tensor"))

@@ -71,6 +71,7 @@ class TransformerBlock(Scenario):
         "head": "head",
     }
     sequence_dim = 1
+    traits = ("attention",)
 
     def model(self) -> nn.Module:
         return Model()
