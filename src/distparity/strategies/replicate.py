@@ -23,7 +23,7 @@ class Replicate(Ddp):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
-        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward"
+        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
@@ -46,7 +46,7 @@ class ReplicateFsdp2(Fsdp2):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Fsdp2.lacks,
-        "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing"
+        "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(fact="replicate by fully_shard", answer=r"replicate_with_fsdp", before=(2, 9)),
