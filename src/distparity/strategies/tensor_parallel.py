@@ -82,7 +82,9 @@ class TensorParallel(Strategy):
         styles: dict[str, Callable[[], ParallelStyle]] = {
             "split": partial(RowwiseParallel, input_layouts=Replicate()),
             # A local tensor does not know how uneven the parts of the others are.
-            "column": partial(ColwiseParallel, use_local_output=module.out_features % ranks == 0),
+            "column": partial(
+                ColwiseParallel, use_local_output=module.weight.shape[0] % ranks == 0
+            ),
             "row": RowwiseParallel,
             "norm": Replicated,
             "head": partial(ColwiseParallel, output_layouts=Replicate()),
