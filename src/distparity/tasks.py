@@ -132,7 +132,7 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
         if args["scenario"] is not None:
             train(_recipe(args), strategy, place)
         else:
-            _smallest_training(strategy, place, getattr(torch, dtype), features)
+            strategy.attempt(place, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         for limit in strategy.limits:
@@ -140,17 +140,6 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
                 return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
         raise
     return {"refused": None}, []
-
-
-def _smallest_training(
-    strategy: strategies.Strategy, place: Place, dtype: torch.dtype, features: list[str]
-) -> None:
-    # Large enough for every rank to have a part of it: one without would not be refused.
-    model = torch.nn.Linear(16, 16).to(place.device, dtype)
-    wrapped = strategy.wrap(model, [], place)
-    wrapped(torch.ones(1, 16, device=place.device, dtype=dtype)).sum().backward()
-    if "clip_norm" in features:
-        strategy.clip(wrapped, 1.0)
 
 
 def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:

@@ -54,7 +54,8 @@ class Scenario:
     #: Methods besides ``forward`` through which :meth:`loss` enters the model.
     methods: ClassVar[tuple[str, ...]] = ()
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
-    #: refer to. ``twice``: a unit is called twice in a forward.
+    #: refer to. ``twice``: a unit is called twice in a forward. ``attention``: by
+    #: ``F.scaled_dot_product_attention``, without a mask, among what :attr:`sequence_dim` counts.
     traits: ClassVar[tuple[str, ...]] = ()
     #: Whether the rows can be taken in micro-batches with the same gradients in the end.
     divisible: ClassVar[bool] = True
@@ -62,6 +63,15 @@ class Scenario:
     ranks_begin_apart: ClassVar[bool] = False
     #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.
     exempt: ClassVar[Mapping[str, str]] = {}
+    #: How modules with parameters, by name, split among ranks that share one batch: ``split`` (a
+    #: linear layer's input features, of a whole input), ``column`` (its output features), ``row``
+    #: (the input features that a ``column`` before it left), ``norm`` (nothing), ``head`` (the
+    #: classes of a cross entropy). All modules, or there is no such plan.
+    tensor_parallel: ClassVar[Mapping[str, str]] = {}
+    #: The dim of activations between those modules that may be split instead, if there is one.
+    sequence_dim: ClassVar[int | None] = None
+    #: The model as stages that are called one after the other: of each, the names of its children.
+    stages: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def features(self) -> list[str]:
         """What the scenario asks of a strategy beyond a forward, a backward and a step."""
@@ -75,6 +85,10 @@ class Scenario:
             f"reload_{self.reload_by}": self.reload_after is not None,
             "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
+            "tensor_parallel": bool(self.tensor_parallel),
+            "sequence": bool(self.tensor_parallel) and self.sequence_dim is not None,
+            "head": "head" in self.tensor_parallel.values(),
+            "stages": bool(self.stages),
         }
         return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
 

@@ -6,7 +6,7 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +62,14 @@ class Strategy:
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""
         raise NotImplementedError
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        """The smallest training that torch refuses where one of :attr:`limits` holds."""
+        # Large enough for every rank to have a part of it: one without would not be refused.
+        model = self.wrap(nn.Linear(16, 16).to(place.device, dtype), [], place)
+        model(torch.ones(1, 16, device=place.device, dtype=dtype)).sum().backward()
+        if "clip_norm" in features:
+            self.clip(model, 1.0)
 
     def parameters(self, model: nn.Module) -> Tensors:
         """Every full parameter, by the name it had before :meth:`wrap`; all ranks call together.

@@ -110,10 +110,10 @@ class Fsdp2(Strategy):
         model.set_requires_gradient_sync(True)  # type: ignore[operator]
 
     def parameters(self, model: nn.Module) -> Tensors:
-        return {name: _full(parameter.detach()) for name, parameter in model.named_parameters()}
+        return {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
 
     def gradients(self, model: nn.Module) -> Tensors:
-        return {name: _full(parameter.grad) for name, parameter in model.named_parameters()}
+        return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
 
 
 def _sum_and_divide(model: Any) -> None:
@@ -123,7 +123,7 @@ def _sum_and_divide(model: Any) -> None:
             module.set_force_sum_reduction_for_comms(enable=True)
 
 
-def _full(tensor: Any) -> torch.Tensor | None:
+def whole(tensor: Any) -> torch.Tensor | None:
     """The whole of a DTensor, gathered from all ranks; a plain tensor as it is."""
     full: torch.Tensor | None = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full

@@ -1,0 +1,87 @@
+"""A block of a transformer, attention and perceptron, that predicts a class for every token.
+
+Heads, hidden features and classes divide by 4, so that they can be split among ranks; tokens as
+well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from distparity.scenarios.base import Batch, Scenario
+
+WIDTH, HEAD, TOKENS, CLASSES = 8, 2, 8, 12
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(WIDTH, WIDTH)
+        # A key's bias adds the same to all scores of a query: its gradient would be rounding.
+        self.key = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.value = nn.Linear(WIDTH, WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (self._heads(at(x)) for at in (self.query, self.key, self.value))
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return out
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        # As many heads as there are: a rank may have some of them.
+        return x.view(*x.shape[:-1], -1, HEAD).transpose(1, 2)
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, WIDTH)
+        self.before = nn.LayerNorm(WIDTH)
+        self.attention = Attention()
+        self.between = nn.LayerNorm(WIDTH)
+        self.up = nn.Linear(WIDTH, 2 * WIDTH)
+        self.down = nn.Linear(2 * WIDTH, WIDTH)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        x = x + self.attention(self.before(x))
+        x = x + self.down(F.gelu(self.up(self.between(x))))
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+class TransformerBlock(Scenario):
+    tensor_parallel: ClassVar[Mapping[str, str]] = {
+        "embed": "split",
+        "before": "norm",
+        "attention.query": "column",
+        "attention.key": "column",
+        "attention.value": "column",
+        "attention.out": "row",
+        "between": "norm",
+        "up": "column",
+        "down": "row",
+        "head": "head",
+    }
+    sequence_dim = 1
+    traits = ("attention",)
+
+    def model(self) -> nn.Module:
+        return Model()
+
+    def units(self, model: nn.Module) -> list[nn.Module]:
+        return [model.attention, model.up, model.down]  # type: ignore[list-item]
+
+    def batch(self, rows: int) -> Batch:
+        return torch.randn(rows, TOKENS, 6), torch.randint(CLASSES, (rows, TOKENS))
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        x, target = batch
+        return F.cross_entropy(model(x).flatten(0, 1), target.flatten())

@@ -1,0 +1,90 @@
+"""``context_parallel``: every rank has some of the tokens, and attention goes round the ranks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from distparity.limit import Limit
+from distparity.strategies._meshes import mesh
+from distparity.strategies.ddp import Ddp
+
+if TYPE_CHECKING:
+    from distparity.scenarios import Batch, Scenario
+    from distparity.strategies.base import Strategy
+    from distparity.worlds.rank import Place
+
+
+class ContextParallel(Ddp):
+    """The tokens of one batch are split, and DDP takes the mean of what they give as gradients."""
+
+    name = "cp"
+    title = "context_parallel, DistributedDataParallel"
+    tier = "variant"
+    needs: ClassVar[Mapping[str, str]] = {
+        "attention": "the scenario has no attention, so that its tokens need no exchange",
+    }
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="context_parallel on cpu",
+            answer=r"scaled_dot_product|context_parallel|torch.distributed.tensor",
+            device="cpu",
+        ),
+        Limit(
+            fact="context_parallel in this dtype",
+            answer=r"scaled_dot_product|[Nn]o available kernel",
+            dtype="float64",
+        ),
+    )
+    sequence_dim: int
+    place: Place
+
+    def suit(self, scenario: Scenario) -> Strategy:
+        mine = copy.copy(self)
+        assert scenario.sequence_dim is not None
+        mine.sequence_dim = scenario.sequence_dim
+        return mine
+
+    def wrap(self, model: nn.Module, units: Any, place: Place) -> nn.Module:
+        self.place = place
+        return super().wrap(model, units, place)
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        ranks = place.world_size
+        words = torch.ones(1, 1, 4 * ranks, 8, device=place.device, dtype=dtype)
+        with self._split(place, [words], 2):
+            mine = words.clone().requires_grad_()
+            F.scaled_dot_product_attention(mine, mine, mine).sum().backward()
+
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        return batch
+
+    def learn(
+        self,
+        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
+        model: nn.Module,
+        batch: Batch,
+        weight: float,
+        turn: tuple[int, int],
+        *,
+        scale: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        # The context puts this rank's tokens in place of all.
+        mine = tuple(tensor.clone() for tensor in batch)
+        with self._split(self.place, list(mine), self.sequence_dim):
+            return super().learn(losses, model, mine, weight, turn, scale=scale)
+
+    def _split(self, place: Place, tensors: list[torch.Tensor], dim: int) -> Any:
+        from torch.distributed.tensor.experimental import context_parallel
+
+        return context_parallel(
+            mesh(place, (place.world_size,)),
+            buffers=tensors,
+            buffer_seq_dims=[dim] * len(tensors),
+            no_restore_buffers=set(tensors),
+        )

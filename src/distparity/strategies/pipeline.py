@@ -1,0 +1,305 @@
+"""``torch.distributed.pipelining``: every rank has some of the layers, and micro-batches pass by."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import itertools
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import pipelining
+from torch.nn.parallel import DistributedDataParallel
+
+from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.fsdp2 import Fsdp2, fsdp_module, whole
+
+if TYPE_CHECKING:
+    from distparity.scenarios import Batch, Scenario
+    from distparity.worlds.rank import Place
+
+
+@dataclass(frozen=True)
+class Line:
+    """The ranks that stages are dealt out to, from one rank's point of view."""
+
+    #: The process group of the line, its global ranks in order, and this rank's number in it.
+    group: Any
+    ranks: list[int]
+    number: int
+    device: torch.device
+    #: How many ranks have the same stages, and which of them this one is.
+    replicas: int = 1
+    replica: int = 0
+    #: Those ranks.
+    data: DeviceMesh | None = None
+
+
+class Piped(nn.Module):
+    """The stages of one rank. Its children are the whole model's, under the names they had there."""
+
+    def __init__(self, line: Line, stages: Sequence[nn.Module], per_rank: int) -> None:
+        super().__init__()
+        self.line = line
+        # In a tuple, so that they are no children themselves.
+        self.all = tuple(stages)
+        #: The numbers of this rank's stages: dealt out in turn.
+        self.mine = [line.number + turn * len(line.ranks) for turn in range(per_rank)]
+        for number in self.mine:
+            for name, child in stages[number].named_children():
+                self.add_module(name, child)
+        #: The schedule for each shape of a batch.
+        self.schedules: dict[tuple[int, ...], Any] = {}
+        self.wrapped = {number: self.all[number] for number in self.mine}
+
+    def of_all(self, tensors: Tensors) -> Tensors:
+        """The tensors of all ranks of the line, by name; all call together."""
+        found: Tensors = {}
+        for source in self.line.ranks:
+            for name, tensor in self._from(source, tensors).items():
+                found.setdefault(name, tensor)
+        return found
+
+    def _from(self, source: int, tensors: Tensors) -> Tensors:
+        here = source == self.line.ranks[self.line.number]
+        about = [
+            [name, None if one is None else [str(one.dtype).removeprefix("torch."), *one.shape]]
+            for name, one in tensors.items()
+        ]
+        text = json.dumps(about).encode()
+        size = self._send(torch.tensor(len(text)), source)
+        raw = torch.frombuffer(bytearray(text), dtype=torch.uint8) if here else None
+        raw = self._send(torch.empty(int(size), dtype=torch.uint8) if raw is None else raw, source)
+        found: Tensors = {}
+        for name, kind in json.loads(bytes(raw.tolist())):
+            if kind is None:
+                found[name] = None
+                continue
+            own = tensors[name] if here else None
+            fresh = torch.empty(kind[1:], dtype=getattr(torch, kind[0]))
+            found[name] = self._send(fresh if own is None else own, source)
+        return found
+
+    def _send(self, tensor: torch.Tensor, source: int) -> torch.Tensor:
+        sent = tensor.detach().to(self.line.device).contiguous()
+        dist.broadcast(sent, source, group=self.line.group)
+        return sent
+
+
+class GPipe(Strategy):
+    name = "pp_gpipe"
+    title = "pipelining.ScheduleGPipe"
+    needs: ClassVar[Mapping[str, str]] = {"stages": "the scenario's model does not come in stages"}
+    lacks: ClassVar[Mapping[str, str]] = {
+        "begins_with_rank_0": "each rank keeps the stages that it began with",
+        "clip_norm": "clip_grad_norm_ takes the norm of the parameters that it is given, which are "
+        "those of a rank's own stages",
+    }
+    schedule: ClassVar[str] = "ScheduleGPipe"
+    #: Stages that each rank has.
+    per_rank: ClassVar[int] = 1
+    stages: tuple[tuple[str, ...], ...]
+
+    def suit(self, scenario: Scenario) -> Strategy:
+        mine = copy.copy(self)
+        mine.stages = scenario.stages
+        return mine
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        line = self.line(place)
+        piped = Piped(line, self._cut(model, len(line.ranks) * self.per_rank), self.per_rank)
+        for number in piped.mine:
+            piped.wrapped[number] = self.replicate(piped.all[number], line)
+        return piped
+
+    def line(self, place: Place) -> Line:
+        ranks = list(range(place.world_size))
+        return Line(dist.group.WORLD, ranks, place.rank, place.device)
+
+    def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
+        """A stage, distributed among the ranks that have the same."""
+        return stage
+
+    def _cut(self, model: nn.Module, count: int) -> list[nn.Module]:
+        """The model as so many modules, each of as many of its stages as fit."""
+        assert len(self.stages) >= count, f"{len(self.stages)} stages, for {count} parts"
+        bounds = [len(self.stages) * part // count for part in range(count + 1)]
+        parts = (self.stages[start:end] for start, end in itertools.pairwise(bounds))
+        return [
+            nn.Sequential(
+                OrderedDict((name, model.get_submodule(name)) for stage in part for name in stage)
+            )
+            for part in parts
+        ]
+
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        line = self.line(place)
+        return tuple(tensor.chunk(line.replicas)[line.replica] for tensor in batch)
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        # Ranks of a line exchange activations; gradients are each rank's own.
+        yield
+
+    def learn(
+        self,
+        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
+        model: nn.Module,
+        batch: Batch,
+        weight: float,
+        turn: tuple[int, int],
+        *,
+        scale: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        assert isinstance(model, Piped)
+        line, (x, target) = model.line, batch
+        count = 2 * len(line.ranks)
+        shares: list[torch.Tensor] = []
+
+        def of_output(output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+            # The scenario's loss calls its model; what that would return is here already.
+            there: Any = lambda _: output  # noqa: E731
+            share = torch.stack(list(losses(there, (output, wanted)))).sum() * (weight / count)
+            shares.append(share.detach())
+            return scale(share)
+
+        schedule = self._schedule(model, x, count)
+        schedule._loss_fn = of_output  # noqa: SLF001  it is another one for each weight
+        last = line.number == len(line.ranks) - 1
+        words = (x,) if line.number == 0 else ()
+        schedule.step(*words, target=target if last else None)
+        # The first step calls the loss once more, of nothing, to see the shape of its output.
+        total = torch.stack(shares[-count:]).sum() if last else torch.zeros_like(x.flatten()[0])
+        dist.broadcast(total, line.ranks[-1], group=line.group)
+        return total
+
+    def _schedule(self, model: Piped, x: torch.Tensor, count: int) -> Any:
+        if tuple(x.shape) not in model.schedules:
+            model.schedules[tuple(x.shape)] = self._new_schedule(model, x, count)
+        return model.schedules[tuple(x.shape)]
+
+    def _new_schedule(self, model: Piped, x: torch.Tensor, count: int) -> Any:
+        line = model.line
+        stages = []
+        for number in model.mine:
+            options: dict[str, Any] = {"group": line.group}
+            takes = inspect.signature(pipelining.PipelineStage).parameters
+            if takes["input_args"].default is inspect.Parameter.empty:
+                # Before 2.5 a stage is told what it will be given.
+                with torch.no_grad():
+                    options["input_args"] = nn.Sequential(*model.all[:number])(x.chunk(count)[0])
+            stages.append(
+                pipelining.PipelineStage(
+                    model.wrapped[number], number, len(model.all), line.device, **options
+                )
+            )
+        kind = getattr(pipelining, self.schedule)
+        more: dict[str, Any] = {"loss_fn": lambda *_: None}
+        if "scale_grads" in inspect.signature(kind).parameters:
+            # The loss of a micro-batch is its share of the whole batch's already.
+            more["scale_grads"] = False
+        many = self.per_rank > 1
+        return kind(stages if many else stages[0], count, **more)
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        return self._all(model, {name: whole(p.detach()) for name, p in model.named_parameters()})
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        return self._all(model, {name: whole(p.grad) for name, p in model.named_parameters()})
+
+    def buffers(self, model: nn.Module) -> Tensors:
+        return self._all(model, dict(model.named_buffers()))
+
+    def _all(self, model: nn.Module, tensors: Tensors) -> Tensors:
+        assert isinstance(model, Piped)
+        return model.of_all(tensors)
+
+    def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+        return self._all(model, super().optimizer_state(model, optimizer))
+
+    def reload(
+        self,
+        old: tuple[nn.Module, torch.optim.Optimizer],
+        new: tuple[nn.Module, torch.optim.Optimizer],
+        by: str = "full",
+    ) -> None:
+        new[0].load_state_dict(old[0].state_dict())
+        new[1].load_state_dict(old[1].state_dict())
+
+
+class OneForwardOneBackward(GPipe):
+    name = "pp_1f1b"
+    title = "pipelining.Schedule1F1B"
+    schedule = "Schedule1F1B"
+
+
+class Interleaved(GPipe):
+    name = "pp_interleaved"
+    title = "pipelining.ScheduleInterleaved1F1B, two stages a rank"
+    schedule = "ScheduleInterleaved1F1B"
+    per_rank = 2
+
+
+class _WithData(GPipe):
+    """Lines of two ranks, side by side. It has no name, so it makes no cases."""
+
+    schedule = "Schedule1F1B"
+    least_ranks = 4
+    ranks_multiple_of = 2
+
+    def line(self, place: Place) -> Line:
+        both = mesh(place, (place.world_size // 2, 2), ("data", "stage"))
+        row, column = divmod(place.rank, 2)
+        return Line(
+            both["stage"].get_group(),
+            [2 * row, 2 * row + 1],
+            column,
+            place.device,
+            place.world_size // 2,
+            row,
+            both["data"],
+        )
+
+
+class PipelineDdp(_WithData):
+    name = "pp_ddp"
+    title = "pipelining.Schedule1F1B, each stage in DistributedDataParallel"
+
+    def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
+        assert line.data is not None
+        return DistributedDataParallel(stage, process_group=line.data.get_group())
+
+
+class PipelineFsdp2(_WithData):
+    name = "pp_fsdp2"
+    title = "pipelining.Schedule1F1B, each stage in fully_shard"
+    limits = Fsdp2.limits
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp2().attempt(place, dtype, features)
+
+    def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
+        sharded: nn.Module = fsdp_module().fully_shard(stage, mesh=line.data)
+        return sharded
+
+
+class PipelineInterleavedFsdp2(PipelineFsdp2):
+    name = "pp_interleaved_fsdp2"
+    title = "pipelining.ScheduleInterleaved1F1B, each stage in fully_shard"
+    schedule = "ScheduleInterleaved1F1B"
+    per_rank = 2
+
+
+class PipelineInterleavedDdp(PipelineDdp):
+    name = "pp_interleaved_ddp"
+    title = "pipelining.ScheduleInterleaved1F1B, each stage in DistributedDataParallel"
+    schedule = "ScheduleInterleaved1F1B"
+    per_rank = 2

@@ -1,0 +1,201 @@
+"""``parallelize_module``: every rank has a part of each layer, and all ranks the same rows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    RowwiseParallel,
+    SequenceParallel,
+    loss_parallel,
+    parallelize_module,
+)
+
+from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.fsdp2 import Fsdp2, whole
+
+try:
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
+except ImportError:
+    from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_module
+
+if TYPE_CHECKING:
+    from distparity.scenarios import Batch, Scenario
+    from distparity.worlds.rank import Place
+
+_NO_PLAN = "the scenario has no plan of which layers to split how"
+
+
+class Replicated(ParallelStyle):
+    """A module that every rank has whole, its parameters on the mesh like all others."""
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        # As distribute_module calls them, whatever its annotations say in this release.
+        enter: Any = self._enter
+        leave: Any = self._leave
+        return distribute_module(module, device_mesh, input_fn=enter, output_fn=leave)
+
+    def _enter(self, _: nn.Module, inputs: Any, ranks: DeviceMesh) -> Any:
+        return tuple(
+            DTensor.from_local(one, ranks, [Replicate()], run_check=False) for one in inputs
+        )
+
+    def _leave(self, _: nn.Module, output: Any, ranks: DeviceMesh) -> Any:
+        return output.to_local()
+
+
+class TensorParallel(Strategy):
+    name = "tp"
+    title = "parallelize_module: ColwiseParallel, RowwiseParallel"
+    needs: ClassVar[Mapping[str, str]] = {"tensor_parallel": _NO_PLAN}
+    plan: Mapping[str, str]
+    sequence_dim: int | None
+
+    def suit(self, scenario: Scenario) -> Strategy:
+        mine = copy.copy(self)
+        mine.plan, mine.sequence_dim = scenario.tensor_parallel, scenario.sequence_dim
+        return mine
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        ranks = self.mesh(place)
+        plan = {
+            name: self.style(word, model.get_submodule(name), ranks.size())
+            for name, word in self.plan.items()
+        }
+        return parallelize_module(model, ranks, plan)
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        """The ranks that share layers."""
+        return mesh(place, (place.world_size,))
+
+    def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
+        """What a word of :attr:`Scenario.tensor_parallel` is here."""
+        styles: dict[str, Callable[[], ParallelStyle]] = {
+            "split": partial(RowwiseParallel, input_layouts=Replicate()),
+            # A local tensor does not know how uneven the parts of the others are.
+            "column": partial(
+                ColwiseParallel, use_local_output=module.weight.shape[0] % ranks == 0
+            ),
+            "row": RowwiseParallel,
+            "norm": Replicated,
+            "head": partial(ColwiseParallel, output_layouts=Replicate()),
+        }
+        return styles[word]()
+
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        return batch
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        # Ranks exchange activations; gradients are each rank's own.
+        yield
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        return {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+class SequenceParallelism(TensorParallel):
+    name = "tp_sequence"
+    title = "parallelize_module: SequenceParallel between split layers"
+    needs: ClassVar[Mapping[str, str]] = {
+        "tensor_parallel": _NO_PLAN,
+        "sequence": "the scenario's activations have no dim that could be split instead",
+    }
+
+    def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
+        assert self.sequence_dim is not None
+        part = Shard(self.sequence_dim)
+        styles: dict[str, Callable[[], ParallelStyle]] = {
+            "split": partial(RowwiseParallel, input_layouts=Replicate(), output_layouts=part),
+            "column": partial(ColwiseParallel, input_layouts=part),
+            "row": partial(RowwiseParallel, output_layouts=part),
+            "norm": partial(SequenceParallel, sequence_dim=self.sequence_dim),
+            "head": partial(ColwiseParallel, input_layouts=part, output_layouts=Replicate()),
+        }
+        return styles[word]()
+
+
+class LossParallelism(TensorParallel):
+    name = "tp_loss"
+    title = "parallelize_module: classes split, loss_parallel"
+    needs: ClassVar[Mapping[str, str]] = {
+        "tensor_parallel": _NO_PLAN,
+        "head": "the scenario has no layer whose output is the classes of a cross entropy",
+    }
+
+    def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
+        if word == "head":
+            return ColwiseParallel(use_local_output=False)
+        return super().style(word, module, ranks)
+
+    def learn(
+        self,
+        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
+        model: nn.Module,
+        batch: Batch,
+        weight: float,
+        turn: tuple[int, int],
+        *,
+        scale: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        with loss_parallel():
+            share = super().learn(losses, model, batch, weight, turn, scale=scale)
+        found = whole(share)
+        assert found is not None
+        return found
+
+
+class TensorParallelFsdp2(TensorParallel):
+    """2-D: FSDP2 between groups of two ranks, tensor parallel within each."""
+
+    name = "fsdp2_tp"
+    title = "parallelize_module by 2 ranks, fully_shard over the others"
+    least_ranks = 4
+    ranks_multiple_of = 2
+    limits = Fsdp2.limits
+    lacks = Fsdp2.lacks
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return self._both(place)["tensor"]
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp2().attempt(place, dtype, features)
+
+    def _both(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size // 2, 2), ("data", "tensor"))
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        return _Sharded(self._both(place)["data"]).wrap(
+            super().wrap(model, units, place), units, place
+        )
+
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        return tuple(tensor.chunk(place.world_size // 2)[place.rank // 2] for tensor in batch)
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        model.set_requires_gradient_sync(False)  # type: ignore[operator]
+        yield
+        model.set_requires_gradient_sync(True)  # type: ignore[operator]
+
+
+class _Sharded(Fsdp2):
+    """FSDP2 on some of the ranks."""
+
+    def __init__(self, ranks: DeviceMesh) -> None:
+        self.ranks = ranks
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        return self.ranks
