@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distparity.devices import Device
+from distparity.devices import Device, Sharing
 
 
 class Absent(Device):
@@ -29,7 +29,7 @@ class Here(Device):
     def absent(self) -> str | None:
         return None
 
-    def take(self, local_rank: int) -> Any:
+    def take(self, index: int) -> Any:
         import torch
 
         return torch.device("cpu")
@@ -42,6 +42,11 @@ class Here(Device):
 
     def synchronize(self) -> None:
         pass
+
+
+class Shares(Here):
+    def sharing(self) -> list[Sharing]:
+        return [Sharing("gloo", "gloo")]
 
 
 class Miscounts(Here):
