@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -39,6 +40,8 @@ VARIANTS_RUN = ("multiple_forward",)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
+#: How the message of a case begins in which a rank raised an exception.
+_RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
@@ -367,6 +370,16 @@ class Run:
             outcome = yield from evaluate(
                 case, self.options.limit, question, travels=travels, **special
             )
+            outcome = self._refused(outcome, cell.found["refuses"])
+        return outcome
+
+    def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
+        """What a case is in which the device refused something, in words that it has declared."""
+        raised = outcome.status is Status.FAILED and _RAISED.match(outcome.message)
+        for answer, fact in refusals.items() if raised else ():
+            if re.search(answer, outcome.message):
+                said = f"{fact}: torch {self.facts['torch']} says {outcome.message}"
+                return Outcome(Status.NOT_SUPPORTED, said, outcome.detail, outcome.facts)
         return outcome
 
     def _question(self, case: Case, cell: Cell) -> list[str] | None:

@@ -115,6 +115,7 @@ def _look(kind: devices.Device) -> dict[str, Any]:
         "backend_version": kind.backend_version(),
         "lacks": lacks,
         "no_reductions": list(kind.no_reductions),
+        "refuses": dict(kind.refuses),
         "numerics": numerics.ask(device, lacks),
         "start_seconds": kind.start_seconds,
         "exclusive": kind.exclusive,

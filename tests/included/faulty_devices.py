@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from distparity.devices import Device, Sharing
@@ -62,6 +63,16 @@ class Forgets(Here):
 class SeedFails(Here):
     def seed(self, seed: int) -> None:
         raise RuntimeError("generator 0 is busy")
+
+
+class Aborts(Here):
+    def synchronize(self) -> None:
+        os.abort()
+
+
+class Alone(Shares):
+    def count(self) -> int:
+        return 1
 
 
 class NotADevice:

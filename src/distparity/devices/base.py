@@ -48,6 +48,11 @@ class Device:
     #: without are told to (FSDP2 sums and divides where there is no ``AVG``).
     no_reductions: ClassVar[Mapping[str, str]] = {}
 
+    #: What the device refuses by its own word: a regular expression that the error's text matches,
+    #: and the fact in one line. A case in which a rank raises that is *not supported*; one in which
+    #: a rank raises anything else has failed.
+    refuses: ClassVar[Mapping[str, str]] = {}
+
     #: Seconds that a world may take to start beyond what every device is given (120).
     start_seconds: ClassVar[float] = 0.0
 

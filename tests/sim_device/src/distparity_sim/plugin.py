@@ -11,6 +11,10 @@ from distparity.devices import Device, Sharing
 
 class Sim(Device):
     kind = "sim"
+    refuses: ClassVar = {
+        "getPinnedMemoryAllocator": "sim: a device in Python has no pinned memory",
+        "acquiring a stream from pool": "sim: a device in Python has no pool of streams",
+    }
     exclusive = "SIM_EXCLUSIVE" in os.environ
 
     if os.environ.get("SIM_NO_AVG") == "declared":
