@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -39,6 +40,8 @@ nox.options.sessions = ["lint", "types", "selftest"]
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
 SELFTEST = matrix.row("2.13")
+#: Devices that a package in a folder here brings, as a vendor's would.
+PLUGINS = {"sim": "./tests/sim_device"}
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
@@ -48,15 +51,21 @@ TO_END = 60.0
 # -- the matrix ------------------------------------------------------------------------------------
 
 
-def tests(session: nox.Session, row: matrix.Row) -> None:
-    """Run the suite with one torch; the part that is the same in every cell of the matrix."""
+def tests(session: nox.Session, row: matrix.Row, *plugins: str) -> None:
+    """Run the suite with one torch; the part that is the same in every cell of the matrix.
+
+    ``plugins`` are the devices to run on that a package here brings; it is installed.
+    """
     options, rest = _cell_options(row, session.posargs)
+    options.devices = list(plugins) or options.devices
     # Before anything else, so that no report of a former run outlives whatever happens here.
     _leave_red(session, row, options, "the session ended before the suite wrote its report")
     wrong = _prepare(session, row, options)
     if wrong is not None:
         _leave_red(session, row, options, wrong)
         session.error(wrong)
+    for plugin in plugins:
+        _install(session, PLUGINS[plugin])
     run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
     run += [f"--device={','.join(options.devices)}", *rest]
     session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
@@ -227,14 +236,21 @@ def _check_python(session: nox.Session, row: matrix.Row) -> None:
         raise NoSuchCell(refusal)
 
 
-def _register(row: matrix.Row, name: str, title: str, tags: list[str], *command: str) -> None:
+def _register(
+    row: matrix.Row,
+    name: str,
+    title: str,
+    tags: list[str],
+    *command: str,
+    plugins: Sequence[str] = (),
+) -> None:
     python = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
 
     def session(session: nox.Session) -> None:
         if command:
             tool(session, row, *command)
         else:
-            tests(session, row)
+            tests(session, row, *plugins)
 
     session.__doc__ = title
     nox.session(
@@ -252,11 +268,17 @@ TOOLS = {
     "calibrate": "Measure the largest ratio of correct runs over many seeds under torch {}.",
 }
 
+#: The torch that an accelerator in host memory needs.
+SIM_ROWS = [row for row in matrix.RELEASES if Version(row.name) >= Version("2.10")]
+
 for _row in matrix.ROWS:
     _register(_row, "tests", _row.title, [_row.tag, "matrix"])
 for _command, _title in TOOLS.items():
     for _row in matrix.RELEASES:
         _register(_row, _command, _title.format(_row.name), [_command], _command)
+for _row in SIM_ROWS:
+    _title = f"Run the suite with torch {_row.name} on an accelerator in host memory."
+    _register(_row, "sim", _title, ["sim"], plugins=["sim"])
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -266,9 +288,7 @@ for _command, _title in TOOLS.items():
 def selftest(session: nox.Session) -> None:
     """Pass the project's own tests, with real ranks and a real torch."""
     _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
-    _install(
-        session, "-e", ".", "./tests/sim_device", *nox.project.dependency_groups(PYPROJECT, "test")
-    )
+    _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("pytest", "tests", *session.posargs)
 
 
@@ -322,6 +342,7 @@ def report(session: nox.Session) -> None:
 
 KNOWN = [row.session for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
+KNOWN += [f"sim-{row.name}" for row in SIM_ROWS]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared", "report"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.

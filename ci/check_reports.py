@@ -76,7 +76,9 @@ class Cell:
             yield f"{case}: is known to fail, and is not there"
 
     def _about_the_cell(self) -> Iterator[str]:
-        torch, _, device = self.name.rpartition("-")
+        shared = "-shared" if self.name.endswith("-shared") else ""
+        torch, _, device = self.name.removesuffix(shared).rpartition("-")
+        device += shared
         expected = {"cell": self.name, "device": device, "ended": "finished"}
         for fact, value in expected.items():
             if self.facts.get(fact) != value:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
@@ -29,6 +29,13 @@ class Question:
     features: list[str]
     #: The scenario whose training is the question; a strategy's smallest training when None.
     scenario: str | None
+
+
+class _Reference(NamedTuple):
+    """The runs that a case is held against, as bytes, and what they showed of the device."""
+
+    runs: list[bytes]
+    facts: dict[str, Any]
 
 
 def evaluate(
@@ -73,11 +80,12 @@ def evaluate(
     if isinstance(run, Failure):
         facts = {**case.facts, "known_after": round(run.after, 2)}
         return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
-    blobs = [*reference, *(blobs[0] for blobs in run.blobs)]
+    blobs = [*reference.runs, *(blobs[0] for blobs in run.blobs)]
     judged = yield Task(JUDGE, "judge", {**args, "ranks": len(run.blobs)}, blobs, limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    return _outcome(case, judged.results[0], run)
+    outcome = _outcome(case, judged.results[0], run)
+    return replace(outcome, facts={**outcome.facts, **reference.facts})
 
 
 def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome | None]:
@@ -107,8 +115,8 @@ def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
 
 def _reference(
     case: Case, args: dict[str, Any], key: tuple[Any, ...], limit: float
-) -> Errand[list[bytes] | Outcome]:
-    """The runs that a case is held against, as bytes; the outcome instead where there are none."""
+) -> Errand[_Reference | Outcome]:
+    """What a case is held against; the outcome instead where there is nothing."""
     oracle = yield Shared(("oracle", *key), lambda: _single("consult", args, JUDGE, limit))
     if isinstance(oracle, Failure):
         return _broken("the oracle", oracle)
@@ -124,7 +132,7 @@ def _reference(
     if isinstance(alive, Failure):
         return _broken("looking at the scenario", alive)
     faults = alive.results[0]["faults"]
-    return _no_evidence(case, faults) if faults else runs
+    return _no_evidence(case, faults) if faults else _Reference(runs, natives.results[0])
 
 
 def _no_evidence(case: Case, faults: list[str]) -> Outcome:

@@ -17,7 +17,7 @@ from distparity.trajectory import Step, Trajectory
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
 
-__all__ = ["Oracle", "consult", "natives"]
+__all__ = ["Oracle", "again", "consult", "natives"]
 
 
 @dataclass
@@ -108,6 +108,16 @@ def natives(
     orders = (forth, back, mixed, mixed[::-1], turned, turned[::-1])
     runs = [(order, Travelling(travels, parts)) for order in orders]
     return [train(recipe, how, place, order=order, parts=parts) for order, how in runs]
+
+
+def again(
+    recipe: Recipe, place: Place, parts: int, travels: torch.dtype | None = None
+) -> Trajectory:
+    """The first of the native runs once more."""
+    order = list(range(recipe.rows))
+    if travels is None:
+        return train(recipe, Single(), place, order=order)
+    return train(recipe, Travelling(travels, parts), place, order=order, parts=parts)
 
 
 def _largest(tensor: torch.Tensor) -> float:

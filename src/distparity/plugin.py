@@ -91,6 +91,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="import MODULE in every rank: its scenarios and strategies are run as well",
     )
     group.addoption(
+        "--share-devices",
+        nargs="?",
+        const="auto",
+        metavar="WAY",
+        help="put all ranks of a world on one device, where a backend permits it (by the best way "
+        "that there is, or by the one that is named); such results are a cell of their own",
+    )
+    group.addoption(
         "--worlds",
         type=int,
         metavar="RANKS",
@@ -155,6 +163,7 @@ def _options(config: pytest.Config) -> Options:
         include=option.include,
         plugins=option.device_plugin,
         room=option.worlds,
+        sharing=option.share_devices,
         retry_failed=option.retry_failed,
         allow_flaky=option.allow_flaky,
         command=["pytest", *map(str, config.invocation_params.args)],
@@ -258,7 +267,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             if "ratio" in outcome.facts
         }
         worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
-        line = f"torch {cell.torch} on {cell.device}: {len(cell.cases)} cases, {text or 'none run'}"
+        line = f"torch {cell.torch} on {cell.name}: {len(cell.cases)} cases, {text or 'none run'}"
         if worst is not None:
             line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
         terminalreporter.write_line(line)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from distparity.evaluate import Question, evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import Limit
 from distparity.outcome import Outcome, Status
+from distparity.worlds.devicepool import Pool
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
@@ -36,6 +38,8 @@ DEFAULT_WORLD_SIZES = (2, 4)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
+#: How the message of a case begins in which a rank raised an exception.
+_RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
@@ -67,6 +71,8 @@ class Options:
     #: Devices by ``module:object``, besides those that are known by name.
     plugins: list[str] = field(default_factory=list)
     room: int | None = None
+    #: Several ranks on one device: by which way, "auto" for the best that there is, None for not.
+    sharing: str | None = None
     #: Run a failed case again, once, in a fresh world.
     retry_failed: bool = False
     #: A case that failed and then passed does not make the run fail.
@@ -103,9 +109,16 @@ class Cell:
     device: str
     #: What the probe answered.
     found: dict[str, Any]
+    #: The way in which ranks share a device, where they do: another cell than where they do not.
+    sharing: str = ""
     cases: list[Case] = field(default_factory=list)
     journal: Journal | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The column's name, after torch's: the device, and whether ranks share one."""
+        return f"{self.device}-shared" if self.sharing else self.device
 
 
 class Run:
@@ -189,8 +202,15 @@ class Run:
     def _find_device(self, device: str, found: dict[str, Any]) -> None:
         assert self.scheduler is not None
         if found["absent"] is None:
-            self.cells.append(Cell(self._cell_name(), device, found))
+            sharing = self._sharing(device, found)
+            if sharing is None:
+                return
+            self.cells.append(Cell(self._cell_name(), device, found, sharing))
             self.scheduler.start_seconds[device] = found["start_seconds"]
+            most = found["most_ranks"]
+            if sharing or (most is not None and most <= found["count"]):
+                pool = Pool(found["count"], found["exclusive"], sharing)
+                self.scheduler.pools[device] = pool
         elif "broken" in found:
             if device in self.options.named:
                 raise BadRequest(found["absent"], found["broken"])
@@ -198,6 +218,23 @@ class Run:
         elif device in self.options.named:
             absent = found["absent"]
             raise BadRequest(f"the device {device!r} was asked for and is not here: {absent}")
+
+    def _sharing(self, device: str, found: dict[str, Any]) -> str | None:
+        """By which way ranks share this device, "" for not at all, None where it is left out."""
+        wanted = self.options.sharing
+        if wanted is None or device == "cpu":
+            return ""
+        ways = list(found["sharing"])
+        if (ways and wanted == "auto") or wanted in ways:
+            way = str(ways[0] if wanted == "auto" else wanted)
+            found.update(most_ranks=None, **found["sharing"][way])
+            return way
+        known = f"only by {', '.join(ways)}" if ways else "no way is known"
+        refusal = f"{device}: its ranks cannot share a device: {known}"
+        if device in self.options.named:
+            raise BadRequest(refusal)
+        self.broken.append(refusal)
+        return None
 
     def _list_cases(self) -> None:
         sizes = self.options.world_sizes or list(DEFAULT_WORLD_SIZES)
@@ -243,13 +280,13 @@ class Run:
         for cell in self.cells:
             cell.cases = [case for case in self._ahead if case.device == cell.device]
             header = {
-                "cell": {"torch": cell.torch, "device": cell.device},
+                "cell": {"torch": cell.torch, "device": cell.name},
                 "facts": self._suite_facts(cell, deselected),
                 "cases": [case.id for case in cell.cases],
                 "allow_flaky": self.options.allow_flaky,
                 "about": {case.id: self._about(case) for case in cell.cases},
             }
-            path, xml = paths(self.options.report_dir, cell.torch, cell.device)
+            path, xml = paths(self.options.report_dir, cell.torch, cell.name)
             cell.journal = Journal(path, xml, self._censor.all(header))
             self.launcher.journal(str(path.absolute()))
 
@@ -327,6 +364,16 @@ class Run:
             outcome = yield from evaluate(
                 case, self.options.limit, question, travels=travels, **special
             )
+            outcome = self._refused(outcome, cell.found["refuses"])
+        return outcome
+
+    def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
+        """What a case is in which the device refused something, in words that it has declared."""
+        raised = outcome.status is Status.FAILED and _RAISED.match(outcome.message)
+        for answer, fact in refusals.items() if raised else ():
+            if re.search(answer, outcome.message):
+                said = f"{fact}: torch {self.facts['torch']} says {outcome.message}"
+                return Outcome(Status.NOT_SUPPORTED, said, outcome.detail, outcome.facts)
         return outcome
 
     def _question(self, case: Case, cell: Cell) -> Question | None:
@@ -416,6 +463,8 @@ class Run:
             words += ["--include", name]
         for name in self.options.plugins:
             words += ["--device-plugin", name]
+        if self.options.sharing is not None and case.device != "cpu":
+            words += [f"--share-devices={self.options.sharing}"]
         return shlex.join(words)
 
     def _about(self, case: Case) -> dict[str, Any]:
@@ -430,7 +479,8 @@ class Run:
             "torch_git": self.facts["torch_git"],
             "torch_cuda": self.facts["torch_cuda"] or "none",
             "torch_hip": self.facts["torch_hip"] or "none",
-            "device": cell.device,
+            "device": cell.name,
+            "shared_devices": f"yes, by {cell.sharing}" if cell.sharing else "no",
             "device_name": cell.found["name"],
             "device_count": cell.found["count"],
             "backend": cell.found["backend"],
@@ -458,9 +508,11 @@ class Run:
         for cell in self.cells:
             found = cell.found
             lines.append(
-                f"  {cell.device}: {found['name']}, {found['count']} device(s), "
+                f"  {cell.name}: {found['name']}, {found['count']} device(s), "
                 f"{found['backend']} ({found['backend_version']})"
             )
+            if cell.sharing:
+                lines.append("    all ranks of a world share one device: no evidence for several")
             lines += [f"    {line}" for line in _arithmetic(found["numerics"])]
         lines += [f"  {line}" for line in self.broken]
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))

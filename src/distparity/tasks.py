@@ -18,12 +18,13 @@ from distparity import (
     diagnosis,
     liveness,
     mutants,
+    nondeterminism,
     oracle,
     scenarios,
     strategies,
     verdict,
 )
-from distparity.devices import numerics
+from distparity.devices import examination, numerics
 from distparity.tolerance import FACTOR, Tolerance
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
@@ -118,9 +119,32 @@ def _look(kind: devices.Device) -> dict[str, Any]:
         "backend_version": kind.backend_version(),
         "lacks": lacks,
         "no_reductions": list(kind.no_reductions),
+        "refuses": dict(kind.refuses),
         "numerics": numerics.ask(device, lacks),
         "start_seconds": kind.start_seconds,
+        "exclusive": kind.exclusive,
+        "sharing": {way.name: {"backend": way.backend} for way in kind.sharing()},
     }
+
+
+def examine(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Examine a kind of device step by step, and log the steps in a file that ``log`` names."""
+    kind = devices.get(args["device"])
+    if not examination.examine(kind, args["log"]):
+        return {}, []
+    return {
+        "count": kind.count(),
+        "most_ranks": kind.most_ranks(),
+        "start_seconds": kind.start_seconds,
+        "exclusive": kind.exclusive,
+        "sharing": [way.name for way in kind.sharing()],
+    }, []
+
+
+def smoke(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Try every collective, and log each, in a file a rank."""
+    examination.collectives(place, args["log"])
+    return {}, []
 
 
 def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -169,9 +193,16 @@ def consult(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 
 
 def natives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the native runs; answers with their trajectories."""
-    found = oracle.natives(_recipe(args), place, args["parts"], _travels(args))
-    return {}, [run.to_bytes() for run in found]
+    """Train the native runs; answers with their trajectories, and whether the same comes out again."""
+    recipe, travels = _recipe(args), _travels(args)
+    runs = oracle.natives(recipe, place, args["parts"], travels)
+    found: dict[str, Any] = {}
+    # On the CPU the oracle is trained twice, and a scenario that differs is refused.
+    if place.device.type != "cpu":
+        more = [oracle.again(recipe, place, args["parts"], travels) for _ in range(2)]
+        different, found["nondeterminism"] = nondeterminism.measure(runs[0], more)
+        runs += different
+    return found, [run.to_bytes() for run in runs]
 
 
 def alive(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -226,5 +257,6 @@ def _recipe(args: dict[str, Any]) -> Recipe:
 
 
 TASKS: dict[str, Callable[[Place, dict[str, Any], list[bytes]], Answer]] = {
-    task.__name__: task for task in (probe, ask, parity, consult, natives, alive, judge)
+    task.__name__: task
+    for task in (probe, examine, smoke, ask, parity, consult, natives, alive, judge)
 }

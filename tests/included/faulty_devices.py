@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from distparity.devices import Device
+from distparity.devices import Device, Sharing
 
 
 class Absent(Device):
@@ -29,7 +30,7 @@ class Here(Device):
     def absent(self) -> str | None:
         return None
 
-    def take(self, local_rank: int) -> Any:
+    def take(self, index: int) -> Any:
         import torch
 
         return torch.device("cpu")
@@ -42,6 +43,11 @@ class Here(Device):
 
     def synchronize(self) -> None:
         pass
+
+
+class Shares(Here):
+    def sharing(self) -> list[Sharing]:
+        return [Sharing("gloo", "gloo")]
 
 
 class Miscounts(Here):
@@ -57,6 +63,16 @@ class Forgets(Here):
 class SeedFails(Here):
     def seed(self, seed: int) -> None:
         raise RuntimeError("generator 0 is busy")
+
+
+class Aborts(Here):
+    def synchronize(self) -> None:
+        os.abort()
+
+
+class Alone(Shares):
+    def count(self) -> int:
+        return 1
 
 
 class NotADevice:

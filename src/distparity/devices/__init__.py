@@ -12,10 +12,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from distparity.devices.base import Device
+from distparity.devices.base import Device, Sharing
 from distparity.devices.guard import Guard, PluginError
 
-__all__ = ["Device", "PluginError", "get", "kinds", "plug"]
+__all__ = ["Device", "PluginError", "Sharing", "get", "kinds", "plug"]
 
 GROUP = "distparity.devices"
 

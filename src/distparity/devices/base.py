@@ -11,10 +11,23 @@ So a device's module imports torch inside its methods, and its vendor's packages
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-__all__ = ["Device", "ask_float64"]
+__all__ = ["Device", "Sharing", "ask_float64"]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """A way in which several ranks compute on one device: with another backend, or by a switch."""
+
+    #: What ``init_process_group`` is given.
+    backend: str
+    #: One word, by which a user asks for this way.
+    name: str
+    #: Variables that a rank needs for it before it takes its device.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Device:
@@ -35,16 +48,25 @@ class Device:
     #: without are told to (FSDP2 sums and divides where there is no ``AVG``).
     no_reductions: ClassVar[Mapping[str, str]] = {}
 
+    #: What the device refuses by its own word: a regular expression that the error's text matches,
+    #: and the fact in one line. A case in which a rank raises that is *not supported*; one in which
+    #: a rank raises anything else has failed.
+    refuses: ClassVar[Mapping[str, str]] = {}
+
     #: Seconds that a world may take to start beyond what every device is given (120).
     start_seconds: ClassVar[float] = 0.0
 
+    #: A process that has taken a device keeps it to itself until it ends, busy or not.
+    exclusive: ClassVar[bool] = False
+
     # -- before anything is imported -----------------------------------------------------------
 
-    def environment(self, local_rank: int) -> dict[str, str]:
+    def environment(self, index: int) -> dict[str, str]:
         """Variables that a rank needs before anything of the device is imported.
 
-        ``local_rank`` counts the ranks on this machine from 0. Here belong the choice of a device
-        by variable (one process a device), and switches that a driver reads once.
+        ``index`` says which of this machine's devices is the rank's, from 0. It is not the rank:
+        several worlds may be under way, each on devices of its own. Here belong the choice of a
+        device by variable (one process a device), and switches that a driver reads once.
         """
         return {}
 
@@ -113,6 +135,13 @@ class Device:
 
         return f"torch {torch.__version__}"
 
+    def sharing(self) -> Sequence[Sharing]:
+        """Ways in which several ranks may be on one device (``--share-devices``), the best first.
+
+        The default is that there is none.
+        """
+        return ()
+
     def lacks(self) -> dict[str, str]:
         """Dtypes, by torch's name, that the device cannot compute in, each with the fact asked.
 
@@ -122,13 +151,16 @@ class Device:
 
     # -- in a rank -----------------------------------------------------------------------------
 
-    def take(self, local_rank: int) -> Any:
-        """Make one device this process's own; returns the ``torch.device``."""
+    def take(self, index: int) -> Any:
+        """Make one device this process's own; returns the ``torch.device``.
+
+        ``index`` is the one that :meth:`environment` was given.
+        """
         import torch
 
         module = self.module()
-        module.set_device(local_rank)
-        # Where a process sees no device but its own, that is the first, whatever the rank.
+        module.set_device(index)
+        # Where a process sees no device but its own, that is the first, whatever the index.
         return torch.device(self.kind, module.current_device())
 
     def exact(self) -> None:

@@ -14,7 +14,7 @@ __all__ = ["DEVICE"]
 class Cpu(Device):
     kind = "cpu"
 
-    def environment(self, local_rank: int) -> dict[str, str]:
+    def environment(self, index: int) -> dict[str, str]:
         # Some wrappers look for an accelerator by themselves; a rank on the CPU shall find none.
         return {
             "CUDA_VISIBLE_DEVICES": "",
@@ -44,7 +44,7 @@ class Cpu(Device):
     def backend(self) -> str:
         return "gloo"
 
-    def take(self, local_rank: int) -> Any:
+    def take(self, index: int) -> Any:
         import torch
 
         return torch.device("cpu")

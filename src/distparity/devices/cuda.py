@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from distparity.devices.base import Device
+from collections.abc import Sequence
+
+from distparity.devices.base import Device, Sharing
 
 __all__ = ["DEVICE"]
+
+#: From here on NCCL lets several ranks use one GPU, when it is told to:
+#: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
+MULTI_RANK = (2, 30)
 
 
 class Cuda(Device):
     kind = "cuda"
 
-    def environment(self, local_rank: int) -> dict[str, str]:
+    def environment(self, index: int) -> dict[str, str]:
         # cuBLAS is repeatable from run to run only with a fixed workspace.
         return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
@@ -37,11 +43,26 @@ class Cuda(Device):
         name = "RCCL" if torch.version.hip else "NCCL"
         return f"{name} {'.'.join(map(str, torch.cuda.nccl.version()))}"
 
+    def sharing(self) -> Sequence[Sharing]:
+        import torch
+
+        ways = [Sharing("gloo", "gloo")]
+        # Second, since it is said to be experimental and may hang; RCCL has no such switch.
+        if torch.version.hip is None and torch.cuda.nccl.version()[:2] >= MULTI_RANK:
+            # What follows the switch is what its documentation asks for beside it.
+            switches = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0"}
+            ways.append(Sharing(self.backend(), "nccl", {**switches, "NCCL_MAX_CTAS": "2"}))
+        return ways
+
     def exact(self) -> None:
         import torch
 
-        # TF32 is another arithmetic than the float32 that the case asks for.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # TF32 is another arithmetic than the float32 that the case asks for; so are half-precision
+        # sums inside half-precision products.
         torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
 

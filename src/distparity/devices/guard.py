@@ -18,6 +18,7 @@ _ANSWERS: dict[str, tuple[type, ...]] = {
     "describe": (str,),
     "backend": (str,),
     "backend_version": (str,),
+    "sharing": (list, tuple),
     "lacks": (dict,),
     "peak_memory": (int, type(None)),
 }

@@ -15,11 +15,13 @@ MODE = "PT_HPU_LAZY_MODE"
 
 class Hpu(Device):
     kind = "hpu"
+    exclusive = True
     no_reductions: ClassVar = {"AVG": "hpu: HCCL does MIN, MAX, SUM and PRODUCT"}
 
-    def environment(self, local_rank: int) -> dict[str, str]:
+    def environment(self, index: int) -> dict[str, str]:
         # Read while the bridge is imported. FSDP needs eager mode; who asks for lazy mode gets it.
-        return {MODE: os.environ.get(MODE, "0")}
+        # The module is chosen by number, before that import as well.
+        return {MODE: os.environ.get(MODE, "0"), "HLS_MODULE_ID": _module_id(index)}
 
     def load(self) -> None:
         import habana_frameworks.torch.core  # type: ignore[import-not-found]
@@ -42,7 +44,7 @@ class Hpu(Device):
         # is not one; see the bridge's PT_ENABLE_INT64_SUPPORT.
         return {"float64": "hpu: HCCL carries no float64"}
 
-    def take(self, local_rank: int) -> Any:
+    def take(self, index: int) -> Any:
         import torch
 
         # One process owns one module; its index inside the process is always 0.
@@ -50,6 +52,12 @@ class Hpu(Device):
 
     def exact(self) -> None:
         self.module().setDeterministic(True)
+
+
+def _module_id(index: int) -> str:
+    """The number of one of the modules that this machine's scheduler gave us, or of any."""
+    visible = [word for word in os.environ.get("HABANA_VISIBLE_MODULES", "").split(",") if word]
+    return visible[index] if index < len(visible) else str(index)
 
 
 DEVICE = Hpu()

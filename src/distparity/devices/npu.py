@@ -10,9 +10,14 @@ __all__ = ["DEVICE"]
 class Npu(Device):
     kind = "npu"
 
-    def environment(self, local_rank: int) -> dict[str, str]:
+    def environment(self, index: int) -> dict[str, str]:
         # HCCL reads it when a communicator is made.
         return {"HCCL_DETERMINISTIC": "true"}
+
+    def exact(self) -> None:
+        import torch
+
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
     def load(self) -> None:
         import torch_npu  # type: ignore[import-not-found]  # noqa: F401

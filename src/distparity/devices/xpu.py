@@ -32,6 +32,11 @@ class Xpu(Device):
 
         return f"oneccl_bindings_for_pytorch {bindings.__version__}"
 
+    def exact(self) -> None:
+        import torch
+
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
     def lacks(self) -> dict[str, str]:
         # Client GPUs have no float64 unit.
         fact = ask_float64(self.kind)

@@ -90,6 +90,9 @@ class Launcher:
                     "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
                     **os.environ,
                     "OMP_NUM_THREADS": "1",
+                    # A process that has initialised CUDA cannot be forked, and asking whether
+                    # there is a GPU would; this way the driver's library is asked.
+                    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
                     "TMPDIR": scratch,
                     **environment,
                 },

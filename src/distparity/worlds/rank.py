@@ -51,8 +51,9 @@ def main(spec: dict[str, Any]) -> None:
     """Run one rank until its channel closes.
 
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
-    ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``group`` (whether to make a process
-    group), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
+    ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``index`` (of its
+    device), ``sharing`` (the way in which ranks share a device, or ""), ``group`` (whether to make
+    a process group), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
     """
     output = _redirect(spec["output"])
     _use_directory(spec["scratch"])
@@ -144,19 +145,29 @@ def _join(channel: Channel, spec: dict[str, Any]) -> Place:
             WORLD_SIZE=str(spec["world_size"]),
             LOCAL_WORLD_SIZE=str(spec["world_size"]),
         )
-        os.environ.update(kind.environment(spec["local_rank"]))
+        os.environ.update(kind.environment(spec["index"]))
         kind.load()
     import torch
 
     torch.set_num_threads(1)
-    device = kind.take(spec["local_rank"]) if spec["group"] else torch.device("cpu")
+    device = torch.device("cpu")
     if spec["group"]:
+        backend = _share(kind, spec["sharing"]) if spec["sharing"] else kind.backend()
+        device = kind.take(spec["index"])
         kind.exact()
-        _make_group(channel, spec, kind)
+        _make_group(channel, spec, backend, device)
     return Place(spec["rank"], spec["world_size"], device, kind)
 
 
-def _make_group(channel: Channel, spec: dict[str, Any], kind: Device) -> None:
+def _share(kind: Device, name: str) -> str:
+    """Prepare for a device that other ranks compute on as well; returns the backend."""
+    way = next(way for way in kind.sharing() if way.name == name)
+    os.environ.update(way.environment)
+    return way.backend
+
+
+def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: torch.device) -> None:
+    import torch
     import torch.distributed as dist
 
     from distparity.torchversion import installed
@@ -188,13 +199,16 @@ def _make_group(channel: Channel, spec: dict[str, Any], kind: Device) -> None:
         **options,
     )
     dist.init_process_group(
-        kind.backend(),
+        backend,
         store=store,
         rank=spec["rank"],
         world_size=spec["world_size"],
         timeout=timeout,
     )
-    dist.barrier()
+    # In place of a barrier, which guesses a device from the rank where no collective has used one,
+    # and on a machine with several worlds guesses wrong.
+    here = torch.ones(1, device=device)
+    dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
 
 
 def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Generator, Hashable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from distparity.worlds.devicepool import Held, Pool
 from distparity.worlds.launcher import Launcher, first_frame
 from distparity.worlds.wire import Channel, Frame, ProtocolError
-from distparity.worlds.world import Answer, Rank, State, Task, World
+from distparity.worlds.world import Answer, Rank, Spec, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
 
@@ -55,13 +56,20 @@ class _Job:
 
 
 class Scheduler:
-    """Owns all worlds. ``room`` is how many ranks may be busy at once."""
+    """Owns all worlds. ``room`` is how many ranks may be busy at once.
+
+    Without it, ranks on the CPU are as many as cores, and ranks on other devices as many as
+    :attr:`pools` has devices.
+    """
 
     def __init__(
         self, launcher: Launcher, *, room: int | None = None, timeout: float = 600.0
     ) -> None:
         self.launcher = launcher
-        self.room = room or max(2, os.cpu_count() or 2)
+        self.room = room
+        self.cores = max(2, os.cpu_count() or 2)
+        #: By kind of device, where there are so many and no more.
+        self.pools: dict[str, Pool] = {}
         self.timeout = timeout
         self.seconds_in_ranks = 0.0
         #: By kind of device: what a world may take to start beyond what all are given.
@@ -76,6 +84,8 @@ class Scheduler:
         self._queue: deque[tuple[Task, _Job]] = deque()
         self._busy: dict[World, _Job] = {}
         self._shared: dict[Hashable, _Job] = {}
+        #: Processes that were told to end, by id, and the devices that are theirs until then.
+        self._ending: dict[int, tuple[str, Held]] = {}
         #: Connections that have not said who they are, oldest first, and until when they may.
         self._strangers: dict[Channel, float] = {}
 
@@ -101,7 +111,8 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """True when another errand would find something to run on."""
-        return len(self._queue) == 0 and self._ranks_busy() < self.room
+        devices = sum(pool.count for pool in self.pools.values())
+        return len(self._queue) == 0 and self._ranks_busy() < (self.room or self.cores + devices)
 
     def turn(self, patience: float = 1.0) -> None:
         """Hand out what can be handed out, then wait for one round of events."""
@@ -179,6 +190,8 @@ class Scheduler:
     def _drop(self, world: World) -> None:
         self._worlds.remove(world)
         for rank in world.ranks:
+            if rank.pid and rank.exit is None:
+                self._ending[rank.pid] = (world.spec.device, world.held)
             self._tokens.pop(rank.token, None)
             self._hang_up(rank)
 
@@ -192,6 +205,41 @@ class Scheduler:
 
     def _ranks_busy(self) -> int:
         return sum(world.spec.size for world in self._busy)
+
+    def _has_room(self, spec: Spec) -> bool:
+        """Whether so many more ranks may be busy; a world that is too large may be so alone."""
+        busy = self._ranks_busy()
+        if not busy:
+            return True
+        if self.room is not None:
+            return busy + spec.size <= self.room
+        if spec.device in self.pools:
+            # As many as it has devices, which :meth:`_place` sees to.
+            return True
+        others = sum(w.spec.size for w in self._busy if w.spec.device not in self.pools)
+        return not others or others + spec.size <= self.cores
+
+    def _place(self, spec: Spec) -> Held | None:
+        """Devices for a new world, or None while there are not enough."""
+        pool = self.pools.get(spec.device)
+        if pool is None:
+            return Held(tuple(range(spec.size)))
+        if not pool.exclusive:
+            return pool.take(spec.size, self._held(spec.device))
+        mine = [world for world in self._worlds if world.spec.device == spec.device]
+        # A bare process may have looked at the first device of any kind.
+        ending = [held for device, held in self._ending.values() if device in ("", spec.device)]
+        found = pool.take(spec.size, [*(world.held for world in mine), *ending])
+        if found is None:
+            # Who waits gives way; there is room once those processes have ended.
+            for world in mine:
+                if world.state is State.IDLE and world not in self._busy:
+                    world.retire()
+        return found
+
+    def _held(self, device: str) -> list[Held]:
+        """The devices that busy worlds are on."""
+        return [world.held for world in self._busy if world.spec.device == device]
 
     def _dispatch(self) -> None:
         waiting: deque[tuple[Task, _Job]] = deque()
@@ -210,18 +258,22 @@ class Scheduler:
         spec = task.spec
         if self._busy and (task.alone or any(w.task and w.task.alone for w in self._busy)):
             return None
-        busy = self._ranks_busy()
-        if busy and busy + spec.size > self.room:
+        if not self._has_room(spec):
             return None
         for world in self._worlds:
             if world.spec == spec and world.state is State.IDLE and world not in self._busy:
+                if spec.device in self.pools and world.held.clashes(self._held(spec.device)):
+                    continue
                 if not task.fresh:
                     return world
                 # It makes room for the one that is asked for.
                 world.retire()
+        held = self._place(spec)
+        if held is None:
+            return None
         self._numbers += 1
         extra = self.start_seconds.get(spec.device, 0.0)
-        world = World(self._numbers, spec, self.launcher, self.timeout, extra)
+        world = World(self._numbers, spec, self.launcher, self.timeout, extra, held)
         self._worlds.append(world)
         for rank in world.ranks:
             self._tokens[rank.token] = (world, rank)
@@ -256,6 +308,7 @@ class Scheduler:
                     if world.number == frame["world"]:
                         world.on_forked(frame["pids"])
             elif frame["op"] == "exit":
+                self._ending.pop(frame["pid"], None)
                 any(
                     world.on_exit(frame["pid"], frame["status"], memory=frame["memory"])
                     for world in self._worlds
@@ -272,6 +325,7 @@ class Scheduler:
         self._selector.unregister(self.launcher.channel)
         how = f"the process that forks ranks died ({self.launcher.restart()}) while this ran alone"
         self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_zygote)
+        self._ending.clear()
         suspects = list(self._busy.items())
         for world, job in suspects:
             if len(suspects) == 1 and world.task is not None and world.task.alone:

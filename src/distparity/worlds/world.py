@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity.worlds import processes
+from distparity.worlds.devicepool import Held
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.rank import tail
 from distparity.worlds.report import (
@@ -133,10 +134,18 @@ class World:
     """
 
     def __init__(
-        self, number: int, spec: Spec, launcher: Launcher, timeout: float, extra: float = 0.0
+        self,
+        number: int,
+        spec: Spec,
+        launcher: Launcher,
+        timeout: float,
+        extra: float = 0.0,
+        held: Held | None = None,
     ) -> None:
         self.number = number
         self.spec = spec
+        #: The devices that its ranks are on, where they are numbered.
+        self.held = held or Held(tuple(range(spec.size)))
         self.launcher = launcher
         self.state = State.STARTING
         self.task: Task | None = None
@@ -153,6 +162,8 @@ class World:
             {
                 "rank": rank,
                 "local_rank": rank,
+                "index": self.held.indices[rank],
+                "sharing": self.held.sharing,
                 "world_size": spec.size,
                 "device": spec.device,
                 "group": spec.group,

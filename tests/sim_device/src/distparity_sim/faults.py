@@ -7,6 +7,7 @@
                 later, and who reads before that reads what was there
 ``hang``        the last rank never comes back from its first sum over ranks
 ``die``         the last rank's process aborts after 100 operations
+``waver``       matrix products come out different in the last bit from time to time
 =============== ====================================================================================
 """
 
@@ -19,9 +20,9 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["FAULT", "hang", "land", "late", "lose", "tick", "truncate"]
+__all__ = ["FAULT", "hang", "land", "late", "lose", "tick", "truncate", "waver"]
 
-KNOWN = ("", "drop-rank", "tf32", "async-copy", "hang", "die")
+KNOWN = ("", "drop-rank", "tf32", "async-copy", "hang", "die", "waver")
 FAULT = os.environ.get("SIM_FAULT", "")
 if FAULT not in KNOWN:
     raise ImportError(f"SIM_FAULT={FAULT}: not one of {', '.join(KNOWN[1:])}")
@@ -41,6 +42,15 @@ def truncate(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     bits = tensor.contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def waver(product: torch.Tensor) -> None:
+    """Round some elements of a product to a neighbour of what they should be, others each time."""
+    if FAULT == "waver":
+        chance = torch.Generator()
+        chance.seed()
+        off = torch.randint(-1, 2, product.shape, generator=chance)
+        product.mul_(1 + off * torch.finfo(product.dtype).eps)
 
 
 def lose(tensor: torch.Tensor) -> None:

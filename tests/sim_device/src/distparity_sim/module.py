@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,15 +90,36 @@ def is_bf16_supported() -> bool:
 
 def device_count() -> int:
     """How many the machine has; a process owns one of them, and calls it 0."""
-    return int(os.environ.get("SIM_DEVICE_COUNT", "8"))
+    return int(os.environ.get("SIM_DEVICE_COUNT", "4"))
 
 
 def current_device() -> int:
     return 0
 
 
-def set_device(_: Any) -> None:
-    pass
+_taken: list[Any] = []
+
+
+def set_device(index: Any) -> None:
+    """Take one, by its number.
+
+    ``SIM_FOLDER`` names a folder in which it is written down which rank of how many took which.
+    With ``SIM_EXCLUSIVE`` as well, nobody else gets it while this process lives.
+    """
+    if not 0 <= int(index) < device_count():
+        raise RuntimeError(f"sim: invalid device ordinal {index} of {device_count()}")
+    if "SIM_FOLDER" not in os.environ:
+        return
+    file = Path(os.environ["SIM_FOLDER"], f"device{index}").open("a", encoding="utf-8")  # noqa: SIM115
+    if "SIM_EXCLUSIVE" in os.environ:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(f"sim: device {index} is in use by another process") from None
+        _taken.append(file)
+    print(
+        f"{os.environ.get('RANK', '0')}/{os.environ.get('WORLD_SIZE', '1')}", file=file, flush=True
+    )
 
 
 def get_device_name(_: Any = None) -> str:

@@ -75,11 +75,14 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
     mine: dict[int, torch.Tensor] = {}
     args = _lower(args, mine)
     kwargs = {name: _lower(value, mine) for name, value in kwargs.items()}
-    for place in _FACTORS.get(op._schema.name.removeprefix("aten::"), ()):
+    factors = _FACTORS.get(op._schema.name.removeprefix("aten::"), ())
+    for place in factors:
         args = (*args[:place], faults.truncate(args[place]), *args[place + 1 :])
     outs = {name: mine[id(kwargs[name])] for name in _outs(op) if id(kwargs.get(name)) in mine}
     fresh = {name: torch.empty(0, dtype=tensor.dtype) for name, tensor in outs.items()}
     result = _INSTEAD.get(op, op)(*args, **{**kwargs, **fresh})
+    if factors:
+        faults.waver(result)
     for name, tensor in outs.items():
         _fill(tensor, fresh[name])
         mine[id(fresh[name])] = tensor

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import ClassVar
 
-from distparity.devices import Device
+from distparity.devices import Device, Sharing
 
 
 class Sim(Device):
     kind = "sim"
+    refuses: ClassVar = {
+        "getPinnedMemoryAllocator": "sim: a device in Python has no pinned memory",
+        "acquiring a stream from pool": "sim: a device in Python has no pool of streams",
+    }
+    exclusive = "SIM_EXCLUSIVE" in os.environ
 
     if os.environ.get("SIM_NO_AVG") == "declared":
         no_reductions: ClassVar = {"AVG": "sim: SIM_NO_AVG is set"}
@@ -26,3 +32,7 @@ class Sim(Device):
         from importlib.metadata import version
 
         return f"distparity-sim {version('distparity-sim')}"
+
+    def sharing(self) -> Sequence[Sharing]:
+        # Its memory is the process's own, so that nothing is in anybody's way.
+        return [Sharing("simccl", "simccl")]

@@ -1,0 +1,36 @@
+"""``distparity doctor``: what is here, what it can do, and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from distparity import doctor
+from distparity.run import Options
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor", help="what is here, what fails first, and whether a run would work"
+    )
+    parser.add_argument(
+        "--device", action="append", default=[], help="kinds of device (default: all known ones)"
+    )
+    parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
+    parser.add_argument("--share-devices", nargs="?", const="auto", metavar="WAY")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(act=_act)
+
+
+def _act(given: argparse.Namespace) -> int:
+    named = [word for value in given.device for word in value.split(",") if word]
+    options = Options(
+        devices=named or ["auto"], plugins=given.device_plugin, sharing=given.share_devices
+    )
+    report = doctor.doctor(options)
+    if given.json:
+        print(json.dumps(report.to_json(), indent=2))
+    else:
+        print("\n".join(doctor.lines(report)))
+    return 0 if report.works else 1

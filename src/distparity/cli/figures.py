@@ -1,0 +1,33 @@
+"""``distparity figures``: what runs showed of each device, as a table for the documentation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("figures", help="a table in Markdown of the XML of any cells")
+    parser.add_argument("source", nargs="+", type=Path, help="XML files, or folders of them")
+    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="put it in its place there")
+    parser.set_defaults(act=_act)
+
+
+def _act(given: argparse.Namespace) -> int:
+    try:
+        from distparity.report import Refused, figures
+    except ModuleNotFoundError as error:
+        print(f"distparity: figures need {error.name}: install distparity[report]", file=sys.stderr)
+        return 1
+    try:
+        rows = figures.table(given.source)
+        if given.into is None:
+            print("\n".join(rows))
+        else:
+            figures.into(given.into, rows)
+    except (Refused, OSError, ValueError) as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,288 @@
+"""A device examined from inside a rank: every method of the protocol, then what it computes.
+
+Each step is written to a log before it begins and after it has ended, so that the controller knows
+where a process was that died or hangs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distparity.devices import numerics
+from distparity.devices.base import Device
+
+if TYPE_CHECKING:
+    import torch
+
+    from distparity.worlds.rank import Place
+
+__all__ = ["OPTIONAL", "advice", "collectives", "examine"]
+
+#: What the peak of memory in use is asked about, in bytes.
+_PIECE = 4 << 20
+#: A step of training in float32 agrees with float64 to this, on TF32 as well.
+_COARSE = 2.0**-7
+#: Elements that every rank has in a collective; two, three and four ranks divide it.
+_ELEMENTS = 24
+#: Collectives that a device may do without, and what says so.
+OPTIONAL = {
+    "all_reduce AVG": "declare it in no_reductions, with the fact in one line",
+}
+
+
+class Unfit(Exception):
+    """The device answered, and not what it should."""
+
+
+class _Patient:
+    """A device under examination, and what it has answered so far."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.found: dict[str, Any] = {}
+
+    def environment(self) -> Any:
+        variables = self.kind.environment(0)
+        os.environ.update(variables)
+        return variables
+
+    def absent(self) -> Any:
+        reason = self.kind.absent()
+        if reason is not None:
+            raise Unfit(f"not here: {reason}")
+        return "it is here"
+
+    def module(self) -> Any:
+        module = self.kind.module()
+        return "none" if module is None else module.__name__
+
+    def take(self) -> Any:
+        self.found["device"] = self.kind.take(0)
+        return str(self.found["device"])
+
+    def lacks(self) -> Any:
+        self.found["lacks"] = self.kind.lacks()
+        return self.found["lacks"] or "nothing"
+
+    def most_ranks(self) -> Any:
+        most = self.kind.most_ranks()
+        return "no bound" if most is None else most
+
+    def sharing(self) -> Any:
+        return [way.name for way in self.kind.sharing()] or "no way"
+
+    def seed(self) -> Any:
+        self.kind.seed(0)
+        return "done"
+
+    def peak_memory(self) -> Any:
+        import torch
+
+        piece = torch.empty(_PIECE, dtype=torch.uint8, device=self.found["device"])
+        self.kind.synchronize()
+        peak = self.kind.peak_memory()
+        if peak is not None and peak < piece.numel():
+            raise Unfit(f"counts {peak} bytes with {piece.numel()} in use")
+        return "nobody counts" if peak is None else f"{peak} bytes"
+
+    def numerics(self) -> Any:
+        return numerics.ask(self.found["device"], self.found["lacks"])
+
+    def training(self) -> Any:
+        off = _step_of_training(self.found["device"])
+        if not off <= _COARSE:
+            raise Unfit(f"a gradient in float32 is off by {off:.3g} of its size")
+        return f"a gradient in float32 is off by {off:.1e} of its size"
+
+
+#: In the order in which a rank asks. What :class:`_Patient` does not know is called as it is.
+_STEPS = (
+    "environment", "load", "absent", "module", "count", "most_ranks", "take", "exact", "describe",
+    "backend", "backend_version", "sharing", "lacks", "seed", "forget_peak", "synchronize",
+    "peak_memory", "numerics", "training",
+)  # fmt: skip
+#: What a vendor does about steps that are no method.
+_BEYOND = {
+    "numerics": "make sums and matrix products work on the device, and copies to and from it",
+    "training": "make a linear layer, its backward and SGD work, and agree with the CPU",
+}
+
+
+def advice(step: str) -> str:
+    """What to implement where a step failed: the method, and what it is for."""
+    if step in _BEYOND:
+        return _BEYOND[step]
+    summary = (inspect.getdoc(getattr(Device, step, None)) or "").partition("\n\n")[0]
+    return f"{step}(): {' '.join(summary.split())}"
+
+
+def examine(kind: Any, log: str) -> bool:
+    """Take all steps until one fails, and log them; returns whether none did."""
+    patient = _Patient(kind)
+    for name in _STEPS:
+        act = getattr(patient, name, None) or getattr(kind, name)
+        if not _step(log, name, act, own=_is_own(kind, name)):
+            return False
+    return True
+
+
+def _is_own(kind: Any, name: str) -> bool | None:
+    """Whether the device says it itself, and does not leave it to the default."""
+    if not hasattr(Device, name):
+        return None
+    bare = type(getattr(kind, "_device", kind))
+    return getattr(bare, name, None) is not getattr(Device, name, None)
+
+
+def _step(log: str, name: str, act: Callable[[], Any], **more: Any) -> bool:
+    _write(log, {"begin": name})
+    started = time.perf_counter()
+    answer, error = None, None
+    try:
+        answer = act()
+    except Exception as caught:
+        error = str(caught) if isinstance(caught, Unfit) else f"{type(caught).__name__}: {caught}"
+    seconds = round(time.perf_counter() - started, 4)
+    text = "done" if answer is None else _short(answer)
+    _write(log, {"name": name, "answer": text, "error": error, "seconds": seconds, **more})
+    return error is None
+
+
+def _short(answer: Any) -> str:
+    if isinstance(answer, dict):
+        return ", ".join(f"{key} {value}" for key, value in answer.items()) or "nothing"
+    if isinstance(answer, (list, tuple)):
+        return ", ".join(map(str, answer))
+    return str(answer)
+
+
+def _write(log: str, line: dict[str, Any]) -> None:
+    with Path(log).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _step_of_training(device: torch.device) -> float:
+    """How far a linear layer's gradient is off after one step on the device, of its largest."""
+    import torch
+
+    gradients = []
+    for where, dtype in ((torch.device("cpu"), torch.float64), (device, torch.float32)):
+        draw = torch.Generator().manual_seed(0)
+        rows = torch.randn(8, 16, generator=draw, dtype=torch.float64).float()
+        weight = torch.randn(4, 16, generator=draw, dtype=torch.float64).float()
+        layer = torch.nn.Linear(16, 4, bias=False).to(where, dtype)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            layer(rows.to(where, dtype)).square().mean().backward()
+            optimizer.step()
+        assert layer.weight.grad is not None
+        gradients.append(layer.weight.grad.cpu().double())
+    exact, found = gradients
+    return float((found - exact).abs().max() / exact.abs().max())
+
+
+# -- collectives -----------------------------------------------------------------------------------
+
+
+def collectives(place: Place, log: str) -> None:
+    """Try what strategies call, each against plain arithmetic, and log it; all ranks together."""
+    for name, act in _collectives(place):
+        _step(f"{log}.{place.rank}", name, act)
+
+
+def _collectives(place: Place) -> Iterator[tuple[str, Callable[[], Any]]]:
+    import torch.distributed as dist
+
+    trial = _Trial(place)
+    yield "all_reduce SUM", trial.all_reduce
+    if "AVG" not in place.kind.no_reductions:
+        yield "all_reduce AVG", trial.average
+    yield "reduce_scatter_tensor", trial.reduce_scatter
+    yield "all_gather_into_tensor", trial.all_gather
+    yield "broadcast", trial.broadcast
+    yield "all_gather_object", trial.objects
+    yield "barrier", dist.barrier
+
+
+class _Trial:
+    """What every rank gives, and what must come out; small whole numbers, so that sums are exact."""
+
+    def __init__(self, place: Place) -> None:
+        import torch
+
+        self.place = place
+        self.size = place.world_size
+        self.given = [
+            torch.arange(_ELEMENTS, dtype=torch.float32) + 100 * rank for rank in range(self.size)
+        ]
+        self.total = torch.stack(self.given).sum(0)
+
+    def all_reduce(self) -> str:
+        import torch.distributed as dist
+
+        tensor = self._mine()
+        dist.all_reduce(tensor)
+        return self._check(tensor, self.total)
+
+    def average(self) -> str:
+        import torch.distributed as dist
+
+        tensor = self._mine()
+        dist.all_reduce(tensor, op=dist.ReduceOp.AVG)
+        return self._check(tensor, self.total / self.size)
+
+    def reduce_scatter(self) -> str:
+        import torch.distributed as dist
+
+        out = self._blank(_ELEMENTS // self.size)
+        dist.reduce_scatter_tensor(out, self._mine())
+        return self._check(out, self.total.chunk(self.size)[self.place.rank])
+
+    def all_gather(self) -> str:
+        import torch
+        import torch.distributed as dist
+
+        out = self._blank(_ELEMENTS * self.size)
+        dist.all_gather_into_tensor(out, self._mine())
+        return self._check(out, torch.cat(self.given))
+
+    def broadcast(self) -> str:
+        import torch.distributed as dist
+
+        tensor = self._mine()
+        dist.broadcast(tensor, self.size - 1)
+        return self._check(tensor, self.given[-1])
+
+    def objects(self) -> str:
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, {"rank": self.place.rank})
+        if found != [{"rank": rank} for rank in range(self.size)]:
+            raise Unfit(f"gathered {found}")
+        return "all there"
+
+    def _mine(self) -> torch.Tensor:
+        return self.given[self.place.rank].to(self.place.device, copy=True)
+
+    def _blank(self, elements: int) -> torch.Tensor:
+        import torch
+
+        return torch.empty(elements, device=self.place.device)
+
+    def _check(self, tensor: torch.Tensor, expected: torch.Tensor) -> str:
+        self.place.kind.synchronize()
+        found = tensor.cpu()
+        for at, (one, other) in enumerate(zip(found.tolist(), expected.tolist(), strict=True)):
+            if one != other:
+                raise Unfit(f"element {at} is {one:g} where {other:g} is right")
+        return "as plain arithmetic has it"

@@ -1,0 +1,67 @@
+"""What runs showed of each device, as a table for a page of the documentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from distparity.report.model import Column, Report
+from distparity.report.read import files, read
+
+__all__ = ["BEGIN", "END", "into", "table"]
+
+#: Between these lines of a page stands the table.
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+_HEAD = (
+    "| device | torch | collectives | ranks share | cases | outcomes | largest ratio | time | date | distparity |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+
+
+def table(sources: Iterable[Path]) -> list[str]:
+    """Rows of Markdown, a cell each; raises :class:`~distparity.report.read.Refused`."""
+    report = Report.of(column for path in files(list(sources)) for column in read(path))
+    return [*_HEAD, *map(_row, report.columns)]
+
+
+def into(page: Path, rows: list[str]) -> None:
+    """Put the table in its place in a page; raises ``ValueError`` where it has none."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for figures: {BEGIN} ... {END}")
+    text = "\n".join([before + BEGIN, "", *rows, "", END + after])
+    page.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _row(column: Column) -> str:
+    facts = column.facts
+    name = facts.get("device_name", "unknown")
+    words = [
+        f"{column.device}: {name}, {facts.get('device_count', '?')} of them",
+        facts.get("torch", column.torch),
+        f"{facts.get('backend', 'unknown')} ({facts.get('backend_version', 'unknown')})",
+        facts.get("shared_devices", "no"),
+        str(len(column.results)),
+        ", ".join(f"{count} {status}" for status, count in column.counts.items()),
+        _largest(column),
+        f"{column.seconds:.0f} s",
+        column.started[:10],
+        facts.get("version", "unknown"),
+    ]
+    return f"| {' | '.join(word.replace('|', chr(0x2223)) for word in words)} |"
+
+
+def _largest(column: Column) -> str:
+    """The largest ratio of a case that was judged, and its id."""
+    ratios = {
+        case.id: result.ratio
+        for case, result in column.results.items()
+        if result.ratio is not None and not math.isnan(result.ratio)
+    }
+    if not ratios:
+        return "none"
+    case = max(ratios, key=lambda one: ratios[one])
+    return f"{ratios[case]:.3g} ({case})"

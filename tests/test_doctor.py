@@ -1,0 +1,114 @@
+"""What ``distparity doctor`` says of devices that are here, absent, broken, wrong or too few."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import environment
+from test_devices import sim
+
+Doctor = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Doctor:
+    """Run it with the words given; returns its exit code and what its JSON says."""
+
+    def run(*words: str, **variables: str) -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "distparity", "doctor", "--json", *words],
+            cwd=tmp_path,
+            env=environment(**variables),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout)
+
+    return run
+
+
+def steps(report: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    (device,) = (one for one in report["devices"] if one["kind"] == kind)
+    return {step["name"]: step for step in device["steps"]}
+
+
+def test_a_machine_with_a_cpu_alone_is_fit_for_it(doctor: Doctor) -> None:
+    code, report = doctor()
+
+    here = {device["kind"]: device["here"] for device in report["devices"]}
+    assert here["cpu"] and not here["hpu"] and not here["npu"]
+    assert {"torch", "built for"} <= {step["name"] for step in report["torch"]}
+    assert all(step["error"] is None for step in report["machine"])
+    assert (code, report["works"]) == (0, True)
+    assert "No module named" in steps(report, "hpu")["load"]["error"]
+    for name in ("all_reduce SUM", "reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
+        assert steps(report, "cpu")[f"2 ranks: {name}"]["answer"] == "as plain arithmetic has it"
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "error", "advice"),
+    [
+        ("Absent", "load", "libfaulty.so.1: cannot open shared object file", "load(): Import what"),
+        ("Raises", "absent", "Raises fails in absent(): OSError: no such ioctl", "absent(): Why"),
+        ("Miscounts", "count", "answers 'two' in count(), expected int", "count(): How many"),
+        ("Forgets", "backend", "answers None in backend(), expected str", "backend(): What `"),
+        ("SeedFails", "seed", "fails in seed(): RuntimeError: generator 0 is busy", "seed(): Seed"),
+        ("Aborts", "synchronize", "killed by SIGABRT", "synchronize(): Wait for everything"),
+        ("Alone", "ranks", "1 device, and 2 ranks need as many", "--share-devices puts two ranks"),
+    ],
+)
+def test_what_fails_first_is_named_with_what_to_do(
+    doctor: Doctor, name: str, step: str, error: str, advice: str
+) -> None:
+    plugin = ["--device-plugin", f"faulty_devices:{name}", "--device", "faulty"]
+
+    code, report = doctor(*plugin)
+
+    failed = [one for one in steps(report, "faulty").values() if one["error"]]
+    assert (code, report["works"]) == (1, False)
+    assert failed[0]["name"] == step
+    assert error in failed[0]["error"]
+    assert failed[0]["advice"].startswith(advice)
+
+
+def test_one_device_is_enough_where_ranks_share_it(doctor: Doctor) -> None:
+    plugin = ["--device-plugin", "faulty_devices:Alone", "--device", "faulty"]
+
+    code, report = doctor(*plugin, "--share-devices")
+
+    assert (code, report["works"]) == (0, True)
+    assert report["devices"][0]["next"].endswith("--share-devices=auto")
+
+
+@sim
+@pytest.mark.parametrize(
+    ("variables", "step", "error"),
+    [
+        pytest.param(
+            {"SIM_FAULT": "drop-rank"}, "2 ranks: all_reduce SUM", "element 0 is 0 where 100 is right",
+            id="wrong",
+        ),
+        pytest.param(
+            {"SIM_NO_AVG": "undeclared"}, "2 ranks: all_reduce AVG", "ReduceOp.AVG is not supported",
+            id="missing, and can be declared",
+        ),
+        pytest.param({}, None, "", id="right"),
+    ],
+)  # fmt: skip
+def test_collectives_are_held_against_plain_arithmetic(
+    doctor: Doctor, variables: dict[str, str], step: str | None, error: str
+) -> None:
+    code, report = doctor("--device", "sim", **variables)
+
+    failed = {one["name"]: one for one in steps(report, "sim").values() if one["error"]}
+    assert code == int(any(not one["optional"] for one in failed.values()))
+    assert next(iter(failed), None) == step
+    assert step is None or error in failed[step]["error"]
