@@ -11,12 +11,14 @@ The torch releases are the rows of src/distparity/matrix.py. What follows ``--``
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -41,6 +43,8 @@ PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 SELFTEST = matrix.row("2.13")
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
+#: What a session does with its row's torch.
+Act = Callable[[nox.Session, matrix.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
 TO_END = 60.0
 
@@ -62,15 +66,27 @@ def tests(session: nox.Session, row: matrix.Row) -> None:
     session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
-def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
+def tool(session: nox.Session, row: matrix.Row, command: str) -> None:
     """Run another of distparity's commands with one torch."""
+    options, rest = _ready(session, row)
+    run = ["distparity", command]
+    run += [f"--device={device}" for device in options.devices if device != "auto"]
+    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+
+
+def defects(session: nox.Session, row: matrix.Row) -> None:
+    """Run the programs that show torch's known defects, with one torch."""
+    _, rest = _ready(session, row)
+    session.run("python", "ci/defects.py", *rest)
+
+
+def _ready(session: nox.Session, row: matrix.Row) -> tuple[argparse.Namespace, list[str]]:
+    """What was asked for, once the session has torch and distparity; it is red where it cannot."""
     options, rest = _cell_options(row, session.posargs)
     wrong = _prepare(session, row, options)
     if wrong is not None:
         session.error(wrong)
-    run = ["distparity", *command]
-    run += [f"--device={device}" for device in options.devices if device != "auto"]
-    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+    return options, rest
 
 
 def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:
@@ -227,14 +243,11 @@ def _check_python(session: nox.Session, row: matrix.Row) -> None:
         raise NoSuchCell(refusal)
 
 
-def _register(row: matrix.Row, name: str, title: str, tags: list[str], *command: str) -> None:
+def _register(row: matrix.Row, name: str, title: str, tags: list[str], act: Act) -> None:
     python = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
 
     def session(session: nox.Session) -> None:
-        if command:
-            tool(session, row, *command)
-        else:
-            tests(session, row)
+        act(session, row)
 
     session.__doc__ = title
     nox.session(
@@ -252,11 +265,15 @@ TOOLS = {
     "calibrate": "Measure the largest ratio of correct runs over many seeds under torch {}.",
 }
 
+DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
+
 for _row in matrix.ROWS:
-    _register(_row, "tests", _row.title, [_row.tag, "matrix"])
+    _register(_row, "tests", _row.title, [_row.tag, "matrix"], tests)
+    _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
 for _command, _title in TOOLS.items():
     for _row in matrix.RELEASES:
-        _register(_row, _command, _title.format(_row.name), [_command], _command)
+        _act = functools.partial(tool, command=_command)
+        _register(_row, _command, _title.format(_row.name), [_command], _act)
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -320,7 +337,7 @@ def report(session: nox.Session) -> None:
     session.run("distparity", "report", *(session.posargs or ["reports"]))
 
 
-KNOWN = [row.session for row in matrix.ROWS]
+KNOWN = [row.session for row in matrix.ROWS] + [f"defects-{row.name}" for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared", "report"]
 for _name in ASKED.NOXSESSION:
