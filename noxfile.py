@@ -11,13 +11,14 @@ The torch releases are the rows of src/distparity/matrix.py. What follows ``--``
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nox
@@ -44,6 +45,8 @@ SELFTEST = matrix.row("2.13")
 PLUGINS = {"sim": "./tests/sim_device"}
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
+#: What a session does with its row's torch.
+Act = Callable[[nox.Session, matrix.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
 TO_END = 60.0
 
@@ -51,7 +54,7 @@ TO_END = 60.0
 # -- the matrix ------------------------------------------------------------------------------------
 
 
-def tests(session: nox.Session, row: matrix.Row, *plugins: str) -> None:
+def tests(session: nox.Session, row: matrix.Row, plugins: Sequence[str] = ()) -> None:
     """Run the suite with one torch; the part that is the same in every cell of the matrix.
 
     ``plugins`` are the devices to run on that a package here brings; it is installed.
@@ -71,15 +74,27 @@ def tests(session: nox.Session, row: matrix.Row, *plugins: str) -> None:
     session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
-def tool(session: nox.Session, row: matrix.Row, *command: str) -> None:
+def tool(session: nox.Session, row: matrix.Row, command: str) -> None:
     """Run another of distparity's commands with one torch."""
+    options, rest = _ready(session, row)
+    run = ["distparity", command]
+    run += [f"--device={device}" for device in options.devices if device != "auto"]
+    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+
+
+def defects(session: nox.Session, row: matrix.Row) -> None:
+    """Run the programs that show torch's known defects, with one torch."""
+    _, rest = _ready(session, row)
+    session.run("python", "ci/defects.py", *rest)
+
+
+def _ready(session: nox.Session, row: matrix.Row) -> tuple[argparse.Namespace, list[str]]:
+    """What was asked for, once the session has torch and distparity; it is red where it cannot."""
     options, rest = _cell_options(row, session.posargs)
     wrong = _prepare(session, row, options)
     if wrong is not None:
         session.error(wrong)
-    run = ["distparity", *command]
-    run += [f"--device={device}" for device in options.devices if device != "auto"]
-    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+    return options, rest
 
 
 def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:
@@ -236,21 +251,11 @@ def _check_python(session: nox.Session, row: matrix.Row) -> None:
         raise NoSuchCell(refusal)
 
 
-def _register(
-    row: matrix.Row,
-    name: str,
-    title: str,
-    tags: list[str],
-    *command: str,
-    plugins: Sequence[str] = (),
-) -> None:
+def _register(row: matrix.Row, name: str, title: str, tags: list[str], act: Act) -> None:
     python = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
 
     def session(session: nox.Session) -> None:
-        if command:
-            tool(session, row, *command)
-        else:
-            tests(session, row, *plugins)
+        act(session, row)
 
     session.__doc__ = title
     nox.session(
@@ -270,15 +275,18 @@ TOOLS = {
 
 #: The torch that an accelerator in host memory needs.
 SIM_ROWS = [row for row in matrix.RELEASES if Version(row.name) >= Version("2.10")]
+DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
 for _row in matrix.ROWS:
-    _register(_row, "tests", _row.title, [_row.tag, "matrix"])
+    _register(_row, "tests", _row.title, [_row.tag, "matrix"], tests)
+    _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
 for _command, _title in TOOLS.items():
     for _row in matrix.RELEASES:
-        _register(_row, _command, _title.format(_row.name), [_command], _command)
+        _act = functools.partial(tool, command=_command)
+        _register(_row, _command, _title.format(_row.name), [_command], _act)
 for _row in SIM_ROWS:
     _title = f"Run the suite with torch {_row.name} on an accelerator in host memory."
-    _register(_row, "sim", _title, ["sim"], plugins=["sim"])
+    _register(_row, "sim", _title, ["sim"], functools.partial(tests, plugins=["sim"]))
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -340,7 +348,7 @@ def report(session: nox.Session) -> None:
     session.run("distparity", "report", *(session.posargs or ["reports"]))
 
 
-KNOWN = [row.session for row in matrix.ROWS]
+KNOWN = [row.session for row in matrix.ROWS] + [f"defects-{row.name}" for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
 KNOWN += [f"sim-{row.name}" for row in SIM_ROWS]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared", "report"]

@@ -263,6 +263,16 @@ def test_known_failure_has_to_fail(write: Write) -> None:
     assert _check(folder, "2.13-cpu", "--known-failure", "2.12-cpu:s/1")[0] == 2
 
 
+def test_what_failed_as_expected_did_run(write: Write) -> None:
+    expected, skipped = Outcome(Status.EXPECTED, "known"), Outcome(Status.NOT_RUN, "it hangs")
+    folder = write(expected, expected, skipped).parent
+
+    assert _check(folder, "2.13-cpu") == (0, "2.13-cpu: 3 cases, 1 skipped, 2 failed as expected\n")
+    code, output = _check(write(Outcome(Status.FIXED, "fixed: remove"), skipped).parent, "2.13-cpu")
+    assert code == 1
+    assert "2.13-cpu: s/0: unexpectedly fixed: fixed: remove" in output
+
+
 def test_test_ids_are_the_same_in_every_cell(write: Write) -> None:
     write(PASSED, PASSED, PASSED)
     folder = write(*[PASSED] * 4, cell="nightly", declared=4).parent

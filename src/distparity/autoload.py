@@ -11,6 +11,20 @@ from pathlib import Path
 from typing import Any
 
 PLUGIN = "distparity.plugin"
+#: A project may have this among the settings of all of its runs.
+EXPECTATIONS = "distparity_expectations"
+
+
+def pytest_addoption(parser: Any) -> None:
+    declare(parser)
+
+
+def declare(parser: Any) -> None:
+    parser.addini(
+        EXPECTATIONS,
+        "files of what is expected to fail under distparity, beside those of --expectations",
+        "paths",
+    )
 
 
 def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:

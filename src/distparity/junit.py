@@ -26,6 +26,7 @@ __all__ = ["write_broken_cell", "write_from_journal"]
 
 _TAG = {
     Status.FAILED: "failure",
+    Status.FIXED: "failure",
     Status.FLAKY: "failure",
     Status.CRASH: "failure",
     Status.TIMEOUT: "failure",
@@ -33,6 +34,9 @@ _TAG = {
     Status.MISSING: "error",
     Status.NOT_SUPPORTED: "skipped",
     Status.NOT_AVAILABLE: "skipped",
+    Status.NOT_RUN: "skipped",
+    # Neither a pass nor a failure, to any consumer; its message says which it is.
+    Status.EXPECTED: "skipped",
 }
 #: What XML 1.0 cannot hold, in any spelling.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -22,6 +22,12 @@ class Status(str, Enum):
     FLAKY = "flaky"
     #: The case could not be judged: a fault of the scenario or of the harness, not of the device.
     ERROR = "error"
+    #: It failed as an expectation says: a known defect, or a waiver.
+    EXPECTED = "expected failure"
+    #: An expectation says that it fails, and it passed.
+    FIXED = "unexpectedly fixed"
+    #: An expectation says not to run it: it would hang, or end the run.
+    NOT_RUN = "not run"
     #: Declared, with the fact: this torch, backend or device cannot do it.
     NOT_SUPPORTED = "not supported"
     #: There is no such device here, or too few of them.
@@ -32,12 +38,12 @@ class Status(str, Enum):
     @property
     def skipped(self) -> bool:
         """True for an outcome that says nothing about parity, and says why."""
-        return self in (Status.NOT_SUPPORTED, Status.NOT_AVAILABLE)
+        return self in (Status.NOT_SUPPORTED, Status.NOT_AVAILABLE, Status.NOT_RUN)
 
     @property
     def bad(self) -> bool:
         """True for an outcome that makes the run fail."""
-        return self is not Status.PASSED and not self.skipped
+        return self not in (Status.PASSED, Status.EXPECTED) and not self.skipped
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distparity import devices, selection
+from distparity import autoload, devices, selection
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
 from distparity.run import BadRequest, Options, Run
@@ -114,6 +114,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a flaky case is reported as one and does not make the run fail",
     )
+    group.addoption(
+        "--expectations",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        default=[],
+        help="what is expected to fail, in TOML; may be given more than once",
+    )
+    group.addoption(
+        "--no-known-defects",
+        action="store_true",
+        help="do not expect what torch's releases are known to get wrong",
+    )
+    # Declared where every run loads it, too; alone where plugins are not loaded by themselves.
+    autoload.declare(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -166,6 +181,8 @@ def _options(config: pytest.Config) -> Options:
         sharing=option.share_devices,
         retry_failed=option.retry_failed,
         allow_flaky=option.allow_flaky,
+        expectations=[*config.getini(autoload.EXPECTATIONS), *option.expectations],
+        known_defects=not option.no_known_defects,
         command=["pytest", *map(str, config.invocation_params.args)],
     )
 
@@ -321,7 +338,10 @@ class ParityItem(pytest.Item):
             self.user_properties.append((name, value))
         if outcome.status.skipped or (outcome.status is Status.FLAKY and run.options.allow_flaky):
             pytest.skip(f"{outcome.status.value}: {outcome.message}")
-        if outcome.status.bad:
+        expected = outcome.status is Status.EXPECTED
+        if expected and not self.config.option.runxfail:
+            pytest.xfail(outcome.message)
+        if expected or outcome.status.bad:
             raise ParityFailure(self._account(run, outcome))
 
     def _account(self, run: Run, outcome: Outcome) -> str:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distparity import devices, junit, selection
+from distparity import devices, expectations, junit, selection
 from distparity.case import Case
 from distparity.censor import Censor
 from distparity.evaluate import Question, evaluate
@@ -77,6 +77,10 @@ class Options:
     retry_failed: bool = False
     #: A case that failed and then passed does not make the run fail.
     allow_flaky: bool = False
+    #: Files of what is expected to fail.
+    expectations: list[Path] = field(default_factory=list)
+    #: Expect what torch's releases are known to get wrong as well.
+    known_defects: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     @property
@@ -137,6 +141,8 @@ class Run:
         self.complaints: list[str] = []
         #: What was wrong with devices that nobody asked for by name.
         self.broken: list[str] = []
+        self.expected = expectations.Expectations()
+        self._entries: dict[Case, expectations.Entry] = {}
         self._ahead: list[Case] = []
         self._jobs: dict[Case, Any] = {}
         self._censor = Censor(os.environ)
@@ -170,6 +176,7 @@ class Run:
             )
             self._find_devices()
             self._list_cases()
+            self._expect()
         except (BadRequest, StartError) as error:
             for device in self.options.named or ["cpu"]:
                 if not any(cell.device == device for cell in self.cells):
@@ -260,6 +267,26 @@ class Run:
             for cell in self.cells:
                 cell.cases = [case for case in cell.cases if case.id in self.options.cases]
 
+    def _expect(self) -> None:
+        """Read what is expected to fail, and find the cases; raises :class:`BadRequest`."""
+        shipped = [expectations.SHIPPED] if self.options.known_defects else []
+        try:
+            self.expected = expectations.load([*shipped, *self.options.expectations])
+            for cell in self.cells:
+                self._entries |= self._expect_of(cell)
+        except expectations.Wrong as error:
+            raise BadRequest(str(error)) from None
+
+    def _expect_of(self, cell: Cell) -> dict[Case, expectations.Entry]:
+        # A world of any size can be asked for: an entry that names one does not miss its cases.
+        named = [entry.world_sizes for entry in self.expected.entries]
+        sizes = sorted({*DEFAULT_WORLD_SIZES, *self.options.world_sizes}.union(*named))
+        every = selection.cases("full", self.facts, cell.device, sizes)
+        names = (cell.device, cell.found["type"])
+        here = expectations.Surroundings(self.facts["torch"], names, self._place_facts(cell))
+        entries = expectations.place(self.expected.entries, here, every)
+        return {case: entries[case.id] for case in every if case.id in entries}
+
     def files(self) -> list[Path]:
         """The files that define the scenarios."""
         return [Path(facts["file"]) for facts in self.facts["scenarios"].values()]
@@ -323,7 +350,11 @@ class Run:
 
     def _journalled(self, case: Case) -> Errand[Outcome]:
         cell = next(cell for cell in self.cells if cell.device == case.device)
+        entry = self._entries.get(case)
+        if entry is not None and entry.not_run:
+            return self._keep(cell, case, self._out_of_reach(case, cell) or entry.spared())
         outcome = yield from self.errand(case)
+        outcome = outcome if entry is None else entry.judge(outcome)
         if self.options.retry_failed and outcome.status in _WORTH_ANOTHER:
             outcome = _both(outcome, (yield from self.errand(case, fresh=True)))
         return self._keep(cell, case, outcome)
@@ -465,6 +496,10 @@ class Run:
             words += ["--device-plugin", name]
         if self.options.sharing is not None and case.device != "cpu":
             words += [f"--share-devices={self.options.sharing}"]
+        for path in self.options.expectations:
+            words += ["--expectations", str(path)]
+        if not self.options.known_defects:
+            words.append("--no-known-defects")
         return shlex.join(words)
 
     def _about(self, case: Case) -> dict[str, Any]:
@@ -474,6 +509,18 @@ class Run:
 
     def _suite_facts(self, cell: Cell, deselected: int) -> dict[str, Any]:
         sizes = sorted({case.world_size for case in cell.cases})
+        return {
+            **self._place_facts(cell),
+            "world_sizes": sizes,
+            "selection": self.options.select,
+            "declared": len(cell.cases),
+            "deselected": deselected,
+            "expectations": self.expected.files or "none",
+            **self._surroundings(),
+        }
+
+    def _place_facts(self, cell: Cell) -> dict[str, Any]:
+        """What the cell is, whatever of it is run."""
         return {
             "torch": self.facts["torch"],
             "torch_git": self.facts["torch_git"],
@@ -486,11 +533,6 @@ class Run:
             "backend": cell.found["backend"],
             "backend_version": cell.found["backend_version"],
             **{f"numerics_{name}": fact for name, fact in cell.found["numerics"].items()},
-            "world_sizes": sizes,
-            "selection": self.options.select,
-            "declared": len(cell.cases),
-            "deselected": deselected,
-            **self._surroundings(),
         }
 
     def _surroundings(self) -> dict[str, Any]:

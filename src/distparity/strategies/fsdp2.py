@@ -49,7 +49,8 @@ class Fsdp2(Strategy):
         ),
         Limit(
             fact="fully_shard on cpu",
-            answer=r"CUDA|NVIDIA driver|accelerator",
+            # 2.6 has a stream for the CPU, of another kind than it then uses.
+            answer=r"CUDA|NVIDIA driver|accelerator|'Stream' object has no attribute",
             before=(2, 7),
             device="cpu",
         ),

@@ -199,6 +199,12 @@ function facts(pairs) {
   return el(
     "dl",
     { class: "facts" },
-    pairs.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, value || "–")]),
+    pairs.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, worth(name, value) || "–")]),
   );
+}
+
+/** A value as it is shown: where an expectation says that a failure is reported, that leads there. */
+function worth(name, value) {
+  if (name !== "link" || !value.startsWith("https://")) return value;
+  return el("a", { href: value, rel: "noopener noreferrer", target: "_blank" }, value);
 }

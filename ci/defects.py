@@ -1,0 +1,112 @@
+"""Run the programs under defects/ with the torch that is here, and hold them against the data.
+
+    nox -s defects-2.8
+
+A program shows a defect of torch with torch alone. Where an entry of known_defects.toml that names
+it has this torch in its range, it has to show; where none has, it must not. Every entry has a
+program, and every program an entry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.version import Version
+
+from distparity import expectations
+from distparity.expectations import SHIPPED, Entry
+
+ROOT = Path(__file__).parents[1]
+#: Seconds that a program may take: most of it is the import of torch, three times.
+LIMIT = 300.0
+#: What a program's last line begins with, and the exit code that goes with it.
+SAYS = {"right": 0, "defect": 1}
+
+
+class Seen(NamedTuple):
+    """A program, what the data says of it with this torch, and what it said."""
+
+    program: str
+    expected: str
+    found: str
+    line: str
+
+    @property
+    def right(self) -> bool:
+        return self.expected == self.found
+
+
+def complaints(entries: Iterable[Entry], programs: set[str]) -> list[str]:
+    """What is wrong with the data, whatever torch this is, a line each."""
+    named = {entry.program for entry in entries}
+    found = [f"{entry.where}: it names no program" for entry in entries if entry.program is None]
+    found += [f"{name}: no entry names it" for name in sorted(programs - named)]
+    gone = named - programs - {None}
+    return found + [
+        f"{name}: an entry names it, and it is not there" for name in sorted(map(str, gone))
+    ]
+
+
+def expected(entries: Iterable[Entry], torch: str) -> dict[str, str]:
+    """What each program has to say with this torch, by the ranges of the entries that name it."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if entry.program is not None:
+            within = entry.torch.contains(Version(torch).public, prereleases=True)
+            if within or entry.program not in found:
+                found[entry.program] = "defect" if within else "right"
+    return found
+
+
+def run(program: Path) -> tuple[str, str]:
+    """What a program says, as :data:`SAYS` names it or ``"nothing"``, and its last line."""
+    command = [sys.executable, str(program)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return "nothing", f"no answer in {LIMIT:g} s"
+    lines = [*done.stdout.split("\n"), *done.stderr.split("\n")]
+    for word, code in SAYS.items():
+        line = next((line for line in reversed(lines) if line.startswith(f"{word}: ")), None)
+        # A program that broke exits with 1 as well: its word counts, and the code beside it.
+        if line is not None and done.returncode == code:
+            return word, line
+    return "nothing", next(filter(None, reversed(lines)), f"exit code {done.returncode}")
+
+
+def look(wanted: Mapping[str, str], root: Path) -> list[Seen]:
+    return [Seen(name, wanted[name], *run(root / name)) for name in sorted(wanted)]
+
+
+def table(seen: Iterable[Seen]) -> list[str]:
+    rows = [("program", "expected", "found", ""), *((*one[:3], one.line) for one in seen)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return ["  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--torch", default=version("torch"), help="take it for this release")
+    parser.add_argument("--file", type=Path, default=SHIPPED, help="(default: the shipped entries)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder that has defects/")
+    given = parser.parse_args()
+    entries = expectations.load([given.file]).entries
+    programs = {f"defects/{path.name}" for path in (given.root / "defects").glob("*.py")}
+    wrong = complaints(entries, programs)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if wrong:
+        return 1
+    seen = look(expected(entries, given.torch), given.root)
+    print("\n".join(table(seen)))
+    return 0 if all(one.right for one in seen) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

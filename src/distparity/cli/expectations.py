@@ -1,0 +1,118 @@
+"""``distparity expectations``: check files of what is expected to fail, and propose entries."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from distparity import expectations
+from distparity.case import Case
+from distparity.expectations.file import parse
+from distparity.expectations.propose import Failed, propose
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "expectations", help="check files of what is expected to fail, or propose entries"
+    )
+    actions = parser.add_subparsers(dest="action", required=True)
+    check = actions.add_parser("check", help="whether every entry is as it should be")
+    check.add_argument("file", nargs="+", type=Path)
+    check.set_defaults(act=_check)
+    update = actions.add_parser("update", help="propose entries for what failed in result files")
+    update.add_argument("results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml")
+    update.add_argument("--case", default="*", metavar="PATTERN", help="only cases with such an id")
+    update.add_argument("-o", "--output", type=Path, metavar="FILE", help="add them to this file")
+    update.add_argument("--reason", default="", help="of all that is proposed")
+    update.add_argument("--link", default="", help="where it is reported")
+    update.set_defaults(act=_update)
+
+
+def _check(given: argparse.Namespace) -> int:
+    code = 0
+    for path in given.file:
+        try:
+            print(f"{path}: {len(expectations.load([path]).entries)} entries")
+        except expectations.Wrong as error:
+            print(f"distparity: {error}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _update(given: argparse.Namespace) -> int:
+    if given.output is not None and not (given.reason.strip() and given.link.strip()):
+        return _refuse(f"no entry is written to {given.output} without --reason and --link")
+    try:
+        from distparity.report import Refused, read
+    except ModuleNotFoundError as error:
+        return _refuse(f"reading results needs {error.name}: install distparity[report]")
+    try:
+        columns = [column for path in given.results for column in read.read(path)]
+    except Refused as error:
+        return _refuse(str(error))
+    proposed: list[str] = []
+    every: list[tuple[expectations.Surroundings, list[Case]]] = []
+    for column in columns:
+        cases = {_case(row, column.device): result for row, result in column.results.items()}
+        failed = {
+            case: found
+            for case, result in cases.items()
+            if fnmatchcase(case.id, given.case) and (found := _failed(result)) is not None
+        }
+        torch = column.version.public
+        proposed += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
+        here = expectations.Surroundings(torch, (column.device,), column.facts)
+        every.append((here, list(cases)))
+        for case, result in cases.items():
+            if result.status == "unexpectedly fixed":
+                print(f"{case.id}: {result.message}", file=sys.stderr)
+    if not proposed:
+        print("nothing failed that an entry could be about", file=sys.stderr)
+        return 0
+    if given.output is None:
+        print("\n".join(proposed), end="")
+        return 0
+    return _write(given.output, proposed, every)
+
+
+def _write(
+    path: Path, proposed: list[str], every: list[tuple[expectations.Surroundings, list[Case]]]
+) -> int:
+    """Add the entries to the file, unless it then were none that a run would take."""
+    try:
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = "\n".join([old.rstrip("\n") + "\n" if old else "", *proposed]).lstrip("\n")
+        entries = parse(text, str(path))
+        for here, cases in every:
+            there = [entry for entry in entries if here.has(entry)]
+            # A file may hold only some of the cases: what it has none of is no fault of an entry.
+            expectations.place([one for one in there if not one.idle(cases)], here, cases)
+        path.write_text(text, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return _refuse(f"{path}: {error}")
+    except expectations.Wrong as error:
+        return _refuse(f"nothing was written: {error}")
+    print(f"wrote {len(proposed)} entries to {path}")
+    return 0
+
+
+def _case(row: Any, device: str) -> Case:
+    return Case(row.scenario, row.strategy, row.world_size or 0, row.dtype, device)
+
+
+def _failed(result: Any) -> Failed | None:
+    """How a case failed; None where it did not, or where nobody can say how."""
+    if result.status == "failed":
+        failure = "raised" if result.ratio is None else "wrong numbers"
+        return Failed(failure, result.message, result.diagnosis)
+    if result.status in ("crash", "timeout"):
+        return Failed(result.status, result.message)
+    return None
+
+
+def _refuse(message: str) -> int:
+    print(f"distparity: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,134 @@
+"""One entry: the cases, where they fail, how, and what it makes of an outcome."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from fnmatch import fnmatchcase
+
+from packaging.specifiers import SpecifierSet
+
+from distparity.case import Case
+from distparity.outcome import Outcome, Status
+
+__all__ = ["FAILURES", "Entry", "kind"]
+
+#: How a case can fail, as an entry spells it.
+FAILURES = ("wrong numbers", "raised", "crash", "timeout")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about some cases. ``where`` names its file and line, for whoever reads of it."""
+
+    where: str
+    failure: str
+    reason: str
+    link: str
+    torch: SpecifierSet
+    #: Patterns of the device's name: ``*`` and ``?``, and with ``!`` before it what is left out.
+    device: tuple[str, ...]
+    #: Ids of cases; empty where ``patterns`` say which they are.
+    cases: tuple[str, ...] = ()
+    #: Patterns by part of a case (scenario, strategy, world_size, dtype); a part left out is any.
+    patterns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Patterns, or PEP 440 ranges, of facts of the cell.
+    facts: dict[str, str] = field(default_factory=dict)
+    #: What is searched for in the diagnosis, the quantity, and the error.
+    looks: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    not_run: bool = False
+    expires: date | None = None
+    program: str | None = None
+
+    @property
+    def world_sizes(self) -> set[int]:
+        """The world sizes that it names."""
+        named = {int(size) for size in self.patterns.get("world_size", ())}
+        ids = (re.search(r"-ws(\d+)-[^-]+$", case) for case in self.cases)
+        return named | {int(found[1]) for found in ids if found}
+
+    def covers(self, case: Case) -> bool:
+        """Whether it is about this case, where it is about the case's device."""
+        if self.cases:
+            return case.id in self.cases
+        return all(
+            among(str(case.facts[part]), patterns) for part, patterns in self.patterns.items()
+        )
+
+    def idle(self, cases: list[Case]) -> list[str]:
+        """Its ids and patterns that none of the cases answers to, each in words.
+
+        Where every one has its case and none answers to all of them, it says that.
+        """
+        ids = {case.id for case in cases}
+        found = [repr(case) for case in self.cases if case not in ids]
+        for part, patterns in self.patterns.items():
+            values = {str(case.facts[part]) for case in cases}
+            found += [
+                f"{part} {pattern!r}"
+                for pattern in patterns
+                if not any(fnmatchcase(value, pattern.removeprefix("!")) for value in values)
+            ]
+        if not found and not any(map(self.covers, cases)):
+            return ["all its patterns together"]
+        return found
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """What the outcome of one of its cases is: expected, fixed, or another failure.
+
+        What says nothing about the case (not supported, an error of the harness) stays as it is.
+        """
+        facts = {**outcome.facts, "expectation": self.where, "link": self.link}
+        if outcome.status is Status.PASSED:
+            message = f"fixed: remove this entry: {self.where} ({self.reason})"
+            return Outcome(Status.FIXED, message, outcome.message, facts)
+        found = kind(outcome)
+        if found is None:
+            return outcome
+        if self._describes(outcome, found):
+            message = f"{found}: {self.reason} ({self.link}; {self.where})"
+            facts |= {"failure": found, "reason": self.reason}
+            detail = "\n".join(filter(None, [outcome.message, outcome.detail]))
+            return Outcome(Status.EXPECTED, message, detail, facts)
+        message = f"{outcome.message}; not what {self.where} expects, which is {self.described}"
+        return Outcome(outcome.status, message, outcome.detail, facts)
+
+    def spared(self) -> Outcome:
+        """The outcome of a case that it declares not to be run."""
+        message = f"{self.failure}: {self.reason} ({self.link}; {self.where})"
+        facts = {"expectation": self.where, "link": self.link, "reason": self.reason}
+        return Outcome(Status.NOT_RUN, message, facts=facts)
+
+    @property
+    def described(self) -> str:
+        """The failure that it expects, in one line."""
+        looks = [f"{name} {pattern.pattern!r}" for name, pattern in self.looks.items()]
+        return ", ".join([self.failure, *looks])
+
+    def _describes(self, outcome: Outcome, found: str) -> bool:
+        texts = {
+            "diagnosis": str(outcome.facts.get("diagnosis", "")),
+            # A divergence is "step 0, gradient 'weight', rank 0: off by ...".
+            "quantity": outcome.message.partition(": ")[0],
+            "error": f"{outcome.message}\n{outcome.detail}",
+        }
+        alike = all(pattern.search(texts[name]) for name, pattern in self.looks.items())
+        return found == self.failure and alike
+
+
+def kind(outcome: Outcome) -> str | None:
+    """Which of :data:`FAILURES` an outcome is; None where it is none."""
+    if outcome.status is Status.FAILED:
+        return "wrong numbers" if "ratio" in outcome.facts else "raised"
+    return {Status.CRASH: "crash", Status.TIMEOUT: "timeout"}.get(outcome.status)
+
+
+def among(value: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a value is one of the patterns': some one has it, and none with ``!`` before it.
+
+    Where all of them leave something out, all else is meant.
+    """
+    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    into = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
+    return any(fnmatchcase(value, p) for p in into) and not any(fnmatchcase(value, p) for p in out)

@@ -1,0 +1,244 @@
+"""The file: TOML, held to its schema, every complaint with the file and the line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from distparity.expectations.entry import FAILURES, Entry
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse"]
+
+#: What torch's releases get wrong, as far as this version of distparity knows.
+SHIPPED = Path(__file__).parent / "known_defects.toml"
+_PARTS = ("scenario", "strategy", "world_size", "dtype")
+_HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
+_LOOKS = ("diagnosis", "quantity", "error")
+#: What each kind of failure is known by: any of these must be there.
+_KNOWN_BY: dict[str, tuple[str, ...]] = {
+    "wrong numbers": ("diagnosis", "quantity"),
+    "raised": ("error",),
+    "crash": ("error",),
+    "timeout": (),
+}
+
+
+class Wrong(ValueError):
+    """A file, an entry, or two together that cannot be used; the text names file and line."""
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """The entries of all files of a run."""
+
+    entries: tuple[Entry, ...] = ()
+    #: The name of each file with what it held, as SHA-256.
+    files: tuple[str, ...] = ()
+
+
+def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
+    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date."""
+    entries: list[Entry] = []
+    files: list[str] = []
+    for path in dict.fromkeys(paths):
+        try:
+            held = path.read_bytes()
+            text = held.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Wrong(f"{path}: cannot be read: {error}") from None
+        entries += parse(text, _name(path), today)
+        files.append(f"{_name(path)} sha256:{hashlib.sha256(held).hexdigest()}")
+    return Expectations(tuple(entries), tuple(files))
+
+
+def _name(path: Path) -> str:
+    """As the user wrote it; the shipped file's own name, wherever it lies."""
+    return path.name if path == SHIPPED else str(path)
+
+
+def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
+    """The entries of one file's text; ``name`` is how complaints call it. Raises :class:`Wrong`."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Wrong(f"{name}: {error}") from None
+    unknown = sorted(set(data) - {"expect"})
+    if unknown:
+        raise Wrong(f"{name}: unknown key {unknown[0]!r}; there is only [[expect]]")
+    tables = data.get("expect", [])
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line)]
+    if not isinstance(tables, list) or len(lines) != len(tables):
+        raise Wrong(f"{name}: every entry begins with a line [[expect]] of its own")
+    today = today or datetime.now(timezone.utc).date()
+    return [
+        _entry(table, f"{name}:{line}", today) for table, line in zip(tables, lines, strict=True)
+    ]
+
+
+def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise Wrong(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}")
+        try:
+            values[key] = _KEYS[key](value)
+        except (TypeError, ValueError, re.error) as error:
+            raise Wrong(f"{where}: {key}: {error}") from None
+    for key in ("reason", "link", "torch", "device", "failure"):
+        if key not in values:
+            raise Wrong(f"{where}: it has no {key}")
+    _check_cases(values, where)
+    _check_failure(values, where)
+    expires = values.get("expires")
+    if expires is not None and expires < today:
+        raise Wrong(f"{where}: past its date, {expires}: look again, then remove or renew it")
+    patterns = {part: values.pop(part) for part in _PARTS if part in values}
+    looks: dict[str, re.Pattern[str]] = {key: values.pop(key) for key in _LOOKS if key in values}
+    return Entry(where, patterns=patterns, looks=looks, **values)
+
+
+def _check_cases(values: dict[str, Any], where: str) -> None:
+    patterns = [part for part in _PARTS if part in values]
+    if "cases" in values and patterns:
+        raise Wrong(
+            f"{where}: it has cases, which are exact, and {patterns[0]}, which is a pattern"
+        )
+    if "cases" not in values and not patterns:
+        raise Wrong(f"{where}: it says of no case: cases, or any of {', '.join(_PARTS)}")
+
+
+def _check_failure(values: dict[str, Any], where: str) -> None:
+    failure = values["failure"]
+    known_by = _KNOWN_BY[failure]
+    if known_by and not any(key in values for key in known_by):
+        raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
+    for key in _LOOKS:
+        # Where an error is all there is to know a failure by, a time limit has one too.
+        allowed = known_by or ("error",)
+        if key in values and key not in allowed:
+            raise Wrong(f"{where}: {failure} has no {key}")
+    if values.get("not_run") and failure not in ("crash", "timeout"):
+        raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
+
+
+# -- one value of each key -------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("it is empty" if value == "" else "it is a text, and not empty")
+    return value.strip()
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    words = value if isinstance(value, list) else [value]
+    if not words:
+        raise ValueError("it is empty")
+    return tuple(_text(word) for word in words)
+
+
+def _ids(value: Any) -> tuple[str, ...]:
+    ids = _words(value)
+    for one in ids:
+        if re.fullmatch(r"[^/*?!]+/[^/*?!]+", one) is None:
+            raise ValueError(f"{one!r} is no id of a case, as resume/fsdp2-ws2-float32 is")
+    return ids
+
+
+def _sizes(value: Any) -> tuple[str, ...]:
+    sizes = value if isinstance(value, list) else [value]
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError("it is a number of ranks, or a list of such")
+    return tuple(str(size) for size in sizes)
+
+
+def _range(value: Any) -> SpecifierSet:
+    try:
+        return SpecifierSet(_text(value))
+    except InvalidSpecifier:
+        raise ValueError(f"{value!r} is no range of versions, as '>=2.7,<2.9' is") from None
+
+
+def _facts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError("it is a table of facts of the cell, as {device_name = 'Max 1*'}")
+    for name, wanted in value.items():
+        _text(wanted)
+        if wanted.lstrip()[0] in "<>=~!":
+            _range(wanted)
+        _text(name)
+    return dict(value)
+
+
+def _failure(value: Any) -> str:
+    if value not in FAILURES:
+        raise ValueError(f"{value!r} is none of {', '.join(FAILURES)}")
+    return str(value)
+
+
+def _regex(value: Any) -> re.Pattern[str]:
+    pattern = re.compile(_text(value))
+    if pattern.search("") is not None:
+        raise ValueError(f"{value!r} is found in everything")
+    return pattern
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("it is true or false")
+    return value
+
+
+def _link(value: Any) -> str:
+    link = _text(value)
+    parts = urlsplit(link)
+    if parts.scheme not in ("https", "http") or not parts.netloc or re.search(r"\s", link):
+        raise ValueError(f"{link!r} is no URL")
+    return link
+
+
+def _date(value: Any) -> date:
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise TypeError("it is a date, without quotes: 2027-03-31")
+    return value
+
+
+def _program(value: Any) -> str:
+    if re.fullmatch(r"defects/\w+\.py", _text(value)) is None:
+        raise ValueError(f"{value!r} is no program, as defects/name.py is")
+    return str(value)
+
+
+_KEYS: dict[str, Callable[[Any], Any]] = {
+    "cases": _ids,
+    "scenario": _words,
+    "strategy": _words,
+    "world_size": _sizes,
+    "dtype": _words,
+    "device": _words,
+    "torch": _range,
+    "facts": _facts,
+    "failure": _failure,
+    "diagnosis": _regex,
+    "quantity": _regex,
+    "error": _regex,
+    "not_run": _flag,
+    "reason": _text,
+    "link": _link,
+    "expires": _date,
+    "program": _program,
+}

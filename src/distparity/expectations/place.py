@@ -1,0 +1,81 @@
+"""Entries beside the cases of a cell: which one is about which, and whether that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from distparity.case import Case
+from distparity.expectations.entry import Entry, among
+from distparity.expectations.file import Wrong
+
+__all__ = ["Surroundings", "place"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a cell is: its torch, the names that its device goes by, and its facts."""
+
+    torch: str
+    devices: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+    def has(self, entry: Entry) -> bool:
+        """Whether the entry is about this place; raises :class:`Wrong` for a fact there is none of."""
+        for name in entry.facts:
+            if name not in self.facts:
+                known = ", ".join(sorted(self.facts))
+                raise Wrong(f"{entry.where}: facts: no cell has {name!r}; known: {known}")
+        return (
+            any(among(device, entry.device) for device in self.devices)
+            and _within(self.torch, entry.torch)
+            and all(_is(str(self.facts[name]), wanted) for name, wanted in entry.facts.items())
+        )
+
+
+def place(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> dict[str, Entry]:
+    """The entry for each id that has one. ``cases`` are all that this cell can have.
+
+    Raises :class:`Wrong` where an entry that is about this place is about none of them, and where
+    two are about the same one.
+    """
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        if not here.has(entry):
+            continue
+        idle = entry.idle(cases)
+        if idle:
+            raise Wrong(f"{entry.where}: no case here is meant by {', '.join(idle)}")
+        for case in cases:
+            if entry.covers(case):
+                other = found.setdefault(case.id, entry)
+                if other is not entry:
+                    both = f"{other.where} and {entry.where}"
+                    raise Wrong(f"{both}: two entries on one case, {case.id}")
+    return found
+
+
+def _within(version: str, wanted: SpecifierSet) -> bool:
+    """Whether a version is in a range; nightlies and local builds count by their public version.
+
+    Raises :class:`Wrong` where the version is none.
+    """
+    try:
+        public = Version(version).public
+    except InvalidVersion:
+        raise Wrong(f"expectations need torch's version, and {version!r} is none") from None
+    return wanted.contains(public, prereleases=True)
+
+
+def _is(value: str, wanted: str) -> bool:
+    if wanted.lstrip()[0] not in "<>=~!":
+        return fnmatchcase(value, wanted)
+    try:
+        return SpecifierSet(wanted).contains(value, prereleases=True)
+    except InvalidVersion:
+        return False

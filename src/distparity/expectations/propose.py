@@ -1,0 +1,107 @@
+"""Entries for what failed in a result file, for a person to read, to narrow and to give a reason.
+
+Cases that failed in the same way are one entry. It names them by patterns only where those mean
+these cases and no others of the file; else by their ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from distparity.case import Case
+
+__all__ = ["Failed", "propose"]
+
+_PARTS: tuple[tuple[str, Callable[[Case], Any]], ...] = (
+    ("scenario", lambda case: case.scenario),
+    ("strategy", lambda case: case.strategy),
+    ("world_size", lambda case: case.world_size),
+    ("dtype", lambda case: case.dtype),
+)
+_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
+#: What is taken over from an error: enough to tell it from others.
+_LONGEST = 160
+
+
+@dataclass(frozen=True)
+class Failed:
+    """How one case failed. ``failure`` is of :data:`distparity.expectations.FAILURES`."""
+
+    failure: str
+    message: str
+    diagnosis: str = ""
+
+    @property
+    def looks(self) -> tuple[str, str]:
+        """The key of an entry and the regular expression that it is known by."""
+        if self.failure != "wrong numbers":
+            return "error", _pattern(self.message)
+        if self.diagnosis:
+            return "diagnosis", f"^{_pattern(self.diagnosis)}"
+        # "step 0, gradient 'weight', rank 0: ..." is known by the kind of quantity.
+        found = re.match(r"(?:[^,]*, )?(\w+)", self.message)
+        return "quantity", rf"\b{found[1]}\b" if found else "."
+
+
+def propose(
+    failed: Mapping[Case, Failed], cases: Iterable[Case], torch: str, reason: str, link: str
+) -> list[str]:
+    """The text of each entry. ``cases`` are all of the file, ``torch`` the release it is about."""
+    groups: dict[tuple[str, ...], list[Case]] = {}
+    for case, one in failed.items():
+        groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
+    everything = set(cases)
+    return [
+        "\n".join(_entry(group, key, everything, torch, reason, link)) + "\n"
+        for key, group in groups.items()
+    ]
+
+
+def _entry(
+    group: list[Case],
+    key: tuple[str, ...],
+    everything: set[Case],
+    torch: str,
+    reason: str,
+    link: str,
+) -> Iterator[str]:
+    device, failure, looks, pattern = key
+    yield "[[expect]]"
+    yield from _cases(group, everything)
+    yield f"device = {_quoted(device)}"
+    yield f"torch = {_quoted(f'=={torch}')}"
+    yield f"failure = {_quoted(failure)}"
+    yield f"{looks} = {_quoted(pattern)}"
+    yield f"reason = {_quoted(reason)}"
+    yield f"link = {_quoted(link)}"
+
+
+def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
+    """The group by its parts where those mean just the group, else by ids."""
+    values = [list(dict.fromkeys(part(case) for case in group)) for _, part in _PARTS]
+    device = group[0].device
+    meant = {Case(s, t, w, d, device) for s, t, w, d in product(*values)}
+    if len(group) > 1 and meant & everything == set(group):
+        for (name, _), found in zip(_PARTS, values, strict=True):
+            yield f"{name} = {_quoted(found[0] if len(found) == 1 else found)}"
+    else:
+        yield "cases = ["
+        yield from (f"  {_quoted(case.id)}," for case in group)
+        yield "]"
+
+
+def _pattern(text: str) -> str:
+    """A regular expression for the beginning of a text, whatever numbers are in it."""
+    text = (text.splitlines() or [""])[0][:_LONGEST].rstrip(".")
+    between = [re.escape(part).replace(r"\ ", " ") for part in _NUMBER.split(text)]
+    return _NUMBER.pattern.join(between)
+
+
+def _quoted(value: Any) -> str:
+    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same."""
+    return json.dumps(value, ensure_ascii=False)

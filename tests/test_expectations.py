@@ -1,0 +1,566 @@
+"""What is expected to fail: the files' schema, what they mean, and real runs under them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import cells
+import pytest
+from conftest import Ran, Suite
+
+from distparity import cli
+from distparity.case import Case
+from distparity.expectations import SHIPPED, Surroundings, Wrong, load, place
+from distparity.expectations.file import parse
+from distparity.expectations.propose import Failed, propose
+from distparity.outcome import Outcome, Status
+
+ROOT = Path(__file__).parents[1]
+TODAY = date(2026, 6, 1)
+#: An entry that is right, a line a key.
+RIGHT = {
+    "scenario": '"resume"',
+    "device": '"cpu"',
+    "torch": '">=2.7,<2.9"',
+    "failure": '"wrong numbers"',
+    "diagnosis": '"^summed"',
+    "reason": '"torch sums"',
+    "link": '"https://example.org/1"',
+}
+FACTS = {"device_name": "Max 1550", "backend_version": "2021.15", "torch": "2.8.0+cu128"}
+HERE = Surroundings("2.8.0+cu128", ("accelerator", "cpu"), FACTS)
+CASES = [
+    Case(scenario, strategy, size, dtype, "cpu")
+    for scenario in ("basic", "resume")
+    for strategy in ("ddp", "fsdp2")
+    for size in (2, 4)
+    for dtype in ("float32", "float64")
+]
+
+
+def entry(**changes: str | None) -> str:
+    """The text of :data:`RIGHT` with other values; without those that are None."""
+    keys = {**RIGHT, **changes}
+    return "\n".join(["[[expect]]", *(f"{k} = {v}" for k, v in keys.items() if v is not None), ""])
+
+
+def named(*ids: str, **changes: str | None) -> str:
+    """An entry on cases by their ids."""
+    return entry(scenario=None, cases=repr(list(ids)).replace("'", '"'), **changes)
+
+
+# -- the schema ----------------------------------------------------------------------------------
+
+WRONG = {
+    "syntax": ("[[expect]\n", r"at line 1"),
+    "unknown table": ("[entry]\n", r"unknown key 'entry'"),
+    "inline": ("expect = [{reason = 'x'}]\n", r"begins with a line \[\[expect\]\]"),
+    "unknown key": (entry(because='"x"'), r":1: unknown key 'because'; known: cases, "),
+    "second entry": (entry() + "\n" + entry(because='"x"'), r":10: unknown key 'because'"),
+    "no reason": (entry(reason=None), r":1: it has no reason"),
+    "empty reason": (entry(reason='""'), r":1: reason: it is empty"),
+    "blank reason": (entry(reason='"  "'), r":1: reason: it is a text, and not empty"),
+    "no link": (entry(link=None), r":1: it has no link"),
+    "link that is none": (entry(link='"ask Jo"'), r":1: link: 'ask Jo' is no URL"),
+    "link to run": (entry(link='"javascript:alert(1)"'), r":1: link: .* is no URL"),
+    "no torch": (entry(torch=None), r":1: it has no torch"),
+    "bad range": (entry(torch='"2.8"'), r":1: torch: '2.8' is no range of versions"),
+    "no device": (entry(device=None), r":1: it has no device"),
+    "no failure": (entry(failure=None), r":1: it has no failure"),
+    "unknown failure": (entry(failure='"odd"'), r":1: failure: 'odd' is none of wrong numbers, "),
+    "no case": (entry(scenario=None), r":1: it says of no case"),
+    "cases and patterns": (entry(cases='["a/b"]'), r":1: it has cases, which are exact, and"),
+    "pattern as an id": (named("resume/*"), r":1: cases: 'resume/\*' is no id"),
+    "empty list": (entry(strategy="[]"), r":1: strategy: it is empty"),
+    "no world": (entry(world_size="0"), r":1: world_size: it is a number of ranks"),
+    "bad regex": (entry(diagnosis='"("'), r":1: diagnosis: "),
+    "regex of everything": (entry(diagnosis='".*"'), r"'\.\*' is found in everything"),
+    "numbers without a sign": (entry(diagnosis=None), r":1: wrong numbers: it needs diagnosis or"),
+    "numbers with an error": (entry(error='"x"'), r":1: wrong numbers has no error"),
+    "crash without an error": (
+        entry(failure='"crash"', diagnosis=None),
+        r":1: crash: it needs error",
+    ),
+    "numbers not run": (entry(not_run="true"), r":1: not_run is for a crash or a timeout"),
+    "not_run in words": (entry(not_run='"yes"'), r":1: not_run: it is true or false"),
+    "date in quotes": (entry(expires='"2027-01-01"'), r":1: expires: it is a date, without quotes"),
+    "past its date": (entry(expires="2026-05-31"), r":1: past its date, 2026-05-31"),
+    "bad program": (entry(program='"/bin/sh"'), r":1: program: '/bin/sh' is no program"),
+    "bad fact": (entry(facts="{backend_version = '>x'}"), r":1: facts: '>x' is no range"),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), WRONG.values(), ids=WRONG)
+def test_wrong_file_is_refused_with_its_name_and_line(text: str, complaint: str) -> None:
+    with pytest.raises(Wrong, match=complaint) as caught:
+        parse(text, "vendor.toml", TODAY)
+    assert str(caught.value).startswith("vendor.toml:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        entry(),
+        entry(expires="2026-06-01"),
+        entry(failure='"timeout"', diagnosis=None, not_run="true"),
+        entry(failure='"crash"', diagnosis=None, error='"SIGABRT"', not_run="true"),
+        entry(diagnosis=None, quantity='"gradient"'),
+        named("resume/fsdp2-ws2-float32", program='"defects/x.py"'),
+        "# nothing is expected\n",
+    ],
+    ids=["numbers", "last day", "timeout", "crash", "quantity", "ids", "empty"],
+)
+def test_right_file(text: str) -> None:
+    assert len(parse(text, "vendor.toml", TODAY)) == text.count("[[expect]]")
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Wrong, match=r"no\.toml: cannot be read"):
+        load([tmp_path / "no.toml"])
+
+
+# -- which cases -----------------------------------------------------------------------------------
+
+MEANT = {
+    "id": (named("resume/ddp-ws2-float32"), ["resume/ddp-ws2-float32"]),
+    "all parts": (
+        entry(strategy='"fsdp*"', world_size="4", dtype='"float64"'),
+        ["resume/fsdp2-ws4-float64"],
+    ),
+    "left out": (
+        entry(scenario='["*", "!basic"]', strategy='"!ddp"', world_size="2", dtype='"float32"'),
+        ["resume/fsdp2-ws2-float32"],
+    ),
+    "world that nobody asked for": (named("resume/ddp-ws8-float32", torch='">=3"'), []),
+    "other torch": (entry(torch='"<2.8"'), []),
+    "other torch, and no such case": (entry(torch='"<2.8"', scenario='"gone"'), []),
+    "other device": (entry(device='"xpu"'), []),
+    "device by another name": (
+        named("basic/ddp-ws2-float32", device='"accel*"'),
+        ["basic/ddp-ws2-float32"],
+    ),
+    "fact": (
+        named("basic/ddp-ws2-float32", facts="{device_name = 'Max *', backend_version = '<2022'}"),
+        ["basic/ddp-ws2-float32"],
+    ),
+    "other fact": (named("basic/ddp-ws2-float32", facts="{backend_version = '>=2022'}"), []),
+}
+
+
+@pytest.mark.parametrize(("text", "ids"), MEANT.values(), ids=MEANT)
+def test_cases_that_are_meant(text: str, ids: list[str]) -> None:
+    assert sorted(place(parse(text, "x", TODAY), HERE, CASES)) == ids
+
+
+@pytest.mark.parametrize(
+    ("version", "within"),
+    [
+        ("2.7.0", True),
+        ("2.8.0a0+git1234567", True),
+        ("2.8.0.dev20250601+cpu", True),
+        ("2.9.0", False),
+        ("2.9.0.dev20250801", False),
+        ("2.6.0+cu124", False),
+    ],
+)
+def test_torch_by_its_public_version(version: str, within: bool) -> None:
+    there = Surroundings(version, ("cpu",), FACTS)
+    assert bool(place(parse(entry(), "x", TODAY), there, CASES)) is within
+
+
+MISPLACED = {
+    "id of no case": (named("resume/ddp-ws3-float32"), r"x:1: no case .*'resume/ddp-ws3-float32'$"),
+    "pattern of no case": (entry(strategy='["ddp", "tp*"]'), r"x:1: no case .* strategy 'tp\*'$"),
+    "left out, and not there": (entry(dtype='["*", "!int8"]'), r"x:1: no case .* dtype '!int8'$"),
+    "nothing is left": (entry(scenario='["basic", "!basic"]'), r"x:1: .*all its patterns together"),
+    "two entries": (entry() + entry(strategy='"ddp"'), r"^x:1 and x:9: two entries on one case, "),
+    "no such fact": (entry(facts="{driver = '1'}"), r"x:1: facts: no cell has 'driver'; known: "),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), MISPLACED.values(), ids=MISPLACED)
+def test_entries_that_do_not_fit_the_cell(text: str, complaint: str) -> None:
+    with pytest.raises(Wrong, match=complaint):
+        place(parse(text, "x", TODAY), HERE, CASES)
+
+
+# -- what an outcome is ------------------------------------------------------------------------
+
+NUMBERS = {"ratio": 12.0, "diagnosis": "summed, not averaged"}
+AT = "step 0, gradient 'w', rank 0: off by 1"
+CRASH: dict[str, str | None] = {"failure": '"crash"', "diagnosis": None, "error": '"SIGABRT"'}
+JUDGED = {
+    "as declared": ({}, Outcome(Status.FAILED, AT, "", NUMBERS), Status.EXPECTED),
+    "other diagnosis": (
+        {},
+        Outcome(Status.FAILED, AT, "", {**NUMBERS, "diagnosis": "stale"}),
+        Status.FAILED,
+    ),
+    "no diagnosis": ({}, Outcome(Status.FAILED, AT, "", {"ratio": 2.0}), Status.FAILED),
+    "raised": ({}, Outcome(Status.FAILED, "summed: rank 0 raised"), Status.FAILED),
+    "crashed": ({}, Outcome(Status.CRASH, "rank 0 killed"), Status.CRASH),
+    "passed": ({}, Outcome(Status.PASSED, "ratio 0.1", "", {"ratio": 0.1}), Status.FIXED),
+    "harness": ({}, Outcome(Status.ERROR, "the oracle"), Status.ERROR),
+    "not supported": ({}, Outcome(Status.NOT_SUPPORTED, "no"), Status.NOT_SUPPORTED),
+    "quantity": (
+        {"diagnosis": None, "quantity": '"gradient"'},
+        Outcome(Status.FAILED, AT, "", NUMBERS),
+        Status.EXPECTED,
+    ),
+    "other quantity": (
+        {"diagnosis": None, "quantity": '"buffer"'},
+        Outcome(Status.FAILED, f"{AT}: buffer", "", NUMBERS),
+        Status.FAILED,
+    ),
+    "crash": (CRASH, Outcome(Status.CRASH, "rank 0 killed by SIGABRT"), Status.EXPECTED),
+    "other crash": (CRASH, Outcome(Status.CRASH, "rank 0 killed by SIGSEGV"), Status.CRASH),
+    "hang": (
+        {"failure": '"timeout"', "diagnosis": None},
+        Outcome(Status.TIMEOUT, "no end"),
+        Status.EXPECTED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "outcome", "status"), JUDGED.values(), ids=JUDGED)
+def test_judge(changes: dict[str, str | None], outcome: Outcome, status: Status) -> None:
+    (one,) = parse(entry(**changes), "vendor.toml", TODAY)
+    judged = one.judge(outcome)
+
+    assert judged.status is status
+    if status is Status.EXPECTED:
+        assert judged.message.endswith("torch sums (https://example.org/1; vendor.toml:1)")
+        assert outcome.message in judged.detail
+    elif status is Status.FIXED:
+        assert judged.message == "fixed: remove this entry: vendor.toml:1 (torch sums)"
+    elif status.value in ("failed", "crash"):
+        assert judged.message.startswith(f"{outcome.message}; not what vendor.toml:1 expects")
+    else:
+        assert judged == outcome
+
+
+def test_set_of_outcomes_is_closed_and_each_is_one_of_three_kinds() -> None:
+    good = {s for s in Status if not s.bad and not s.skipped}
+    skipped = {s for s in Status if s.skipped}
+
+    assert good == {Status.PASSED, Status.EXPECTED}
+    assert skipped == {Status.NOT_SUPPORTED, Status.NOT_AVAILABLE, Status.NOT_RUN}
+    assert not any(s.bad for s in skipped)
+
+
+# -- proposals ---------------------------------------------------------------------------------
+
+SUMMED = Failed("wrong numbers", AT, "summed: a factor of the world size, 2")
+SUMMED_4 = Failed("wrong numbers", AT, "summed: a factor of the world size, 4")
+
+
+def proposal(failed: dict[str, Failed]) -> str:
+    by_id = {case.id: case for case in CASES}
+    found = {by_id[name]: one for name, one in failed.items()}
+    return "\n".join(propose(found, CASES, "2.8.0", "torch sums", "https://example.org/1"))
+
+
+PROPOSED = {
+    "patterns where they are exact": (
+        {"resume/ddp-ws2-float32": SUMMED, "resume/ddp-ws4-float32": SUMMED_4},
+        {"strategy": ("ddp",), "world_size": ("2", "4")},
+    ),
+    "ids where they are not": (
+        {"resume/ddp-ws2-float32": SUMMED, "basic/ddp-ws4-float32": SUMMED_4},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize(("failed", "patterns"), PROPOSED.values(), ids=PROPOSED)
+def test_proposal_means_what_failed_and_nothing_else(
+    failed: dict[str, Failed], patterns: dict[str, tuple[str, ...]]
+) -> None:
+    (one,) = parse(proposal(failed), "x", TODAY)
+
+    assert sorted(place([one], HERE, CASES)) == sorted(failed)
+    assert patterns.items() <= one.patterns.items()
+    for seen in failed.values():
+        outcome = Outcome(Status.FAILED, AT, "", {"ratio": 9.0, "diagnosis": seen.diagnosis})
+        assert one.judge(outcome).status is Status.EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("failed", "status"),
+    [
+        (Failed("wrong numbers", "step 1, buffer 'b', rank 0: off"), Status.FAILED),
+        (Failed("raised", "rank 0 raised ValueError: a (b) [c] 7, at x.py:12"), Status.FAILED),
+        (Failed("crash", "rank 1 killed by SIGSEGV"), Status.CRASH),
+        (Failed("timeout", "hang: rank 0 in all_reduce #9"), Status.TIMEOUT),
+    ],
+    ids=lambda value: value.failure if isinstance(value, Failed) else "",
+)
+def test_proposal_is_what_it_was_made_of(failed: Failed, status: Status) -> None:
+    (one,) = parse(proposal({"resume/ddp-ws2-float32": failed}), "x", TODAY)
+    facts = {"ratio": 9.0} if failed.failure == "wrong numbers" else {}
+
+    assert one.judge(Outcome(status, failed.message, "", facts)).status is Status.EXPECTED
+
+
+# -- the command line --------------------------------------------------------------------------
+
+RESULTS = {
+    "a/ddp-ws2-float32": {"status": "failed", "ratio": "7", "diagnosis": "summed", "message": AT},
+    "b/ddp-ws2-float32": {"status": "crash", "message": "rank 0 killed by SIGSEGV"},
+    "c/ddp-ws2-float32": cells.PASSED,
+    "d/ddp-ws2-float32": {"status": "unexpectedly fixed", "message": "fixed: remove this: x:3"},
+    "e/ddp-ws2-float32": {"status": "expected failure", "message": "known"},
+}
+REASON = ["--reason", "torch sums", "--link", "https://example.org/1"]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> str:
+    return str(cells.write(tmp_path, "2.8", "cpu", RESULTS))
+
+
+def test_update_proposes_what_a_person_has_to_complete(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["expectations", "update", results]) == 0
+    said = capsys.readouterr()
+
+    assert said.out.count("[[expect]]") == said.out.count('reason = ""') == 2
+    assert "fixed: remove this: x:3" in said.err
+    path = tmp_path / "new.toml"
+    path.write_text(said.out)
+    assert cli.main(["expectations", "check", str(path)]) == 1
+    assert f"{path}:1: reason: it is empty" in capsys.readouterr().err
+
+
+def test_update_writes_no_entry_without_a_reason(results: str, tmp_path: Path) -> None:
+    path = tmp_path / "vendor.toml"
+    words = ["expectations", "update", results, "-o", str(path)]
+
+    assert cli.main(words) == 1
+    assert cli.main([*words, "--reason", " ", "--link", "https://example.org"]) == 1
+    assert not path.exists()
+
+
+def test_update_adds_to_a_file_and_says_nothing_twice(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vendor.toml"
+    words = ["expectations", "update", results, "-o", str(path), *REASON]
+
+    assert cli.main([*words, "--case", "a/*"]) == 0
+    assert cli.main([*words, "--case", "b/*"]) == 0
+    assert [entry.cases for entry in load([path]).entries] == [
+        ("a/ddp-ws2-float32",),
+        ("b/ddp-ws2-float32",),
+    ]
+    before = path.read_text()
+    assert cli.main([*words, "--case", "a/*"]) == 1
+    assert "two entries on one case, a/ddp-ws2-float32" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+# -- what is shipped ---------------------------------------------------------------------------
+
+
+def test_shipped_file_is_right_and_every_entry_has_a_program() -> None:
+    for one in load([SHIPPED]).entries:
+        assert one.program is not None
+        assert (ROOT / one.program).is_file(), one.where
+
+
+#: What a program prints and exits with, under an entry on torch below 2.9; and what comes of it.
+PROGRAMS = {
+    "shows, and is to": ("defect: x", 1, "2.8.0", 0),
+    "right, and is to be": ("right: x", 0, "2.9.0", 0),
+    "right, and is to show": ("right: x", 0, "2.8.0", 1),
+    "shows, and is not to": ("defect: x", 1, "2.9.0", 1),
+    "breaks": ("Traceback", 1, "2.8.0", 1),
+    "says one thing and exits with another": ("defect: x", 0, "2.8.0", 1),
+}
+
+
+def defects(folder: Path, torch: str, text: str) -> subprocess.CompletedProcess[str]:
+    (folder / "known.toml").write_text(text)
+    words = ["--torch", torch, "--root", str(folder), "--file", str(folder / "known.toml")]
+    command = [sys.executable, str(ROOT / "ci" / "defects.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("line", "code", "torch", "red"), PROGRAMS.values(), ids=PROGRAMS)
+def test_programs_are_held_against_the_data(
+    tmp_path: Path, line: str, code: int, torch: str, red: int
+) -> None:
+    (tmp_path / "defects").mkdir()
+    (tmp_path / "defects" / "x.py").write_text(f"print({line!r}); raise SystemExit({code})")
+    done = defects(tmp_path, torch, entry(torch='"<2.9"', program='"defects/x.py"'))
+
+    assert done.returncode == red, done.stdout + done.stderr
+    assert f"  {line}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (entry(), "it names no program"),
+        (entry(program='"defects/y.py"'), "defects/y.py: an entry names it, and it is not there"),
+        ("", "defects/x.py: no entry names it"),
+    ],
+    ids=["entry without", "no such program", "program without"],
+)
+def test_entries_and_programs_belong_together(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "defects").mkdir()
+    (tmp_path / "defects" / "x.py").write_text("print('right: x')")
+    done = defects(tmp_path, "2.8.0", text)
+
+    assert done.returncode == 1
+    assert complaint in done.stderr
+
+
+# -- real runs -------------------------------------------------------------------------------------
+
+SUM, LOCAL, RIGHT_ONE, EXIT, RAISE, HANG = (
+    f"multiple_forward/{name}-ws2-float32"
+    for name in (
+        *("wrong_sum", "wrong_local", "ddp", "fault-exit-3", "fault-raise-all"),
+        "fault-sigstop",
+    )
+)
+ANY = {"torch": '">=2.4"'}
+FIRST = (
+    named(SUM, diagnosis='"^gradients summed"', **ANY)
+    + named(LOCAL, diagnosis='"^gradients summed"', **ANY)
+    + named(RIGHT_ONE, **ANY)
+)
+SECOND = (
+    named(EXIT, failure='"crash"', diagnosis=None, error='"exited with code 3"', **ANY)
+    + named(RAISE, failure='"raised"', diagnosis=None, error='"ValueError: injected"', **ANY)
+    + named(HANG, failure='"timeout"', diagnosis=None, not_run="true", **ANY)
+)
+
+
+def run_with(suite: Suite, folder: Path, texts: list[str], *words: str) -> Ran:
+    """The suite with included cases that fail, and a file of expectations for each text."""
+    own = ["--device", "cpu", "--include", "wrong_strategies", "--include", "injected"]
+    for number, text in enumerate(texts, 1):
+        (folder / f"{number}.toml").write_text(text)
+        own += ["--expectations", str(folder / f"{number}.toml")]
+    return suite(*own, *words)
+
+
+def by_case(*cases: str) -> list[str]:
+    return [word for case in cases for word in ("--case", case)]
+
+
+@pytest.fixture(scope="module")
+def expecting(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ran, Path]:
+    folder = tmp_path_factory.mktemp("expectations")
+    ran = run_with(
+        suite, folder, [FIRST, SECOND], *by_case(SUM, LOCAL, RIGHT_ONE, EXIT, RAISE, HANG)
+    )
+    return ran, folder
+
+
+STATUSES = {
+    SUM: "expected failure",
+    LOCAL: "failed",
+    RIGHT_ONE: "unexpectedly fixed",
+    EXIT: "expected failure",
+    RAISE: "expected failure",
+    HANG: "not run",
+}
+
+
+def test_every_outcome_of_a_run_with_two_files(expecting: tuple[Ran, Path]) -> None:
+    ran, folder = expecting
+    first, second = folder / "1.toml", folder / "2.toml"
+
+    assert ran.code == 1, ran.output
+    assert ran.statuses("here-cpu") == STATUSES
+    assert f"fixed: remove this entry: {first}:17" in ran.output
+    assert f"not what {first}:9 expects, which is wrong numbers, diagnosis" in ran.output
+    assert f"torch sums (https://example.org/1; {second}:17)" in ran.text("here-cpu", HANG)
+    counts = "1 failed, 1 unexpectedly fixed, 3 expected failure, 1 not run"
+    for count in counts.split(", "):
+        assert count in ran.output
+
+
+def test_expected_failure_is_neither_pass_nor_failure_to_a_consumer(
+    expecting: tuple[Ran, Path],
+) -> None:
+    suite = expecting[0].suite("here-cpu")
+    kinds: dict[str, list[tuple[str, Any]]] = {
+        f"{case.classname.removeprefix('distparity.')}/{case.name}": [
+            (type(one).__name__, one.type) for one in case.result
+        ]
+        for case in suite
+    }
+
+    assert kinds[SUM] == [("Skipped", "distparity.expected failure")]
+    assert kinds[HANG] == [("Skipped", "distparity.not run")]
+    assert kinds[RIGHT_ONE] == [("Failure", "distparity.unexpectedly fixed")]
+    assert (suite.tests, suite.failures, suite.skipped) == (6, 2, 4)
+
+
+def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
+    ran, folder = expecting
+    (said,) = (
+        p.value for p in ran.suite("here-cpu").properties() if p.name == "distparity.expectations"
+    )
+    expected = [
+        f"{path} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in (folder / "1.toml", folder / "2.toml")
+    ]
+
+    shipped, *own = said.split(", ")
+    assert re.fullmatch(r"known_defects\.toml sha256:[0-9a-f]{64}", shipped)
+    assert own == expected
+
+
+BAD = {
+    "expired": (named(SUM, expires="2020-01-01"), r"1\.toml:1: past its date, 2020-01-01"),
+    "no such case": (named("multiple_forward/ddp-ws2-int8", **ANY), r"1\.toml:1: no case here"),
+    "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries on one case"),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), BAD.values(), ids=BAD)
+def test_file_that_cannot_be_used_ends_the_run(
+    suite: Suite, tmp_path: Path, text: str, complaint: str
+) -> None:
+    ran = run_with(suite, tmp_path, [text], *by_case(SUM))
+
+    assert ran.code == 4
+    assert re.search(complaint, ran.output)
+
+
+def test_what_a_run_leaves_out_is_not_missed(suite: Suite, tmp_path: Path) -> None:
+    others = named(LOCAL, "multiple_forward/ddp-ws8-float32", **ANY)
+    ran = run_with(
+        suite, tmp_path, [others], "--world-size", "2", "-k", "wrong_sum and float32 and not basic"
+    )
+
+    assert "failed" in ran.statuses("here-cpu").values()
+    assert ran.code == 1, ran.output
+
+
+def test_right_failures_alone_make_a_green_run(suite: Suite, tmp_path: Path) -> None:
+    ran = run_with(suite, tmp_path, [SECOND], "--retry-failed", *by_case(EXIT, RAISE))
+
+    assert ran.code == 0, ran.output
+    assert "2 xfailed" in ran.output
+
+
+def test_setting_of_a_project(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "waivers.toml").write_text(SECOND)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ndistparity_expectations = waivers.toml\n")
+    ran = run_with(suite, tmp_path, [], "-c", str(tmp_path / "pytest.ini"), *by_case(RAISE))
+
+    assert ran.code == 0, ran.output
+    assert ran.statuses("here-cpu") == {RAISE: "expected failure"}
