@@ -156,7 +156,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
     if source.index is None:
         _install(session, torch)
     elif session.venv_backend == "uv":
-        _install(session, torch, "--upgrade-package", "torch", "--index", source.index)
+        _install(session, *source.for_uv)
     else:
         # pip has no first index: with two of them the registry could answer for the other. Nor may
         # those of pip's own configuration; an empty value would leave them, a blank one does not.
@@ -167,8 +167,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
 
 
 def _install(session: nox.Session, *words: str, **env: str) -> None:
-    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
-    session.install(*words, env={"UV_COMPILE_BYTECODE": "1", **env})
+    session.install(*words, env={**matrix.COMPILED, **env})
 
 
 def _ask(session: nox.Session, expression: str) -> str:
