@@ -8,10 +8,12 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
+
+from distparity.run import Options
 
 __all__ = ["FAILS", "PASSES", "UNSUPPORTED", "Observation", "Question", "observe"]
 
@@ -53,6 +55,9 @@ class Question:
             words += ["--include", name]
         for name in self.plugins:
             words += ["--device-plugin", name]
+        # What is expected to fail, or not to be run at all, is what is looked for here.
+        if any(one.name == "known_defects" for one in fields(Options)):
+            words.append("--no-known-defects")
         return words
 
 
