@@ -54,7 +54,7 @@ TO_END = 60.0
 # -- the matrix ------------------------------------------------------------------------------------
 
 
-def tests(session: nox.Session, row: matrix.Row, plugins: Sequence[str] = ()) -> None:
+def tests(session: nox.Session, row: matrix.Row, plugins: Sequence[str]) -> None:
     """Run the suite with one torch; the part that is the same in every cell of the matrix.
 
     ``plugins`` are the devices to run on that a package here brings; it is installed.
@@ -180,7 +180,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
     if source.index is None:
         _install(session, torch)
     elif session.venv_backend == "uv":
-        _install(session, torch, "--upgrade-package", "torch", "--index", source.index)
+        _install(session, *source.for_uv)
     else:
         # pip has no first index: with two of them the registry could answer for the other. Nor may
         # those of pip's own configuration; an empty value would leave them, a blank one does not.
@@ -191,8 +191,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
 
 
 def _install(session: nox.Session, *words: str, **env: str) -> None:
-    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
-    session.install(*words, env={"UV_COMPILE_BYTECODE": "1", **env})
+    session.install(*words, env={**matrix.COMPILED, **env})
 
 
 def _ask(session: nox.Session, expression: str) -> str:
@@ -278,7 +277,7 @@ SIM_ROWS = [row for row in matrix.RELEASES if Version(row.name) >= Version("2.10
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
 for _row in matrix.ROWS:
-    _register(_row, "tests", _row.title, [_row.tag, "matrix"], tests)
+    _register(_row, "tests", _row.title, [_row.tag, "matrix"], functools.partial(tests, plugins=[]))
     _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
 for _command, _title in TOOLS.items():
     for _row in matrix.RELEASES:

@@ -2,6 +2,7 @@
 
     python ci/matrix.py                     # what a GitHub Actions matrix takes
     python ci/matrix.py --gitlab            # a GitLab child pipeline (JSON is YAML)
+    python ci/matrix.py --jenkins           # a line a cell: its name, session, device and Python
     python ci/matrix.py --cells             # the cells' names, for ci/check_reports.py
     python ci/matrix.py --tag local --device hpu --python 3.12
 
@@ -50,13 +51,24 @@ def jobs(tags: list[str], devices: list[str], python: str) -> list[dict[str, str
     return found
 
 
+def jenkins(found: list[dict[str, str]]) -> list[str]:
+    """A line a job, of words: a Jenkinsfile can read these without any plugin."""
+    return [" ".join((job["cell"], job["session"], job["device"], job["python"])) for job in found]
+
+
 def gitlab(found: list[dict[str, str]], image: str) -> dict[str, Any]:
-    """A child pipeline with a job for each cell."""
-    return {job["cell"]: _gitlab_job(job, image) for job in found}
+    """A child pipeline with a job for each cell, and one more that makes the report of all."""
+    cells = [job["cell"] for job in found]
+    return {
+        "stages": ["cells", "report"],
+        **{job["cell"]: _gitlab_job(job, image) for job in found},
+        "report": _gitlab_report(cells, image),
+    }
 
 
 def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
     return {
+        "stage": "cells",
         "image": image.format(**job),
         "script": [
             "pip install 'nox[uv]'",
@@ -70,6 +82,20 @@ def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
     }
 
 
+def _gitlab_report(cells: list[str], image: str) -> dict[str, Any]:
+    return {
+        "stage": "report",
+        # Also, and above all, when a cell failed.
+        "when": "always",
+        "image": image.format(python="3.12"),
+        "script": [
+            "pip install 'nox[uv]'",
+            f"nox -s report -- reports -o report --strict {' '.join(cells)}",
+        ],
+        "artifacts": {"when": "always", "paths": ["report/"]},
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--tag", nargs="+", choices=[*TAGS, "local"], default=TAGS)
@@ -78,6 +104,7 @@ def main() -> int:
     parser.add_argument("--image", default="python:{python}", help="of GitLab jobs")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--gitlab", action="store_true")
+    form.add_argument("--jenkins", action="store_true")
     form.add_argument("--cells", action="store_true")
     given = parser.parse_args()
     found = jobs(given.tag, given.device, given.python)
@@ -85,6 +112,8 @@ def main() -> int:
         parser.error("there is no such cell")
     if given.cells:
         print(*(job["cell"] for job in found))
+    elif given.jenkins:
+        print("\n".join(jenkins(found)))
     elif given.gitlab:
         print(json.dumps(gitlab(found, given.image), indent=2))
     else:

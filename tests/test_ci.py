@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -91,8 +92,11 @@ def _known() -> set[str]:
 def test_github_names_sessions_that_there_are() -> None:
     jobs = yaml.safe_load((CI / "github.yml").read_text())["jobs"]
 
-    assert _sessions(jobs) == {"${{", "check-reports"}
-    assert set(jobs["project"]["strategy"]["matrix"]["session"]) | {"check-reports"} <= _known()
+    assert _sessions(jobs) == {"${{", "check-reports", "report"}
+    assert (
+        set(jobs["project"]["strategy"]["matrix"]["session"]) | {"check-reports", "report"}
+        <= _known()
+    )
     assert jobs["cell"]["strategy"]["matrix"] == "${{ fromJSON(needs.matrix.outputs.jobs) }}"
     assert set(jobs["gate"]["needs"]) == set(jobs) - {"gate"}
 
@@ -111,15 +115,92 @@ def test_github_job_may_only_read_and_keeps_the_reports_of_a_failure() -> None:
     )
 
 
+def test_github_report_is_made_of_all_cells_whatever_became_of_them() -> None:
+    report = yaml.safe_load((CI / "github.yml").read_text())["jobs"]["report"]
+    commands = [step["run"] for step in report["steps"] if "run" in step]
+
+    assert report["if"] == "always()"
+    assert "cell" in report["needs"]
+    assert commands[1].endswith("--strict ${{ needs.matrix.outputs.cells }}")
+    for step in report["steps"][-2:]:
+        assert step["if"] == "always()"
+    assert commands[2] == 'cat report/summary.md >> "$GITHUB_STEP_SUMMARY"'
+
+
 def test_gitlab_names_sessions_that_there_are() -> None:
     parent = yaml.safe_load((CI / "gitlab.yml").read_text())
-    child = yaml.safe_load(_run("matrix.py", "--gitlab").stdout)
     (sessions,) = parent["project"]["parallel"]["matrix"]
 
     assert _sessions(parent) == {"$SESSION"}
     assert set(sessions["SESSION"]) <= _known()
-    assert _sessions(child) == {r.session for r in matrix.ROWS if r is not matrix.LOCAL} <= _known()
-    assert all(job["artifacts"]["when"] == "always" for job in child.values())
+
+
+def test_gitlab_child_has_a_job_a_cell_and_the_report_of_all() -> None:
+    child = yaml.safe_load(_run("matrix.py", "--gitlab").stdout)
+    report = child.pop("report")
+    stages = child.pop("stages")
+
+    rows = [row for row in matrix.ROWS if row is not matrix.LOCAL]
+    assert list(child) == [f"{row.name}-cpu" for row in rows]
+    assert _sessions(child) == {row.session for row in rows} <= _known()
+    for job in child.values():
+        assert job["artifacts"]["when"] == "always"
+        assert job["artifacts"]["reports"] == {"junit": "reports/*.xml"}
+        assert job["stage"] == stages[0]
+    assert report["when"] == "always"
+    assert report["stage"] == stages[-1]
+    assert report["script"][-1].endswith(f"--strict {' '.join(child)}")
+    assert _sessions(report) <= _known()
+
+
+def test_jenkins_is_given_a_line_a_cell() -> None:
+    lines = _run("matrix.py", "--jenkins").stdout.splitlines()
+
+    jobs = json.loads(_run("matrix.py").stdout)["include"]
+    words = ("cell", "session", "device", "python")
+    assert [line.split(" ") for line in lines] == [[job[word] for word in words] for job in jobs]
+
+
+def _groovy() -> str:
+    """The Jenkinsfile without its comments."""
+    return re.sub(r"(^|\s)//.*", "", (CI / "Jenkinsfile").read_text())
+
+
+def test_jenkins_names_sessions_and_plugins_that_there_are() -> None:
+    commands = re.findall(r"""\bsh ?\(?(?:script: )?(["'])(.*?)\1""", _groovy())
+
+    assert [text.replace(".tools/bin/", "") for _, text in commands] == [
+        "python3 ci/matrix.py --jenkins",
+        "python${python} -m venv .tools && pip install 'nox[uv]'",
+        "nox -s ${session} -- --device ${device}",
+        "python3 -m venv .tools && pip install 'nox[uv]'",
+        "nox -s report -- reports -o report --strict ${names}",
+    ]
+    for quote, text in commands:
+        assert (quote == '"') == ("${" in text or "'" in text)
+
+
+def test_jenkins_is_balanced_and_makes_its_report_last() -> None:
+    text = re.sub(r"""(["']).*?\1""", "''", _groovy())
+    open_ones: list[str] = []
+    for sign in re.findall(r"[][(){}]", text):
+        if sign in "([{":
+            open_ones.append(sign)
+        else:
+            assert open_ones.pop() + sign in ("()", "[]", "{}")
+
+    assert open_ones == []
+    assert re.findall(r"stage\('(\w+)'\)", _groovy()) == ["matrix", "cells", "report"]
+
+
+def test_jenkins_goes_on_to_the_report_when_a_cell_failed() -> None:
+    """What may fail in a cell stands in a block that colours it and lets the rest run."""
+    cells = _groovy().partition("stage('cells')")[2].partition("stage('report')")[0]
+    guarded = re.findall(r"catchError\(buildResult: 'FAILURE'.*?\n {16}\}", cells, re.DOTALL)
+
+    assert ["nox" in guarded[0], "junit" in guarded[1]] == [True, True]
+    assert "allowEmptyResults: false" in guarded[1]
+    assert cells.index("stash name") > cells.index(guarded[1])
 
 
 # -- the check of reports --------------------------------------------------------------------------
@@ -281,3 +362,54 @@ def test_test_ids_are_the_same_in_every_cell(write: Write) -> None:
         1,
         "2.13-cpu: 3 cases, 0 skipped\nnightly-cpu: its test ids are not those of 2.13-cpu\n",
     )
+
+
+# -- the strict switch -----------------------------------------------------------------------------
+
+
+def _strict(folder: Path, *words: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "distparity", "report", str(folder), "-o", f"{folder}/report"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "words", "complaint"),
+    [
+        ([PASSED, FAILED, SKIPPED], ["--strict", "2.13-cpu"], ""),
+        ([PASSED, SKIPPED, SKIPPED], ["--strict"], ""),
+        ([SKIPPED] * 3, [], ""),
+        ([SKIPPED] * 3, ["--strict"], "2.13-cpu: nothing ran: 3 not supported"),
+        (
+            [PASSED] * 3,
+            ["--strict", "2.13-cpu", "2.4-cpu"],
+            "2.4-cpu: absent: no file has this cell",
+        ),
+    ],
+    ids=["red is shown", "some ran", "lenient", "all skipped", "absent"],
+)
+def test_strict_report_is_red_where_a_cell_shows_nothing(
+    write: Write, outcomes: list[Outcome], words: list[str], complaint: str
+) -> None:
+    folder = write(*outcomes).parent
+
+    code, errors = _strict(folder, *words)
+
+    assert code == bool(complaint)
+    assert errors == (f"distparity: {complaint}\n" if complaint else "")
+    assert (folder / "report/index.html").exists()
+
+
+# -- what consumers make of it ---------------------------------------------------------------------
+
+
+def test_cells_side_by_side_have_equal_ids_and_names_of_their_own(write: Write) -> None:
+    """EnricoMi counts an id in two files as one test run twice; Azure takes a run's name of a suite."""
+    found = [write(PASSED, FAILED, SKIPPED, cell=cell) for cell in ("2.12", "2.13")]
+    suites = [ElementTree.parse(path).getroot().findall("testsuite") for path in found]
+
+    ids = [[(c.get("classname"), c.get("name")) for c in s.iter("testcase")] for (s,) in suites]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 3
+    assert [path.name for path in found] == ["junit-2.12-cpu.xml", "junit-2.13-cpu.xml"]
+    assert [s.get("name") for (s,) in suites] == [f"distparity torch 2.{n} cpu" for n in (12, 13)]

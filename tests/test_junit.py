@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from junitparser import xunit2 as junitparser
@@ -133,3 +135,103 @@ def test_side_file_is_lines_of_json(tmp_path: Path) -> None:
 
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [next(iter(line)) for line in lines] == ["header", "case", "end"]
+
+
+# -- what consumers read, and refuse ---------------------------------------------------------------
+
+
+def _cell_of(folder: Path, number: int, outcome: Outcome) -> Path:
+    path, xml = paths(folder, "2.13", "cpu")
+    cases = [f"scenario_{n % 100}/strategy_{n // 100}-ws2-float32" for n in range(number)]
+    journal = Journal(path, xml, {**HEADER, "cases": cases})
+    for case in cases:
+        journal.add(case, outcome)
+    journal.end("finished")
+    return junit.write_from_journal(path)
+
+
+#: As many facts as a case has.
+FULL = {
+    "scenario": "s",
+    "strategy": "ddp",
+    "world_size": 2,
+    "dtype": "float32",
+    "ratio": 1.5,
+    "largest_error": 1e-3,
+    "seconds_in_ranks": 0.1,
+    "diagnosis": "x" * 80,
+    "rerun": "y" * 120,
+    **{f"fact_{number}": "z" * 40 for number in range(12)},
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "detail"),
+    [(2000, "a line of an account\n" * 500), (3, '"' * 5_000_000), (2000, '&"\x00' * 3000)],
+    ids=["many", "large", "markup"],
+)
+def test_file_is_within_what_gitlab_takes(tmp_path: Path, number: int, detail: str) -> None:
+    xml = _cell_of(tmp_path, number, Outcome(Status.FAILED, "off by 1", detail, FULL))
+
+    assert xml.stat().st_size < 30_000_000
+    texts = [element.text or "" for element in ElementTree.parse(xml).iter("failure")]
+    assert len(texts) == number
+    assert max(len(text) for text in texts) < 10_000_000
+
+
+def test_objects_are_within_what_gitlab_takes(tmp_path: Path) -> None:
+    """It counts every element and attribute of 2,000 cases, and gives up at 250,000."""
+    xml = _cell_of(tmp_path, 2000, Outcome(Status.FAILED, "off by 1", "detail", FULL))
+
+    assert sum(1 + len(element.attrib) for element in ElementTree.parse(xml).iter()) < 250_000
+
+
+def test_account_that_is_cut_says_so_and_keeps_both_ends(tmp_path: Path) -> None:
+    detail = f"the beginning\n{'x' * junit.LARGEST_ACCOUNT}\nthe end"
+    xml = _cell_of(tmp_path, 1, Outcome(Status.FAILED, "off by 1", detail))
+
+    (element,) = ElementTree.parse(xml).iter("failure")
+    assert element.text is not None
+    assert element.text.startswith("failed: off by 1\nthe beginning")
+    assert element.text.endswith("the end")
+    assert re.search(r"\[[\d,]+ characters left out here; the side file has them\]", element.text)
+    assert (
+        detail
+        in json.loads((xml.with_suffix(".jsonl")).read_text().splitlines()[1])["outcome"]["detail"]
+    )
+
+
+@pytest.mark.parametrize("status", [one for one in Status if one is not Status.PASSED])
+def test_whatever_did_not_pass_has_one_element_with_its_reason_twice(
+    tmp_path: Path, status: Status
+) -> None:
+    """Azure reads the message only, GitLab the text only, and Jenkins and dorny the first element."""
+    xml = _cell_of(tmp_path, 1, Outcome(status, "the reason", "the account"))
+
+    (case,) = ElementTree.parse(xml).iter("testcase")
+    (result,) = [child for child in case if child.tag != "properties"]
+    assert result.tag in ("failure", "error", "skipped")
+    assert result.get("message") == f"{status.value}: the reason"
+    assert result.text == f"{status.value}: the reason\nthe account"
+    assert result.get("type") == f"distparity.{status.value}"
+
+
+def test_every_case_has_what_all_consumers_key_by(tmp_path: Path) -> None:
+    """EnricoMi drops a case without classname and name; Jenkins and GitLab want a time."""
+    xml = _cell_of(tmp_path, 5, Outcome(Status.PASSED, facts={"seconds_in_ranks": 0.25}))
+    (suite,) = ElementTree.parse(xml).getroot()
+
+    keys = [(case.get("classname"), case.get("name")) for case in suite.iter("testcase")]
+    assert len(set(keys)) == 5
+    assert all(classname and name for classname, name in keys)
+    assert {case.get("time") for case in suite.iter("testcase")} == {"0.2500"}
+    assert {
+        "name",
+        "tests",
+        "failures",
+        "errors",
+        "skipped",
+        "time",
+        "timestamp",
+        "hostname",
+    } == set(suite.attrib)

@@ -38,6 +38,12 @@ _TAG = {
     # Neither a pass nor a failure, to any consumer; its message says which it is.
     Status.EXPECTED: "skipped",
 }
+#: GitLab refuses a file beyond 30 MB; a character takes up to six bytes of it (``&quot;``). So the
+#: accounts of a cell have this many characters together, and each its share; the side file has them
+#: whole.
+ACCOUNTS = 4_000_000
+LARGEST_ACCOUNT = 200_000
+_LARGEST_MESSAGE = 4_000
 #: What XML 1.0 cannot hold, in any spelling.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -105,13 +111,15 @@ def _document(record: Record) -> ET.Element:
         "distparity.ended": record.ended or "died",
     }
     _properties(suite, facts)
+    tagged = sum(tag is not None for tag in tags)
+    most = min(LARGEST_ACCOUNT, ACCOUNTS // max(1, tagged))
     for case, outcome in record.outcomes.items():
-        _testcase(suite, case, outcome, tag_of.get(outcome.status))
+        _testcase(suite, case, outcome, tag_of.get(outcome.status), most)
     ET.indent(root)
     return root
 
 
-def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None) -> None:
+def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, most: int) -> None:
     scenario, _, name = case.partition("/")
     seconds = outcome.facts.get("seconds_in_ranks", 0.0)
     element = ET.SubElement(
@@ -131,9 +139,12 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None) -
         child = ET.SubElement(
             element,
             tag,
-            {"message": _text(message), "type": f"distparity.{outcome.status.value}"},
+            {
+                "message": _cut(_text(message), _LARGEST_MESSAGE),
+                "type": f"distparity.{outcome.status.value}",
+            },
         )
-        child.text = _text("\n".join(filter(None, [message, outcome.detail])))
+        child.text = _cut(_text("\n".join(filter(None, [message, outcome.detail]))), most)
 
 
 def _properties(parent: ET.Element, values: dict[str, Any]) -> None:
@@ -152,3 +163,12 @@ def _plain(value: Any) -> str:
 def _text(text: str) -> str:
     """``text`` with what XML cannot hold spelled out."""
     return _ILLEGAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _cut(text: str, most: int) -> str:
+    """``text``, or its beginning and its end and what is missing between them."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    gap = f"[{len(text) - 2 * half:,} characters left out here; the side file has them]"
+    return f"{text[:half]}\n{gap}\n{text[-half:]}"

@@ -10,14 +10,27 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["LOCAL", "NIGHTLY", "RELEASES", "ROWS", "NoSuchCell", "Row", "Source", "row", "source"]
+__all__ = [
+    "LOCAL",
+    "NIGHTLY",
+    "RELEASES",
+    "ROWS",
+    "NoSuchCell",
+    "Row",
+    "Source",
+    "nightlies",
+    "patches",
+    "row",
+    "source",
+]
 
 #: PyTorch's own index. A mirror, or an index of one's own, takes its place by this variable or the
 #: noxfile's ``--index``; below it are the folders ``cpu``, ``cu130``, ``nightly/cpu``, ...
@@ -30,6 +43,9 @@ REGISTRY = "registry"
 #: What torch's collectives of objects, and with them FSDP1's optimizer state, go through, and what
 #: its wheels nevertheless do not ask for.
 BESIDE_TORCH = "numpy"
+
+#: Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
+COMPILED = {"UV_COMPILE_BYTECODE": "1"}
 
 #: Seconds that an index may take to begin its answer.
 ANSWER_LIMIT = 20.0
@@ -81,19 +97,35 @@ class Source:
     def __str__(self) -> str:
         return f"{self.requirement} from {self.index or 'the registry'}"
 
+    @property
+    def for_uv(self) -> list[str]:
+        """What `uv pip install` is given."""
+        if self.index is None:
+            return [self.requirement]
+        return [self.requirement, "--upgrade-package", "torch", "--index", self.index]
+
     def reach(self) -> None:
         """Say in one line that the index has nothing, before an installer says it in twenty.
 
         Raises :class:`NoSuchCell`.
         """
+        if self.index is not None:
+            self.page(0)
+
+    def page(self, most: int = -1) -> str:
+        """The first bytes of what the index says of torch: a page of links, or a folder's names.
+
+        Raises :class:`NoSuchCell`.
+        """
         if self.index is None:
-            return
+            raise NoSuchCell("the registry is asked for one torch, not for all that it has")
         url = urllib.parse.urlsplit(self.index)
         try:
             if url.scheme == "file":
-                Path(urllib.request.url2pathname(url.path), "torch").stat()
-            else:
-                urllib.request.urlopen(f"{self.index}/torch/", timeout=ANSWER_LIMIT).close()
+                folder = Path(urllib.request.url2pathname(url.path), "torch")
+                return "\n".join(sorted(path.name for path in folder.iterdir()))
+            with urllib.request.urlopen(f"{self.index}/torch/", timeout=ANSWER_LIMIT) as answer:
+                return urllib.parse.unquote(answer.read(most).decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             raise NoSuchCell(f"the index {self.index} has no torch: {error}") from None
         except (OSError, ValueError, http.client.HTTPException) as error:
@@ -160,6 +192,30 @@ def row(name: str) -> Row:
     raise NoSuchCell(f"unknown torch {name!r}; known: {', '.join(r.name for r in ROWS)}")
 
 
+def patches() -> list[Row]:
+    """Every release of the table with the patch releases before it, in order."""
+    found = []
+    for newest in RELEASES:
+        minor, _, patch = newest.requirement.rpartition(".")
+        found += [replace(newest, requirement=f"{minor}.{n}") for n in range(int(patch) + 1)]
+    return found
+
+
+def nightlies(source: Source) -> list[Row]:
+    """Every dated build that the index of ``source`` has, in the order of their dates.
+
+    Where a day has two (a version was begun), the newer version is that day's. Raises
+    :class:`NoSuchCell` when the index does not answer.
+    """
+    names = set(re.findall(r"torch-([\d.]+\.dev(\d{8}))(?:\+\w+)?-", source.page()))
+    newest = {date: name for name, date in sorted(names, key=lambda one: _numbers(one[0]))}
+    return [replace(NIGHTLY, requirement=f"torch=={newest[date]}") for date in sorted(newest)]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
 def source(
     row: Row, devices: Sequence[str] = (), wheel: str | None = None, index: str | None = None
 ) -> Source:
@@ -169,13 +225,17 @@ def source(
     PyTorch's index, or ``registry``), and ``index`` another index in place of PyTorch's own. Raises
     :class:`NoSuchCell`.
     """
-    base = (index or os.environ.get(INDEX_VARIABLE) or INDEX).rstrip("/")
+    base = _base(index)
     if wheel is None:
         folder = _folder(row, devices)
     else:
         folder = row.builds.get(wheel, wheel)
-        folder = f"nightly/{folder}" if row is NIGHTLY and wheel != REGISTRY else folder
+        folder = f"nightly/{folder}" if row.tag == NIGHTLY.tag and wheel != REGISTRY else folder
     return Source(row.requirement, None if folder == REGISTRY else f"{base}/{folder}")
+
+
+def _base(index: str | None) -> str:
+    return (index or os.environ.get(INDEX_VARIABLE) or INDEX).rstrip("/")
 
 
 def _folder(row: Row, devices: Sequence[str]) -> str:

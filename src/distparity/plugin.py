@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distparity import autoload, devices, selection
+from distparity import autoload, devices, selection, terminal
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
-from distparity.run import BadRequest, Options, Run
+from distparity.run import BadRequest, Cell, Options, Run
 
 PACKAGE = Path(__file__).parent
 RUN = pytest.StashKey[Run]()
@@ -250,11 +251,31 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
         session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
+        if terminal.Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
+            session.config.stash[PROGRESS] = terminal.Progress(sys.stdout, len(cases))
+
+
+PROGRESS = pytest.StashKey[terminal.Progress]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    progress = item.config.stash.get(PROGRESS, None)
+    if progress is None:
+        return (yield)
+    # pytest writes on where its cursor is: what was shown there goes first.
+    progress.clear()
+    found = yield
+    writer = item.config.get_terminal_writer()
+    progress.advance(writer.width_of_current_line, writer.fullwidth)
+    return found
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[RUN]
+    if PROGRESS in session.config.stash:
+        session.config.stash[PROGRESS].clear()
     silent = run.nothing_shown()
     if silent and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -288,6 +309,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if worst is not None:
             line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
         terminalreporter.write_line(line)
+        if config.get_verbosity() >= 0:
+            _write_matrix(config, cell)
     for device in run.nothing_shown():
         terminalreporter.write_line(
             f"{device} was asked for and every case was skipped: not a success"
@@ -296,6 +319,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(complaint)
     for path in config.stash.get(WRITTEN, []):
         terminalreporter.write_line(f"wrote {path}")
+
+
+def _write_matrix(config: pytest.Config, cell: Cell) -> None:
+    writer = config.get_terminal_writer()
+    encoding = getattr(sys.stdout, "encoding", None)
+    for line in terminal.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding):
+        for text, style in line:
+            writer.write(text, **{style: True} if style else {})
+        writer.line()
 
 
 class ScenarioFile(pytest.File):

@@ -558,7 +558,7 @@ class Run:
             lines += [f"    {line}" for line in _arithmetic(found["numerics"])]
         lines += [f"  {line}" for line in self.broken]
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
-        lines += [f"  {key}={os.environ[key]}" for key in own]
+        lines += [self._censor.text(f"  {key}={os.environ[key]}") for key in own]
         return lines
 
 

@@ -14,6 +14,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report"), help="folder (default: %(default)s)"
     )
+    parser.add_argument(
+        "--strict",
+        nargs="*",
+        metavar="CELL",
+        help="exit with 1 unless all these cells (2.13-cpu) are there and every cell ran something",
+    )
     parser.set_defaults(act=_act)
 
 
@@ -36,4 +42,7 @@ def _act(given: argparse.Namespace) -> int:
         print(f"{column.title}: {counts or 'no case'}")
     for path in written:
         print(f"wrote {path}")
-    return 0
+    complaints = [] if given.strict is None else report.not_shown(found, given.strict)
+    for complaint in complaints:
+        print(f"distparity: {complaint}", file=sys.stderr)
+    return 1 if complaints else 0

@@ -6,6 +6,7 @@ of the same model.
 """
 
 from distparity.report.read import Refused
+from distparity.report.strict import not_shown
 from distparity.report.write import write
 
-__all__ = ["Refused", "write"]
+__all__ = ["Refused", "not_shown", "write"]

@@ -1,0 +1,190 @@
+"""Make a bundle: the same reports, in the same environment, make the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from distparity import __version__
+from distparity.bundle import layout
+from distparity.bundle.layout import Refused
+from distparity.censor import Censor
+
+__all__ = ["pack"]
+
+#: The facts of a cell that the manifest repeats; the XML has all of them.
+_FACTS = ("cell", "torch", "torch_git", "device", "device_name", "backend", "backend_version")
+#: Every member's date: the archive's own are no facts of the run.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def pack(
+    sources: Sequence[Path],
+    target: Path,
+    expectations: Sequence[Path] = (),
+    variables: Sequence[str] = (),
+) -> list[str]:
+    """Write a bundle of the cells in ``sources`` to ``target``; returns the names in it.
+
+    Of the environment it has the variables named DISTPARITY_..., those in ``variables``, and no
+    other. Raises :class:`Refused` before anything is written, ``OSError`` where ``target`` cannot
+    be.
+    """
+    censor = Censor(os.environ)
+    reports = _reports(sources)
+    files = {name: _read(path, censor) for name, path in reports.items()}
+    cells = [_cell(p, files[name]) for name, p in reports.items() if p.suffix == ".xml"]
+    for number, path in enumerate(expectations, 1):
+        files[f"expectations/{number:02}-{path.name}"] = _read(path, censor)
+    files[layout.ENVIRONMENT] = _json(censor.all(_environment(variables)))
+    files[layout.COMMANDS] = "".join(f"{c['cell']}: {c['command']}\n" for c in cells).encode()
+    for cell in cells:
+        del cell["command"]
+    files[layout.MANIFEST] = _json(_manifest(cells, files))
+    files[layout.SUMS] = "".join(f"{_sum(files[n])}  {n}\n" for n in sorted(files)).encode()
+    _check(files)
+    _write(target, files)
+    return sorted(files)
+
+
+def _reports(sources: Sequence[Path]) -> dict[str, Path]:
+    """The XML and the side files by their names in the bundle."""
+    found: dict[str, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise Refused(f"{source}: there is no such file or folder")
+        for path in sorted(source.glob("**/junit-*")) if source.is_dir() else [source]:
+            name = {".xml": f"reports/{path.name}", ".jsonl": f"logs/{path.name}"}.get(path.suffix)
+            if name is None:
+                continue
+            if name in found:
+                raise Refused(
+                    f"{path}: {found[name]} has the same name, and a bundle has each once"
+                )
+            found[name] = path
+    if not any(path.suffix == ".xml" for path in found.values()):
+        raise Refused(f"{', '.join(map(str, sources))}: no XML of a cell (junit-*.xml)")
+    return found
+
+
+def _read(path: Path, censor: Censor) -> bytes:
+    """A file as it is. Raises :class:`Refused` where it holds a secret of this environment."""
+    if path.is_symlink():
+        raise Refused(f"{path}: a link; a bundle has files")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror or error}") from None
+    text = content.decode("utf-8", "replace")
+    clean = censor.text(text)
+    if clean != text:
+        names = sorted(
+            set(re.findall(r"\[\$(\w+)\]", clean)) - set(re.findall(r"\[\$(\w+)\]", text))
+        )
+        what = f"the value of {', '.join(names)}" if names else "a password in an address"
+        raise Refused(f"{path}: it holds {what}")
+    return content
+
+
+def _cell(path: Path, content: bytes) -> dict[str, str]:
+    text = content.decode("utf-8", "replace")
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise Refused(f"{path}: hostile XML: it declares entities or a DTD")
+    try:
+        suite = ET.fromstring(text.encode()).find("testsuite")  # noqa: S314  without entities, as above
+    except ET.ParseError as error:
+        raise Refused(f"{path}: truncated, or no XML: {error}") from None
+    properties = [] if suite is None else suite.findall("properties/property")
+    facts = {p.get("name", "").removeprefix("distparity."): p.get("value", "") for p in properties}
+    if "cell" not in facts:
+        raise Refused(f"{path}: no cell of distparity")
+    return {name: facts.get(name, "") for name in (*_FACTS, "command")}
+
+
+def _manifest(cells: list[dict[str, str]], files: Mapping[str, bytes]) -> dict[str, Any]:
+    return {
+        "format": layout.FORMAT,
+        "distparity": __version__,
+        "cells": sorted(cells, key=lambda cell: cell["cell"]),
+        "files": {
+            name: {"sha256": _sum(content), "size": len(content)}
+            for name, content in sorted(files.items())
+        },
+    }
+
+
+def _environment(variables: Sequence[str]) -> dict[str, Any]:
+    named = [name for name in os.environ if name.startswith("DISTPARITY_")]
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "versions": _versions(),
+        "variables": {name: os.environ.get(name) for name in sorted({*named, *variables})},
+    }
+
+
+def _versions() -> dict[str, str]:
+    """distparity, torch and the devices' packages, with all that they require; nothing else."""
+    devices = importlib.metadata.entry_points(group="distparity.devices")
+    wanted = ["distparity", "torch", "numpy", *(e.dist.name for e in devices if e.dist)]
+    found: dict[str, str] = {}
+    while wanted:
+        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
+        if name in found:
+            continue
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found[name] = distribution.version
+        wanted += _names(distribution.requires or [])
+    return dict(sorted(found.items()))
+
+
+def _names(requirements: Iterable[str]) -> list[str]:
+    plain = [word for word in requirements if "extra ==" not in word]
+    return [found[0] for word in plain if (found := re.match(r"[\w.-]+", word))]
+
+
+def _check(files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        if not layout.known(name):
+            raise Refused(f"{name}: a name that a bundle does not have")
+        if len(content) > layout.LARGEST_FILE:
+            raise Refused(f"{name}: larger than {layout.LARGEST_FILE // 2**20} MiB")
+    if len(files) > layout.MOST_FILES or sum(map(len, files.values())) > layout.LARGEST:
+        raise Refused(f"more than {layout.MOST_FILES} files, or {layout.LARGEST // 2**20} MiB")
+
+
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            for name in sorted(files):
+                member = zipfile.ZipInfo(name, _DATE)
+                member.create_system = 3
+                member.external_attr = 0o100644 << 16
+                member.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(member, files[name])
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _json(data: Any) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,149 @@
+"""Check a bundle that somebody sent: every file is there, as it was, and there is no other.
+
+Nothing is unpacked. No more is read than a bundle may have, whatever the archive says of itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distparity.bundle import layout
+from distparity.bundle.layout import Refused
+
+__all__ = ["Checked", "verify"]
+
+_ENCRYPTED = 0x1
+_BLOCK = 1 << 20
+
+
+@dataclass
+class Checked:
+    """What was found: the manifest, and a line for everything that is wrong."""
+
+    manifest: dict[str, Any] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Found:
+    sha256: str
+    size: int
+
+
+def verify(path: Path) -> Checked:
+    """Check every checksum of a bundle.
+
+    Raises :class:`Refused` where it is no bundle: no archive, a name that leaves the folder or is
+    none of a bundle's, more than a bundle may hold, no manifest.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_names(path, archive)
+            return _check(path, archive)
+    except (zipfile.BadZipFile, UnicodeError, NotImplementedError, ValueError) as error:
+        raise Refused(f"{path}: no archive, or a damaged one: {error}") from None
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror or error}") from None
+
+
+def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
+    members = archive.infolist()
+    if len(members) > layout.MOST_FILES:
+        raise Refused(f"{path}: {len(members)} files, and a bundle has {layout.MOST_FILES} at most")
+    if sum(member.file_size for member in members) > layout.LARGEST:
+        raise Refused(f"{path}: it unpacks to more than {layout.LARGEST // 2**20} MiB")
+    names = set()
+    for member in members:
+        # As it stands in the archive: the library's own reading cuts names, and turns slashes.
+        name = member.orig_filename
+        if name in names:
+            raise Refused(f"{path}: {name!r} is there twice")
+        names.add(name)
+        if not layout.known(name):
+            raise Refused(f"{path}: {name!r} is no name of a bundle's")
+        if member.file_size > layout.LARGEST_FILE:
+            raise Refused(f"{path}: {name} is larger than {layout.LARGEST_FILE // 2**20} MiB")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG) or member.flag_bits & _ENCRYPTED:
+            raise Refused(f"{path}: {name} is no plain file")
+
+
+def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
+    manifest = _manifest(path, archive)
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    found: dict[str, _Found | str] = {name: _read(archive, name) for name in archive.namelist()}
+    checked = Checked(manifest)
+    for name, said in files.items():
+        checked.complaints += _compare(name, said, found.get(name))
+    own = {layout.MANIFEST, layout.SUMS}
+    checked.complaints += [f"{name}: additional" for name in found if name not in {*files, *own}]
+    checked.complaints += _check_sums(archive, files, found)
+    return checked
+
+
+def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    try:
+        manifest = json.loads(archive.read(layout.MANIFEST))
+        if manifest["format"] != layout.FORMAT:
+            raise Refused(
+                f"{path}: of format {manifest['format']!r}, and this reads {layout.FORMAT}"
+            )
+        for name, said in manifest["files"].items():
+            if not layout.known(name) or not isinstance(said["sha256"], str):
+                raise Refused(f"{path}: its manifest names {name!r}")
+            int(said["size"])
+        for cell in manifest["cells"]:
+            if not cell["cell"].isprintable():
+                raise Refused(f"{path}: its manifest names the cell {cell['cell']!r}")
+    except KeyError as error:
+        raise Refused(f"{path}: it has no {layout.MANIFEST}, or that has no {error}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError, zlib.error, zipfile.BadZipFile):
+        raise Refused(f"{path}: its {layout.MANIFEST} cannot be read") from None
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> _Found | str:
+    """A file's checksum and size; or why it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with archive.open(name) as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                size += len(block)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        return str(error)
+    return _Found(digest.hexdigest(), size)
+
+
+def _compare(name: str, said: dict[str, Any], found: _Found | str | None) -> list[str]:
+    if found is None:
+        return [f"{name}: missing"]
+    if isinstance(found, str):
+        return [f"{name}: damaged: {found}"]
+    if (found.sha256, found.size) != (said["sha256"], said["size"]):
+        return [f"{name}: damaged: its checksum is not the manifest's"]
+    return []
+
+
+def _check_sums(
+    archive: zipfile.ZipFile, files: dict[str, Any], found: dict[str, _Found | str]
+) -> list[str]:
+    """The manifest's own checksum is in the other list, which has to say the same of all files."""
+    own = found.get(layout.SUMS)
+    manifest = found[layout.MANIFEST]
+    if not isinstance(own, _Found) or not isinstance(manifest, _Found):
+        return _compare(layout.SUMS, {}, own if isinstance(own, str) else None)
+    sums = {name: said["sha256"] for name, said in files.items()}
+    sums[layout.MANIFEST] = manifest.sha256
+    expected = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
+    if archive.read(layout.SUMS) == expected.encode():
+        return []
+    return [f"{layout.SUMS}: damaged, or {layout.MANIFEST} is: they do not say the same"]

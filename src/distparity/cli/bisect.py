@@ -1,0 +1,115 @@
+"""``distparity bisect``: the first torch release in which what a case gives changed."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from distparity import bisection, matrix
+from distparity.bisection.environment import need_uv
+from distparity.bisection.observation import Question
+from distparity.run import BadRequest
+
+NARROWED = 1
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bisect", help="find the torch release in which what a case gives changed"
+    )
+    parser.add_argument(
+        "--case", required=True, metavar="ID", help="multiple_forward/fsdp2-ws2-float32"
+    )
+    help_of_ends = "2.6 (its newest patch), 2.6.0, or a nightly's date 2026-05-01"
+    parser.add_argument("--good", required=True, metavar="RELEASE", help=help_of_ends)
+    parser.add_argument("--bad", required=True, metavar="RELEASE", help="older or newer than that")
+    parser.add_argument(
+        "--factor", type=float, help="bad is also what has FACTOR times the good end's ratio"
+    )
+    parser.add_argument("--runs", type=int, default=1, help="of the case, per release (default 1)")
+    parser.add_argument(
+        "--every", action="store_true", help="ask every release between, and find every change"
+    )
+    parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
+    parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
+    parser.add_argument("--include", action="append", default=[], metavar="MODULE")
+    parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
+    parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
+    parser.add_argument("--index", help=f"in place of {matrix.INDEX} ({matrix.INDEX_VARIABLE})")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="beside",
+        metavar="REQUIREMENT",
+        help="install this beside every torch (a vendor's plug-in)",
+    )
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="an interpreter that has a torch; those given, in that order, are all there are",
+    )
+    parser.add_argument("--environments", type=Path, metavar="DIR", help="where they are made")
+    parser.add_argument("--keep", action="store_true", help="keep the environments (5 GB each)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen as JSON")
+    parser.set_defaults(act=_act)
+
+
+def _act(given: argparse.Namespace) -> int:
+    if given.factor is not None and given.factor <= 1:
+        raise BadRequest(f"--factor {given.factor:g}: a change is by more than 1")
+    if given.runs < 1:
+        raise BadRequest(f"--runs {given.runs}: at least 1")
+    work = _bisection(given)
+    _check_writable(given.json)
+    # What is made is deleted, however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    made = bisection.Environments(given.environments, keep=given.keep, beside=given.beside)
+    try:
+        work.run(made, exhaustive=given.every)
+    finally:
+        made.close()
+        if given.json is not None:
+            given.json.write_text(json.dumps(work.to_json(), indent=2) + "\n", encoding="utf-8")
+        if given.keep:
+            print(f"kept {made.folder}")
+    print("\n".join(["", *work.lines()]))
+    return 0 if work.exact else NARROWED
+
+
+def _check_writable(path: Path | None) -> None:
+    """Before the hours that a search may take, not after them."""
+    try:
+        if path is not None:
+            path.touch()
+    except OSError as error:
+        raise BadRequest(f"cannot write {path}: {error.strerror}") from None
+
+
+def _bisection(given: argparse.Namespace) -> bisection.Bisection:
+    try:
+        if given.python:
+            span = bisection.given(given.python, given.good, given.bad)
+        else:
+            need_uv()
+            span = bisection.between(
+                given.good, given.bad, [given.device], given.wheel, given.index
+            )
+    except matrix.NoSuchCell as error:
+        raise BadRequest(str(error)) from None
+    question = Question(
+        given.case,
+        given.device,
+        given.case_timeout,
+        tuple(given.include),
+        tuple(given.device_plugin),
+    )
+    say = functools.partial(print, flush=True)
+    return bisection.Bisection(span, question, given.factor, given.runs, say)

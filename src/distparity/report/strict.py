@@ -1,0 +1,30 @@
+"""Which cells show nothing: they are not there, or nothing in them was judged.
+
+A report is made of what is there, so a cell that never came is nowhere in it; and a cell in which
+every case was skipped has no failure. Whoever waits for a colour has to say which cells there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from distparity.report.model import Column, Report
+from distparity.report.statuses import BY_NAME
+
+__all__ = ["not_shown"]
+
+
+def not_shown(report: Report, cells: Iterable[str]) -> list[str]:
+    """A line for every cell of ``cells`` that is absent, and for every one that shows nothing."""
+    here = {column.name for column in report.columns}
+    absent = [f"{name}: absent: no file has this cell" for name in cells if name not in here]
+    return absent + [line for column in report.columns for line in _about(column)]
+
+
+def _about(column: Column) -> Iterator[str]:
+    silent = [name for name in column.counts if BY_NAME[name].family == "silent"]
+    if not column.results:
+        yield f"{column.name}: nothing ran: there is no case"
+    elif len(silent) == len(column.counts):
+        counts = ", ".join(f"{column.counts[name]} {name}" for name in silent)
+        yield f"{column.name}: nothing ran: {counts}"

@@ -1,0 +1,215 @@
+"""What the terminal shows beside pytest's own: the matrix of the session, and the time that is left.
+
+Everything here is text; pytest's terminal writer decides about colours (a pipe, ``NO_COLOR`` and
+``--color`` are its business), and the plugin when to call.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from distparity.case import Case
+from distparity.outcome import Outcome, Status
+
+__all__ = ["Line", "Progress", "matrix"]
+
+#: A line in pieces: each a text, and the style that pytest's terminal writer knows by that name.
+Line = list[tuple[str, str]]
+
+#: The report's marks, and what stands for them where the encoding has none of them.
+MARKS = {
+    "passed": ("✔", "."),
+    "failed": ("✖", "F"),
+    "crash": ("↯", "C"),
+    "timeout": ("⧖", "T"),
+    "error": ("!", "E"),
+    "unexpectedly fixed": ("★", "X"),
+    "missing": ("?", "?"),
+    "flaky": ("≈", "~"),
+    "expected failure": ("⊗", "x"),
+    "not run": ("∥", "-"),
+    "not available": ("○", "o"),
+    "not supported": ("⊘", "s"),
+}
+_GAP = "  "
+
+
+def marks(encoding: str | None) -> dict[str, str]:
+    """The mark of each outcome, in characters that the encoding has."""
+    try:
+        "".join(sign for sign, _ in MARKS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return {name: plain for name, (_, plain) in MARKS.items()}
+    return {name: sign for name, (sign, _) in MARKS.items()}
+
+
+# -- the matrix ------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Square:
+    """What became of the cases of one scenario under one family of strategies."""
+
+    counts: Counter[Status] = field(default_factory=Counter)
+
+    @property
+    def style(self) -> str:
+        if any(status.bad for status in self.counts):
+            return "red"
+        # What was not judged is no pass: green is for squares that say something.
+        return "green" if self.counts[Status.PASSED] else "yellow"
+
+    def text(self, marks: Mapping[str, str]) -> str:
+        """``7/8`` passed, and what the others are; only that where nothing could pass."""
+        others = {s: n for s, n in self.counts.items() if s is not Status.PASSED}
+        words = [f"{marks[status.value]}{count}" for status, count in others.items()]
+        if self.counts[Status.PASSED] or any(status.bad for status in others):
+            words.insert(0, f"{self.counts[Status.PASSED]}/{self.counts.total()}")
+        return " ".join(words)
+
+
+def matrix(
+    cases: Iterable[Case],
+    outcomes: Mapping[str, Outcome],
+    width: int = 80,
+    encoding: str | None = "utf-8",
+) -> list[Line]:
+    """Scenarios by families of strategies (``fsdp2`` for ``fsdp2_nested``), within ``width`` columns.
+
+    Where the families do not fit beside one another, those that are over stand in a second table.
+    Empty where there is nothing to put side by side.
+    """
+    squares: dict[tuple[str, str], _Square] = {}
+    for case in cases:
+        status = outcomes[case.id].status if case.id in outcomes else Status.MISSING
+        square = squares.setdefault((case.scenario, _family(case.strategy)), _Square())
+        square.counts[status] += 1
+    if len(squares) < 2:
+        return []
+    table = _Table(squares, marks(encoding))
+    lines: list[Line] = []
+    for part in table.parts(width):
+        lines += [[]] * bool(lines) + table.lines(part)
+    return [*lines, *_legend(squares.values(), table.signs)]
+
+
+class _Table:
+    """The squares with their texts, and how wide each family's column is."""
+
+    def __init__(
+        self, squares: Mapping[tuple[str, str], _Square], signs: Mapping[str, str]
+    ) -> None:
+        self.squares = squares
+        self.signs = signs
+        self.texts = {place: square.text(signs) for place, square in squares.items()}
+        self.rows = list(dict.fromkeys(scenario for scenario, _ in squares))
+        self.first = max(map(len, self.rows))
+        self.widths = dict.fromkeys(sorted(family for _, family in squares), 0)
+        for (_, family), text in self.texts.items():
+            self.widths[family] = max(self.widths[family], len(family), len(text))
+
+    def parts(self, width: int) -> Iterator[list[str]]:
+        """The families in parts that fit; one that never does stands alone."""
+        part: list[str] = []
+        left = width - self.first
+        for name, wide in self.widths.items():
+            left -= wide + len(_GAP)
+            if part and left < 0:
+                yield part
+                part, left = [], width - self.first - wide - len(_GAP)
+            part.append(name)
+        yield part
+
+    def lines(self, families: list[str]) -> list[Line]:
+        heads = [(_GAP + name.ljust(self.widths[name]), "bold") for name in families]
+        found = [[(" " * self.first, ""), *heads]]
+        for row in self.rows:
+            here = [(row.ljust(self.first), ""), *(self._square(row, name) for name in families)]
+            if any(text.strip() for text, _ in here[1:]):
+                found.append(here)
+        return [[*line[:-1], (line[-1][0].rstrip(), line[-1][1])] for line in found]
+
+    def _square(self, row: str, family: str) -> tuple[str, str]:
+        text = self.texts.get((row, family), "").ljust(self.widths[family])
+        square = self.squares.get((row, family))
+        return _GAP + text, "" if square is None else square.style
+
+
+def _family(strategy: str) -> str:
+    return strategy.partition("_")[0]
+
+
+def _legend(squares: Iterable[_Square], signs: Mapping[str, str]) -> list[Line]:
+    seen = {status for square in squares for status in square.counts}
+    words = [f"{signs[s.value]} {s.value}" for s in Status if s in seen and s is not Status.PASSED]
+    return [[(", ".join(words), "")]] if words else []
+
+
+# -- the time that is left -------------------------------------------------------------------------
+
+
+class Progress:
+    """How far the run is, behind what pytest writes; gone before pytest writes on.
+
+    Only on a terminal: it moves the cursor. ``stream`` is what pytest's terminal writer writes to.
+    """
+
+    #: Save the cursor and restore it; erase to the end of the line.
+    _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
+    #: Before these the rate of a run says nothing: torch's import and the first world's start.
+    _CASES, _SECONDS = 5, 5.0
+
+    def __init__(
+        self, stream: TextIO, total: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.total = total
+        self.done = 0
+        self._stream = stream
+        self._clock = clock
+        self._begun = clock()
+        self._shown = False
+
+    @staticmethod
+    def fits(stream: TextIO) -> bool:
+        """Whether the stream is a terminal that can move its cursor."""
+        return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+    def advance(self, column: int, width: int) -> None:
+        """One more case has its result; pytest's cursor is at ``column`` of ``width``."""
+        self.done += 1
+        room = width - column - 1 - len(_GAP)
+        # A number that is cut off is another number.
+        text = next((text for text in self.texts() if len(text) <= room), "")
+        if self.done < self.total and text:
+            self._stream.write(f"{self._SAVE}{self._ERASE}{_GAP}{text}{self._RESTORE}")
+            self._stream.flush()
+            self._shown = True
+
+    def clear(self) -> None:
+        """Take away what is shown."""
+        if self._shown:
+            self._stream.write(self._ERASE)
+            self._stream.flush()
+            self._shown = False
+
+    def texts(self) -> list[str]:
+        """``41 of 178, about 2 min left``, and shorter ones where there is no room for that."""
+        elapsed = self._clock() - self._begun
+        count = f"{self.done} of {self.total}"
+        if self.done < self._CASES or elapsed < self._SECONDS:
+            return [count]
+        left = f"{_about(elapsed / self.done * (self.total - self.done))} left"
+        return [f"{count}, {left}", left, count]
+
+
+def _about(seconds: float) -> str:
+    if seconds < 60:
+        return f"about {max(10, round(seconds / 10) * 10)} s"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"

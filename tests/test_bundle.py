@@ -1,0 +1,382 @@
+"""The bundle: what is in it, and what its check finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distparity import bundle, junit
+from distparity.bundle import layout
+from distparity.journal import Journal, paths
+from distparity.outcome import Outcome, Status
+
+CASES = {
+    "a/passed": Outcome(Status.PASSED, facts={"ratio": 0.25}),
+    "a/failed": Outcome(Status.FAILED, "off by 1", "the whole account"),
+}
+NAMES = {
+    "SHA256SUMS",
+    "commands.txt",
+    "environment.json",
+    "logs/junit-2.13-cpu.jsonl",
+    "manifest.json",
+    "reports/junit-2.13-cpu.xml",
+}
+
+
+@pytest.fixture(autouse=True)
+def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DISTPARITY_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    path, xml = paths(folder, "2.13", "cpu")
+    facts = {"torch": "2.13.0+cpu", "torch_git": "abc", "command": "pytest --device cpu"}
+    header = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": facts, "cases": list(CASES)}
+    journal = Journal(path, xml, header)
+    for case, outcome in CASES.items():
+        journal.add(case, outcome)
+    journal.end("finished")
+    junit.write_from_journal(path)
+    return folder
+
+
+@pytest.fixture
+def packed(reports: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "bundle.zip"
+    bundle.pack([reports], target)
+    return target
+
+
+# -- making one ------------------------------------------------------------------------------------
+
+
+def test_bundle_has_the_names_that_a_bundle_has(packed: Path) -> None:
+    assert set(zipfile.ZipFile(packed).namelist()) == NAMES
+    assert bundle.verify(packed).complaints == []
+
+
+def test_bundle_says_what_was_run_and_where(packed: Path) -> None:
+    archive = zipfile.ZipFile(packed)
+    environment = json.loads(archive.read("environment.json"))
+    (cell,) = json.loads(archive.read("manifest.json"))["cells"]
+
+    assert archive.read("commands.txt") == b"2.13-cpu: pytest --device cpu\n"
+    assert (cell["cell"], cell["torch"], cell["torch_git"]) == ("2.13-cpu", "2.13.0+cpu", "abc")
+    assert {"distparity", "pytest", "pytest-timeout"} <= set(environment["versions"])
+    assert environment["variables"] == {}
+
+
+def test_what_is_packed_is_as_it_was(packed: Path, reports: Path, tmp_path: Path) -> None:
+    archive = zipfile.ZipFile(packed)
+    archive.extractall(tmp_path / "out")
+
+    for name in ("reports/junit-2.13-cpu.xml", "logs/junit-2.13-cpu.jsonl"):
+        assert archive.read(name) == (reports / Path(name).name).read_bytes()
+    if shutil.which("sha256sum"):
+        command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+        subprocess.run(command, cwd=tmp_path / "out", check=True, stdout=subprocess.DEVNULL)
+
+
+def test_same_reports_make_the_same_bytes(packed: Path, reports: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(reports, copy, copy_function=shutil.copyfile)
+
+    bundle.pack([copy], tmp_path / "again.zip")
+
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+
+
+def test_only_what_is_named_is_packed(
+    reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reports / "notes.txt").write_text("mine")
+    (reports / "junit-notes.txt").write_text("mine")
+    (tmp_path / "mine.toml").write_text("[[expect]]")
+    monkeypatch.setenv("DISTPARITY_TORCH_INDEX", "https://me:hunter22@mirror/whl")
+    monkeypatch.setenv("HABANA_LOGS", "/tmp/logs")
+    monkeypatch.setenv("VENDOR_TOKEN", "swordfish")
+
+    names = bundle.pack(
+        [reports], tmp_path / "b.zip", [tmp_path / "mine.toml"], ["HABANA_LOGS", "VENDOR_TOKEN"]
+    )
+
+    assert set(names) == NAMES | {"expectations/01-mine.toml"}
+    archive = zipfile.ZipFile(tmp_path / "b.zip")
+    assert json.loads(archive.read("environment.json"))["variables"] == {
+        "DISTPARITY_TORCH_INDEX": "https://me:***@mirror/whl",
+        "HABANA_LOGS": "/tmp/logs",
+        "VENDOR_TOKEN": "[$VENDOR_TOKEN]",
+    }
+
+
+def test_report_that_holds_a_secret_is_not_packed(
+    reports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VENDOR_TOKEN", "whole account")
+
+    with pytest.raises(bundle.Refused, match=r"junit-2.13-cpu\.\w+: it holds the value of VENDOR"):
+        bundle.pack([reports], tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
+
+
+Change = Callable[[Path], None]
+
+
+def _hostile(folder: Path) -> None:
+    path = folder / "junit-2.13-cpu.xml"
+    path.write_text("<!DOCTYPE x [<!ENTITY a 'b'>]>" + path.read_text().partition("?>")[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shutil.rmtree, "there is no such file or folder"),
+        (lambda folder: (folder / "junit-2.13-cpu.xml").unlink(), "no XML of a cell"),
+        (lambda folder: (folder / "junit-2.13-cpu.xml").write_text("<a"), "truncated, or no XML"),
+        (
+            lambda folder: (folder / "junit-2.13-cpu.xml").write_text("<a/>"),
+            "no cell of distparity",
+        ),
+        (_hostile, "hostile XML"),
+        (lambda folder: (folder / "junit-x.xml").symlink_to("/etc/passwd"), "a link"),
+        (lambda folder: shutil.copytree(folder, folder / "more"), "has the same name"),
+    ],
+    ids=["folder", "no XML", "truncated", "not ours", "hostile", "link", "twice"],
+)
+def test_what_makes_no_bundle(reports: Path, tmp_path: Path, change: Change, message: str) -> None:
+    change(reports)
+
+    with pytest.raises(bundle.Refused, match=message):
+        bundle.pack([reports], tmp_path / "b.zip")
+    assert not list(tmp_path.glob("*b.zip*"))
+
+
+# -- checking one ----------------------------------------------------------------------------------
+
+REPORT = "reports/junit-2.13-cpu.xml"
+
+
+def _rewrite(path: Path, **changes: bytes | None) -> None:
+    """The archive with other contents; None leaves a file out."""
+    old = zipfile.ZipFile(path)
+    files: dict[str, bytes | None] = {name: old.read(name) for name in old.namelist()}
+    files.update(changes)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            if content is not None:
+                archive.writestr(name, content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({REPORT: b"<other/>"}, f"{REPORT}: damaged: its checksum is not the manifest's"),
+        ({REPORT: None}, f"{REPORT}: missing"),
+        ({"reports/junit-2.14-cpu.xml": b""}, "reports/junit-2.14-cpu.xml: additional"),
+        ({"SHA256SUMS": b""}, "SHA256SUMS: damaged, or manifest.json is: they do not say the same"),
+        ({"SHA256SUMS": None}, "SHA256SUMS: missing"),
+    ],
+    ids=["damaged", "missing", "additional", "sums", "no sums"],
+)
+def test_what_is_wrong_is_named(
+    packed: Path, changes: dict[str, bytes | None], complaint: str
+) -> None:
+    _rewrite(packed, **changes)
+
+    assert bundle.verify(packed).complaints == [complaint]
+
+
+def test_changed_manifest_is_seen(packed: Path) -> None:
+    manifest = json.loads(zipfile.ZipFile(packed).read("manifest.json"))
+    manifest["files"][REPORT] = {"sha256": hashlib.sha256(b"x").hexdigest(), "size": 1}
+    _rewrite(packed, **{REPORT: b"x", "manifest.json": json.dumps(manifest).encode()})
+
+    (complaint,) = bundle.verify(packed).complaints
+    assert complaint.startswith("SHA256SUMS: damaged, or manifest.json is")
+
+
+def test_flipped_bit_is_named(packed: Path) -> None:
+    content = bytearray(packed.read_bytes())
+    content[content.index(REPORT.encode()) + len(REPORT) + 40] ^= 1
+    packed.write_bytes(content)
+
+    (complaint,) = bundle.verify(packed).complaints
+    assert complaint.startswith(f"{REPORT}: damaged")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.xml",
+        "reports/../../evil.xml",
+        "/etc/cron.d/evil",
+        "reports\\..\\evil.xml",
+        "C:/evil.xml",
+        "reports/deeper/junit-a.xml",
+        "reports/",
+        "reports/junit\n.xml",
+        "run.sh",
+        "",
+    ],
+)
+def test_name_that_a_bundle_does_not_have_is_refused(packed: Path, name: str) -> None:
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(name or "\0"), "x")
+
+    with pytest.raises(bundle.Refused, match="is no name of a bundle's"):
+        bundle.verify(packed)
+
+
+def _link(archive: zipfile.ZipFile) -> None:
+    member = zipfile.ZipInfo("reports/junit-x.xml")
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+    archive.writestr(member, "/etc/passwd")
+
+
+def _bomb(archive: zipfile.ZipFile) -> None:
+    with archive.open("reports/junit-x.xml", "w") as file:
+        for _ in range(10):
+            file.write(bytes(2**20))
+
+
+def _many(archive: zipfile.ZipFile) -> None:
+    for number in range(50):
+        archive.writestr(f"reports/junit-{number}.xml", "")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_link, "reports/junit-x.xml is no plain file"),
+        (_bomb, "reports/junit-x.xml is larger than 8 MiB"),
+        (
+            lambda archive: [archive.writestr(f"reports/{n}.xml", bytes(7 * 2**20)) for n in "abc"],
+            "it unpacks to more than 16 MiB",
+        ),
+        (_many, "56 files, and a bundle has 50 at most"),
+        (lambda archive: archive.writestr(REPORT, ""), "is there twice"),
+    ],
+    ids=["link", "large", "large together", "many", "twice"],
+)
+def test_archive_that_is_no_bundle_is_refused(
+    packed: Path,
+    change: Callable[[zipfile.ZipFile], object],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(layout, "LARGEST_FILE", 8 * 2**20)
+    monkeypatch.setattr(layout, "LARGEST", 16 * 2**20)
+    monkeypatch.setattr(layout, "MOST_FILES", 50)
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        change(archive)
+
+    with pytest.raises(bundle.Refused, match=message):
+        bundle.verify(packed)
+
+
+def test_archive_that_lies_of_its_sizes_gives_no_more_than_it_says(packed: Path) -> None:
+    """The size in the directory is the bound that the check reads by."""
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("reports/junit-x.xml", bytes(2**20))
+    content = packed.read_bytes()
+    at = content.rindex(b"PK\x01\x02")
+    packed.write_bytes(content[: at + 24] + (10).to_bytes(4, "little") + content[at + 28 :])
+
+    assert "reports/junit-x.xml: additional" in bundle.verify(packed).complaints
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": 2, "files": {}, "cells": []}',
+        b'{"format": 1, "files": {"../x": {"sha256": "", "size": 1}}, "cells": []}',
+        b'{"format": 1, "files": {"commands.txt": 1}, "cells": []}',
+        b'{"format": 1, "files": {}, "cells": [{"cell": "\\u001b[2J"}]}',
+        b"[" * 100_000,
+        None,
+    ],
+)
+def test_manifest_that_makes_no_sense_is_refused(packed: Path, manifest: bytes | None) -> None:
+    _rewrite(packed, **{"manifest.json": manifest})
+
+    with pytest.raises(bundle.Refused, match=r"bundle\.zip: "):
+        bundle.verify(packed)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive" * 100, None])
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "bundle.zip"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(bundle.Refused, match=r"bundle\.zip: "):
+        bundle.verify(path)
+
+
+@pytest.mark.parametrize("length", [100, 500, -1, -30])
+def test_truncated_archive_is_refused(packed: Path, length: int) -> None:
+    packed.write_bytes(packed.read_bytes()[:length])
+
+    with pytest.raises(bundle.Refused, match="no archive, or a damaged one"):
+        bundle.verify(packed)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def _bundle(*words: object) -> tuple[int, str]:
+    command = [sys.executable, "-m", "distparity", "bundle", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_command_makes_and_checks(reports: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.zip"
+
+    assert _bundle(reports, "-o", path) == (
+        0,
+        "\n".join([*sorted(NAMES), f"wrote {path}", ""]),
+    )
+    assert _bundle("--verify", path) == (
+        0,
+        f"{path}: 6 files as they were packed; cells: 2.13-cpu\n",
+    )
+    _rewrite(path, **{REPORT: b""})
+    code, output = _bundle("--verify", path)
+    assert code == 1
+    assert f"{REPORT}: damaged" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        ([], 4, "bundle: which reports?"),
+        (["nowhere"], 4, "nowhere: there is no such file or folder"),
+        (["--verify", "nowhere"], 1, "nowhere: No such file or directory"),
+        (["--verify", "nowhere", "reports"], 4, "--verify takes one bundle"),
+    ],
+)
+def test_command_that_cannot_be(words: list[str], code: int, message: str) -> None:
+    found, output = _bundle(*words)
+
+    assert found == code
+    assert message in output

@@ -1,0 +1,266 @@
+"""What the terminal shows: as text, through a pipe, and through a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Suite, command, environment
+
+from distparity import terminal
+from distparity.case import Case
+from distparity.outcome import Outcome, Status
+from distparity.report.statuses import STATUSES
+from distparity.terminal import MARKS, Progress, marks
+
+# -- the matrix ------------------------------------------------------------------------------------
+
+
+def _matrix(
+    table: dict[str, list[Status]], width: int = 80, encoding: str | None = "utf-8"
+) -> list[str]:
+    """The lines for outcomes by ``scenario/strategy``."""
+    cases, outcomes = [], {}
+    for name, statuses in table.items():
+        for size, status in enumerate(statuses, 2):
+            scenario, _, strategy = name.partition("/")
+            case = Case(scenario, strategy, size, "float32", "cpu")
+            cases.append(case)
+            outcomes[case.id] = Outcome(status)
+    lines = terminal.matrix(cases, outcomes, width, encoding)
+    return ["".join(text for text, _ in line) for line in lines]
+
+
+P, F, N = Status.PASSED, Status.FAILED, Status.NOT_SUPPORTED
+
+
+def test_matrix_is_scenarios_by_families_of_strategies() -> None:
+    table = {
+        "plain/ddp": [P, P],
+        "plain/ddp_static": [P, F],
+        "plain/fsdp2": [P, N],
+        "clip_by_norm/ddp": [P],
+        "clip_by_norm/fsdp2_nested": [N, N],
+    }
+
+    assert _matrix(table) == [
+        "              ddp     fsdp2",
+        "plain         3/4 ✖1  1/2 ⊘1",
+        "clip_by_norm  1/1     ⊘2",
+        "✖ failed, ⊘ not supported",
+    ]
+
+
+def test_matrix_in_an_encoding_that_has_no_such_marks() -> None:
+    lines = _matrix({"plain/ddp": [P, F], "plain/fsdp2": [N]}, encoding="latin-1")
+
+    assert lines[1:] == ["plain  1/2 F1  s1", "F failed, s not supported"]
+    assert all(line.isascii() for line in lines)
+
+
+def test_matrix_that_is_too_wide_goes_on_below() -> None:
+    table = {f"scenario/strategy{n:02}": [P] * 10 for n in range(12)}
+
+    lines = _matrix(table, width=60)
+    assert max(map(len, lines)) <= 60
+    assert " ".join(lines).split().count("10/10") == 12
+    heads = [line.split() for line in lines if "strategy" in line]
+    assert [name for head in heads for name in head] == [f"strategy{n:02}" for n in range(12)]
+
+
+@pytest.mark.parametrize("width", [0, 1, 12])
+def test_matrix_in_no_room_shows_all_the_same(width: int) -> None:
+    assert len(_matrix({"scenario/one": [P], "scenario/two": [P]}, width)) == 5
+
+
+@pytest.mark.parametrize(
+    "table", [{}, {"plain/ddp": [P, P]}, {"plain/ddp": [P], "plain/ddp_x": [F]}]
+)
+def test_nothing_to_put_side_by_side_is_no_matrix(table: dict[str, list[Status]]) -> None:
+    assert _matrix(table) == []
+
+
+def test_case_without_a_result_is_missing() -> None:
+    cases = [Case("a", strategy, 2, "float32", "cpu") for strategy in ("ddp", "fsdp2")]
+
+    lines = terminal.matrix(cases, {cases[0].id: Outcome(P)})
+    assert "".join(text for text, _ in lines[1]) == "a  1/1  0/1 ?1"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "style"),
+    [([P, P], "green"), ([P, N], "green"), ([N], "yellow"), ([P, F], "red"), ([N, F], "red")],
+)
+def test_colour_of_a_square(statuses: list[Status], style: str) -> None:
+    cases = [Case("a", "ddp", size, "float32", "cpu") for size in range(len(statuses))]
+    outcomes = {case.id: Outcome(one) for case, one in zip(cases, statuses, strict=True)}
+    other = Case("a", "fsdp2", 2, "float32", "cpu")
+
+    lines = terminal.matrix([*cases, other], {**outcomes, other.id: Outcome(P)})
+    assert lines[1][1][1] == style
+
+
+def test_marks_are_the_reports_and_no_two_are_alike() -> None:
+    assert {one.name: one.mark for one in STATUSES} == marks("utf-8")
+    assert {status.value for status in Status} <= set(MARKS)
+    for encoding in ("utf-8", "ascii", None, "no-such-encoding"):
+        found = marks(encoding)
+        assert len(set(found.values())) == len(found)
+    assert all(sign.isascii() for sign in marks("ascii").values())
+
+
+# -- the progress ----------------------------------------------------------------------------------
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("done", "elapsed", "text"),
+    [
+        (1, 60, "1 of 100"),
+        (20, 1, "20 of 100"),
+        (20, 10, "20 of 100, about 40 s left"),
+        (99, 99, "99 of 100, about 10 s left"),
+        (10, 60, "10 of 100, about 9 min left"),
+        (10, 1200, "10 of 100, about 3.0 h left"),
+    ],
+)
+def test_time_left_is_by_the_rate_so_far(done: int, elapsed: float, text: str) -> None:
+    clock = Clock()
+    progress = Progress(io.StringIO(), 100, clock)
+    progress.done = done
+    clock.now += elapsed
+
+    assert progress.texts()[0] == text
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [(0, "20 of 100, about 40 s left"), (60, "about 40 s left"), (68, "20 of 100"), (75, "")],
+)
+def test_progress_is_never_cut_off(column: int, text: str) -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, 100, clock)
+    progress.done = 19
+    clock.now += 10
+
+    progress.advance(column, 80)
+    shown = re.sub(r"\x1b(\[K|7|8)", "", stream.getvalue())
+    assert shown.strip() == text
+    assert column + len(shown) < 80
+
+
+def test_progress_takes_away_what_it_showed_and_nothing_else() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream, 2)
+
+    progress.clear()
+    assert stream.getvalue() == ""
+    progress.advance(0, 80)
+    progress.clear()
+    assert stream.getvalue().endswith("\x1b[K")
+    progress.advance(0, 80)
+    progress.clear()
+    assert stream.getvalue().count("of 2") == 1
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+#: Two strategies of one scenario, one case of them wrong.
+WORDS = ("--device", "cpu", "--world-size", "2", "--include", "wrong_strategies")
+FEW = (*WORDS, "-k", "multiple_forward and float32 and (wrong_local or fsdp2-ws2 or ddp-ws2)")
+
+
+def _through_a_terminal(folder: Path, *words: str, **variables: str) -> str:
+    """What a terminal of 100 columns gets, with its control characters."""
+    leader, follower = pty.openpty()
+    size = {"COLUMNS": "100", "LINES": "40", "TERM": "xterm", **variables}
+    process = subprocess.Popen(
+        command("--cell", "here", *words),
+        cwd=folder,
+        env=environment(**size),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+    )
+    os.close(follower)
+    parts = []
+    try:
+        while part := os.read(leader, 65536):
+            parts.append(part)
+    except OSError:
+        # The other end is closed: the process has ended.
+        pass
+    finally:
+        os.close(leader)
+    process.wait(60)
+    return b"".join(parts).decode()
+
+
+@pytest.fixture
+def through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    for name in ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CI", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *words, **variables: _through_a_terminal(tmp_path, *words, **variables)
+
+
+def test_terminal_shows_progress_colours_and_marks(through: Callable[..., str]) -> None:
+    output = through(*FEW, PYTHONUTF8="1")
+
+    assert re.search(r"\x1b7\x1b\[K  1 of \d+\x1b8", output)
+    assert "\x1b[31m" in output
+    assert "✖1" in output
+    assert re.search(r"  ddp *\x1b\[0m\x1b\[1m  fsdp2", output)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [((), {"NO_COLOR": "1"}), (("--color=no",), {}), ((), {"TERM": "dumb"})],
+    ids=["NO_COLOR", "--color=no", "dumb"],
+)
+def test_terminal_without_colours(
+    through: Callable[..., str], words: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    output = through(*FEW, *words, **variables)
+
+    assert not re.search(r"\x1b\[[\d;]+m", output)
+    assert ("\x1b" in output) == ("TERM" not in variables)
+
+
+def test_terminal_that_is_asked_to_be_quiet(through: Callable[..., str]) -> None:
+    output = through(*FEW, "-q")
+
+    assert " of " not in output.partition("FAILURES")[0]
+    assert "fsdp2  " not in output
+    assert "torch here on cpu: " in output
+
+
+def test_pipe_gets_plain_text_a_block_for_a_failure_and_the_matrix(suite: Suite) -> None:
+    ran = suite(*FEW, PYTHONIOENCODING="ascii", DISTPARITY_NOTE="a note")
+
+    assert "\x1b" not in ran.output
+    assert ran.output.isascii()
+    assert "  DISTPARITY_NOTE=a note" in ran.output
+    assert re.search(r"distparity: torch \S+ \(git [0-9a-f]{40}\)", ran.output)
+    block = ran.output.partition("wrong_local-ws2-float32 on cpu")[2].partition("\n=====")[0]
+    assert block.lstrip(" _\n").startswith("failed: step 0, gradient")
+    assert block.rstrip().splitlines()[-1].startswith("again: distparity run --device cpu --case")
+    assert "\nF failed\n" in ran.output
+
+
+def test_header_shows_no_secret(suite: Suite) -> None:
+    ran = suite(*WORDS, "--collect-only", DISTPARITY_INDEX_TOKEN="swordfish")
+
+    assert "swordfish" not in ran.output
+    assert "DISTPARITY_INDEX_TOKEN=[$DISTPARITY_INDEX_TOKEN]" in ran.output
