@@ -99,8 +99,8 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             for cell in run.cells
             for case in cell.cases
             if case.dtype == _dtype(run, case.scenario, dtype)
-            for mutant in run.facts["visible"][f"{case.scenario}/{case.strategy}"]
-            if (names is None or mutant in names) and _shows(run, mutant, case)
+            for mutant in run.facts["mutants"]
+            if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]
         for (case, mutant), outcome in run.side_by_side(
             todo, lambda one: run.errand(one[0], mutant=one[1])
@@ -118,12 +118,18 @@ def _dtype(run: Run, scenario: str, wanted: str) -> str:
     return wanted if wanted in dtypes else dtypes[0]
 
 
-def _shows(run: Run, mutant: str, case: Case) -> bool:
-    """Whether a fault is larger than what rounding alone is allowed in the case."""
-    size = run.facts["mutants"][mutant]["size"]
-    travels = run.facts["strategies"][case.strategy]["reduces_in"]
-    allowed: float = run.facts["rounding"][travels or case.dtype]
-    return size is None or size > case.world_size * allowed
+def _concerns(run: Run, mutant: str, case: Case) -> bool:
+    """Whether a fault means something in a case, and is larger than what rounding is allowed there."""
+    fault = run.facts["mutants"][mutant]
+    how = run.facts["strategies"][case.strategy]
+    features = run.facts["scenarios"][case.scenario]["features"]
+    allowed: float = run.facts["rounding"][how["reduces_in"] or case.dtype]
+    return (
+        fault["sharded"] in (None, not how["replicates"])
+        and (fault["needs"] is None or fault["needs"] in features)
+        and (how["exchanges"] or not fault["exchange"])
+        and (fault["size"] is None or fault["size"] > case.world_size * allowed)
+    )
 
 
 def table(found: SelfCheck) -> list[str]:

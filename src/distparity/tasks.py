@@ -67,15 +67,11 @@ def facts() -> dict[str, Any]:
                 "diagnosis": kind.diagnosis,
                 "equivalent": kind.equivalent,
                 "size": kind.size,
+                "needs": kind.needs,
+                "sharded": kind.sharded,
+                "exchange": kind.in_exchange(),
             }
             for name, kind in mutants.load().items()
-        },
-        "visible": {
-            f"{scenario}/{strategy}": [
-                name for name, kind in mutants.load().items() if mutants.applies(kind, how, what)
-            ]
-            for scenario, what in scenarios.load().items()
-            for strategy, how in strategies.load().items()
         },
         "strategies": {
             name: {
@@ -87,6 +83,8 @@ def facts() -> dict[str, Any]:
                 "least_ranks": strategy.least_ranks,
                 "ranks_multiple_of": strategy.ranks_multiple_of,
                 "reduces_in": strategy.reduces_in,
+                "replicates": strategy.replicates,
+                "exchanges": strategy.exchanges,
             }
             for name, strategy in strategies.load().items()
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from distparity.run import Options
+from distparity.selection import SELECTIONS
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +13,7 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world-size", type=int, nargs="+", default=[2], help="ranks")
     parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
     parser.add_argument("--include", action="append", default=[], metavar="MODULE")
+    parser.add_argument("--select", choices=SELECTIONS, default="default", help="how many cases")
     parser.add_argument("--scenario", action="append", help="only this one; may be repeated")
 
 
@@ -22,4 +24,5 @@ def options(given: argparse.Namespace) -> Options:
         limit=given.case_timeout,
         include=given.include,
         scenarios=given.scenario,
+        select=given.select,
     )

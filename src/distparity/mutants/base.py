@@ -45,6 +45,11 @@ class Mutant:
         self.calls = 0
         self.step = -1
 
+    @classmethod
+    def in_exchange(cls) -> bool:
+        """Whether the fault sits in how ranks exchange gradients."""
+        return cls.reduce is not Mutant.reduce or cls.owner is not Mutant.owner
+
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
         """Before the strategy wraps the model."""
 

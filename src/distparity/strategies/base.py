@@ -55,6 +55,10 @@ class Strategy:
     #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
     reduces_in: ClassVar[str | None] = None
 
+    #: Whether gradients are exchanged where a fault can be put in their way: by collectives that are
+    #: called one by one from Python, or by what takes a communication hook (:meth:`reducer`).
+    exchanges: ClassVar[bool] = True
+
     def suit(self, scenario: Scenario) -> Strategy:
         """The strategy for a scenario: itself, or a copy that has read its plan."""
         return self
