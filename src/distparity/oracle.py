@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distparity.scenarios import Batch
-from distparity.strategies.single import Single, Travelling
+from distparity.strategies.single import Native, Single
 from distparity.training import Recipe, dense, train
 from distparity.trajectory import Step, Trajectory
 
@@ -100,14 +100,14 @@ def natives(
     back = forth[::-1]
     # Every other row first: the parts then hold other rows than the ranks do.
     mixed = forth[::2] + forth[1::2]
-    if travels is None:
-        counts = (1, parts) if recipe.scenario.divisible else (1,)
-        plans = [(order, n) for order in (forth, back, mixed) for n in counts]
-        return [train(recipe, Single(), place, order=order, parts=n) for order, n in plans]
     turned = forth[1:] + forth[:1]
-    orders = (forth, back, mixed, mixed[::-1], turned, turned[::-1])
-    runs = [(order, Travelling(travels, parts)) for order in orders]
-    return [train(recipe, how, place, order=order, parts=parts) for order, how in runs]
+    parts = parts if recipe.scenario.divisible else 1
+    plans = [(order, n) for order in (forth, back, mixed) for n in sorted({1, parts})]
+    if travels is not None:
+        orders = (forth, back, mixed, mixed[::-1], turned, turned[::-1])
+        plans = [(order, parts) for order in orders]
+    how = Native(travels, parts)
+    return [train(recipe, how, place, order=order, parts=n) for order, n in plans]
 
 
 def again(
@@ -115,9 +115,8 @@ def again(
 ) -> Trajectory:
     """The first of the native runs once more."""
     order = list(range(recipe.rows))
-    if travels is None:
-        return train(recipe, Single(), place, order=order)
-    return train(recipe, Travelling(travels, parts), place, order=order, parts=parts)
+    parts = 1 if travels is None or not recipe.scenario.divisible else parts
+    return train(recipe, Native(travels, parts), place, order=order, parts=parts)
 
 
 def _largest(tensor: torch.Tensor) -> float:

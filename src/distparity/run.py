@@ -391,12 +391,18 @@ class Run:
         outcome = self._out_of_reach(case, cell)
         if outcome is None:
             question = self._question(case, cell)
-            travels = self.facts["strategies"][case.strategy]["reduces_in"]
+            travels = self.travels(case)
             outcome = yield from evaluate(
                 case, self.options.limit, question, travels=travels, **special
             )
             outcome = self._refused(outcome, cell.found["refuses"])
         return outcome
+
+    def travels(self, case: Case) -> str | None:
+        """The dtype in which gradients travel between ranks, where it is not the case's own."""
+        asked = self.facts["scenarios"][case.scenario]["travels"]
+        found = self.facts["strategies"][case.strategy]["reduces_in"] or asked
+        return None if found in (None, case.dtype) else str(found)
 
     def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
         """What a case is in which the device refused something, in words that it has declared."""

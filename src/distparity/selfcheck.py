@@ -122,11 +122,12 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
     """Whether a fault means something in a case, and is larger than what rounding is allowed there."""
     fault = run.facts["mutants"][mutant]
     how = run.facts["strategies"][case.strategy]
-    features = run.facts["scenarios"][case.scenario]["features"]
-    allowed: float = run.facts["rounding"][how["reduces_in"] or case.dtype]
+    what = run.facts["scenarios"][case.scenario]
+    dtypes = {case.dtype, run.travels(case), what["computes"]} - {None}
+    allowed = max(run.facts["rounding"][dtype] for dtype in dtypes)
     return (
         fault["sharded"] in (None, not how["replicates"])
-        and (fault["needs"] is None or fault["needs"] in features)
+        and (fault["needs"] is None or fault["needs"] in what["features"])
         and (how["exchanges"] or not fault["exchange"])
         and (fault["size"] is None or fault["size"] > case.world_size * allowed)
     )

@@ -55,6 +55,8 @@ def facts() -> dict[str, Any]:
                 "slow": bool(vars(type(scenario)).get("slow", False)),
                 "dtypes": list(scenario.dtypes),
                 "features": scenario.features(),
+                "computes": scenario.computes_in(),
+                "travels": None if scenario.precision is None else scenario.precision.travels_in,
                 "traits": list(scenario.traits),
             }
             for name, scenario in scenarios.load().items()

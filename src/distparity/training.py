@@ -42,6 +42,14 @@ class Recipe:
             model = self.scenario.model()
         return model.to(self.dtype).to(self.compute)
 
+    def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
+        """The scenario's, under its autocast; but for the oracle, which computes in float64."""
+        autocast = self.scenario.autocast
+        if autocast is None or self.compute is not self.dtype:
+            return self.scenario.losses(model, batch)
+        with torch.autocast(batch[0].device.type, getattr(torch, autocast)):
+            return self.scenario.losses(model, batch)
+
     def batch(self, step: int) -> Batch:
         with _Float64(self.seed + 1 + step):
             batch = self.scenario.batch(self.rows)
@@ -178,7 +186,7 @@ def _backward(
         with strategy.no_sync(made.model) if alone else nullcontext():
             weight, turn = len(piece[0]) / rows, (number, len(pieces))
             loss = loss + strategy.learn(
-                scenario.losses, made.model, piece, weight, turn, scale=made.scale
+                recipe.losses, made.model, piece, weight, turn, scale=made.scale
             )
     if made.scaler is not None:
         made.scaler.unscale_(made.optimizer)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from distparity.precision import Precision
+
 __all__ = ["Batch", "Scenario"]
 
 Batch = tuple[torch.Tensor, ...]
@@ -63,6 +65,11 @@ class Scenario:
     ranks_begin_apart: ClassVar[bool] = False
     #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.
     exempt: ClassVar[Mapping[str, str]] = {}
+    #: Dtypes in which units compute and gradients travel; a strategy that can is told, the oracle and
+    #: its float64 are not.
+    precision: ClassVar[Precision | None] = None
+    #: The dtype to which the forward runs under autocast, but for the oracle's.
+    autocast: ClassVar[str | None] = None
     #: How modules with parameters, by name, split among ranks that share one batch: ``split`` (a
     #: linear layer's input features, of a whole input), ``column`` (its output features), ``row``
     #: (the input features that a ``column`` before it left), ``norm`` (nothing), ``head`` (the
@@ -85,12 +92,18 @@ class Scenario:
             f"reload_{self.reload_by}": self.reload_after is not None,
             "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
+            "precision": self.precision is not None,
             "tensor_parallel": bool(self.tensor_parallel),
             "sequence": bool(self.tensor_parallel) and self.sequence_dim is not None,
             "head": "head" in self.tensor_parallel.values(),
             "stages": bool(self.stages),
         }
         return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
+
+    def computes_in(self) -> str | None:
+        """The dtype of a forward's arithmetic, where it is not the case's own."""
+        mixed = None if self.precision is None else self.precision.computes_in
+        return mixed or self.autocast
 
     def model(self) -> nn.Module:
         """A fresh model on the CPU in torch's default dtype."""

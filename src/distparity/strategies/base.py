@@ -6,6 +6,7 @@ sharding units, and its place among the ranks.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from distparity.limit import Limit
+from distparity.precision import Precision
 
 if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
@@ -59,9 +61,16 @@ class Strategy:
     #: called one by one from Python, or by what takes a communication hook (:meth:`reducer`).
     exchanges: ClassVar[bool] = True
 
+    #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
+    precision: Precision | None = None
+
     def suit(self, scenario: Scenario) -> Strategy:
         """The strategy for a scenario: itself, or a copy that has read its plan."""
-        return self
+        if scenario.precision is None:
+            return self
+        suited = copy.copy(self)
+        suited.precision = scenario.precision
+        return suited
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""

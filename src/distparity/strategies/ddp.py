@@ -29,6 +29,7 @@ class Ddp(Strategy):
         ),
     )
     lacks: ClassVar[Mapping[str, str]] = {
+        "precision": "DDP's own mixed precision is private, and needs a device with streams",
         "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
         "unused_parameters": "without find_unused_parameters every parameter must have a gradient",
         "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",

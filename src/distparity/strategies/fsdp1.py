@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
 from distparity.limit import Limit
@@ -60,7 +61,15 @@ class Fsdp1(Strategy):
             auto_wrap_policy=policy,
             use_orig_params=self.use_orig_params,
             device_id=place.device,
+            mixed_precision=self._mixed_precision(),
             **self.options(place),
+        )
+
+    def _mixed_precision(self) -> MixedPrecision | None:
+        if self.precision is None:
+            return None
+        return MixedPrecision(
+            param_dtype=self.precision.compute, reduce_dtype=self.precision.reduce
         )
 
     def options(self, place: Place) -> dict[str, Any]:

@@ -83,7 +83,18 @@ class Fsdp2(Strategy):
     def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
         """What shards a module, given whether that is the root."""
         fully_shard, ranks = fsdp_module().fully_shard, self.mesh(place)
-        return lambda module, root: fully_shard(module, mesh=ranks, **self.options(place, root))
+        rest = self._mixed_precision()
+        return lambda module, root: fully_shard(
+            module, mesh=ranks, **rest, **self.options(place, root)
+        )
+
+    def _mixed_precision(self) -> dict[str, Any]:
+        if self.precision is None:
+            return {}
+        policy = fsdp_module().MixedPrecisionPolicy(
+            param_dtype=self.precision.compute, reduce_dtype=self.precision.reduce
+        )
+        return {"mp_policy": policy}
 
     def mesh(self, place: Place) -> DeviceMesh:
         return mesh(place, (place.world_size,))

@@ -47,6 +47,7 @@ class ReplicateFsdp2(Fsdp2):
     replicates = True
     lacks: ClassVar[Mapping[str, str]] = {
         **Fsdp2.lacks,
+        "precision": "what replicate is told of precision differs from release to release",
         "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing",
     }
     limits: ClassVar[tuple[Limit, ...]] = (

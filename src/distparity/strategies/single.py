@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from distparity.strategies.base import Strategy, Tensors
 
@@ -37,26 +38,31 @@ class Single(Strategy):
         return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-class Travelling(Single):
-    """One process that rounds gradients as ranks do that exchange them in a lower precision."""
+class Native(Single):
+    """One process that rounds where ranks do: what units compute in, and what travels between ranks.
 
-    def __init__(self, dtype: torch.dtype, ranks: int) -> None:
-        self.dtype = dtype
+    ``travels`` is the dtype in which gradients travel between ``ranks`` ranks, if not their own.
+    """
+
+    def __init__(self, travels: torch.dtype | None, ranks: int) -> None:
+        self.travels = travels
         self.ranks = ranks
         self.sums: dict[nn.Parameter, torch.Tensor] = {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         self.trained = list(model.parameters())
+        if self.precision is not None and self.precision.compute is not None:
+            _compute_in(model, self.precision.compute)
         return model
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
         loss.backward()
-        if (number + 1) % (count // self.ranks):
+        if self.travels is None or (number + 1) % (count // self.ranks):
             return
         # The last micro-batch of what would be a rank's: its gradients go out.
         for parameter in self.trained:
             if parameter.grad is not None:
-                out = parameter.grad.to(self.dtype)
+                out = parameter.grad.to(self.travels)
                 known = self.sums.get(parameter)
                 self.sums[parameter] = out if known is None else known + out
                 parameter.grad = None
@@ -64,3 +70,21 @@ class Travelling(Single):
             for parameter, total in self.sums.items():
                 parameter.grad = total.to(parameter.dtype)
             self.sums = {}
+
+
+def _compute_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Have a forward cast parameters and inputs first, as a sharded unit does."""
+    right, inside = model.forward, False
+
+    def forward(*words: torch.Tensor) -> Any:
+        nonlocal inside
+        if inside:
+            return right(*words)
+        cast = {name: parameter.to(dtype) for name, parameter in model.named_parameters()}
+        inside = True
+        try:
+            return functional_call(model, cast, tuple(word.to(dtype) for word in words))
+        finally:
+            inside = False
+
+    model.forward = forward

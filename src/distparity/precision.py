@@ -1,0 +1,32 @@
+"""In which dtypes a unit computes and gradients travel, where those are not the parameters' own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["Precision"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Dtypes by torch's names; None is the parameters' own."""
+
+    #: Of parameters and inputs in a unit's forward and backward.
+    computes_in: str | None = None
+    #: Of gradients on their way between ranks.
+    reduces_in: str | None = None
+
+    @property
+    def travels_in(self) -> str | None:
+        """Gradients travel in what they were computed in, unless told otherwise."""
+        return self.reduces_in or self.computes_in
+
+    @property
+    def compute(self) -> torch.dtype | None:
+        return None if self.computes_in is None else getattr(torch, self.computes_in)
+
+    @property
+    def reduce(self) -> torch.dtype | None:
+        return None if self.reduces_in is None else getattr(torch, self.reduces_in)

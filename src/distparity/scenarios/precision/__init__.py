@@ -1,0 +1,1 @@
+"""Dtypes of parameters, of what is computed, and of what travels."""

@@ -1,0 +1,27 @@
+"""Units compute in bfloat16 with float32 parameters, and reduce gradients in float32."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from distparity.precision import Precision
+from distparity.scenarios.base import Batch
+from distparity.scenarios.calls.basic import Basic
+
+
+class MixedBfloat16(Basic):
+    dtypes = ("float32",)
+    precision: ClassVar[Precision | None] = Precision(computes_in="bfloat16", reduces_in="float32")
+
+    def batch(self, rows: int) -> Batch:
+        # Targets of a size that leaves gradients well above what bfloat16 does to them.
+        x, target = super().batch(rows)
+        return x, 4 * target
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        x, target = batch
+        return F.mse_loss(model(x).to(target.dtype), target)

@@ -1,0 +1,8 @@
+"""Units compute in bfloat16, and gradients travel between ranks in it as well."""
+
+from distparity.precision import Precision
+from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
+
+
+class MixedBfloat16Reduced(MixedBfloat16):
+    precision = Precision(computes_in="bfloat16", reduces_in="bfloat16")
