@@ -1,7 +1,7 @@
 """Compare the cases that there are with those that were declared, so that none vanishes unseen.
 
     nox -s declared                 # fails, and says what differs
-    nox -s declared -- --write      # declares what there is: ci/declared.toml, docs/scenarios.md
+    nox -s declared -- --write      # declares what there is: ci/declared.toml, docs/
 
 It asks a torch for the cases, any release; what a release refuses counts as declared all the same.
 """
@@ -155,6 +155,55 @@ class Page:
         return self.notes.setdefault(sentence, len(self.notes) + 1)
 
 
+STRATEGIES_HEAD = """\
+# Strategies
+
+Written by `nox -s declared -- --write`; a test keeps it true. A strategy is a way to distribute
+training; [scenarios.md](scenarios.md) says which scenarios each of them runs.
+
+A number stands for the sentence below with which a scenario's feature is left out, by declaration;
+a number in brackets for what torch is asked, where a refusal of torch's own makes the case *not
+supported*, with its words.
+"""
+
+
+class StrategiesPage:
+    """What each strategy is, and what it has no part in."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.strategies: Mapping[str, Facts] = facts["strategies"]
+        self.notes: dict[str, int] = {}
+
+    def text(self) -> str:
+        tables: list[str] = []
+        for tier in ("core", "variant"):
+            tables += ["", f"## {tier.capitalize()}", ""]
+            tables += _header("strategy", ["what it is", "ranks", "gradients travel as", "lacks"])
+            tables += [_row(self._cells(*one)) for one in self._of(tier)]
+        notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
+        return "\n".join([STRATEGIES_HEAD, *tables[1:], "", "## What they lack", "", *notes, ""])
+
+    def _of(self, tier: str) -> list[tuple[str, Facts]]:
+        return [(name, how) for name, how in self.strategies.items() if how["tier"] == tier]
+
+    def _cells(self, name: str, how: Facts) -> list[str]:
+        lacks = [self._note(f"`{feature}`: {why}") for feature, why in how["lacks"].items()]
+        lacks += [self._note(f"without `{what}`: {why}") for what, why in how["needs"].items()]
+        asked = [f"[{self._note(limit['fact'])}]" for limit in how["limits"]]
+        travel = how["reduces_in"] or "they are"
+        return [name, how["title"], _ranks(how), travel, ", ".join([*lacks, *asked])]
+
+    def _note(self, sentence: str) -> str:
+        return str(self.notes.setdefault(sentence, len(self.notes) + 1))
+
+
+def _ranks(how: Facts) -> str:
+    least, multiple = how["least_ranks"], how["ranks_multiple_of"]
+    if (least, multiple) == (1, 1):
+        return "any"
+    return ", ".join(str(least + turn * multiple) for turn in range(3)) + ", …"
+
+
 def _header(first: str, rest: list[str]) -> list[str]:
     return [_row([first, *rest]), "|---" * (len(rest) + 1) + "|"]
 
@@ -169,7 +218,7 @@ def _about(file: str) -> str:
     return " ".join(doc.split("\n\n")[0].split())
 
 
-# -- the two files ---------------------------------------------------------------------------------
+# -- the files -------------------------------------------------------------------------------------
 
 
 def files(facts: Facts) -> dict[Path, str]:
@@ -177,6 +226,7 @@ def files(facts: Facts) -> dict[Path, str]:
     return {
         ROOT / "ci" / "declared.toml": counts(facts),
         ROOT / "docs" / "scenarios.md": Page(facts).text(),
+        ROOT / "docs" / "strategies.md": StrategiesPage(facts).text(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Meshes of all ranks, one of each shape."""
+"""Meshes of all ranks, one of each shape, and the tensors that live on them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+try:
+    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
+except ImportError:
+    # Where it was before 2.5.
+    from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_module
+
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
 
-__all__ = ["DeviceMesh", "mesh"]
+__all__ = ["DTensor", "DeviceMesh", "Replicate", "Shard", "distribute_module", "mesh"]
 
 
 def mesh(place: Place, shape: tuple[int, ...], names: tuple[str, ...] | None = None) -> DeviceMesh:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from distparity.limit import Limit
-from distparity.strategies._meshes import mesh
+from distparity.strategies._meshes import DeviceMesh, DTensor, Shard, mesh
 from distparity.strategies.ddp import Ddp
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ class ContextParallel(Ddp):
     def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
         ranks = place.world_size
         words = torch.ones(1, 1, 4 * ranks, 8, device=place.device, dtype=dtype)
+        if place.device.type == "cpu":
+            _attempt_on_cpu(words, mesh(place, (ranks,)))
+            return
         with self._split(place, [words], 2):
             mine = words.clone().requires_grad_()
             F.scaled_dot_product_attention(mine, mine, mine).sum().backward()
@@ -88,3 +91,13 @@ class ContextParallel(Ddp):
             buffer_seq_dims=[dim] * len(tensors),
             no_restore_buffers=set(tensors),
         )
+
+
+def _attempt_on_cpu(words: torch.Tensor, ranks: DeviceMesh) -> None:
+    # The backward alone: it is what is refused, and before that torch looks for a minute or so for
+    # a way to do the forward.
+    aten, attention = torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
+    out, sums = getattr(aten, attention)(words, words, words)
+    parts = [DTensor.from_local(one, ranks, [Shard(2)]) for one in (words, out, sums)]
+    backward = getattr(aten, f"{attention}_backward")
+    backward(parts[1], *[parts[0]] * 3, parts[1], parts[2], 0.0, False)

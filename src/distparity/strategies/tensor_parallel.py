@@ -19,14 +19,16 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies._meshes import (
+    DeviceMesh,
+    DTensor,
+    Replicate,
+    Shard,
+    distribute_module,
+    mesh,
+)
 from distparity.strategies.base import Strategy, Tensors
 from distparity.strategies.fsdp2 import Fsdp2, whole
-
-try:
-    from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
-except ImportError:
-    from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_module
 
 if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
