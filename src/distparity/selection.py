@@ -60,7 +60,8 @@ def _default(what: Facts, how: Facts) -> bool:
     """Whether a strategy runs a scenario when nobody asks for all."""
     if how["needs"]:
         return all(feature in what["features"] for feature in how["needs"])
-    return bool(how["tier"] == "core" or what["anchor"])
+    made_for = any(feature in what["features"] for feature in how["made_for"])
+    return bool(how["tier"] == "core" or what["anchor"] or made_for)
 
 
 def _quick(scenario: str, what: Facts, how: Facts, heads: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from distparity.scenarios.base import Batch
 from distparity.scenarios.calls.basic import Basic
 
 
@@ -26,6 +27,11 @@ class SmallShards(Basic):
 
     def model(self) -> nn.Module:
         return Model()
+
+    def batch(self, rows: int) -> Batch:
+        x, target = super().batch(rows)
+        # Far from what the model begins with, so that a single factor has much to learn.
+        return x, target + 3
 
     def units(self, model: nn.Module) -> list[nn.Module]:
         return [model.inner, model.outer]  # type: ignore[list-item]
