@@ -87,8 +87,8 @@ torch's own makes the case *not supported*, with its words.
 """
 CONTENT = {
     "quick": "every strategy and every family, each once or a few times",
-    "default": "core strategies run everything in float32, variants what is **bold** here: the "
-    "anchors, which core strategies run in every dtype",
+    "default": "core strategies run everything in float32; variants what is **bold** here, the "
+    "anchors, in one world size; core strategies run those in every dtype",
     "full": "everything under everything, in every dtype; the slow ones as well",
 }
 
@@ -101,9 +101,15 @@ class Page:
         self.notes: dict[str, int] = {}
 
     def text(self) -> str:
-        core = [name for name, how in self._strategies.items() if how["tier"] == "core"]
-        others = [name for name in self._strategies if name not in core]
+        core = [
+            name
+            for name, how in self._strategies.items()
+            if how["tier"] == "core" and not how["needs"]
+        ]
+        needy = [name for name, how in self._strategies.items() if how["needs"]]
+        others = [name for name in self._strategies if name not in (*core, *needy)]
         tables = [*self._core(core), "", "## Variants and the anchors", "", *self._variants(others)]
+        tables += ["", "## Strategies that need something of a scenario", "", *self._needy(needy)]
         notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
         head = HEAD.format(totals="\n".join(self._totals()))
         return "\n".join([head, *tables, "", "## Why not", "", *notes, ""])
@@ -138,6 +144,17 @@ class Page:
         for strategy in strategies:
             title = self._strategies[strategy]["title"]
             yield _row([strategy, title, *(self._cell(name, strategy) for name in anchors)])
+
+    def _needy(self, strategies: list[str]) -> Iterator[str]:
+        yield from _header("strategy", ["what it is", "runs", "not the others:"])
+        for strategy in strategies:
+            reasons = {
+                name: _why_not(self.facts, name, strategy) for name in self.facts["scenarios"]
+            }
+            runs = ", ".join(name for name, why in reasons.items() if why is None)
+            notes = sorted({self._note(why) for why in reasons.values() if why is not None})
+            title = self._strategies[strategy]["title"]
+            yield _row([strategy, title, runs, ", ".join(map(str, notes))])
 
     def _cell(self, scenario: str, strategy: str) -> str:
         why = _why_not(self.facts, scenario, strategy)

@@ -44,7 +44,7 @@ def test_every_case_passes_and_has_its_facts(whole: Ran) -> None:
 
 
 def test_what_a_strategy_does_not_promise_is_not_supported_with_the_fact(suite: Suite) -> None:
-    ran = suite("-k", "begin_apart and float32", "--world-size", "2")
+    ran = suite("-m", "core", "-k", "begin_apart and float32", "--world-size", "2")
 
     assert ran.statuses("here-cpu") == {
         "begin_apart/ddp-ws2-float32": "passed",

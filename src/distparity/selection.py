@@ -11,7 +11,8 @@ __all__ = ["SELECTIONS", "cases", "declared"]
 
 #: From the smallest to the largest; each has all that the one before it has.
 SELECTIONS = ("quick", "default", "full")
-#: The one scenario that the quick selection runs under variants: its unit is called twice.
+#: The one scenario that variants run in every world, and in the quick selection: a unit is called
+#: twice.
 QUICK = "multiple_forward"
 
 Facts = Mapping[str, Any]
@@ -31,7 +32,7 @@ def cases(
         for scenario, what in facts["scenarios"].items()
         if scenarios is None or scenario in scenarios
         for strategy, how in facts["strategies"].items()
-        for size, dtype in _worlds(select, what, how, sizes)
+        for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads)
     ]
 
@@ -43,13 +44,16 @@ def declared(what: Facts, how: Facts) -> str | None:
     return next(iter(lacking + missing), None)
 
 
-def _worlds(select: str, what: Facts, how: Facts, sizes: Sequence[int]) -> list[tuple[int, str]]:
+def _worlds(
+    select: str, scenario: str, what: Facts, how: Facts, sizes: Sequence[int]
+) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
     room = [size for size in sizes if _has_place(how, size)]
     if select != "full":
         if what["slow"] or not _default(what, how):
             return []
-        if select == "quick":
+        # What a variant does otherwise in a larger world, the one scenario shows as well as all.
+        if select == "quick" or not (how["tier"] == "core" or how["needs"] or scenario == QUICK):
             room = room[:1]
     every = select == "full" or (select == "default" and what["anchor"] and how["tier"] == "core")
     dtypes = what["dtypes"] if every else what["dtypes"][:1]
@@ -60,7 +64,8 @@ def _default(what: Facts, how: Facts) -> bool:
     """Whether a strategy runs a scenario when nobody asks for all."""
     if how["needs"]:
         return all(feature in what["features"] for feature in how["needs"])
-    return bool(how["tier"] == "core" or what["anchor"])
+    made_for = any(feature in what["features"] for feature in how["made_for"])
+    return bool(how["tier"] == "core" or what["anchor"] or made_for)
 
 
 def _quick(scenario: str, what: Facts, how: Facts, heads: Mapping[str, str]) -> bool:

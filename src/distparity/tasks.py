@@ -82,6 +82,7 @@ def facts() -> dict[str, Any]:
                 "tier": strategy.tier,
                 "lacks": dict(strategy.lacks),
                 "needs": dict(strategy.needs),
+                "made_for": list(strategy.made_for),
                 "least_ranks": strategy.least_ranks,
                 "ranks_multiple_of": strategy.ranks_multiple_of,
                 "reduces_in": strategy.reduces_in,

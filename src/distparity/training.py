@@ -132,6 +132,8 @@ class _Made:
     optimizer: torch.optim.Optimizer
     schedule: Any
     scaler: Any
+    #: Whether the backward has made the step already.
+    stepped: bool
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss of which the backward is, from the one that is reported."""
@@ -142,7 +144,8 @@ class _Made:
         """The optimizer's step; False when the scaler skipped it, as if there were no gradients."""
         stepped = True
         if self.scaler is None:
-            self.optimizer.step()
+            if not self.stepped:
+                self.optimizer.step()
         else:
             before = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
@@ -156,18 +159,25 @@ class _Made:
 
 def _make(recipe: Recipe, strategy: Strategy, place: Place) -> _Made:
     scenario = recipe.scenario
-    inner = recipe.model().to(place.device)
+    inner = recipe.model()
+    state = inner.state_dict()
+    inner = inner.to("meta" if scenario.deferred and strategy.defers else place.device)
     if scenario.ranks_begin_apart and place.rank != 0:
         with torch.no_grad():
             for tensor in [*inner.parameters(), *inner.buffers()]:
                 tensor.add_(place.rank)
     model = strategy.wrap(inner, scenario.units(inner), place)
+    if scenario.deferred:
+        strategy.fill(model, state, place)
     for method in scenario.methods:
         strategy.enter_by(model, method)
     scenario.after_wrap(inner)
     optimizer = strategy.optimizer(scenario, model)
+    if scenario.step_in_backward:
+        strategy.step_in_backward(model, optimizer, scenario.optimizer)
     scaler = None if scenario.loss_scale is None else strategy.scaler(place, scenario.loss_scale)
-    return _Made(inner, model, optimizer, scenario.schedule(optimizer), scaler)
+    schedule = scenario.schedule(optimizer)
+    return _Made(inner, model, optimizer, schedule, scaler, stepped=scenario.step_in_backward)
 
 
 def _backward(

@@ -36,6 +36,7 @@ class _Mutated(Strategy):
 
     def __init__(self, right: Strategy, mutant: Mutant) -> None:
         self.right = right
+        self.defers = right.defers
         self.mutant = mutant
         #: Reading state back uses collectives as well, and those are not to be broken.
         self.reading = False
@@ -109,6 +110,17 @@ class _Mutated(Strategy):
 
     def scaler(self, place: Place, scale: float) -> Any:
         return self.right.scaler(place, scale)
+
+    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
+        self.right.fill(model, state, place)
+
+    def step_in_backward(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    ) -> None:
+        self.right.step_in_backward(model, optimizer, make)
 
     def enter_by(self, model: nn.Module, method: str) -> None:
         self.right.enter_by(model, method)

@@ -53,6 +53,10 @@ class Scenario:
     reload_after: ClassVar[int | None] = None
     #: What is saved: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
     reload_by: ClassVar[str] = "full"
+    #: Each parameter is stepped within the backward, as soon as its gradient is there.
+    step_in_backward: ClassVar[bool] = False
+    #: The model is on the meta device when it is wrapped, and gets its numbers afterwards.
+    deferred: ClassVar[bool] = False
     #: Methods besides ``forward`` through which :meth:`loss` enters the model.
     methods: ClassVar[tuple[str, ...]] = ()
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
@@ -90,6 +94,8 @@ class Scenario:
             "loss_scale": self.loss_scale is not None,
             "reload": self.reload_after is not None,
             f"reload_{self.reload_by}": self.reload_after is not None,
+            "step_in_backward": self.step_in_backward,
+            "deferred": self.deferred,
             "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
             "precision": self.precision is not None,

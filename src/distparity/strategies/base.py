@@ -7,16 +7,21 @@ sharding units, and its place among the ranks.
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 
@@ -52,6 +57,10 @@ class Strategy:
     #: The smallest world in which it is what its name says, and what the size is a multiple of.
     least_ranks: ClassVar[int] = 1
     ranks_multiple_of: ClassVar[int] = 1
+    #: Whether it can wrap a model on the meta device.
+    defers: bool = False
+    #: Features for which a variant is there: it runs the scenarios that have one by default.
+    made_for: ClassVar[tuple[str, ...]] = ()
     #: Whether every rank holds whole parameters between steps.
     replicates: ClassVar[bool] = False
     #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
@@ -120,6 +129,25 @@ class Strategy:
         """A ``GradScaler`` that begins with ``scale``, and does not grow while we watch."""
         return torch.amp.GradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
 
+    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
+        """Give a model that was wrapped without numbers those of a full state dict."""
+        set_model_state_dict(model, state, options=_FULL)
+
+    def step_in_backward(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    ) -> None:
+        """Step each parameter by an optimizer of its own that ``make`` makes, from a hook.
+
+        Their state is that of ``optimizer``, which makes no steps.
+        """
+        for parameter in model.parameters():
+            own = make([parameter])
+            own.state = optimizer.state
+            parameter.register_post_accumulate_grad_hook(lambda _, own=own: own.step())
+
     def enter_by(self, model: nn.Module, method: str) -> None:
         """Have a method of the model do what ``forward`` does before and after it."""
         raise NotImplementedError
@@ -142,10 +170,13 @@ class Strategy:
     ) -> None:
         """Carry the state of a model and its optimizer over to another model and optimizer.
 
-        ``by`` says in what form: ``full`` or ``sharded`` state dicts.
+        ``by`` says in what form: ``full`` or ``sharded`` state dicts, or the latter by way of a
+        distributed ``checkpoint`` on disk.
         """
         options = _FULL if by == "full" else StateDictOptions()
         model, optimizer = get_state_dict(*old, options=options)
+        if by == "checkpoint":
+            model, optimizer = _through_a_checkpoint((model, optimizer), get_state_dict(*new))
         set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=options)
 
     def clean(self, name: str) -> str:
@@ -190,3 +221,21 @@ class Strategy:
         """The scenario's optimizer over what :meth:`wrap` made of its parameters."""
         named = {self.clean(name): parameter for name, parameter in model.named_parameters()}
         return scenario.optimizer(scenario.groups(named))
+
+
+def _through_a_checkpoint(old: tuple[Any, Any], new: tuple[Any, Any]) -> tuple[Any, Any]:
+    """What comes back when all ranks save ``old`` and load it in place of ``new``."""
+    # Ranks have folders for temporary files of their own; one of them is for all.
+    folder = [tempfile.mkdtemp()]
+    if dist.is_initialized():
+        dist.broadcast_object_list(folder, src=0)
+    try:
+        checkpoint.save({"model": old[0], "optimizer": old[1]}, checkpoint_id=folder[0])
+        found = {"model": new[0], "optimizer": new[1]}
+        checkpoint.load(found, checkpoint_id=folder[0])
+        if dist.is_initialized():
+            # Nobody tidies up before all have read.
+            dist.barrier()
+    finally:
+        shutil.rmtree(folder[0], ignore_errors=True)
+    return found["model"], found["optimizer"]

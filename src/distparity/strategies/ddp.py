@@ -35,6 +35,8 @@ class Ddp(Strategy):
         "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",
         "frozen_after_wrap": "DDP's reducer is made for what is trained when the model is wrapped",
         "recomputed_reentrant": "backwards within the backward are supported with static_graph only",
+        "deferred": "DDP reads its parameters when it wraps, and broadcasts them: there must be some",
+        "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares DDP's reducer for one backward; no second is documented",
     }
     #: What the constructor is told beyond the model.

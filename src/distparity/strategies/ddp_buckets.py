@@ -13,6 +13,7 @@ class DdpStaticGraph(Ddp):
     title = "DistributedDataParallel(static_graph=True)"
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"static_graph": True}
+    made_for = ("recomputed_reentrant",)
     lacks: ClassVar[Mapping[str, str]] = {
         **{why: sentence for why, sentence in Ddp.lacks.items() if why != "recomputed_reentrant"},
         "unused_parameters": "a static graph uses the same parameters in every step",
@@ -32,6 +33,7 @@ class DdpFindUnused(Ddp):
     title = "DistributedDataParallel(find_unused_parameters=True)"
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"find_unused_parameters": True}
+    made_for = ("unused_parameters", "unused_on_some_ranks")
     lacks: ClassVar[Mapping[str, str]] = {
         why: sentence for why, sentence in Ddp.lacks.items() if not why.startswith("unused_")
     }

@@ -24,6 +24,7 @@ class Fsdp1(Strategy):
     title = "FullyShardedDataParallel"
     tier: ClassVar[str] = "core"
     use_orig_params: ClassVar[bool] = False
+    defers = True
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="FSDP.clip_grad_norm_ of float64 gradients",
@@ -45,6 +46,7 @@ class Fsdp1(Strategy):
         "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator",
         "methods": "only forward gathers parameters; other methods see shards",
         "unused_in_unit": "a unit's gradients are one tensor, and zero where there should be none",
+        "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares FSDP's units for one backward; no second is documented",
         "second_order": "a backward within the forward gives up what the unit gathered for its own",
         "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",

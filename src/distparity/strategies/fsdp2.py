@@ -34,6 +34,7 @@ def fsdp_module() -> Any:
 class Fsdp2(Strategy):
     name = "fsdp2"
     title = "fully_shard"
+    defers = True
     tier: ClassVar[str] = "core"
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
@@ -64,7 +65,7 @@ class Fsdp2(Strategy):
         Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
         Limit(
             "fully_shard of a 0-dimensional parameter",
-            "support scalar parameters",
+            "support scalar parameters|at least a 1-dimensional",
             feature="scalar",
         ),
         Limit("fully_shard of an empty parameter", "expects non-empty tensor", feature="empty"),
@@ -111,6 +112,10 @@ class Fsdp2(Strategy):
         if "AVG" in place.kind.no_reductions:
             _sum_and_divide(model)
         return model
+
+    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
+        model.to_empty(device=place.device)
+        super().fill(model, state, place)
 
     def enter_by(self, model: nn.Module, method: str) -> None:
         fsdp_module().register_fsdp_forward_method(model, method)

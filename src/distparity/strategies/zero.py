@@ -23,6 +23,7 @@ class Zero1(Ddp):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
+        "reload_checkpoint": "its state is brought together on one rank to be saved, never sharded",
         "reload_sharded": "its state is brought together on one rank to be saved, never sharded",
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from distparity.scenarios.base import Batch
 from distparity.scenarios.calls.basic import Basic
 
 
@@ -22,10 +23,15 @@ class Model(nn.Module):
 
 
 class SmallShards(Basic):
-    anchor = True
+    traits = ("empty_shards",)
 
     def model(self) -> nn.Module:
         return Model()
+
+    def batch(self, rows: int) -> Batch:
+        x, target = super().batch(rows)
+        # Small, so that the single factor is pulled one way by all rows, and not hither and thither.
+        return x, target / 4
 
     def units(self, model: nn.Module) -> list[nn.Module]:
         return [model.inner, model.outer]  # type: ignore[list-item]
