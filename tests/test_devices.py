@@ -464,7 +464,7 @@ def test_cuda_and_rocm_are_told_apart(
     collectives: tuple[int, ...], version: str, name: str, ways: list[str],
 ) -> None:  # fmt: skip
     torch = FakeTorch(cuda, hip, collectives)
-    monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]  # as much as is asked
+    monkeypatch.setitem(sys.modules, "torch", torch)
     device = devices.get("cuda")
 
     assert device.absent() is None
