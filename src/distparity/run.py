@@ -38,7 +38,7 @@ DEFAULT_WORLD_SIZES = (2, 4)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
-#: How the message of a case begins in which a rank raised an exception.
+#: What the message of a case says in which a rank raised an exception.
 _RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
@@ -406,7 +406,8 @@ class Run:
 
     def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
         """What a case is in which the device refused something, in words that it has declared."""
-        raised = outcome.status is Status.FAILED and _RAISED.match(outcome.message)
+        judged = outcome.status not in (Status.FAILED, Status.ERROR)
+        raised = not judged and _RAISED.search(outcome.message)
         for answer, fact in refusals.items() if raised else ():
             if re.search(answer, outcome.message):
                 said = f"{fact}: torch {self.facts['torch']} says {outcome.message}"

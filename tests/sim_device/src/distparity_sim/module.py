@@ -137,6 +137,14 @@ def manual_seed(seed: int) -> None:
 manual_seed_all = manual_seed
 
 
+def get_rng_state(_: Any = None) -> torch.Tensor:
+    return torch.get_rng_state()
+
+
+def set_rng_state(state: torch.Tensor, _: Any = None) -> None:
+    torch.set_rng_state(state)
+
+
 def _is_in_bad_fork() -> bool:
     return False
 

@@ -14,6 +14,10 @@ class Sim(Device):
     refuses: ClassVar = {
         "getPinnedMemoryAllocator": "sim: a device in Python has no pinned memory",
         "acquiring a stream from pool": "sim: a device in Python has no pool of streams",
+        r"Could not run 'aten::\w+' with arguments from the '(CPU|Sparsesim)'": "sim: what the CPU "
+        "has no kernel for, or sim no layout, it cannot do",
+        "_foreach_norm cannot compute the infinity norm on an empty": "sim: torch clips by foreach "
+        "on accelerators, and the CPU's takes no empty shard",
     }
     exclusive = "SIM_EXCLUSIVE" in os.environ
 
