@@ -8,12 +8,10 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
-
-from distparity.run import Options
 
 __all__ = ["FAILS", "PASSES", "UNSUPPORTED", "Observation", "Question", "observe"]
 
@@ -50,14 +48,13 @@ class Question:
     def words(self) -> list[str]:
         size = re.search(r"-ws(\d+)-", self.case)
         words = ["--device", self.device, "--case", self.case, f"--case-timeout={self.limit:g}"]
+        # What is expected to fail, or not to be run at all, is what is looked for here.
+        words.append("--no-known-defects")
         words += ["--world-size", size[1]] if size else []
         for name in self.include:
             words += ["--include", name]
         for name in self.plugins:
             words += ["--device-plugin", name]
-        # What is expected to fail, or not to be run at all, is what is looked for here.
-        if any(one.name == "known_defects" for one in fields(Options)):
-            words.append("--no-known-defects")
         return words
 
 
