@@ -62,7 +62,9 @@ def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
 
 def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
     # Every seed has one scenario, in turn, under all strategies, which share its oracle.
-    scenarios = sorted({case.scenario for cell in run.cells for case in cell.cases})
+    scenarios = sorted(
+        {case.scenario for cell in run.cells for case in cell.cases} & run.facts["scenarios"].keys()
+    )
     todo = [
         (case, seed)
         for seed in range(seeds)

@@ -356,8 +356,11 @@ class ParityItem(pytest.Item):
         self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
 
     def _mark(self, facts: dict[str, Any]) -> None:
-        what = facts["scenarios"][self.case.scenario]
+        operation = facts["operations"].get(self.case.scenario)
+        what = operation or facts["scenarios"][self.case.scenario]
         self.add_marker(pytest.mark.family(name=what["family"]))
+        if operation is not None:
+            return
         self.add_marker(facts["strategies"][self.case.strategy]["tier"])
         for name in ("anchor", "slow"):
             if what[name]:

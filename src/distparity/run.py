@@ -24,6 +24,7 @@ from distparity.censor import Censor
 from distparity.evaluate import Question, evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import Limit
+from distparity.operate import operate
 from distparity.outcome import Outcome, Status
 from distparity.worlds.devicepool import Pool
 from distparity.worlds.launcher import Launcher, StartError
@@ -288,12 +289,13 @@ class Run:
         return {case: entries[case.id] for case in every if case.id in entries}
 
     def files(self) -> list[Path]:
-        """The files that define the scenarios."""
-        return [Path(facts["file"]) for facts in self.facts["scenarios"].values()]
+        """The files that define the scenarios and the operations."""
+        defined = {**self.facts["scenarios"], **self.facts["operations"]}
+        return [Path(facts["file"]) for facts in defined.values()]
 
     def cases(self, file: Path) -> list[Case]:
         """The cases of the scenario that ``file`` defines, in all cells; empty when it is none."""
-        for scenario, facts in self.facts["scenarios"].items():
+        for scenario, facts in {**self.facts["scenarios"], **self.facts["operations"]}.items():
             if Path(facts["file"]) == file:
                 return [c for cell in self.cells for c in cell.cases if c.scenario == scenario]
         return []
@@ -389,6 +391,8 @@ class Run:
         """The case from beginning to end; ``special`` is :func:`evaluate`'s (a mutant, a seed)."""
         cell = next(cell for cell in self.cells if cell.device == case.device)
         outcome = self._out_of_reach(case, cell)
+        if outcome is None and case.scenario in self.facts["operations"]:
+            return (yield from operate(case, self.options.limit, cell.found, **special))
         if outcome is None:
             question = self._question(case, cell)
             travels = self.travels(case)
@@ -428,9 +432,15 @@ class Run:
         own = any(feature in scenario["traits"] for feature in asked)
         return Question(sorted({f for f in asked if f is not None}), case.scenario if own else None)
 
-    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+    def _not_together(self, case: Case) -> str | None:
+        """Why the scenario means nothing under the strategy; None where it means something."""
+        if case.scenario in self.facts["operations"]:
+            return None
         what = self.facts["scenarios"][case.scenario]
-        why = selection.declared(what, self.facts["strategies"][case.strategy])
+        return selection.declared(what, self.facts["strategies"][case.strategy])
+
+    def _out_of_reach(self, case: Case, cell: Cell) -> Outcome | None:
+        why = self._not_together(case)
         if why is not None:
             return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=case.facts)
         most = cell.found["most_ranks"]

@@ -34,7 +34,25 @@ def cases(
         for strategy, how in facts["strategies"].items()
         for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads)
-    ]
+    ] + _operations(select, facts, device, sizes, scenarios)
+
+
+def _operations(
+    select: str, facts: Facts, device: str, sizes: Sequence[int], names: list[str] | None
+) -> list[Case]:
+    """The operations' cases; the quick selection has one of each operation."""
+    found = []
+    for name, what in facts["operations"].items():
+        if names is None or name in names:
+            own = [
+                Case(name, way, size, dtype, device)
+                for way, dtypes in what["ways"].items()
+                for size in sizes
+                if size == 2 or 2 not in sizes or way not in what["pairs_only"]
+                for dtype in dtypes
+            ]
+            found += own[:1] if select == "quick" else own
+    return found
 
 
 def declared(what: Facts, how: Facts) -> str | None:

@@ -98,7 +98,9 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             (case, mutant)
             for cell in run.cells
             for case in cell.cases
-            if case.dtype == _dtype(run, case.scenario, dtype)
+            # Operations have faults of their own.
+            if case.scenario in run.facts["scenarios"]
+            and case.dtype == _dtype(run, case.scenario, dtype)
             for mutant in run.facts["mutants"]
             if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]

@@ -19,12 +19,14 @@ from distparity import (
     liveness,
     mutants,
     nondeterminism,
+    operations,
     oracle,
     scenarios,
     strategies,
     verdict,
 )
 from distparity.devices import examination, numerics
+from distparity.operations.task import operate, weigh
 from distparity.tolerance import FACTOR, Tolerance
 from distparity.torchversion import installed
 from distparity.training import Recipe, train
@@ -61,6 +63,8 @@ def facts() -> dict[str, Any]:
             }
             for name, scenario in scenarios.load().items()
         },
+        "operations": operations.facts(),
+        "operation_faults": operations.visible(),
         "devices": devices.kinds(),
         "rounding": {name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
         "mutants": {
@@ -259,5 +263,17 @@ def _recipe(args: dict[str, Any]) -> Recipe:
 
 TASKS: dict[str, Callable[[Place, dict[str, Any], list[bytes]], Answer]] = {
     task.__name__: task
-    for task in (probe, examine, smoke, ask, parity, consult, natives, alive, judge)
+    for task in (
+        probe,
+        examine,
+        smoke,
+        ask,
+        parity,
+        consult,
+        natives,
+        alive,
+        judge,
+        operate,
+        weigh,
+    )
 }

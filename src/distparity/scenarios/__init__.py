@@ -33,12 +33,12 @@ def _subclasses(kind: type[Scenario]) -> Iterator[type[Scenario]]:
         yield from _subclasses(sub)
 
 
-def name(kind: type[Scenario]) -> str:
+def name(kind: type) -> str:
     """A scenario's name: that of its module."""
     return kind.__module__.rpartition(".")[2]
 
 
-def family(kind: type[Scenario]) -> str:
+def family(kind: type) -> str:
     """The family that a scenario belongs to: the folder of its module."""
     return kind.__module__.rpartition(".")[0].rpartition(".")[2]
 

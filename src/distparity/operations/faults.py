@@ -1,0 +1,293 @@
+"""Deliberate faults of collectives: what their checks must see.
+
+A fault is put in where a device's own would show: at what a rank contributes and at what it gets. A
+new fault is one subclass of :class:`Fault` here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from distparity.operations.base import Check, Operation
+    from distparity.operations.buffers import Buffer
+    from distparity.operations.collective import Collective, Exchange
+
+__all__ = ["Done", "Fault", "load"]
+
+#: So many elements cannot all be right by chance.
+_ENOUGH = 8
+
+
+@dataclass
+class Done:
+    """A call that has ended in one rank; ``before`` is what the results' memory held."""
+
+    check: Exchange
+    rank: int
+    results: list[torch.Tensor]
+    before: list[torch.Tensor]
+    given: list[Buffer]
+    #: The buffers that results are in, where there are any.
+    places: list[Buffer]
+
+
+class Fault:
+    """One fault. Each method is a place where it can sit, and does what is right."""
+
+    name: ClassVar[str]
+    #: What it does, for a reader.
+    title: ClassVar[str]
+
+    def may(self, operation: Operation, way: str) -> bool:
+        """Whether it concerns an operation at all, called in this way."""
+        from distparity.operations.collective import Collective
+
+        return isinstance(operation, Collective) and self.fits(operation, way)
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return True
+
+    # -- in DTensor's operations ---------------------------------------------------------------
+
+    def part(self, check: Check, rank: int, part: torch.Tensor) -> None:
+        """Change this rank's part of an input, in place."""
+
+    def made(self, check: Check, found: dict[str, torch.Tensor]) -> None:
+        """Change what a function made, its results and gradients, in place."""
+
+    # -- in collectives ------------------------------------------------------------------------
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        """Whether a check in groups of ``count`` must see it."""
+        return count > 1 and _elements(check) >= _ENOUGH
+
+    def giver(self, team: list[int], rank: int) -> int:
+        """The rank whose data ``rank`` contributes."""
+        return rank
+
+    def after(self, done: Done) -> None:
+        """Change what a rank has: results in place, or what lies around them."""
+
+
+def _elements(check: Exchange) -> int:
+    return torch.Size(check.setting.shape).numel()
+
+
+def _exact(check: Exchange) -> bool:
+    """Whether results are equal to the bit."""
+    moved = not check.collective.reduces or check.setting.op not in ("SUM", "AVG", "PRODUCT")
+    return moved or not check.request.dtype.is_floating_point
+
+
+class NotWritten(Fault):
+    name = "not_written"
+    title = "nothing is written where a collective's result belongs"
+
+    def after(self, done: Done) -> None:
+        for result, old in zip(done.results, done.before, strict=True):
+            result.copy_(old)
+
+
+class ContributionReplaced(Fault):
+    name = "contribution_replaced"
+    title = "the first member's contribution to a collective stands in for the last one's as well"
+
+    def giver(self, team: list[int], rank: int) -> int:
+        return team[0] if rank == team[-1] else rank
+
+    def after(self, done: Done) -> None:
+        # The wrong result shall be what is seen, not the input that made it.
+        if not done.check.is_in_place:
+            for buffer, value in zip(done.given, done.check.gives(done.rank), strict=True):
+                buffer.view.copy_(value)
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        last = check.collective.rooted != "giver" or check.setting.root == count - 1
+        return super().concerns(check, count) and last
+
+
+class Shifted(Fault):
+    name = "result_shifted"
+    title = "a collective's result is shifted by one element"
+
+    def after(self, done: Done) -> None:
+        for result in done.results:
+            result.copy_(result.flatten().roll(1).reshape(result.shape))
+
+
+class PeersSwapped(Fault):
+    name = "peers_swapped"
+    title = "the parts of a collective's result are in the wrong order of the ranks"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return collective.ordered
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        return super().concerns(check, count) and "uneven" not in check.setting.special
+
+    def after(self, done: Done) -> None:
+        count = len(done.check.team(done.rank))
+        olds = [result.clone() for result in done.results]
+        if len(olds) == count:
+            for result, old in zip(done.results, reversed(olds), strict=True):
+                result.copy_(old)
+            return
+        for result, old in zip(done.results, olds, strict=True):
+            dim = 1 if done.check.setting.special == "dim 1" else 0
+            result.copy_(old.roll(old.shape[dim] // count, dim))
+
+
+class SumForAvg(Fault):
+    name = "sum_for_avg"
+    title = "a collective that is asked for the mean gives the sum"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return collective.reduces
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        return super().concerns(check, count) and check.setting.op == "AVG"
+
+    def after(self, done: Done) -> None:
+        if done.check.setting.op == "AVG":
+            for result in done.results:
+                result.mul_(len(done.check.team(done.rank)))
+
+
+class NeighboursPart(Fault):
+    name = "neighbours_part"
+    title = "every member gets the part of a collective's result that is the next one's"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return collective.parted
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        return super().concerns(check, count) and "uneven" not in check.setting.special
+
+    def after(self, done: Done) -> None:
+        team = done.check.team(done.rank)
+        following = team[(team.index(done.rank) + 1) % len(team)]
+        for result, other in zip(done.results, done.check.gets(following), strict=True):
+            if result.shape == other.value.shape:
+                result.copy_(other.value.to(other.dtype))
+
+
+class LastElement(Fault):
+    name = "last_element_unwritten"
+    title = "the last element of a collective's result is not written"
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        return super().concerns(check, count) and check.request.dtype is not torch.bool
+
+    def after(self, done: Done) -> None:
+        for result, old in zip(done.results, done.before, strict=True):
+            if result.numel():
+                last = tuple(size - 1 for size in result.shape)
+                result[last] = old[last]
+
+
+class OneBit(Fault):
+    name = "result_one_bit"
+    title = "the lowest bit of one element of a collective's result is flipped"
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        # A sum of truths may be any byte but zero, and is still true with a bit flipped.
+        truths = check.request.dtype is torch.bool and check.setting.op == "SUM"
+        return super().concerns(check, count) and _exact(check) and not truths
+
+    def after(self, done: Done) -> None:
+        for result in done.results:
+            if result.numel():
+                whole = result.cpu().contiguous()
+                whole.view(torch.uint8).view(-1)[0] ^= 1
+                result.copy_(whole)
+
+
+class BeyondTheEnd(Fault):
+    name = "written_beyond"
+    title = "a collective writes one element beyond the end of its result"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return way not in collective.returning
+
+    def after(self, done: Done) -> None:
+        for buffer in done.places:
+            last = buffer.storage[-1:]
+            last.copy_(~last if last.dtype is torch.bool else torch.zeros_like(last))
+
+
+class InputChanged(Fault):
+    name = "input_changed"
+    title = "a collective changes what it was given"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return way not in collective.in_place
+
+    def after(self, done: Done) -> None:
+        for buffer in done.given:
+            if buffer.view.numel():
+                buffer.view.copy_(buffer.view.flatten().roll(1).reshape(buffer.view.shape))
+
+
+class ThroughBfloat16(Fault):
+    name = "reduced_in_bfloat16"
+    title = "a collective reduces in bfloat16"
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        return collective.reduces
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        finer = check.request.dtype in (torch.float32, torch.float64)
+        return super().concerns(check, count) and finer
+
+    def after(self, done: Done) -> None:
+        for result in done.results:
+            if result.is_floating_point():
+                result.copy_(result.bfloat16())
+
+
+class _OfTensors(Fault):
+    def may(self, operation: Operation, way: str) -> bool:
+        from distparity.operations.dtensor import TensorOperation
+
+        return isinstance(operation, TensorOperation) and self.fits_way(way)
+
+    def fits_way(self, way: str) -> bool:
+        return True
+
+
+class PartLost(_OfTensors):
+    name = "part_lost"
+    title = "the last rank's part of a distributed tensor is zero"
+
+    def fits_way(self, way: str) -> bool:
+        # There the last rank has none.
+        return way != "shard_empty"
+
+    def part(self, check: Check, rank: int, part: torch.Tensor) -> None:
+        if rank == max(check.partners(rank)):
+            part.detach().zero_()
+
+
+class GradientSummed(_OfTensors):
+    name = "gradient_summed"
+    title = "the gradient of a distributed tensor is too large by the number of ranks"
+
+    def fits_way(self, way: str) -> bool:
+        return not way.startswith("partial")
+
+    def made(self, check: Check, found: dict[str, torch.Tensor]) -> None:
+        for name, tensor in found.items():
+            if name.startswith("gradient"):
+                tensor.mul_(len(list(check.partners(0))))
+
+
+@cache
+def load() -> dict[str, Fault]:
+    """All faults by name, in the order in which they stand here."""
+    kinds = [kind for kind in Fault.__subclasses__() if kind is not _OfTensors]
+    return {kind.name: kind() for kind in [*kinds, *_OfTensors.__subclasses__()]}

@@ -1,0 +1,174 @@
+"""Whether an operation did what plain arithmetic says, on every rank."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from distparity.operations.arithmetic import wide
+from distparity.operations.base import Check, Exact, Operation
+from distparity.verdict import Divergence, Quantity, Verdict
+
+__all__ = ["Findings", "Record", "judge"]
+
+
+#: What torch writes before a message of its own log: the rank, the time, the place.
+_STAMP = re.compile(r"\[rank\d+\]:\[[^]]*\] ")
+
+
+@dataclass
+class Record:
+    """What a rank has to say: tensors by check and part, and the checks that raised."""
+
+    tensors: dict[str, torch.Tensor | None]
+    #: Kind and first line of each exception, by check.
+    raised: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Part(Quantity):
+    """A part of a check: ``kind`` is the check's name."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.name}"
+
+
+@dataclass
+class Findings(Verdict):
+    """A verdict on checks."""
+
+    checks: int = 0
+    #: Checks that torch or the backend refuses, with the fact and the answer.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: The checks that diverged, in order.
+    diverged: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        more = {"checks": self.checks, "refused": self.refused, "diverged": self.diverged}
+        return {**super().to_json(), **more}
+
+
+def judge(
+    operation: Operation,
+    checks: Collection[Check],
+    records: list[Record],
+    where: tuple[tuple[int, int], str, str, Collection[str]],
+) -> Findings:
+    """Hold every rank's record against what each check expects.
+
+    ``where`` is what limits are asked with: release, device, dtype, reductions there are not.
+    """
+    found = Findings()
+    for check in checks:
+        found.checks += 1
+        before = len(found.divergences)
+        raised = {
+            r: rec.raised[check.name] for r, rec in enumerate(records) if check.name in rec.raised
+        }
+        fact = _refusal(operation, check, raised, where)
+        if fact is not None:
+            found.refused[check.name] = fact
+            continue
+        for rank, text in raised.items():
+            found.note(Divergence(Part(None, check.name, "the call"), rank, f"raised {text}"))
+        if not raised:
+            for rank, record in enumerate(records):
+                _one(found, check, rank, record)
+        if len(found.divergences) > before:
+            found.diverged.append(check.name)
+    return found
+
+
+def _refusal(
+    operation: Operation,
+    check: Check,
+    raised: dict[int, str],
+    where: tuple[tuple[int, int], str, str, Collection[str]],
+) -> str | None:
+    """The declared fact that explains why a check raised, where all that did say the same."""
+    release, device, dtype, no_reductions = where
+    for limit in operation.limits if raised else ():
+        applies = limit.applies(release, device, dtype, list(check.features), no_reductions)
+        if applies and all(re.search(limit.answer, text) for text in raised.values()):
+            says = _STAMP.sub("", next(iter(raised.values())))
+            return f"{limit.fact}: torch {torch.__version__} says {says}"
+    return None
+
+
+def _one(found: Findings, check: Check, rank: int, record: Record) -> None:
+    expected = check.expected(rank)
+    prefix = f"{check.name}: "
+    own = {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
+    for name in sorted(own.keys() - expected.keys()):
+        found.note(
+            Divergence(Part(None, check.name, name), rank, "there is one, and should be none")
+        )
+    for name, exact in expected.items():
+        quantity = Part(None, check.name, name)
+        wrong = _unlike(exact, own.get(name))
+        if wrong is not None:
+            found.note(Divergence(quantity, rank, wrong))
+            continue
+        tensor = own[name]
+        assert tensor is not None
+        _compare(found, quantity, rank, exact, tensor)
+
+
+def _unlike(exact: Exact, found: torch.Tensor | None) -> str | None:
+    if found is None:
+        return "missing"
+    if found.shape != exact.value.shape:
+        return f"shape {list(found.shape)}, expected {list(exact.value.shape)}"
+    if found.dtype != exact.dtype:
+        return f"dtype {found.dtype}, expected {exact.dtype}"
+    return None
+
+
+def _compare(
+    found: Findings, quantity: Quantity, rank: int, exact: Exact, tensor: torch.Tensor
+) -> None:
+    """Note the worst element of a tensor, where it is too far off."""
+    if not tensor.numel():
+        return
+    if tensor.dtype is torch.bool:
+        tensor, value = tensor.long(), exact.value.long()
+    else:
+        tensor, value = wide(tensor), exact.value
+    ratios = _ratios(value, tensor, exact)
+    at = int(ratios.flatten().argmax())
+    ratio = float(ratios.flatten()[at])
+    found.ratio = max(found.ratio, ratio)
+    scale = float(value.double().abs().max())
+    error = (tensor - value).double().abs()
+    if scale and error.isfinite().all():
+        found.error = max(found.error, float(error.max()) / scale)
+    if ratio > 1:
+        index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
+        off, places = float(error.flatten()[at]), int((ratios > 1).sum())
+        bound = "nothing" if exact.allowed is None else f"{float(_spread(exact, value)[at]):.3g}"
+        what = f"off by {off:.3g}, allowed {bound}, in {places} of {tensor.numel()} elements, worst"
+        values = float(value.flatten()[at]), float(tensor.flatten()[at])
+        found.note(Divergence(quantity, rank, what, ratio, index, *values))
+
+
+def _ratios(value: torch.Tensor, tensor: torch.Tensor, exact: Exact) -> torch.Tensor:
+    """Error over allowed error of every element; infinite where none is allowed or it has no size."""
+    error = (tensor - value).double().abs()
+    if exact.allowed is None:
+        same = (tensor == value) | (tensor != tensor) & (value != value)  # noqa: PLR0124  NaN
+        return torch.where(same, 0.0, math.inf)
+    allowed = _spread(exact, value).reshape(value.shape)
+    # A result that is undefined may be so here too.
+    right = (error == 0) | tensor.isnan() & value.isnan()
+    ratios = torch.where(right, torch.zeros_like(error), error / allowed)
+    return torch.where(ratios.isfinite(), ratios, torch.full_like(ratios, math.inf))
+
+
+def _spread(exact: Exact, value: torch.Tensor) -> torch.Tensor:
+    assert exact.allowed is not None
+    return exact.allowed.double().expand(value.shape).flatten()

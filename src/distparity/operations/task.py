@@ -1,0 +1,97 @@
+"""What a rank, and what the judge's process, does for an operation's case."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distparity import operations
+from distparity.operations import faults
+from distparity.operations.base import Check, Operation, Request, Site
+from distparity.operations.judge import Record, judge
+from distparity.torchversion import installed
+from distparity.trajectory import Tensors, Trajectory
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+__all__ = ["operate", "weigh"]
+
+Answer = tuple[dict[str, Any], list[bytes]]
+
+#: All ranks of a world have the same tasks, and so the same numbers for them.
+_NUMBERS = itertools.count()
+#: How long the others may take to raise as well.
+_PATIENCE = datetime.timedelta(seconds=2)
+
+
+class OutOfStepError(Exception):
+    """A check raised in some of the ranks that were in it together, and not in others."""
+
+
+def operate(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Do every check of an operation, with a fault in it where one is named.
+
+    Answers with what each check made here; one that raised has its exception instead, and the
+    others go on. One that raised in some ranks only has left them out of step: that is raised.
+    """
+    operation, request = _asked(args)
+    fault = None if args.get("mutant") is None else faults.load()[args["mutant"]]
+    site = Site(place, fault)
+    place.kind.forget_peak()
+    made: Tensors = {}
+    raised: dict[str, str] = {}
+    number = next(_NUMBERS)
+    for check in operation.checks(request):
+        try:
+            parts = check.run(site)
+        except Exception as error:
+            traceback.print_exc()
+            lines = str(error).strip().splitlines() or [""]
+            raised[check.name] = f"{type(error).__name__}: {lines[0]}"
+            if not _all_raised(site, check, number):
+                raise OutOfStepError(
+                    f"{check.name}: raised {raised[check.name]}; other ranks did not"
+                ) from error
+        else:
+            made.update({f"{check.name}: {name}": tensor for name, tensor in parts.items()})
+    place.kind.synchronize()
+    answer = {"raised": raised, "peak_memory": place.kind.peak_memory()}
+    return answer, [Trajectory(made).to_bytes()]
+
+
+def _all_raised(site: Site, check: Check, number: int) -> bool:
+    """Whether all ranks that are in a check together raised; they ask one another.
+
+    By way of the store: a collective is what may just have failed.
+    """
+    store: Any = dist.distributed_c10d._get_default_store()  # noqa: SLF001  no public way to it
+    keys = [f"distparity/{number}/{check.name}/{rank}" for rank in check.partners(site.rank)]
+    store.set(f"distparity/{number}/{check.name}/{site.rank}", "raised")
+    try:
+        store.wait(keys, _PATIENCE)
+    except RuntimeError:
+        return False
+    return True
+
+
+def weigh(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Hold what the ranks made (``blobs``, ``raised``, in rank order) against plain arithmetic."""
+    operation, request = _asked(args)
+    records = [
+        Record(Trajectory.from_bytes(blob).initial, raised)
+        for blob, raised in zip(blobs, args["raised"], strict=True)
+    ]
+    where = (installed(), args["device_type"], args["dtype"], args["no_reductions"])
+    return judge(operation, list(operation.checks(request)), records, where).to_json(), []
+
+
+def _asked(args: dict[str, Any]) -> tuple[Operation, Request]:
+    dtype = getattr(torch, args["dtype"])
+    request = Request(args["way"], dtype, args["ranks"], args["seed"])
+    return operations.load()[args["operation"]], request

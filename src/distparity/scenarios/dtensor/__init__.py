@@ -1,0 +1,1 @@
+"""DTensor's operations that training uses, against the same functions of plain tensors."""

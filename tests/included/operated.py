@@ -1,0 +1,44 @@
+"""What the tests ask about operations, answered by a process that may import torch: every check in
+which a fault must be seen, for the cases named on the command line, and a table of reductions.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import torch
+
+from distparity import operations
+from distparity.operations import arithmetic, faults
+from distparity.operations.base import Request
+from distparity.operations.collective import Exchange
+
+
+def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> list[str]:
+    """The names of the checks that must see the fault."""
+    request = Request(way, getattr(torch, dtype), ranks, 0)
+    found = faults.load()[fault]
+    return [
+        check.name
+        for check in operations.load()[operation].checks(request)
+        if isinstance(check, Exchange)
+        and any(found.concerns(check, len(check.team(rank))) for rank in range(ranks))
+        and len(check.team(ranks - 1)) > 1
+    ]
+
+
+def reduced(
+    op: str, dtype: str, terms: list[list[float]]
+) -> tuple[list[float], list[float] | None]:
+    """The value of a reduction, and what it may be off by."""
+    exact = arithmetic.reduce(
+        op, [torch.tensor(term, dtype=getattr(torch, dtype)) for term in terms]
+    )
+    allowed = None if exact.allowed is None else exact.allowed.tolist()
+    return exact.value.tolist(), allowed
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(json.dumps([globals()[name](*arguments) for name, *arguments in asked]))
