@@ -21,6 +21,8 @@ __all__ = ["diagnose"]
 
 #: In units of roundoff times the scale of a gradient's terms: what two equal numbers may differ by.
 SLACK = 128.0
+#: The largest part of a gradient that two numbers may differ by and be told apart from others.
+SHARP = 2.0**-7
 #: Subsets of the ranks are gone through up to this world size.
 MOST_RANKS = 6
 
@@ -31,9 +33,16 @@ Columns = dict[str, torch.Tensor]
 
 
 def diagnose(
-    oracle: Oracle, ranks: list[Trajectory], verdict: Verdict, dtype: torch.dtype
+    oracle: Oracle,
+    ranks: list[Trajectory],
+    verdict: Verdict,
+    dtype: torch.dtype,
+    coarsest: float,
 ) -> str | None:
-    """Say what the first divergence looks like, or None when it looks like nothing known."""
+    """Say what the first divergence looks like, or None when it looks like nothing known.
+
+    ``coarsest`` is the largest unit roundoff of any dtype that the case computes in or exchanges.
+    """
     first = verdict.divergences[0]
     quantity = first.quantity
     together = [d for d in verdict.divergences if d.quantity.kind == quantity.kind]
@@ -43,7 +52,8 @@ def diagnose(
     if all("replica" in d.what for d in together):
         return f"replicas differ: rank {first.rank} has another {quantity.kind} than rank 0"
     shapeless = any(d.expected is None or d.what == "not finite" for d in together)
-    if quantity.step is None or shapeless:
+    # Where much is equal to rounding, a pattern that fits to rounding says little.
+    if quantity.step is None or shapeless or SLACK * coarsest > SHARP:
         return None
     case = _Case(oracle, ranks, quantity.step, verdict, dtype)
     if quantity.kind in ("loss", "gradient"):

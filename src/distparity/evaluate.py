@@ -44,6 +44,7 @@ def evaluate(
     ask: Question | None = None,
     *,
     travels: str | None = None,
+    multiplies: bool = False,
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
@@ -52,7 +53,8 @@ def evaluate(
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
     the strategy declares a limit, so that torch is asked about it first.
-    ``travels`` is the dtype in which gradients are exchanged where it is not the case's own.
+    ``travels`` is the dtype in which gradients are exchanged where it is not the case's own, and
+    ``multiplies`` whether they go through products of matrices on the way.
     ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
     that has done nothing else.
     """
@@ -67,12 +69,14 @@ def evaluate(
         "dtype": case.dtype,
         "parts": case.world_size,
         "travels": travels,
+        "multiplies": multiplies,
         "seed": seed,
         "mutant": mutant,
     }
     key = (case.scenario, case.dtype, case.world_size, seed)
     reference = yield Shared(
-        ("reference", case.device, travels, *key), lambda: _reference(case, args, key, limit)
+        ("reference", case.device, travels, multiplies, *key),
+        lambda: _reference(case, args, key, limit),
     )
     if isinstance(reference, Outcome):
         return reference

@@ -396,8 +396,14 @@ class Run:
         if outcome is None:
             question = self._question(case, cell)
             travels = self.travels(case)
+            multiplies = self.facts["strategies"][case.strategy]["multiplies"]
             outcome = yield from evaluate(
-                case, self.options.limit, question, travels=travels, **special
+                case,
+                self.options.limit,
+                question,
+                travels=travels,
+                multiplies=multiplies,
+                **special,
             )
             outcome = self._refused(outcome, cell.found["refuses"])
         return outcome

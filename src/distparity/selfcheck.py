@@ -131,6 +131,7 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
         fault["sharded"] in (None, not how["replicates"])
         and (fault["needs"] is None or fault["needs"] in what["features"])
         and (how["exchanges"] or not fault["exchange"])
+        and fault["at_step"] < what["steps"]
         and (fault["size"] is None or fault["size"] > case.world_size * allowed)
     )
 

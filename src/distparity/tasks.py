@@ -58,6 +58,7 @@ def facts() -> dict[str, Any]:
                 "dtypes": list(scenario.dtypes),
                 "features": scenario.features(),
                 "computes": scenario.computes_in(),
+                "steps": scenario.steps,
                 "travels": None if scenario.precision is None else scenario.precision.travels_in,
                 "traits": list(scenario.traits),
             }
@@ -76,6 +77,7 @@ def facts() -> dict[str, Any]:
                 "needs": kind.needs,
                 "sharded": kind.sharded,
                 "exchange": kind.in_exchange(),
+                "at_step": kind.at_step,
             }
             for name, kind in mutants.load().items()
         },
@@ -92,6 +94,7 @@ def facts() -> dict[str, Any]:
                 "reduces_in": strategy.reduces_in,
                 "replicates": strategy.replicates,
                 "exchanges": strategy.exchanges,
+                "multiplies": strategy.multiplies,
             }
             for name, strategy in strategies.load().items()
         },
@@ -223,7 +226,14 @@ def judge(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     scenario = scenarios.load()[args["scenario"]]
     found = verdict.judge(tolerance, ranks, scenario.exempt)
     if not found.passed:
-        found.diagnosis = diagnosis.diagnose(tolerance.oracle, ranks, found, tolerance.dtype)
+        coarsest = max(
+            torch.finfo(getattr(torch, name)).eps / 2
+            for name in (args["dtype"], args["travels"], scenario.computes_in())
+            if name is not None
+        )
+        found.diagnosis = diagnosis.diagnose(
+            tolerance.oracle, ranks, found, tolerance.dtype, coarsest
+        )
     return found.to_json(), []
 
 
@@ -237,7 +247,14 @@ def _tolerance(args: dict[str, Any], blobs: list[bytes]) -> Tolerance:
         runs = [Trajectory.from_bytes(blob) for blob in blobs]
         exact = oracle.Oracle(runs[0], runs[1 : 1 + args["parts"]])
         dtype = getattr(torch, args["dtype"])
-        made = Tolerance(exact, runs[1 + args["parts"] :], args["parts"], dtype, _travels(args))
+        made = Tolerance(
+            exact,
+            runs[1 + args["parts"] :],
+            args["parts"],
+            dtype,
+            _travels(args),
+            multiplies=args["multiplies"],
+        )
         _KNOWN[key] = made
         if len(_KNOWN) > MOST_KNOWN:
             del _KNOWN[next(iter(_KNOWN))]
@@ -245,7 +262,7 @@ def _tolerance(args: dict[str, Any], blobs: list[bytes]) -> Tolerance:
 
 
 #: What tells the references of one run of the suite from one another.
-_REFERENCE = ("device", "scenario", "dtype", "parts", "travels", "seed")
+_REFERENCE = ("device", "scenario", "dtype", "parts", "travels", "multiplies", "seed")
 _KNOWN: dict[tuple[str, ...], Tolerance] = {}
 MOST_KNOWN = 8
 

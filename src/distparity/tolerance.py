@@ -71,6 +71,7 @@ class Tolerance:
     """What every quantity of a case is allowed. ``ranks`` is the world size.
 
     ``travels`` is the dtype in which gradients are exchanged, where it is not the case's own.
+    ``multiplies`` says that gradients go through two products of matrices of their size on the way.
     """
 
     def __init__(
@@ -80,12 +81,15 @@ class Tolerance:
         ranks: int,
         dtype: torch.dtype,
         travels: torch.dtype | None = None,
+        *,
+        multiplies: bool = False,
     ) -> None:
         self.oracle = oracle
         self.natives = natives
         self.dtype = dtype
         self._roundoff = torch.finfo(dtype).eps / 2
         self._sum = ranks * self._roundoff
+        self._multiplies = multiplies
         # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
         self._travel = 0.0 if travels is None else (ranks + 1) * torch.finfo(travels).eps / 2
         self._explained: dict[tuple[str, str], float] = {}
@@ -112,6 +116,9 @@ class Tolerance:
         if quantity.kind == "gradient" and quantity.step is not None:
             scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
             beyond, travel = self._sum, self._travel
+            if self._multiplies and value.dim() > 1:
+                # Seen as a matrix: an inner product over each of its sides.
+                beyond += (value.shape[0] + value[0].numel()) * self._roundoff
         key = (quantity.kind, quantity.name)
         errors = [_error(one, value) for one in found]
         self._explained[key] = max(self._explained.get(key, 0.0), beyond * scale, *errors)

@@ -16,7 +16,7 @@ class ManyBuckets(DdpSmallBuckets):
     name = "telling_small_buckets"
 
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        told: Any = self.reducer(model)._get_ddp_logging_data()
+        told: Any = self.reducers(model)[0]._get_ddp_logging_data()
         sizes = told.get("rebuilt_bucket_sizes") or told["bucket_sizes"]
         assert len(sizes.split(",")) > 1, told
         return super().optimizer_state(model, optimizer)

@@ -51,18 +51,20 @@ class _Mutated(Strategy):
         self.mutant.wrap(model, units)
         with _hooks_kept() as hooks:
             wrapped = self.right.wrap(model, units, place)
-        reducer = self.right.reducer(wrapped)
-        if reducer is not None:
-            reducer.register_comm_hook(None, self._hook(*hooks))
+        for reducer in self.right.reducers(wrapped):
+            group = getattr(reducer, "process_group", None)
+            reducer.register_comm_hook(None, self._hook(group, *hooks))
         return wrapped
 
-    def _hook(self, *own: tuple[Any, Callable[..., Any]]) -> Callable[[Any, Any], Any]:
+    def _hook(self, group: Any, *own: tuple[Any, Callable[..., Any]]) -> Callable[[Any, Any], Any]:
         """A communication hook that averages with the fault; ``own`` is the strategy's, if any."""
 
         # Unannotated: torch compares annotations with its own classes.
         def hook(_, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            parts = [torch.empty_like(bucket.buffer()) for _ in range(dist.get_world_size())]
-            dist.all_gather(parts, bucket.buffer())
+            size = dist.get_world_size(group)
+            parts = [torch.empty_like(bucket.buffer()) for _ in range(size)]
+            dist.all_gather(parts, bucket.buffer(), group=group)
+            self.mutant.rank = dist.get_rank(group)
             average = torch.stack(parts).sum(0) / len(parts)
             wrong = self.mutant.reduce(parts) / len(parts)
             # A hook of the strategy's own does what it does, and the fault comes on top of that.

@@ -66,8 +66,10 @@ class Strategy:
     #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
     reduces_in: ClassVar[str | None] = None
 
+    #: Whether a gradient goes through two products of matrices of its size on its way.
+    multiplies: ClassVar[bool] = False
     #: Whether gradients are exchanged where a fault can be put in their way: by collectives that are
-    #: called one by one from Python, or by what takes a communication hook (:meth:`reducer`).
+    #: called one by one from Python, or by what takes a communication hook (:meth:`reducers`).
     exchanges: ClassVar[bool] = True
 
     #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
@@ -207,11 +209,11 @@ class Strategy:
             self.backward(scale(share), *turn)
         return torch.stack([share.detach() for share in shares]).sum(0)
 
-    def reducer(self, model: nn.Module) -> Any:
-        """What takes a communication hook for gradients (``register_comm_hook``); None where
+    def reducers(self, model: nn.Module) -> list[Any]:
+        """What takes a communication hook for gradients (``register_comm_hook``); none where
         collectives are called one by one.
         """
-        return None
+        return []
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
         """Backward of micro-batch ``number`` of ``count``; the loss is its share of the rank's."""

@@ -46,8 +46,8 @@ class Ddp(Strategy):
         # Without device_ids: the model is where it belongs, on every kind of device.
         return DistributedDataParallel(model, **self.options)
 
-    def reducer(self, model: nn.Module) -> Any:
-        return model
+    def reducers(self, model: nn.Module) -> list[Any]:
+        return [model]
 
     def parameters(self, model: nn.Module) -> Tensors:
         return {self.clean(name): parameter for name, parameter in model.named_parameters()}

@@ -28,7 +28,8 @@ class _Hooked(Ddp):
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         wrapped = super().wrap(model, units, place)
-        self.reducer(wrapped).register_comm_hook(*self.hook())
+        for reducer in self.reducers(wrapped):
+            reducer.register_comm_hook(*self.hook())
         return wrapped
 
 
@@ -64,6 +65,7 @@ class DdpPowerSgd(_Hooked):
 
     name = "ddp_powersgd"
     title = "DistributedDataParallel, powerSGD_hook of full rank"
+    multiplies = True
 
     def hook(self) -> Hook:
         state = powerSGD_hook.PowerSGDState(
@@ -80,6 +82,7 @@ class DdpPowerSgd(_Hooked):
 class DdpPowerSgdAtOnce(_Hooked):
     name = "ddp_powersgd_at_once"
     title = "DistributedDataParallel, powerSGD_hook of full rank from the first step on"
+    multiplies = True
 
     def hook(self) -> Hook:
         state = powerSGD_hook.PowerSGDState(

@@ -96,6 +96,7 @@ class Piped(nn.Module):
 
 class GPipe(Strategy):
     name = "pp_gpipe"
+    exchanges: ClassVar[bool] = False
     title = "pipelining.ScheduleGPipe"
     needs: ClassVar[Mapping[str, str]] = {"stages": "the scenario's model does not come in stages"}
     lacks: ClassVar[Mapping[str, str]] = {
@@ -251,6 +252,7 @@ class Interleaved(GPipe):
 class _WithData(GPipe):
     """Lines of two ranks, side by side. It has no name, so it makes no cases."""
 
+    exchanges = True
     schedule = "Schedule1F1B"
     least_ranks = 4
     ranks_multiple_of = 2
@@ -276,6 +278,9 @@ class PipelineDdp(_WithData):
     def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
         assert line.data is not None
         return DistributedDataParallel(stage, process_group=line.data.get_group())
+
+    def reducers(self, model: nn.Module) -> list[Any]:
+        return [one for one in model.modules() if isinstance(one, DistributedDataParallel)]
 
 
 class PipelineFsdp2(_WithData):

@@ -57,6 +57,7 @@ class Replicated(ParallelStyle):
 
 class TensorParallel(Strategy):
     name = "tp"
+    exchanges: ClassVar[bool] = False
     title = "parallelize_module: ColwiseParallel, RowwiseParallel"
     needs: ClassVar[Mapping[str, str]] = {"tensor_parallel": _NO_PLAN}
     plan: Mapping[str, str]
@@ -163,6 +164,7 @@ class TensorParallelFsdp2(TensorParallel):
     """2-D: FSDP2 between groups of two ranks, tensor parallel within each."""
 
     name = "fsdp2_tp"
+    exchanges = True
     title = "parallelize_module by 2 ranks, fully_shard over the others"
     least_ranks = 4
     ranks_multiple_of = 2
