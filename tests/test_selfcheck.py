@@ -109,7 +109,7 @@ def test_readme_states_the_number_of_mutants(some: subprocess.CompletedProcess[s
 
     assert f"puts {total} deliberate faults" in text
     assert f"{int(total) - equivalent} are caught under every strategy" in text
-    assert f"and {equivalent} changes nothing observable" in text
+    assert f"and {equivalent} change nothing observable" in text
 
 
 def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path) -> None:
