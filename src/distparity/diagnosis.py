@@ -141,6 +141,10 @@ class _Case:
             return None
         if abs(factor - 1) < 4 * SLACK * self.roundoff:
             return None
+        # Of one element, anything is a constant factor.
+        changed = [(abs(factor - 1) * self.right[n].abs() > self.tolerance[n]) for n in names]
+        if sum(int(elements.sum()) for elements in changed) < 2:
+            return None
         world = len(self.ranks)
         if not self._parts_explain():
             # Clipping hides by what factor the gradients were off before.

@@ -47,8 +47,9 @@ class Mutant:
 
     @classmethod
     def in_exchange(cls) -> bool:
-        """Whether the fault sits in how ranks exchange gradients."""
-        return cls.reduce is not Mutant.reduce or cls.owner is not Mutant.owner
+        """Whether the fault sits in how ranks exchange gradients or parameters."""
+        places = ("reduce", "owner", "gather")
+        return any(getattr(cls, place) is not getattr(Mutant, place) for place in places)
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
         """Before the strategy wraps the model."""

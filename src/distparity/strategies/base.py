@@ -68,8 +68,9 @@ class Strategy:
 
     #: Whether a gradient goes through two products of matrices of its size on its way.
     multiplies: ClassVar[bool] = False
-    #: Whether gradients are exchanged where a fault can be put in their way: by collectives that are
-    #: called one by one from Python, or by what takes a communication hook (:meth:`reducers`).
+    #: Whether gradients and parameters are exchanged where a fault can be put in their way: by
+    #: collectives that are called one by one from Python, or by what takes a communication hook
+    #: (:meth:`reducers`).
     exchanges: ClassVar[bool] = True
 
     #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
