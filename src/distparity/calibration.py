@@ -61,21 +61,28 @@ def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
 
 
 def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
-    # Every seed has one scenario, in turn, under all strategies, which share its oracle.
-    scenarios = sorted(
-        {case.scenario for cell in run.cells for case in cell.cases} & run.facts["scenarios"].keys()
-    )
-    todo = [
-        (case, seed)
-        for seed in range(seeds)
-        for cell in run.cells
-        for case in cell.cases
-        if case.scenario == scenarios[seed % len(scenarios)]
-    ]
+    todo = [(case, seed) for cell in run.cells for case, seed in _plan(run, cell.cases, seeds)]
     for (case, seed), outcome in run.side_by_side(
-        todo, lambda one: run.errand(one[0], seed=one[1])
+        todo, lambda one: run.errand(one[0], seed=one[1], alive=False)
     ):
         yield case, seed, outcome
+
+
+def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]:
+    """Every seed has one scenario of each dtype, in turn, under all core strategies.
+
+    They share its oracle, and its native runs.
+    """
+    pools: dict[str, dict[str, list[Case]]] = {}
+    for case in cases:
+        how = run.facts["strategies"].get(case.strategy)
+        # Operations have bounds of their own, and draw no seed.
+        if how is not None and how["tier"] == "core":
+            pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
+    for seed in range(seeds):
+        for pool in pools.values():
+            for case in pool[sorted(pool)[seed % len(pool)]]:
+                yield case, seed
 
 
 def table(torch: str, buckets: list[Bucket]) -> list[str]:

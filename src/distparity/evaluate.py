@@ -48,6 +48,7 @@ def evaluate(
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
+    alive: bool = True,
 ) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
@@ -56,7 +57,8 @@ def evaluate(
     ``travels`` is the dtype in which gradients are exchanged where it is not the case's own, and
     ``multiplies`` whether they go through products of matrices on the way.
     ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
-    that has done nothing else.
+    that has done nothing else. ``alive`` is False where a scenario need not be evidence: with
+    another seed than its own it may not be, and is rounded like any other.
     """
     world = Spec(case.device, case.world_size)
     refusal = yield from _refusal(case, ask, limit)
@@ -76,7 +78,7 @@ def evaluate(
     key = (case.scenario, case.dtype, case.world_size, seed)
     reference = yield Shared(
         ("reference", case.device, travels, multiplies, *key),
-        lambda: _reference(case, args, key, limit),
+        lambda: _reference(case, args, key, limit, alive=alive),
     )
     if isinstance(reference, Outcome):
         return reference
@@ -118,7 +120,7 @@ def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
 
 
 def _reference(
-    case: Case, args: dict[str, Any], key: tuple[Any, ...], limit: float
+    case: Case, args: dict[str, Any], key: tuple[Any, ...], limit: float, *, alive: bool
 ) -> Errand[_Reference | Outcome]:
     """What a case is held against; the outcome instead where there is nothing."""
     oracle = yield Shared(("oracle", *key), lambda: _single("consult", args, JUDGE, limit))
@@ -132,11 +134,13 @@ def _reference(
     if isinstance(natives, Failure):
         return _broken("the native runs", natives)
     runs = [*oracle.blobs[0], *natives.blobs[0]]
-    alive = yield Task(JUDGE, "alive", args, runs, limit=limit)
-    if isinstance(alive, Failure):
-        return _broken("looking at the scenario", alive)
-    faults = alive.results[0]["faults"]
-    return _no_evidence(case, faults) if faults else _Reference(runs, natives.results[0])
+    if alive:
+        looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
+        if isinstance(looked, Failure):
+            return _broken("looking at the scenario", looked)
+        if looked.results[0]["faults"]:
+            return _no_evidence(case, looked.results[0]["faults"])
+    return _Reference(runs, natives.results[0])
 
 
 def _no_evidence(case: Case, faults: list[str]) -> Outcome:

@@ -38,6 +38,8 @@ class SelfCheck:
     torch: str
     mutants: dict[str, dict[str, Any]]
     findings: list[Finding] = field(default_factory=list)
+    #: Whether only some mutants were asked for: then a pair that sees none of them is not blind.
+    some: bool = False
 
     def of(self, mutant: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.mutant == mutant]
@@ -69,6 +71,8 @@ class SelfCheck:
 
     def blind(self) -> list[str]:
         """Pairs of scenario and strategy that see no mutant: they are no evidence."""
+        if self.some:
+            return []
         pairs: dict[str, bool] = {}
         for f in self.findings:
             key = f"{f.case.scenario} / {f.case.strategy}"
@@ -93,7 +97,7 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
     run.start()
     try:
         run.ready()
-        found = SelfCheck(run.facts["torch"], run.facts["mutants"])
+        found = SelfCheck(run.facts["torch"], run.facts["mutants"], some=names is not None)
         todo = [
             (case, mutant)
             for cell in run.cells
