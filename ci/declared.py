@@ -63,6 +63,9 @@ def _inline(row: Mapping[str, int]) -> str:
 
 
 def _why_not(facts: Facts, scenario: str, strategy: str) -> str | None:
+    if scenario in facts["operations"]:
+        # What applies to an operation is listed with it.
+        return None
     return selection.declared(facts["scenarios"][scenario], facts["strategies"][strategy])
 
 
