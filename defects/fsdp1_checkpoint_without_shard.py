@@ -3,7 +3,8 @@
     python defects/fsdp1_checkpoint_without_shard.py
 
 A weight of one row among two ranks: on the second, what it loads into lacks a key of the checkpoint,
-which is taken for one of an older format, where the optimizer's groups had other keys.
+which is taken for one of an older format, where the optimizer's groups had other keys. With torch 2.4
+it raises before that, when it is asked for its state.
 
 The last line begins with ``defect:`` and the exit code is 1 where the defect shows; with ``right:``
 and 0 where it does not. Anything else says that nothing could be asked. It needs torch alone.
@@ -32,25 +33,28 @@ def resume(rank: int, folder: str) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    weights, momentum = get_state_dict(model, optimizer)
-    saved = {"model": weights, "optimizer": momentum}
-    checkpoint.save(saved, checkpoint_id=f"{folder}/checkpoint")
     said = ""
     try:
+        weights, momentum = get_state_dict(model, optimizer)
+        saved = {"model": weights, "optimizer": momentum}
+        checkpoint.save(saved, checkpoint_id=f"{folder}/checkpoint")
         checkpoint.load(saved, checkpoint_id=f"{folder}/checkpoint")
-    except checkpoint.CheckpointException as error:  # no Exception: it is a BaseException
+    except (NotImplementedError, checkpoint.CheckpointException) as error:
         said = str(error)
-    if rank == 0:
-        Path(folder, "said").write_text(said)
-    dist.barrier()
-    dist.destroy_process_group()
+    Path(folder, f"said-{rank}").write_text(said)
+    # Where one rank raised, the other waits for it: so nobody waits for anybody at the end.
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(resume, (folder,), nprocs=RANKS)
-        said = Path(folder, "said").read_text()
-    told = re.findall(r"Missing key in checkpoint state_dict: optimizer\..*", said)
+        ranks = mp.spawn(resume, (folder,), nprocs=RANKS, join=False)
+        ranks.processes[-1].join()
+        said = Path(folder, f"said-{RANKS - 1}").read_text()
+        for process in ranks.processes:
+            process.terminate()
+    told = re.findall(
+        r"Missing key in checkpoint state_dict: optimizer\..*|Only single local shard.*", said
+    )
     if said and not told:
         raise RuntimeError(said)
     verdict = "defect" if told else "right"
