@@ -79,10 +79,10 @@ def main() -> int:
         mp.spawn(train, (folder,), nprocs=RANKS)
         said = [path.read_text() for path in sorted(Path(folder).glob("said-*"))]
     told = re.search("rebuilt_param_indices_.size.* INTERNAL ASSERT FAILED.*", " ".join(said))
-    if any(said) and told is None:
-        raise RuntimeError(" ".join(said))
     verdict = "defect" if told else "right"
-    print(f"{verdict}: torch {torch.__version__}: {told[0] if told else 'it trains'}")
+    # Before 2.8 it does not come so far over gloo: that is another program's.
+    other = next(filter(None, said), "it trains").strip().split("\n")[0]
+    print(f"{verdict}: torch {torch.__version__}: {told[0] if told else other}")
     return int(told is not None)
 
 
