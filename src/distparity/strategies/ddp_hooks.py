@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -46,10 +46,6 @@ class DdpBf16Hook(_Hooked):
     name = "ddp_bf16_hook"
     title = "DistributedDataParallel, bf16_compress_hook"
     reduces_in = "bfloat16"
-    lacks: ClassVar[Mapping[str, str]] = {
-        **Ddp.lacks,
-        "small_gradients": "what bfloat16 rounds away is more than the smallest of the gradients",
-    }
     limits: ClassVar[tuple[Limit, ...]] = (
         *Ddp.limits,
         Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),

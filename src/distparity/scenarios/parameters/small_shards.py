@@ -23,7 +23,7 @@ class Model(nn.Module):
 
 
 class SmallShards(Basic):
-    traits = ("empty_shards", "small_gradients")
+    traits = ("empty_shards",)
 
     def model(self) -> nn.Module:
         return Model()
