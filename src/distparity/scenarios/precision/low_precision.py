@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from distparity.scenarios.base import Batch
 from distparity.scenarios.calls.basic import Basic
@@ -21,6 +22,11 @@ class LowPrecision(Basic):
 
     def batch(self, rows: int) -> Batch:
         return torch.randn(rows, 6), 2 + 3 * torch.randn(rows, 3)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        x, target = batch
+        # Not ``mse_loss``, which early releases do not have in bfloat16 on a CPU.
+        return (model(x) - target).square().mean()
 
     def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
