@@ -369,7 +369,7 @@ def test_update_adds_to_a_file_and_says_nothing_twice(
 # -- what is shipped ---------------------------------------------------------------------------
 
 
-def test_shipped_file_is_right_and_every_entry_has_a_program() -> None:
+def test_shipped_files_are_right_and_every_entry_has_a_program() -> None:
     for one in load([SHIPPED]).entries:
         assert one.program is not None
         assert (ROOT / one.program).is_file(), one.where
@@ -518,9 +518,11 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
         for path in (folder / "1.toml", folder / "2.toml")
     ]
 
-    shipped, *own = said.split(", ")
-    assert re.fullmatch(r"known_defects\.toml sha256:[0-9a-f]{64}", shipped)
-    assert own == expected
+    *shipped, first, second = said.split(", ")
+    names = sorted(f"known_defects/{path.name}" for path in SHIPPED.glob("*.toml"))
+    assert [one.partition(" ")[0] for one in shipped] == names
+    assert all(re.fullmatch(r"\S+ sha256:[0-9a-f]{64}", one) for one in shipped)
+    assert [first, second] == expected
 
 
 BAD = {

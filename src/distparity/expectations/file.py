@@ -23,8 +23,8 @@ else:
 
 __all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse"]
 
-#: What torch's releases get wrong, as far as this version of distparity knows.
-SHIPPED = Path(__file__).parent / "known_defects.toml"
+#: What torch's releases get wrong, as far as this version of distparity knows: a folder of files.
+SHIPPED = Path(__file__).parent / "known_defects"
 _PARTS = ("scenario", "strategy", "world_size", "dtype")
 _HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
 _LOOKS = ("diagnosis", "quantity", "error")
@@ -51,10 +51,13 @@ class Expectations:
 
 
 def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
-    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date."""
+    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date.
+
+    A folder stands for the TOML files in it.
+    """
     entries: list[Entry] = []
     files: list[str] = []
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(file for given in paths for file in _files(given)):
         try:
             held = path.read_bytes()
             text = held.decode("utf-8")
@@ -65,9 +68,18 @@ def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
     return Expectations(tuple(entries), tuple(files))
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.toml"))
+    if not found:
+        raise Wrong(f"{path}: no TOML file is in this folder")
+    return found
+
+
 def _name(path: Path) -> str:
-    """As the user wrote it; the shipped file's own name, wherever it lies."""
-    return path.name if path == SHIPPED else str(path)
+    """As the user wrote it; the shipped files' own names, wherever they lie."""
+    return f"{SHIPPED.name}/{path.name}" if path.parent == SHIPPED else str(path)
 
 
 def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
