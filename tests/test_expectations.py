@@ -125,6 +125,32 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         load([tmp_path / "no.toml"])
 
 
+#: What checks say, what diverged, and what a failure is then.
+CHECKED = {
+    "these": ('["a*", "b"]', "a 1; b; a 2", Status.EXPECTED),
+    "one less": ('["a*", "b"]', "a 1", Status.FAILED),
+    "another": ('["a*"]', "a 1; b", Status.FAILED),
+}
+
+
+@pytest.mark.parametrize(("checks", "diverged", "status"), CHECKED.values(), ids=CHECKED)
+def test_checks_are_all_that_diverged(checks: str, diverged: str, status: Status) -> None:
+    (one,) = parse(entry(diagnosis=None, checks=checks), "x", TODAY)
+    outcome = Outcome(Status.FAILED, "x", facts={"ratio": 2.0, "diverged": diverged})
+
+    assert one.judge(outcome).status is status
+
+
+def test_entries_that_know_a_part_of_the_checks_are_one() -> None:
+    text = "".join(
+        named("resume/ddp-ws2-float32", diagnosis=None, checks=f'["{name}"]') for name in "ab"
+    )
+    (one,) = place(parse(text, "x", TODAY), HERE, CASES).values()
+
+    assert one.checks == ("a", "b")
+    assert one.where == "x:1 and x:9"
+
+
 # -- which cases -----------------------------------------------------------------------------------
 
 MEANT = {

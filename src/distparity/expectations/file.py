@@ -30,7 +30,7 @@ _HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
 _LOOKS = ("diagnosis", "quantity", "error")
 #: What each kind of failure is known by: any of these must be there.
 _KNOWN_BY: dict[str, tuple[str, ...]] = {
-    "wrong numbers": ("diagnosis", "quantity"),
+    "wrong numbers": ("diagnosis", "quantity", "checks"),
     "raised": ("error",),
     "crash": ("error",),
     "timeout": (),
@@ -138,7 +138,7 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
     known_by = _KNOWN_BY[failure]
     if known_by and not any(key in values for key in known_by):
         raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
-    for key in _LOOKS:
+    for key in (*_LOOKS, "checks"):
         # Where an error is all there is to know a failure by, a time limit has one too.
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
@@ -237,6 +237,7 @@ def _program(value: Any) -> str:
 
 _KEYS: dict[str, Callable[[Any], Any]] = {
     "cases": _ids,
+    "checks": _words,
     "scenario": _words,
     "strategy": _words,
     "world_size": _sizes,
