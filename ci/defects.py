@@ -2,7 +2,7 @@
 
     nox -s defects-2.8
 
-A program shows a defect of torch with torch alone. Where an entry of known_defects.toml that names
+A program shows a defect of torch with torch alone. Where an entry of known_defects/ that names
 it has this torch in its range, it has to show; where none has, it must not. Every entry has a
 program, and every program an entry.
 """
@@ -93,7 +93,7 @@ def table(seen: Iterable[Seen]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--torch", default=version("torch"), help="take it for this release")
-    parser.add_argument("--file", type=Path, default=SHIPPED, help="(default: the shipped entries)")
+    parser.add_argument("--file", type=Path, default=SHIPPED, help="or folder (default: shipped)")
     parser.add_argument("--root", type=Path, default=ROOT, help="the folder that has defects/")
     given = parser.parse_args()
     entries = expectations.load([given.file]).entries

@@ -125,6 +125,32 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         load([tmp_path / "no.toml"])
 
 
+#: What checks say, what diverged, and what a failure is then.
+CHECKED = {
+    "these": ('["a*", "b"]', "a 1; b; a 2", Status.EXPECTED),
+    "one less": ('["a*", "b"]', "a 1", Status.FAILED),
+    "another": ('["a*"]', "a 1; b", Status.FAILED),
+}
+
+
+@pytest.mark.parametrize(("checks", "diverged", "status"), CHECKED.values(), ids=CHECKED)
+def test_checks_are_all_that_diverged(checks: str, diverged: str, status: Status) -> None:
+    (one,) = parse(entry(diagnosis=None, checks=checks), "x", TODAY)
+    outcome = Outcome(Status.FAILED, "x", facts={"ratio": 2.0, "diverged": diverged})
+
+    assert one.judge(outcome).status is status
+
+
+def test_entries_that_know_a_part_of_the_checks_are_one() -> None:
+    text = "".join(
+        named("resume/ddp-ws2-float32", diagnosis=None, checks=f'["{name}"]') for name in "ab"
+    )
+    (one,) = place(parse(text, "x", TODAY), HERE, CASES).values()
+
+    assert one.checks == ("a", "b")
+    assert one.where == "x:1 and x:9"
+
+
 # -- which cases -----------------------------------------------------------------------------------
 
 MEANT = {
@@ -369,7 +395,7 @@ def test_update_adds_to_a_file_and_says_nothing_twice(
 # -- what is shipped ---------------------------------------------------------------------------
 
 
-def test_shipped_file_is_right_and_every_entry_has_a_program() -> None:
+def test_shipped_files_are_right_and_every_entry_has_a_program() -> None:
     for one in load([SHIPPED]).entries:
         assert one.program is not None
         assert (ROOT / one.program).is_file(), one.where
@@ -518,9 +544,11 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
         for path in (folder / "1.toml", folder / "2.toml")
     ]
 
-    shipped, *own = said.split(", ")
-    assert re.fullmatch(r"known_defects\.toml sha256:[0-9a-f]{64}", shipped)
-    assert own == expected
+    *shipped, first, second = said.split(", ")
+    names = sorted(f"known_defects/{path.name}" for path in SHIPPED.glob("*.toml"))
+    assert [one.partition(" ")[0] for one in shipped] == names
+    assert all(re.fullmatch(r"\S+ sha256:[0-9a-f]{64}", one) for one in shipped)
+    assert [first, second] == expected
 
 
 BAD = {

@@ -47,12 +47,21 @@ def _operations(
             own = [
                 Case(name, way, size, dtype, device)
                 for way, dtypes in what["ways"].items()
-                for size in sizes
-                if size == 2 or 2 not in sizes or way not in what["pairs_only"]
+                for size in _sizes(select, way, what, sizes)
                 for dtype in dtypes
             ]
             found += own[:1] if select == "quick" else own
     return found
+
+
+def _sizes(select: str, way: str, what: Facts, sizes: Sequence[int]) -> list[int]:
+    """The worlds in which an operation is called in a way."""
+    room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what["pairs_only"]]
+    most = what["default_ranks"]
+    if select == "full" or most is None:
+        return room
+    # Whoever asks for large worlds alone has them.
+    return [size for size in room if size <= most] or room
 
 
 def declared(what: Facts, how: Facts) -> str | None:

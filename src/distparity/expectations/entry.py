@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
 
@@ -37,6 +37,8 @@ class Entry:
     facts: dict[str, str] = field(default_factory=dict)
     #: What is searched for in the diagnosis, the quantity, and the error.
     looks: dict[str, re.Pattern[str]] = field(default_factory=dict)
+    #: Patterns of an operation's checks: these diverge, each pattern's, and no others.
+    checks: tuple[str, ...] = ()
     not_run: bool = False
     expires: date | None = None
     program: str | None = None
@@ -47,6 +49,19 @@ class Entry:
         named = {int(size) for size in self.patterns.get("world_size", ())}
         ids = (re.search(r"-ws(\d+)-[^-]+$", case) for case in self.cases)
         return named | {int(found[1]) for found in ids if found}
+
+    def joined(self, other: Entry) -> Entry | None:
+        """What both say of a case whose checks each of them knows a part of; None where they do not."""
+        if not (self.checks and other.checks and self.failure == other.failure):
+            return None
+        return replace(
+            self,
+            where=f"{self.where} and {other.where}",
+            reason=f"{self.reason}; {other.reason}",
+            link=f"{self.link} {other.link}",
+            looks={**self.looks, **other.looks},
+            checks=(*self.checks, *other.checks),
+        )
 
     def covers(self, case: Case) -> bool:
         """Whether it is about this case, where it is about the case's device."""
@@ -104,6 +119,7 @@ class Entry:
     def described(self) -> str:
         """The failure that it expects, in one line."""
         looks = [f"{name} {pattern.pattern!r}" for name, pattern in self.looks.items()]
+        looks += [f"check {name!r}" for name in self.checks]
         return ", ".join([self.failure, *looks])
 
     def _describes(self, outcome: Outcome, found: str) -> bool:
@@ -114,7 +130,15 @@ class Entry:
             "error": f"{outcome.message}\n{outcome.detail}",
         }
         alike = all(pattern.search(texts[name]) for name, pattern in self.looks.items())
-        return found == self.failure and alike
+        return found == self.failure and alike and self._checks_are(outcome)
+
+    def _checks_are(self, outcome: Outcome) -> bool:
+        """Whether all that diverged is known, and all that is known diverged."""
+        if not self.checks:
+            return True
+        names = str(outcome.facts.get("diverged", "")).split("; ")
+        known = all(any(fnmatchcase(name, one) for one in self.checks) for name in names)
+        return known and all(any(fnmatchcase(name, one) for name in names) for one in self.checks)
 
 
 def kind(outcome: Outcome) -> str | None:

@@ -23,14 +23,14 @@ else:
 
 __all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse"]
 
-#: What torch's releases get wrong, as far as this version of distparity knows.
-SHIPPED = Path(__file__).parent / "known_defects.toml"
+#: What torch's releases get wrong, as far as this version of distparity knows: a folder of files.
+SHIPPED = Path(__file__).parent / "known_defects"
 _PARTS = ("scenario", "strategy", "world_size", "dtype")
 _HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
 _LOOKS = ("diagnosis", "quantity", "error")
 #: What each kind of failure is known by: any of these must be there.
 _KNOWN_BY: dict[str, tuple[str, ...]] = {
-    "wrong numbers": ("diagnosis", "quantity"),
+    "wrong numbers": ("diagnosis", "quantity", "checks"),
     "raised": ("error",),
     "crash": ("error",),
     "timeout": (),
@@ -51,10 +51,13 @@ class Expectations:
 
 
 def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
-    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date."""
+    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date.
+
+    A folder stands for the TOML files in it.
+    """
     entries: list[Entry] = []
     files: list[str] = []
-    for path in dict.fromkeys(paths):
+    for path in dict.fromkeys(file for given in paths for file in _files(given)):
         try:
             held = path.read_bytes()
             text = held.decode("utf-8")
@@ -65,9 +68,18 @@ def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
     return Expectations(tuple(entries), tuple(files))
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(path.glob("*.toml"))
+    if not found:
+        raise Wrong(f"{path}: no TOML file is in this folder")
+    return found
+
+
 def _name(path: Path) -> str:
-    """As the user wrote it; the shipped file's own name, wherever it lies."""
-    return path.name if path == SHIPPED else str(path)
+    """As the user wrote it; the shipped files' own names, wherever they lie."""
+    return f"{SHIPPED.name}/{path.name}" if path.parent == SHIPPED else str(path)
 
 
 def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
@@ -126,7 +138,7 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
     known_by = _KNOWN_BY[failure]
     if known_by and not any(key in values for key in known_by):
         raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
-    for key in _LOOKS:
+    for key in (*_LOOKS, "checks"):
         # Where an error is all there is to know a failure by, a time limit has one too.
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
@@ -225,6 +237,7 @@ def _program(value: Any) -> str:
 
 _KEYS: dict[str, Callable[[Any], Any]] = {
     "cases": _ids,
+    "checks": _words,
     "scenario": _words,
     "strategy": _words,
     "world_size": _sizes,

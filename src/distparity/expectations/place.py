@@ -41,8 +41,8 @@ class Surroundings:
 def place(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> dict[str, Entry]:
     """The entry for each id that has one. ``cases`` are all that this cell can have.
 
-    Raises :class:`Wrong` where an entry that is about this place is about none of them, and where
-    two are about the same one.
+    Entries that know some of a case's checks each are one. Raises :class:`Wrong` where an entry that
+    is about this place is about none of the cases, and where two others are about the same one.
     """
     found: dict[str, Entry] = {}
     for entry in entries:
@@ -53,10 +53,13 @@ def place(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> di
             raise Wrong(f"{entry.where}: no case here is meant by {', '.join(idle)}")
         for case in cases:
             if entry.covers(case):
-                other = found.setdefault(case.id, entry)
-                if other is not entry:
-                    both = f"{other.where} and {entry.where}"
-                    raise Wrong(f"{both}: two entries on one case, {case.id}")
+                other = found.get(case.id)
+                both = entry if other is None else other.joined(entry)
+                if both is None:
+                    assert other is not None
+                    where = f"{other.where} and {entry.where}"
+                    raise Wrong(f"{where}: two entries on one case, {case.id}")
+                found[case.id] = both
     return found
 
 

@@ -44,6 +44,7 @@ def facts() -> dict[str, dict[str, Any]]:
             "family": scenarios.family(type(operation)),
             "dtypes": list(operation.dtypes),
             "pairs_only": list(operation.pairs_only),
+            "default_ranks": operation.default_ranks,
             "ways": {way: list(operation.dtypes_of(way)) for way in operation.ways},
         }
         for name, operation in load().items()

@@ -107,6 +107,8 @@ class Operation:
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     #: Ways that are called by two ranks only, where worlds of two ranks are asked for.
     pairs_only: ClassVar[tuple[str, ...]] = ()
+    #: The largest world that is in the default selection, where a smaller one is asked for; None: any.
+    default_ranks: ClassVar[int | None] = None
     #: What this torch or backend may refuse. A check that is refused with a declared answer is *not
     #: supported*; any other exception is a failure.
     limits: ClassVar[tuple[Limit, ...]] = ()

@@ -98,7 +98,8 @@ class TensorOperation(Operation):
         "partial",
         "partial_avg",
     )
-    # What a world of four ranks adds is other shards.
+    # What a world of four ranks adds is other shards; only the full selection has it.
+    default_ranks = 2
     pairs_only = ("shard", "shard_empty", "replicate", "partial", "partial_avg")
     subjects: ClassVar[tuple[Subject, ...]]
     limits: ClassVar[tuple[Limit, ...]] = (
@@ -111,6 +112,10 @@ class TensorOperation(Operation):
             answer=r"Cannot (un)?flatten unevenly sharded|cannot be performed without redistribution"
             r"|would remove or reshape sharded dimension|Attempted to (un)?flatten"
             r"|explicitly before unbinding",
+        ),
+        Limit(
+            fact="an operation in place on a sum or a mean over the ranks",
+            answer=r"in-place operations that require placement changes are not supported",
         ),
         Limit(
             fact="a function that makes plain tensors beside the distributed ones",

@@ -15,8 +15,6 @@ class Norms(TensorOperation):
         Subject("2-norm", _NORM),
         Subject("1-norm", lambda x: _NORM(x, 1)),
         Subject("3-norm", lambda x: _NORM(x, 3)),
-        Subject("inf norm", lambda x: _NORM(x, float("inf"))),
-        Subject("-inf norm", lambda x: _NORM(x, -float("inf"))),
         Subject("0-norm", lambda x: _NORM(x, 0)),
         Subject("2-norm over rows", lambda x: _NORM(x, 2, 0)),
         Subject("2-norm over columns", lambda x: _NORM(x, 2, 1)),

@@ -1,4 +1,4 @@
-"""Sums, means, extremes, over all dims and over one, and what is then computed with them.
+"""Sums, means, places of extremes, over all dims and over one, and what is then computed with them.
 
 A reduction over a sharded dim leaves every rank a part of the result. What is computed with it
 before the parts are brought together has to know by what they will be.
@@ -20,14 +20,9 @@ class Reductions(TensorOperation):
         Subject("mean of means", lambda x: x.mean(0).mean()),
         Subject("var over columns", lambda x: x.var(1, correction=0)),
         Subject("var over rows", lambda x: x.var(0, correction=0)),
-        Subject("max", lambda x: x.max()),
-        Subject("min", lambda x: x.min()),
-        Subject("amax over rows", lambda x: x.amax(0)),
         Subject("amin over columns", lambda x: x.amin(1)),
         Subject("max over rows with places", lambda x: x.max(0)),
         Subject("min over columns with places", lambda x: x.min(1)),
-        Subject("argmax", lambda x: x.argmax()),
-        Subject("argmax over rows", lambda x: x.argmax(0)),
         Subject("argmax over columns", lambda x: x.argmax(1)),
         Subject("prod", lambda x: x.prod()),
         Subject("logsumexp over columns", lambda x: x.logsumexp(1)),

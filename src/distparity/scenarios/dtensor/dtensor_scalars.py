@@ -1,8 +1,7 @@
 """What is computed with the result of a reduction, before the ranks' parts of it are together.
 
 After a sum over a sharded dim every rank has a part of it. A number may then be multiplied with
-each part, but not be added to each; after a maximum it is the other way round, and a minus turns
-it into a minimum.
+each part, but not be added to each.
 """
 
 from __future__ import annotations
@@ -38,15 +37,6 @@ class Scalars(TensorOperation):
         Subject("sum clamped", lambda x: x.sum().clamp(max=1.0)),
         Subject("abs of sum", lambda x: x.sum().abs()),
         Subject("sum > 0", lambda x: x.sum() > 0),
-        Subject("max + 1", lambda x: x.max() + 1),
-        Subject("max * 3", lambda x: x.max() * 3),
-        Subject("-max", lambda x: -x.max()),
-        Subject("1 - max", lambda x: 1 - x.max()),
-        Subject("-amax over rows", lambda x: -x.amax(0)),
-        Subject("-min", lambda x: -x.min()),
-        Subject("max - min", lambda x: x.max() - x.min()),
-        Subject("max + max", lambda x, y: x.max() + y.max(), ("x", "y")),
-        Subject("max * sum", lambda x: x.max() * x.sum()),
         Subject("norm * 3", lambda x: _NORM(x) * 3),
         Subject("norm + 1", lambda x: _NORM(x) + 1),
         Subject("1 - norm", lambda x: 1 - _NORM(x)),
@@ -57,7 +47,5 @@ class Scalars(TensorOperation):
         Subject("norm + norm", lambda x, y: _NORM(x) + _NORM(y), ("x", "y")),
         Subject("norm of norms", lambda x, y: _NORM(torch.stack([_NORM(x), _NORM(y)])), ("x", "y")),
         Subject("x / norm", lambda x: x / _NORM(x)),
-        Subject("inf norm * 3", lambda x: _NORM(x, float("inf")) * 3),
-        Subject("-(inf norm)", lambda x: -_NORM(x, float("inf"))),
         Subject("x clipped to norm 1", lambda x: x * (1 / (_NORM(x) + 1e-6)).clamp(max=1.0)),
     )
