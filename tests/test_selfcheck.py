@@ -136,7 +136,10 @@ def test_calibration_tells_the_largest_ratio() -> None:
     ("words", "message"),
     [
         (["explain", "basic/none"], "unknown case 'basic/none'"),
-        (["explain", "basic/ddp-ws2-float32", "--mutant", "x"], "unknown mutant 'x'; known: control, sum_"),
+        (
+            ["explain", "basic/ddp-ws2-float32", "--mutant", "x"],
+            "unknown mutant 'x'; known: control, sum_",
+        ),
         (["selfcheck", "--device", "gpu"], "unknown device 'gpu'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

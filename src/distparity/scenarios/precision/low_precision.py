@@ -26,7 +26,8 @@ class LowPrecision(Basic):
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         x, target = batch
         # Not ``mse_loss``, which early releases do not have in bfloat16 on a CPU.
-        return (model(x) - target).square().mean()
+        error: torch.Tensor = model(x) - target
+        return error.square().mean()
 
     def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
