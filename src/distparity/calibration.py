@@ -77,7 +77,8 @@ def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]
     for case in cases:
         how = run.facts["strategies"].get(case.strategy)
         # Operations have bounds of their own, and draw no seed.
-        if how is not None and how["tier"] == "core":
+        # A case that torch gets wrong says nothing of how right ones are rounded.
+        if how is not None and how["tier"] == "core" and not run.fails(case):
             pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
     for seed in range(seeds):
         for pool in pools.values():

@@ -278,6 +278,10 @@ class Run:
         except expectations.Wrong as error:
             raise BadRequest(str(error)) from None
 
+    def fails(self, case: Case) -> bool:
+        """Whether a case is expected to fail here: what it shows is another's fault."""
+        return case in self._entries
+
     def _expect_of(self, cell: Cell) -> dict[Case, expectations.Entry]:
         # A world of any size can be asked for: an entry that names one does not miss its cases.
         named = [entry.world_sizes for entry in self.expected.entries]

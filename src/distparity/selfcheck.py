@@ -105,6 +105,8 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             # Operations have faults of their own.
             if case.scenario in run.facts["scenarios"]
             and case.dtype == _dtype(run, case.scenario, dtype)
+            # Nor does a case show anything that fails without a fault.
+            and not run.fails(case)
             for mutant in run.facts["mutants"]
             if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]

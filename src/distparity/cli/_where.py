@@ -25,4 +25,5 @@ def options(given: argparse.Namespace) -> Options:
         include=given.include,
         scenarios=given.scenario,
         select=given.select,
+        known_defects=True,
     )
