@@ -214,7 +214,7 @@ def test_the_suite_is_green_on_a_device_of_its_own(suite: Suite, tmp_path: Path)
     assert {statuses[case] for case in (DDP, FSDP1, FSDP2)} == {"passed"}
     assert set(statuses.values()) <= {"passed", "not supported"}
     seen = set(witness.read_text().splitlines())
-    assert seen >= {f"{kind} on sim over simccl" for kind in ("Single", "Ddp", "Fsdp1", "Fsdp2")}
+    assert seen >= {f"{kind} on sim over simccl" for kind in ("Native", "Ddp", "Fsdp1", "Fsdp2")}
     # The oracle alone is elsewhere.
     assert {line for line in seen if "on sim over simccl" not in line} == {
         "Single on cpu over none"

@@ -12,7 +12,7 @@ from torch import nn
 
 from distparity import strategies
 from distparity.strategies import Strategy
-from distparity.strategies.single import Single
+from distparity.strategies.single import Native, Single
 
 
 def _watch(kind: type[Strategy]) -> None:
@@ -28,7 +28,7 @@ def _watch(kind: type[Strategy]) -> None:
     kind.wrap = watched  # type: ignore[method-assign]  # the point of it
 
 
-_kinds: list[type[Strategy]] = [Single, *map(type, strategies.load().values())]
+_kinds: list[type[Strategy]] = [Single, Native, *map(type, strategies.load().values())]
 for _kind in _kinds:
     if "wrap" in vars(_kind):
         _watch(_kind)
