@@ -3,7 +3,7 @@
 =============== ====================================================================================
 ``drop-rank``   sums over ranks leave out what the last rank gave
 ``tf32``        float32 matrix products see their factors with a mantissa of 10 bits
-``async-copy``  the copy that brings a sum over ranks is not waited for: it lands eight operations
+``async-copy``  the copy that brings a sum over ranks is not waited for: it lands sixteen operations
                 later, and who reads before that reads what was there
 ``hang``        the last rank never comes back from its first sum over ranks
 ``die``         the last rank's process aborts after 100 operations
@@ -27,7 +27,7 @@ FAULT = os.environ.get("SIM_FAULT", "")
 if FAULT not in KNOWN:
     raise ImportError(f"SIM_FAULT={FAULT}: not one of {', '.join(KNOWN[1:])}")
 _LIFE = 100
-_LATENESS = 8
+_LATENESS = 16
 
 #: Whether this process is the last of several ranks; the process group says so.
 last_rank = False
