@@ -443,7 +443,7 @@ def test_local_borrows_torch_and_installs_none(
 
 
 def test_local_runs_the_suite_with_a_real_torch(nox: Nox) -> None:
-    done = nox("-s tests-local -- --device cpu --world-size 2 -k ddp")
+    done = nox("-s tests-local -- --device cpu --case multiple_forward/ddp-ws2-float32")
 
     assert done.code == 0, done.output
     assert set(done.statuses("local-cpu").values()) == {"passed"}
