@@ -346,7 +346,8 @@ def test_page_reaches_for_nothing(tmp_path: Path) -> None:
     text = html.render(report(cells.write(tmp_path, "2.4", "cpu", PASSED)))
 
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert "https://" not in text
+    # The links of expectations are for a reader to follow, and the page asks what is one.
+    assert "https://" not in text.replace('startsWith("https://")', "")
     assert "default-src 'none'" in text
 
 

@@ -151,7 +151,9 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
 
 
 def test_limit_that_does_not_hold_skips_nothing(suite: Suite) -> None:
-    ran = suite("--include", "refusing_strategy", "-k", "outdated", "--world-size", "2")
+    ran = suite(
+        "--include", "refusing_strategy", "-k", "multiple_forward and outdated", "--world-size", "2"
+    )
 
     assert set(ran.statuses("here-cpu").values()) == {"passed"}
 

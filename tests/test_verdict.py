@@ -8,7 +8,7 @@ from conftest import Ran, Suite
 
 @pytest.fixture(scope="module")
 def wrong(suite: Suite) -> Ran:
-    return suite("--include", "wrong_strategies", "-k", "wrong")
+    return suite("--include", "wrong_strategies", "-k", "multiple_forward and wrong")
 
 
 @pytest.mark.parametrize("case", ["ws2-float32", "ws2-float64", "ws4-float32", "ws4-float64"])
