@@ -10,6 +10,9 @@ program, and every program an entry.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -67,11 +70,19 @@ def expected(entries: Iterable[Entry], torch: str) -> dict[str, str]:
 def run(program: Path) -> tuple[str, str]:
     """What a program says, as :data:`SAYS` names it or ``"nothing"``, and its last line."""
     command = [sys.executable, str(program)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return "nothing", f"no answer in {LIMIT:g} s"
-    lines = [*done.stdout.split("\n"), *done.stderr.split("\n")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as done:
+        try:
+            found = done.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            return "nothing", f"no answer in {LIMIT:g} s"
+        finally:
+            # Its ranks as well: one that hangs may do so for ever, and at full speed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(done.pid, signal.SIGKILL)
+    lines = [line for text in found for line in text.split("\n")]
     for word, code in SAYS.items():
         line = next((line for line in reversed(lines) if line.startswith(f"{word}: ")), None)
         # A program that broke exits with 1 as well: its word counts, and the code beside it.

@@ -192,25 +192,41 @@ def _split(values: list[str] | None) -> list[str]:
     return [word for value in values or [] for word in value.split(",") if word]
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    try:
-        session.config.stash[RUN].ready()
-    except BadRequest as error:
-        detail = f"\n{error.detail}" if error.detail else ""
-        raise pytest.UsageError(f"{error}{detail}") from None
+    # After pytest's own preparations: torch is imported meanwhile.
+    _wait(session.config)
     # Scenarios of other packages are collected from where they are.
     session.config.args += [
         str(path) for path in session.config.stash[RUN].files() if _foreign(path)
     ]
 
 
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    _wait(config)
+    return config.stash[RUN].header()
+
+
+def _wait(config: pytest.Config) -> None:
+    """Have torch imported and the devices looked at."""
+    run = config.stash[RUN]
+    if run.scheduler is not None:
+        return
+    try:
+        run.ready()
+    except BadRequest as error:
+        detail = f"\n{error.detail}" if error.detail else ""
+        raise pytest.UsageError(f"{error}{detail}") from None
+
+
 def _foreign(path: Path) -> bool:
     return PACKAGE not in path.parents
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    return config.stash[RUN].header()
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Most of the package is no scenario, and pytest would ask every plugin about each of its files.
+    ours = PACKAGE in collection_path.parents
+    return True if ours and not config.stash[RUN].leads_to_cases(collection_path) else None
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:

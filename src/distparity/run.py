@@ -144,6 +144,8 @@ class Run:
         self.broken: list[str] = []
         self.expected = expectations.Expectations()
         self._entries: dict[Case, expectations.Entry] = {}
+        self._by_file: dict[Path, list[Case]] = {}
+        self._folders: set[Path] = set()
         self._ahead: list[Case] = []
         self._jobs: dict[Case, Any] = {}
         self._censor = Censor(os.environ)
@@ -267,6 +269,15 @@ class Run:
                     )
             for cell in self.cells:
                 cell.cases = [case for case in cell.cases if case.id in self.options.cases]
+        self._index()
+
+    def _index(self) -> None:
+        defined = {**self.facts["scenarios"], **self.facts["operations"]}
+        files = {name: Path(facts["file"]) for name, facts in defined.items()}
+        for cell in self.cells:
+            for case in cell.cases:
+                self._by_file.setdefault(files[case.scenario], []).append(case)
+        self._folders = {folder for file in self._by_file for folder in file.parents}
 
     def _expect(self) -> None:
         """Read what is expected to fail, and find the cases; raises :class:`BadRequest`."""
@@ -299,10 +310,11 @@ class Run:
 
     def cases(self, file: Path) -> list[Case]:
         """The cases of the scenario that ``file`` defines, in all cells; empty when it is none."""
-        for scenario, facts in {**self.facts["scenarios"], **self.facts["operations"]}.items():
-            if Path(facts["file"]) == file:
-                return [c for cell in self.cells for c in cell.cases if c.scenario == scenario]
-        return []
+        return self._by_file.get(file, [])
+
+    def leads_to_cases(self, path: Path) -> bool:
+        """Whether ``path`` defines a scenario that has cases here, or is a folder above one."""
+        return path in self._by_file or path in self._folders
 
     # -- the cases -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from distparity import expectations
 from distparity.case import Case
+from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, propose
 
@@ -89,7 +90,8 @@ def _write(
         for here, cases in every:
             there = [entry for entry in entries if here.has(entry)]
             # A file may hold only some of the cases: what it has none of is no fault of an entry.
-            expectations.place([one for one in there if not one.idle(cases)], here, cases)
+            found = CaseSet(cases)
+            expectations.place([one for one in there if not one.idle(found)], here, cases)
         path.write_text(text, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{path}: {error}")

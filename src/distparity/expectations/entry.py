@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
@@ -12,10 +13,27 @@ from packaging.specifiers import SpecifierSet
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
 
-__all__ = ["FAILURES", "Entry", "kind"]
+__all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "among", "kind"]
 
+#: The parts of a case that patterns are about.
+PARTS = ("scenario", "strategy", "world_size", "dtype")
 #: How a case can fail, as an entry spells it.
 FAILURES = ("wrong numbers", "raised", "crash", "timeout")
+
+
+class CaseSet:
+    """All the cases that entries can be about, arranged so that many entries find theirs quickly."""
+
+    def __init__(self, cases: Iterable[Case]) -> None:
+        self.by_id = {case.id: case for case in cases}
+        #: By scenario and strategy.
+        self.groups: dict[tuple[str, str], list[Case]] = {}
+        #: The values that each part of a case has, as text.
+        self.values: dict[str, set[str]] = {part: set() for part in PARTS}
+        for case in self.by_id.values():
+            self.groups.setdefault((case.scenario, case.strategy), []).append(case)
+        for part, values in self.values.items():
+            values.update(str(getattr(case, part)) for case in self.by_id.values())
 
 
 @dataclass(frozen=True)
@@ -63,29 +81,39 @@ class Entry:
             checks=(*self.checks, *other.checks),
         )
 
-    def covers(self, case: Case) -> bool:
-        """Whether it is about this case, where it is about the case's device."""
+    def covered(self, every: CaseSet) -> list[Case]:
+        """The cases that it is about, where it is about their device."""
         if self.cases:
-            return case.id in self.cases
-        return all(
-            among(str(case.facts[part]), patterns) for part, patterns in self.patterns.items()
-        )
+            return [every.by_id[case] for case in self.cases if case in every.by_id]
+        meant = {
+            part: {value for value in values if among(value, self.patterns[part])}
+            if part in self.patterns
+            else values
+            for part, values in every.values.items()
+        }
+        return [
+            case
+            for (scenario, strategy), cases in every.groups.items()
+            if scenario in meant["scenario"] and strategy in meant["strategy"]
+            for case in cases
+            if str(case.world_size) in meant["world_size"] and case.dtype in meant["dtype"]
+        ]
 
-    def idle(self, cases: list[Case]) -> list[str]:
+    def idle(self, every: CaseSet) -> list[str]:
         """Its ids and patterns that none of the cases answers to, each in words.
 
         Where every one has its case and none answers to all of them, it says that.
         """
-        ids = {case.id for case in cases}
-        found = [repr(case) for case in self.cases if case not in ids]
+        found = [repr(case) for case in self.cases if case not in every.by_id]
         for part, patterns in self.patterns.items():
-            values = {str(case.facts[part]) for case in cases}
             found += [
                 f"{part} {pattern!r}"
                 for pattern in patterns
-                if not any(fnmatchcase(value, pattern.removeprefix("!")) for value in values)
+                if not any(
+                    fnmatchcase(value, pattern.removeprefix("!")) for value in every.values[part]
+                )
             ]
-        if not found and not any(map(self.covers, cases)):
+        if not found and not self.covered(every):
             return ["all its patterns together"]
         return found
 

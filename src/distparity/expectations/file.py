@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from distparity.expectations.entry import FAILURES, Entry
+from distparity.expectations.entry import FAILURES, PARTS, Entry
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +25,6 @@ __all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse"]
 
 #: What torch's releases get wrong, as far as this version of distparity knows: a folder of files.
 SHIPPED = Path(__file__).parent / "known_defects"
-_PARTS = ("scenario", "strategy", "world_size", "dtype")
 _HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
 _LOOKS = ("diagnosis", "quantity", "error")
 #: What each kind of failure is known by: any of these must be there.
@@ -118,19 +117,19 @@ def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
     expires = values.get("expires")
     if expires is not None and expires < today:
         raise Wrong(f"{where}: past its date, {expires}: look again, then remove or renew it")
-    patterns = {part: values.pop(part) for part in _PARTS if part in values}
+    patterns = {part: values.pop(part) for part in PARTS if part in values}
     looks: dict[str, re.Pattern[str]] = {key: values.pop(key) for key in _LOOKS if key in values}
     return Entry(where, patterns=patterns, looks=looks, **values)
 
 
 def _check_cases(values: dict[str, Any], where: str) -> None:
-    patterns = [part for part in _PARTS if part in values]
+    patterns = [part for part in PARTS if part in values]
     if "cases" in values and patterns:
         raise Wrong(
             f"{where}: it has cases, which are exact, and {patterns[0]}, which is a pattern"
         )
     if "cases" not in values and not patterns:
-        raise Wrong(f"{where}: it says of no case: cases, or any of {', '.join(_PARTS)}")
+        raise Wrong(f"{where}: it says of no case: cases, or any of {', '.join(PARTS)}")
 
 
 def _check_failure(values: dict[str, Any], where: str) -> None:

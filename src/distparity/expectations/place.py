@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from distparity.case import Case
-from distparity.expectations.entry import Entry, among
+from distparity.expectations.entry import CaseSet, Entry, among
 from distparity.expectations.file import Wrong
 
 __all__ = ["Surroundings", "place"]
@@ -45,21 +45,19 @@ def place(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> di
     is about this place is about none of the cases, and where two others are about the same one.
     """
     found: dict[str, Entry] = {}
-    for entry in entries:
-        if not here.has(entry):
-            continue
-        idle = entry.idle(cases)
+    every = CaseSet(cases)
+    for entry in filter(here.has, entries):
+        idle = entry.idle(every)
         if idle:
             raise Wrong(f"{entry.where}: no case here is meant by {', '.join(idle)}")
-        for case in cases:
-            if entry.covers(case):
-                other = found.get(case.id)
-                both = entry if other is None else other.joined(entry)
-                if both is None:
-                    assert other is not None
-                    where = f"{other.where} and {entry.where}"
-                    raise Wrong(f"{where}: two entries on one case, {case.id}")
-                found[case.id] = both
+        for case in entry.covered(every):
+            other = found.get(case.id)
+            both = entry if other is None else other.joined(entry)
+            if both is None:
+                assert other is not None
+                where = f"{other.where} and {entry.where}"
+                raise Wrong(f"{where}: two entries on one case, {case.id}")
+            found[case.id] = both
     return found
 
 

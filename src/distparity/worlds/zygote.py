@@ -30,17 +30,20 @@ from distparity.worlds.wire import Channel, Frame, ProtocolError
 
 __all__ = ["main"]
 
-#: Imported once, here. The optimizers import ``torch._dynamo`` at their first step; a rank that had
-#: to do that by itself would take seconds for its first case.
+#: Imported once, here, before anything else can be said.
 PRELOAD = (
     "torch",
     "torch.distributed",
     "torch.nn.parallel",
     "torch.distributed.fsdp",
     "torch.distributed.device_mesh",
-    "torch._dynamo",
 )
 TASKS = "distparity.tasks"
+#: What the optimizers import at their first step; a rank that had to do that by itself would take
+#: seconds for its first case. Listing the cases does without, and so it is imported meanwhile.
+AFTERWARDS = "torch._dynamo"
+#: Seconds without a request after which there is time for :data:`AFTERWARDS`.
+IDLE = 0.02
 
 
 def main(fd: int) -> None:
@@ -72,9 +75,6 @@ def main(fd: int) -> None:
             }
         )
         return
-    # What has been imported stays: a rank's collector need not walk it again after every case.
-    gc.freeze()
-    gc.enable()
     channel.send({"op": "ready", "facts": facts})
     _Server(channel, setup).run()
     # The controller waits for this end, and to take torch apart has no other use.
@@ -102,6 +102,7 @@ class _Server:
         #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
         self.ranks: dict[int, int] = {}
         self.journals: list[str] = []
+        self.complete = False
 
     def run(self) -> None:
         selector = selectors.DefaultSelector()
@@ -115,7 +116,8 @@ class _Server:
         alive = True
         try:
             while alive:
-                selector.select()
+                if not selector.select(None if self.complete else IDLE):
+                    self._complete()
                 with contextlib.suppress(BlockingIOError):
                     wake_read.recv(4096)
                 frames, alive = self.channel.poll()
@@ -129,6 +131,9 @@ class _Server:
 
     def on_fork(self, frame: Frame) -> None:
         pids = []
+        if any(rank["device"] for rank in frame["ranks"]):
+            # A bare process looks at a device, and does not train.
+            self._complete()
         for rank in frame["ranks"]:
             pid = os.fork()
             if pid == 0:
@@ -136,6 +141,17 @@ class _Server:
             self.ranks[pid] = processes.memory_kills()
             pids.append(pid)
         self.channel.send({"op": "forked", "world": frame["world"], "pids": pids})
+
+    def _complete(self) -> None:
+        """Import the rest of what ranks need, if that has not been done."""
+        if not self.complete:
+            self.complete = True
+            with contextlib.suppress(Exception):
+                # Where it cannot be imported, a rank says so, and says who wanted it.
+                importlib.import_module(AFTERWARDS)
+            # What has been imported stays: a rank's collector need not walk it after every case.
+            gc.freeze()
+            gc.enable()
 
     def on_signal(self, frame: Frame) -> None:
         for pid in self.ranks.keys() & frame["pids"]:
@@ -154,6 +170,8 @@ class _Server:
 
     def _become_rank(self, rank: dict[str, Any]) -> None:
         try:
+            # The zygote may not have come so far as to switch it on again.
+            gc.enable()
             os.setsid()
             processes.die_with_parent()
             # What a case starts and forgets stays a child of its rank, however it detaches itself.
