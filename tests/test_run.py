@@ -282,3 +282,32 @@ def test_process_that_runs_pytest_imports_no_torch(pytester: pytest.Pytester) ->
     done = pytester.runpytest_subprocess("-p", "conftest", "--pyargs", "distparity", "-k", "ddp")
 
     done.stdout.fnmatch_lines(["FREE"])
+
+
+def test_pytest_options_mean_what_they_mean_elsewhere(tmp_path: Path) -> None:
+    """Cases are under way before pytest comes to them, which none of its options may show."""
+    wanted = "multiple_forward and float32 and ws2 and (wrong_sum or wrong_local or /ddp-ws)"
+    words = ["--device=cpu", "--cell=here", "--include=wrong_strategies", "-v", "-k", wanted]
+
+    def run(*more: str) -> list[str]:
+        """The cases that pytest tells of, in its order, and its lines on their durations."""
+        done = subprocess.run(
+            [sys.executable, "-m", "distparity", "run", *words, *more],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = re.compile(r"::(\w+)-ws2-float32-cpu (PASSED|FAILED)|([\d.]+)s call .*::(\w+)-ws2")
+        return ["-".join(filter(None, found)) for found in told.findall(done.stdout)]
+
+    assert run() == ["ddp-PASSED", "wrong_local-FAILED", "wrong_sum-FAILED"]
+    assert run("-x") == ["ddp-PASSED", "wrong_local-FAILED"]
+    assert run("--ff") == ["wrong_local-FAILED", "wrong_sum-FAILED", "ddp-PASSED"]
+    *cases, slowest = run("--lf", "--durations=1", "--durations-min=0")
+    assert cases == ["wrong_local-FAILED", "wrong_sum-FAILED"]
+    side = (tmp_path / "reports" / "junit-here-cpu.jsonl").read_text().splitlines()
+    facts = [json.loads(line)["outcome"]["facts"] for line in side if '"outcome"' in line]
+    longest = max(facts, key=lambda found: float(found["seconds_in_ranks"]))
+    assert slowest == f"{longest['seconds_in_ranks']:.2f}-{longest['strategy']}"

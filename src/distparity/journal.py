@@ -63,9 +63,12 @@ class Journal:
     def add(self, case: str, outcome: Outcome) -> None:
         self._line({"case": case, "outcome": outcome.to_json()})
 
-    def end(self, reason: str) -> None:
-        """Say that no more results come: "finished", or why not all did."""
-        self._line({"end": reason, "at": time.time()})
+    def end(self, reason: str, facts: dict[str, Any] | None = None) -> None:
+        """Say that no more results come: "finished", or why not all did.
+
+        ``facts`` are the run's, as those in the header are, and known only now.
+        """
+        self._line({"end": reason, "at": time.time(), "facts": facts or {}})
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -120,6 +123,7 @@ def read(path: Path) -> Record:
         elif "end" in data:
             record.ended = data["end"]
             end = data["at"]
+            header["facts"] = {**header.get("facts", {}), **data.get("facts", {})}
     why = record.ended or "the process that ran the suite died"
     gone = Outcome(Status.MISSING, f"no result: {why}")
     about = header.get("about", {})

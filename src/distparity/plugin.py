@@ -287,6 +287,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return found
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if isinstance(item, ParityItem) and call.when == "call" and item.seconds is not None:
+        # What the case took: how long pytest waited for it says only what else was under way.
+        report.duration = item.seconds
+    return report
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[RUN]
@@ -366,6 +377,8 @@ class ParityItem(pytest.Item):
     def __init__(self, *, case: Case, **rest: Any) -> None:
         super().__init__(**rest)
         self.case = case
+        #: What the case took in its ranks, once it is known.
+        self.seconds: float | None = None
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
         self._mark(self.config.stash[RUN].facts)
@@ -385,6 +398,7 @@ class ParityItem(pytest.Item):
     def runtest(self) -> None:
         run = self.config.stash[RUN]
         outcome = run.outcome(self.case)
+        self.seconds = outcome.facts.get("seconds_in_ranks", outcome.facts.get("known_after"))
         for name, value in outcome.facts.items():
             self.user_properties.append((name, value))
         if outcome.status.skipped or (outcome.status is Status.FLAKY and run.options.allow_flaky):

@@ -484,9 +484,10 @@ class Run:
         so.
         """
         written = []
+        busy = 0.0 if self.scheduler is None else self.scheduler.busy()
         for cell in self.cells:
             if cell.journal is not None:
-                cell.journal.end(reason)
+                cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
                 written.append(self._write(cell.journal))
         self.close(reported=True)
         return written

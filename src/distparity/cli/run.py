@@ -29,6 +29,10 @@ def become_pytest(words: list[str]) -> NoReturn:
     # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
     # Nor is the suite anybody's whose conftest lies beside a scenario that was included.
     suite = str(Path(__file__).parent.parent)
-    command = [sys.executable, "-m", "pytest", "--noconftest", suite, *words]
+    # What failed last (--lf) is kept where the user is, and not beside the package.
+    cache = ["-o", f"cache_dir={Path.cwd() / '.pytest_cache'}"]
+    if any("no:cacheprovider" in word for word in words):
+        cache = []
+    command = [sys.executable, "-m", "pytest", "--noconftest", *cache, suite, *words]
     sys.stdout.flush()
     os.execv(sys.executable, command)

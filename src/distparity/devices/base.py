@@ -167,7 +167,7 @@ class Device:
         """Switch off what trades exactness, or the same result every time, for speed."""
 
     def seed(self, seed: int) -> None:
-        """Seed the device's generators; ``torch.manual_seed`` is called besides."""
+        """Seed the device's generators; the CPU's is seeded besides."""
         seeder = getattr(self.module(), "manual_seed_all", None)
         if seeder is not None:
             seeder(seed)

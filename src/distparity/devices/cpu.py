@@ -56,7 +56,7 @@ class Cpu(Device):
         return None
 
     def seed(self, seed: int) -> None:
-        """``torch.manual_seed`` has done it."""
+        """Its generator is the one that is seeded besides."""
 
     def synchronize(self) -> None:
         """Nothing is asynchronous here."""

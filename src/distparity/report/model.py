@@ -13,7 +13,7 @@ from distparity.report.statuses import STATUSES
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
 
 #: Facts of one run; two runs of the same cell may differ in them, and in nothing else.
-OF_THE_RUN = ("command", "declared", "deselected", "ended", "world_sizes")
+OF_THE_RUN = ("command", "declared", "deselected", "ended", "ranks_busy", "world_sizes")
 #: Known devices stand in this order, others after them by name.
 DEVICES = ("cpu", "cuda", "xpu", "hpu", "npu", "mps")
 _LAST = Version("999999")

@@ -71,7 +71,9 @@ class Scheduler:
         #: By kind of device, where there are so many and no more.
         self.pools: dict[str, Pool] = {}
         self.timeout = timeout
-        self.seconds_in_ranks = 0.0
+        #: Seconds that places (cores, or a kind of device) were occupied by tasks, over all places.
+        self._occupied: dict[str, float] = {}
+        self._began: float | None = None
         #: By kind of device: what a world may take to start beyond what all are given.
         self.start_seconds: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
@@ -113,6 +115,27 @@ class Scheduler:
         """True when another errand would find something to run on."""
         devices = sum(pool.count for pool in self.pools.values())
         return len(self._queue) == 0 and self._ranks_busy() < (self.room or self.cores + devices)
+
+    def busy(self) -> float:
+        """Which part of the time since the first task the places were occupied, in ranks' own time.
+
+        The places are as many ranks as may be busy at once; 1 is a schedule without a gap.
+        """
+        if self._began is None:
+            return 0.0
+        elapsed = time.monotonic() - self._began
+        return max(
+            (spent / (self._places(kind) * elapsed) for kind, spent in self._occupied.items()),
+            default=0.0,
+        )
+
+    def _count(self, spec: Spec, seconds: float) -> None:
+        kind = spec.device if spec.device in self.pools else ""
+        ranks = min(spec.size, self._places(kind))
+        self._occupied[kind] = self._occupied.get(kind, 0.0) + ranks * seconds
+
+    def _places(self, kind: str) -> int:
+        return self.room or (self.pools[kind].count if kind else self.cores)
 
     def turn(self, patience: float = 1.0) -> None:
         """Hand out what can be handed out, then wait for one round of events."""
@@ -180,7 +203,7 @@ class Scheduler:
                 job = self._busy.pop(world)
                 done, world.done = world.done, None
                 if isinstance(done, Answer):
-                    self.seconds_in_ranks += done.seconds
+                    self._count(world.spec, done.seconds)
                 if world.state is State.DEAD:
                     self._drop(world)
                 self._advance(job, done)
@@ -250,6 +273,7 @@ class Scheduler:
                 waiting.append((task, job))
             else:
                 self._busy[world] = job
+                self._began = self._began or time.monotonic()
                 world.assign(task)
         self._queue = waiting
 
