@@ -29,9 +29,7 @@ def main() -> None:
             print(ranks or DEFAULT, found[ranks][-1], flush=True)
     for ranks, runs in found.items():
         walls, busy, cases, wrong = zip(*runs, strict=True)
-        table.add(
-            ranks or DEFAULT, cases[0], Series(list(walls)), Series(list(busy)), max(wrong)
-        )
+        table.add(ranks or DEFAULT, cases[0], Series(list(walls)), Series(list(busy)), max(wrong))
     what = f"--select {given.select}" + (f" -m {given.marker!r}" if given.marker else "")
     table.notes = [f"`distparity run --device cpu {what}`, {given.repeat} alternated round(s)."]
     publish(table, given.markdown)
