@@ -239,8 +239,11 @@ class Scheduler:
         if spec.device in self.pools:
             # As many as it has devices, which :meth:`_place` sees to.
             return True
-        others = sum(w.spec.size for w in self._busy if w.spec.device not in self.pools)
-        return not others or others + spec.size <= self.cores
+        others = [world.spec for world in self._busy if world.spec.device not in self.pools]
+        taken = sum(min(other.size, self.cores) for other in others)
+        # Ranks that wait for one another leave time for one process alone (an oracle, a verdict).
+        alone = not all(one.group for one in [*others, spec])
+        return not others or taken + spec.size <= self.cores + alone
 
     def _place(self, spec: Spec) -> Held | None:
         """Devices for a new world, or None while there are not enough."""
