@@ -138,8 +138,10 @@ class _Server:
         self.channel.send({"op": "forked", "world": frame["world"], "pids": pids})
 
     def on_signal(self, frame: Frame) -> None:
+        deliver = processes.signal_main_thread if frame["main"] else os.kill
         for pid in self.ranks.keys() & frame["pids"]:
-            os.kill(pid, frame["signal"])
+            with contextlib.suppress(ProcessLookupError):
+                deliver(pid, frame["signal"])
 
     def on_kill(self, frame: Frame) -> None:
         for pid in self.ranks.keys() & frame["pids"]:
