@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -47,6 +47,10 @@ FAULTS = {
     "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),
     "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
     "sigsegv": (Status.CRASH, r"^CULPRIT killed by SIGSEGV, .* in string_at; "),
+    "sigsegv-and-stays": (
+        Status.CRASH,
+        r"^CULPRIT died of a fatal error: Segmentation fault, .* in string_at; ",
+    ),
     "sigstop": (
         Status.TIMEOUT,
         r"hang: CULPRIT stopped, at injected\.py:\d+ in misbehave; ranks? 0.* WAITS",
@@ -92,8 +96,8 @@ LEFT = {
 }
 
 
-def cases(*strategies: str) -> list[str]:
-    return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in SIZES]
+def cases(*strategies: str, sizes: Sequence[int] = SIZES) -> list[str]:
+    return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in sizes]
 
 
 @dataclass
@@ -160,6 +164,10 @@ class Suite:
                     found.append(int(path.name))
         return found
 
+    def has_result(self) -> bool:
+        """True once a case has a result; raises ``OSError`` before there is a side file."""
+        return '"case"' in (self.folder / "reports" / "junit-x-cpu.jsonl").read_text()
+
     def await_end(self) -> None:
         deadline = time.monotonic() + 30
         while self.processes() and time.monotonic() < deadline:
@@ -167,9 +175,16 @@ class Suite:
 
     def leftovers(self) -> list[str]:
         """Processes, sockets, temporary files and shared memory that should be gone."""
-        files = [str(path) for path in (self.folder / "tmp").iterdir()]
-        shared = [str(path) for path in Path("/dev/shm").glob("torch_*_1_1")]
-        return [f"process {pid}" for pid in self.processes()] + files + shared
+        place = str(self.folder / "tmp")
+        sockets = Path("/proc/net/unix").read_text().splitlines()
+        return [
+            *(f"process {pid}" for pid in self.processes()),
+            # All others are gone with the processes that had them.
+            *(f"socket {line.split()[-1]}" for line in sockets if place in line),
+            *(f"file {path}" for path in Path(place).rglob("*") if not path.is_dir()),
+            *(f"folder {path}" for path in Path(place).iterdir() if path.is_dir()),
+            *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
+        ]
 
 
 def listed(arguments: list[str]) -> list[str]:
@@ -269,21 +284,23 @@ def test_nothing_is_left(undisturbed: Suite, disturbed: Suite, untidy: Suite) ->
     assert disturbed.leftovers() == []
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
-)
+#: What is under way, and left behind, while the process that runs pytest is killed.
+KILLED = ("ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
-    names = ["ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1"]
-    suite = Suite(tmp_path, listed(cases(*names)))
+    suite = Suite(tmp_path, listed(cases(*KILLED)))
     process = suite.start()
-    wait_for(lambda: (tmp_path / "reports" / "junit-x-cpu.jsonl").read_text().count('"case"') >= 1)
+    wait_for(suite.has_result)
     os.kill(process.pid, number)
     process.communicate(timeout=60)
     suite.await_end()
 
     assert suite.leftovers() == []
     found = suite.xml()
-    assert set(cases(*names)) == set(found)
+    assert set(cases(*KILLED)) == set(found)
     assert {"passed", "missing"} == set(found.values())
     assert found == {case: outcome.status.value for case, outcome in suite.journal().items()}
 
@@ -298,26 +315,40 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
-def test_the_disk_is_full(tmp_path: Path) -> None:
-    """The results are put elsewhere, the run says so, and it is no success."""
-    reports = tmp_path / "reports"
-    reports.mkdir()
+def fill_disk(suite: Suite) -> bool:
+    """Run a suite whose report folder is on a disk of 16 KB; False where none can be mounted."""
+    reports = suite.folder / "reports"
+    reports.mkdir(parents=True)
     mount = f'mount -t tmpfs -o size=16k none {reports} && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     if subprocess.run([*prefix, "true"], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
-    suite = Suite(tmp_path, listed([f"{c}" for c in cases("ddp", "fsdp1", "fault-raise-one")]))
+        return False
     suite.run(prefix)
+    return True
 
+
+def fetch_saved(suite: Suite) -> None:
+    """Bring the reports to their folder from where the run says that it put them."""
     found = re.search(
         r"could not be written to .* \(.*No space.*\); they are in (\S+)", suite.output
     )
     assert found, suite.output
-    elsewhere = Path(found[1])
-    suite.folder = elsewhere.parent
-    elsewhere.rename(elsewhere.parent / "reports")
-    assert set(cases("ddp", "fsdp1", "fault-raise-one")) == set(suite.xml())
+    for path in Path(found[1]).iterdir():
+        path.rename(suite.folder / "reports" / path.name)
+    Path(found[1]).rmdir()
+
+
+def test_the_disk_is_full(tmp_path: Path) -> None:
+    """The results are put elsewhere, the run says so, and it is no success."""
+    names = cases("ddp", "fsdp1", "fault-raise-one")
+    suite = Suite(tmp_path, listed(names))
+    if not fill_disk(suite):
+        pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
+    fetch_saved(suite)
+
+    assert set(names) == set(suite.xml())
     assert suite.code == 1
+    assert suite.leftovers() == []
 
 
 def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:

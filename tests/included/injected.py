@@ -47,11 +47,18 @@ class Fault(Ddp):
     def gradients(self, model: nn.Module) -> Tensors:
         if self.steps == self.step:
             if self.guilty():
+                self._tell_when()
                 self.misbehave()
             else:
                 self.behave()
         self.steps += 1
         return super().gradients(model)
+
+    def _tell_when(self) -> None:
+        folder = os.environ.get("INJECTED_TIMES")
+        if folder:
+            path = Path(folder, f"{self.name}-ws{self.place.world_size}-{self.place.rank}")
+            path.write_text(str(time.time()))
 
     def guilty(self) -> bool:
         """The last rank is, unless a fault says otherwise."""
@@ -116,7 +123,7 @@ class Kill(Fault):
 
     def misbehave(self) -> None:
         # What a rank that dies like this may leave in shared memory.
-        Path(f"/dev/shm/torch_{os.getpid()}_1_1").write_bytes(b"left")
+        Path(f"/dev/shm/torch_{os.getpid()}_{os.environ['SUITE_MARK']}").write_bytes(b"left")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -134,6 +141,22 @@ class Segv(Fault):
 
     def misbehave(self) -> None:
         ctypes.string_at(0)
+
+
+class SegvAndStays(Fault):
+    """Has a thread that takes no signal, as drivers have: who asks it for its stack waits."""
+
+    name = "fault-sigsegv-and-stays"
+
+    def misbehave(self) -> None:
+        deaf = threading.Thread(target=self._sleep)
+        deaf.start()
+        time.sleep(0.1)
+        ctypes.string_at(0)
+
+    def _sleep(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(FOREVER)
 
 
 class Stop(Fault):
