@@ -17,6 +17,8 @@ _PYTHON = "<omitting python frames>"
 _UNKNOWN = "<unknown function>"
 #: How a thread starts and how a signal reaches it: the same in every stack.
 _NOISE = re.compile(r"^(c10::FatalSignalHandler::|gsignal$|raise$|__libc_start|_start$|clone3?$)")
+#: The thread that is ours waits in it.
+_OURS = "sigwait"
 _BASE = re.compile(r"^(libc|libpthread|libstdc\+\+|ld-linux[-\w]*)[.-]")
 #: gloo's functions, by which a thread that works for a process group is known.
 _GLOO = {
@@ -33,7 +35,9 @@ _GLOO = {
     "reduce_scatter": "reduce_scatter",
     "scatter": "scatter",
 }
-_IN_GLOO = re.compile(r"^gloo::(\w+)\(")
+_IN_GLOO = re.compile(r"^gloo::(\w+)$")
+#: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this.
+_REDUCER = "c10d::Reducer::"
 
 Stacks = dict[int, list[str]]
 
@@ -70,16 +74,22 @@ def _frames(body: str) -> list[str]:
             function, library = frame[1], frame[2].rpartition("/")[2]
             if function == _UNKNOWN and not _BASE.match(library):
                 found.append(f"a function of {library}")
-            elif function != _UNKNOWN and not _NOISE.match(function):
-                found.append(function)
+            elif function != _UNKNOWN and not _NOISE.match(function) and function.isascii():
+                found.append(_without_arguments(function))
     return found
+
+
+def _without_arguments(function: str) -> str:
+    """A C++ function's name; its arguments are mostly templates."""
+    plain = function.replace("(anonymous namespace)", "anonymous")
+    return plain.partition("(")[0] or plain
 
 
 def brief(stacks: Mapping[int, list[str]]) -> str:
     """For a reader: threads that are in the same place are told once."""
     threads: dict[str, list[int]] = {}
     for thread, frames in stacks.items():
-        if frames:
+        if frames and _OURS not in frames:
             threads.setdefault("\n".join(f"  {frame}" for frame in frames), []).append(thread)
     return "\n".join(
         f"thread{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}:\n{frames}"
@@ -89,10 +99,9 @@ def brief(stacks: Mapping[int, list[str]]) -> str:
 
 def collective(stacks: Mapping[int, list[str]]) -> str:
     """The collective that gloo is in, whoever began it; empty where it is in none, or in several."""
-    found = {
-        _GLOO[called[1]]
-        for frames in stacks.values()
-        for frame in frames
-        if (called := _IN_GLOO.match(frame)) is not None and called[1] in _GLOO
-    }
-    return found.pop() if len(found) == 1 else ""
+    functions = [function for frames in stacks.values() for function in frames]
+    called = [found[1] for function in functions if (found := _IN_GLOO.match(function))]
+    names = {_GLOO[name] for name in called if name in _GLOO}
+    if not names and any(function.startswith(_REDUCER) for function in functions):
+        return "all_reduce"
+    return names.pop() if len(names) == 1 else ""
