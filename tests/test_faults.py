@@ -81,6 +81,24 @@ FAULTS = {
     "loud": (Status.PASSED, "^ratio"),
     "loud-raise": (Status.FAILED, r"raised ValueError: injected"),
 }
+#: Where one rank goes astray -> what the others wait in meanwhile. gloo itself makes a
+#: reduce-scatter of all-reduces, and its recorder calls it so.
+ASTRAY = {
+    "forward-ddp": "broadcast",
+    "backward-ddp": "all_reduce",
+    "read-ddp": "all_reduce",
+    "forward-fsdp1": "all_gather",
+    "backward-fsdp1": "(all_reduce|reduce_scatter_tensor)",
+    "read-fsdp1": "all_gather",
+    "forward-fsdp2": "all_gather",
+    "backward-fsdp2": "all_gather",
+    "read-fsdp2": "all_gather",
+    "read-asynchronous": "all_reduce",
+    "read-functional": "all_reduce",
+    "read-coalesced-sum": "all_reduce",
+    "read-coalesced-gather": "all_gather",
+    "read-coalesced-scatter": "(all_reduce|reduce_scatter)",
+}
 #: What is left behind -> how the case that left it is marked.
 LEFT = {
     "stdout-closed": "standard streams",
@@ -94,6 +112,10 @@ LEFT = {
     "modes": "gradient mode, deterministic algorithms",
     "limits": "umask, signal handlers, resource limits",
 }
+
+#: What is under way, and left behind, while the process that runs pytest is killed.
+KILLED = ("ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def cases(*strategies: str, sizes: Sequence[int] = SIZES) -> list[str]:
@@ -118,6 +140,10 @@ class Suite:
 
     def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
         (self.folder / "tmp").mkdir(parents=True)
+        for number in SIGNALS[1:]:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                # As in a shell's background job, or under nohup: it would be ignored there too.
+                signal.signal(number, signal.SIG_DFL)
         path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
             [*(prefix or []), *self.command()],
@@ -212,6 +238,13 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 
 
 @pytest.fixture(scope="module")
+def astray(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    arguments = listed(cases(*OTHERS, *(f"astray-{name}" for name in ASTRAY)))
+    arguments += ["--include", "astray", "--case-timeout", str(LIMIT), "--worlds", "16"]
+    return Suite(tmp_path_factory.mktemp("astray"), arguments).run()
+
+
+@pytest.fixture(scope="module")
 def untidy(tmp_path_factory: pytest.TempPathFactory) -> Suite:
     """Cases that leave something behind, each with one after it that looks for that.
 
@@ -254,6 +287,25 @@ def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("where", ASTRAY)
+def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size: int) -> None:
+    """By the collective of each, whoever began it: Python, autograd, or C++."""
+    outcome = astray.journal()[f"multiple_forward/astray-{where}-ws{size}-float32"]
+    if outcome.status is Status.NOT_SUPPORTED:
+        pytest.skip(outcome.message)
+
+    assert outcome.status is Status.TIMEOUT
+    assert re.search(
+        rf"out of step: ranks? 0.* in {ASTRAY[where]}\w* #\d+.*; rank {size - 1} in recv #\d+",
+        outcome.message,
+    )
+
+
+def test_who_goes_astray_goes_alone(undisturbed: Suite, astray: Suite) -> None:
+    assert_alike(undisturbed, astray)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("left", LEFT)
 def test_what_a_case_leaves_behind_does_not_reach_the_next(
     untidy: Suite, left: str, size: int
@@ -267,7 +319,12 @@ def test_what_a_case_leaves_behind_does_not_reach_the_next(
 
 
 def test_every_other_case_has_the_same_result(undisturbed: Suite, disturbed: Suite) -> None:
-    there = disturbed.journal()
+    assert_alike(undisturbed, disturbed)
+
+
+def assert_alike(undisturbed: Suite, other: Suite) -> None:
+    """What ran in both had the same result, to the last digit."""
+    there = other.journal()
     for case, outcome in undisturbed.journal().items():
         expected = (outcome.status, outcome.message, outcome.facts.get("ratio"))
         assert expected == (there[case].status, there[case].message, there[case].facts.get("ratio"))
@@ -278,15 +335,9 @@ def test_the_xml_is_complete(disturbed: Suite) -> None:
     assert disturbed.code == 1
 
 
-def test_nothing_is_left(undisturbed: Suite, disturbed: Suite, untidy: Suite) -> None:
-    assert undisturbed.leftovers() == []
-    assert untidy.leftovers() == []
-    assert disturbed.leftovers() == []
-
-
-#: What is under way, and left behind, while the process that runs pytest is killed.
-KILLED = ("ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1")
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+@pytest.mark.parametrize("suite", ["undisturbed", "disturbed", "untidy", "astray"])
+def test_nothing_is_left(request: pytest.FixtureRequest, suite: str) -> None:
+    assert request.getfixturevalue(suite).leftovers() == []
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)

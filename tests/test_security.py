@@ -220,6 +220,15 @@ def test_strangers_are_refused_and_the_run_goes_on(launcher: Quiet) -> None:
     scheduler.close()
 
 
+def test_a_stranger_on_every_socket_of_a_world(suite: Suite) -> None:
+    """Those of torch's store and of gloo, which are on loopback only; the case passes, and more."""
+    cases = [f"multiple_forward/{name}-ws2-float32" for name in ("ddp", "fault-harassed", "fsdp1")]
+    words = [word for case in cases for word in ("--case", case)]
+    ran = suite("--device", "cpu", "--world-size", "2", "--include", "injected", *words)
+
+    assert dict.fromkeys(cases, "passed") == ran.statuses("here-cpu")
+
+
 LIES: dict[str, dict[str, Any]] = {
     "an unknown operation": {"op": "fork"},
     "none": {},

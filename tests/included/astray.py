@@ -12,15 +12,13 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import _functional_collectives as functional
 
 from distparity.strategies import Strategy, Tensors
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp1 import Fsdp1
 from distparity.strategies.fsdp2 import Fsdp2
-from distparity.strategies.tensor_parallel import TensorParallel
 from distparity.worlds.rank import Place
-
-BASES: tuple[type[Strategy], ...] = (Ddp, Fsdp1, Fsdp2, TensorParallel)
 
 
 class Astray(Strategy):
@@ -55,12 +53,81 @@ class Astray(Strategy):
             dist.recv(torch.zeros(8), src=0)
 
 
-ALL = [
-    type(
-        f"{base.__name__}{phase.title()}",
-        (Astray, base),
-        {"name": f"astray-{phase}-{base.name}", "phase": phase, "title": Astray.title},
-    )
-    for base in BASES
-    for phase in ("forward", "backward", "read")
-]
+class Exchange(Ddp):
+    """DDP that exchanges something of no use before its gradients are read."""
+
+    #: In place of a name: it is no strategy by itself.
+    label: ClassVar[str]
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        self.exchange([torch.ones(8), torch.ones(4)])
+        return super().gradients(model)
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        raise NotImplementedError
+
+
+class Asynchronous(Exchange):
+    label = "asynchronous"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+        for work in works:
+            work.wait()
+
+
+class Functional(Exchange):
+    label = "functional"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        _finish(functional.all_reduce(tensors[0], "sum", dist.group.WORLD))
+
+
+class CoalescedSum(Exchange):
+    label = "coalesced-sum"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        for one in functional.all_reduce_coalesced(tensors, "sum", dist.group.WORLD):
+            _finish(one)
+
+
+class CoalescedGather(Exchange):
+    label = "coalesced-gather"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        for one in functional.all_gather_into_tensor_coalesced(tensors, dist.group.WORLD):
+            _finish(one)
+
+
+class CoalescedScatter(Exchange):
+    label = "coalesced-scatter"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        group, dims = dist.group.WORLD, [0, 0]
+        for one in functional.reduce_scatter_tensor_coalesced(tensors, "sum", dims, group):
+            _finish(one)
+
+
+def _finish(tensor: torch.Tensor) -> None:
+    functional.wait_tensor(tensor)
+
+
+def _kinds() -> list[type[Strategy]]:
+    bases = dict.fromkeys((Ddp, Fsdp1, Fsdp2), ("forward", "backward", "read"))
+    bases |= dict.fromkeys(Exchange.__subclasses__(), ("read",))
+    return [
+        type(
+            f"{base.__name__}{phase.title()}",
+            (Astray, base),
+            {
+                "name": f"astray-{phase}-{vars(base).get('label', base.name)}",
+                "phase": phase,
+                "title": Astray.title,
+            },
+        )
+        for base, phases in bases.items()
+        for phase in phases
+    ]
+
+
+ALL = _kinds()
