@@ -415,20 +415,36 @@ def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
     assert suite.leftovers() == []
 
 
+#: What fails once, with what it is called then.
+FLAKY = {
+    "flaky": "failed, then passed in a fresh world: rank 1 raised ValueError",
+    "flaky-crash": "crash, then passed in a fresh world: rank 1 killed by SIGKILL",
+}
+
+
 @pytest.mark.parametrize(
     ("option", "code", "tag"), [([], 1, "failure"), (["--allow-flaky"], 0, "skipped")]
 )
 def test_a_case_that_fails_and_then_passes_is_flaky(
     tmp_path: Path, option: list[str], code: int, tag: str
 ) -> None:
-    case = "multiple_forward/fault-flaky-ws2-float32"
+    names = [cases(f"fault-{name}", sizes=[2])[0] for name in FLAKY]
     environment = {"INJECTED_MEMORY": str(tmp_path / "memory")}
-    suite = Suite(tmp_path, ["--case", case, "--retry-failed", *option], environment).run()
+    suite = Suite(tmp_path, [*listed(names), "--retry-failed", *option], environment).run()
+
+    assert code == suite.code
+    for case, message in zip(names, FLAKY.values(), strict=True):
+        assert suite.journal()[case].status is Status.FLAKY
+        assert message in suite.journal()[case].message
+    root = ET.parse(tmp_path / "reports" / "junit-x-cpu.xml").getroot()
+    results = root.findall(f".//testcase/{tag}")
+    assert [result.attrib["message"].partition(":")[0] for result in results] == ["flaky"] * 2
+
+
+def test_a_case_that_fails_twice_is_no_flaky_one(tmp_path: Path) -> None:
+    (case,) = cases("fault-raise-one", sizes=[2])
+    suite = Suite(tmp_path, ["--case", case, "--retry-failed", "--allow-flaky"]).run()
 
     outcome = suite.journal()[case]
-    assert code == suite.code
-    assert Status.FLAKY is outcome.status
-    assert "failed, then passed in a fresh world: rank 1 raised ValueError" in outcome.message
-    root = ET.parse(tmp_path / "reports" / "junit-x-cpu.xml").getroot()
-    (result,) = root.findall(f".//testcase/{tag}")
-    assert "flaky" in result.attrib["message"]
+    assert (suite.code, outcome.status) == (1, Status.FAILED)
+    assert outcome.facts["again"].startswith("failed: rank 1 raised ValueError")

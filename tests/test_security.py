@@ -305,6 +305,14 @@ def test_secrets_of_the_environment_are_not_written_down(suite: Suite) -> None:
     assert SECRET not in written
 
 
+def test_what_cannot_be_imported_tells_no_secrets(suite: Suite) -> None:
+    ran = suite("--device", "cpu", "--include", "blabbing", BLAB_TOKEN=SECRET)
+
+    written = ran.output + "".join(path.read_text() for path in ran.folder.iterdir())
+    assert "[$BLAB_TOKEN]" in ran.text("here-cpu", "cell/start")
+    assert SECRET not in written
+
+
 # -- names of files ------------------------------------------------------------------------------
 
 

@@ -409,15 +409,27 @@ CHECKS = [
 
 
 class Flaky(Fault):
-    """Fails where it has not been before: a file says so."""
+    """Fails where it has not been before: a file says so. Never passes in the process it failed in."""
 
     name = "fault-flaky"
+    failed_here: ClassVar[bool] = False
 
     def misbehave(self) -> None:
-        memory = Path(os.environ["INJECTED_MEMORY"])
-        if not memory.exists():
+        memory = Path(f"{os.environ['INJECTED_MEMORY']}-{self.name}")
+        if Flaky.failed_here or not memory.exists():
             memory.write_text("been here")
-            raise ValueError("injected, the first time")
+            Flaky.failed_here = True
+            self.fail()
+
+    def fail(self) -> None:
+        raise ValueError("injected, the first time")
+
+
+class FlakyCrash(Flaky):
+    name = "fault-flaky-crash"
+
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Blab(Fault):
