@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from _measure import Table, publish
@@ -272,10 +272,7 @@ def _left(suite: tests.Suite) -> str:
 
 
 RUNS: dict[str, Callable[[Path, int], list[str]]] = {
-    **{
-        f"pytest is sent {number.name}": lambda folder, size, n=number: _kill(folder, size, n)
-        for number in tests.SIGNALS
-    },
+    **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in tests.SIGNALS},
     "the disk under the report folder is full": _fill,
     "a rank kills the process that forks ranks": _orphan,
 }

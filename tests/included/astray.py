@@ -80,14 +80,14 @@ class Functional(Exchange):
     label = "functional"
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        _finish(functional.all_reduce(tensors[0], "sum", dist.group.WORLD))
+        _finish(functional.all_reduce(tensors[0], "sum", _everybody()))
 
 
 class CoalescedSum(Exchange):
     label = "coalesced-sum"
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        for one in functional.all_reduce_coalesced(tensors, "sum", dist.group.WORLD):
+        for one in functional.all_reduce_coalesced(tensors, "sum", _everybody()):
             _finish(one)
 
 
@@ -95,7 +95,7 @@ class CoalescedGather(Exchange):
     label = "coalesced-gather"
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        for one in functional.all_gather_into_tensor_coalesced(tensors, dist.group.WORLD):
+        for one in functional.all_gather_into_tensor_coalesced(tensors, _everybody()):
             _finish(one)
 
 
@@ -103,9 +103,15 @@ class CoalescedScatter(Exchange):
     label = "coalesced-scatter"
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        group, dims = dist.group.WORLD, [0, 0]
+        group, dims = _everybody(), [0, 0]
         for one in functional.reduce_scatter_tensor_coalesced(tensors, "sum", dims, group):
             _finish(one)
+
+
+def _everybody() -> dist.ProcessGroup:
+    group = dist.group.WORLD
+    assert group is not None
+    return group
 
 
 def _finish(tensor: torch.Tensor) -> None:
@@ -113,7 +119,9 @@ def _finish(tensor: torch.Tensor) -> None:
 
 
 def _kinds() -> list[type[Strategy]]:
-    bases = dict.fromkeys((Ddp, Fsdp1, Fsdp2), ("forward", "backward", "read"))
+    bases: dict[type[Strategy], tuple[str, ...]] = dict.fromkeys(
+        (Ddp, Fsdp1, Fsdp2), ("forward", "backward", "read")
+    )
     bases |= dict.fromkeys(Exchange.__subclasses__(), ("read",))
     return [
         type(

@@ -28,7 +28,7 @@ from distparity.worlds.report import (
     without_witness,
 )
 
-__all__ = ["Autopsy"]
+__all__ = ["Autopsy", "last_output"]
 
 #: How often one looks for an answer, in seconds.
 GLANCE = 0.05
@@ -91,7 +91,7 @@ class Autopsy:
             found.what = f"answered, after {rank.answer['calls']} collectives"
             return found
         found.stack = without_witness(tail(f"{rank.output}.stacks"))
-        found.output = _output(rank)[0]
+        found.output = last_output(rank)[0]
         if rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
             found.text = rank.error["traceback"]
@@ -122,7 +122,7 @@ class Autopsy:
     def _add_native(self, rank: Rank, report: Report) -> None:
         if report.fate not in (Fate.SILENT, Fate.DIED):
             return
-        stacks = native.read(_output(rank)[1])
+        stacks = native.read(last_output(rank)[1])
         report.native = native.brief(stacks)
         if report.fate is Fate.SILENT and report.where is not None:
             report.where = report.where.named(native.collective(stacks))
@@ -143,7 +143,7 @@ def _end(rank: Rank, found: Report) -> str:
     return ": ".join(filter(None, words)) + memory
 
 
-def _output(rank: Rank) -> tuple[str, str]:
+def last_output(rank: Rank) -> tuple[str, str]:
     """The end of what a rank wrote, and the native stacks that came after it."""
     text, stacks = native.split(tail(rank.output, _READ))
     cut = len(text) - _OUTPUT

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distparity.worlds.autopsy import Autopsy
+from distparity.worlds.autopsy import Autopsy, last_output
 from distparity.worlds.devicepool import Held
 from distparity.worlds.handle import Rank
 from distparity.worlds.launcher import Launcher
@@ -176,7 +176,10 @@ class World:
         if how is not None:
             what = "died with the process that forks ranks"
             self._trouble = "crash"
-            reports = [Report(rank.number, Fate.DIED, what, pid=rank.pid) for rank in self.ranks]
+            reports = [
+                Report(rank.number, Fate.DIED, what, output=last_output(rank)[0], pid=rank.pid)
+                for rank in self.ranks
+            ]
             self.done = Failure("crash", how, reports, time.monotonic() - self.used)
         self.task = None
         self.state = State.DEAD
