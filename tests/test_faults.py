@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import secrets
 import signal
 import subprocess
@@ -140,6 +141,9 @@ class Suite:
 
     def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
         (self.folder / "tmp").mkdir(parents=True)
+        # Where cores are allowed, none shall be left.
+        cores = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (cores, cores))
         for number in SIGNALS[1:]:
             if signal.getsignal(number) is signal.SIG_IGN:
                 # As in a shell's background job, or under nohup: it would be ignored there too.
@@ -208,6 +212,7 @@ class Suite:
             # All others are gone with the processes that had them.
             *(f"socket {line.split()[-1]}" for line in sockets if place in line),
             *(f"file {path}" for path in Path(place).rglob("*") if not path.is_dir()),
+            *(f"core {path}" for path in self.folder.glob("core*")),
             *(f"folder {path}" for path in Path(place).iterdir() if path.is_dir()),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
         ]

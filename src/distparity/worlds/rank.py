@@ -11,6 +11,7 @@ import datetime
 import faulthandler
 import importlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -112,6 +113,8 @@ def _redirect(output: str) -> int:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.close(null)
+    # No core files: a rank that is ended for its stacks would leave one as well.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # Before faulthandler, which does its own part first and then calls the handler before it.
     native.enable()
     # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
