@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ from conftest import Suite
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import distparity
 from distparity import journal, junit
 from distparity.censor import Censor
 from distparity.worlds.launcher import Launcher
@@ -125,6 +127,24 @@ def test_a_frame_without_sense_is_refused(data: dict[str, Any]) -> None:
     except ProtocolError:
         return
     assert all(name in data for name in SCHEMAS[op])
+
+
+def test_nothing_is_pickled() -> None:
+    """Neither by us nor by what would do it for us."""
+    package = Path(distparity.__file__).parent
+    imported = {
+        name.partition(".")[0]
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [n.name for n in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+        if name
+    }
+
+    assert "json" in imported
+    assert imported.isdisjoint({"pickle", "marshal", "shelve", "multiprocessing"})
 
 
 class Flood:
