@@ -22,11 +22,11 @@ __all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 
 #: Seconds that a world has to become ready, beyond what importing torch took.
 START_LIMIT = 120.0
-#: After one rank has raised or died, what the others have to raise by themselves.
-GRACE = 0.3
-#: What the ranks that did not answer have to say where they are: when the limit has passed, and
-#: when one of them has died, which is to be known within a second.
+#: After one rank has raised, what the others have to raise by themselves.
+GRACE = 0.5
+#: When the limit has passed, what the ranks that did not answer have to say where they are.
 PATIENCE = 1.2
+#: In place of either when one of them has died: that is to be known within a second.
 HASTE = 0.3
 #: What a process has to end by itself after a fatal error.
 LAST_BREATH = 0.4
@@ -323,17 +323,19 @@ class World:
 
     def _upset(self, trouble: str) -> None:
         """Something went wrong: give the other ranks a moment to fail by themselves."""
-        settled = all(rank.settled for rank in self.ranks)
-        if self.state is State.DYING or self._trouble is not None:
-            if settled or self.state is State.DYING:
-                self._deadline = 0.0
-            return
-        if self.task is None and self.state is State.IDLE:
+        now = time.monotonic()
+        if self.state is State.DYING or all(rank.settled for rank in self.ranks):
+            deadline = 0.0
+        else:
+            deadline = now + (HASTE if trouble == "crash" else GRACE)
+        if self._trouble is not None:
+            self._deadline = min(self._deadline, deadline)
+        elif self.task is None and self.state is State.IDLE:
             # Died between two tasks: nobody's failure, but no world any more.
             self.retire()
-            return
-        self._trouble = trouble
-        self._deadline = 0.0 if settled else time.monotonic() + GRACE
+        else:
+            self._trouble = trouble
+            self._deadline = deadline
 
     def _bound_output(self) -> None:
         """Keep ranks that write without end from filling the disk."""
