@@ -232,9 +232,14 @@ def test_native_stacks() -> None:
 
 def test_a_collective_that_only_the_native_stacks_name() -> None:
     waiting = describe({"calls": 8, "call": {"name": BACKWARD}})
-    elsewhere = describe({"calls": 8, "call": None, "at": "a.py:1 in f"})
+    elsewhere = describe(
+        {"calls": 8, "call": None, "at": "a.py:1 in f", "open": {"name": "barrier"}}
+    )
 
     assert str(waiting) == "in a collective of backward, #8"
-    assert str(waiting.named("all_reduce")) == "in all_reduce #8"
-    assert waiting.named("") == waiting
-    assert elsewhere.named("all_reduce") == elsewhere
+    assert str(waiting.named("all_reduce", waits=False)) == "in all_reduce #8"
+    assert waiting.named("", waits=True) == waiting
+    assert elsewhere.named("all_reduce", waits=False) == elsewhere
+    assert str(elsewhere.named("all_reduce", waits=True)) == "in barrier #8"
+    assert native.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
+    assert not native.waits(["c10d::ProcessGroupGloo::runLoop"])

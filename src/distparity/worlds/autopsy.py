@@ -33,7 +33,7 @@ __all__ = ["Autopsy", "last_output"]
 #: How often one looks for an answer, in seconds.
 GLANCE = 0.05
 #: What a rank's native stacks may take, in seconds.
-NATIVE = 0.4
+NATIVE = 0.3
 #: Bytes of a rank's output that are read, and of those that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
@@ -125,7 +125,8 @@ class Autopsy:
         stacks = native.read(last_output(rank)[1])
         report.native = native.brief(stacks)
         if report.fate is Fate.SILENT and report.where is not None:
-            report.where = report.where.named(native.collective(stacks))
+            waits = native.waits(stacks.get(rank.pid, []))
+            report.where = report.where.named(native.collective(stacks), waits=waits)
 
 
 def _testified(rank: Rank) -> bool:

@@ -89,6 +89,8 @@ class Whereabouts:
     calls: int | None = None
     #: It may be waiting, in C++, for a collective that it does not know the name of.
     waits: bool = False
+    #: The last one that it began and that has not ended, whether or not it waits for it.
+    open: Call | None = None
     state: str = ""
 
     def __str__(self) -> str:
@@ -99,12 +101,17 @@ class Whereabouts:
         after = "" if self.calls is None else f", after {self.calls} of them"
         return f"in no collective{after}, at {self.at}" if self.at else ""
 
-    def named(self, collective: str) -> Whereabouts:
-        """With the name of the collective that its native stacks show it to be in, if they do."""
-        if not collective or not self.waits:
+    def named(self, collective: str, *, waits: bool) -> Whereabouts:
+        """With the collective that it is in, now that its native stacks are known.
+
+        They say which one gloo is in, "" for none, and whether the main thread ``waits`` for one.
+        """
+        vague = self.call is None or self.call.name == BACKWARD
+        if self.state or not vague or not (self.waits or waits):
             return self
         number = self.calls if self.call is None else self.call.number
-        return replace(self, call=Call(collective, number, sure=False))
+        found = Call(collective, number, sure=False) if collective else self.call
+        return replace(self, call=self.open or found)
 
 
 def describe(seen: dict[str, Any]) -> Whereabouts:
@@ -112,19 +119,23 @@ def describe(seen: dict[str, Any]) -> Whereabouts:
 
     Raises nothing, whatever ``seen`` holds: it was written by a process in trouble.
     """
-    at, calls, call = seen.get("at", ""), seen.get("calls"), seen.get("call")
+    calls = seen.get("calls")
     calls = calls if isinstance(calls, int) else None
-    if not isinstance(call, dict):
-        return Whereabouts(None, str(at), calls, bool(seen.get("waits")))
-    number = call.get("number", calls)
-    shapes = call.get("shapes")
-    found = Call(
-        str(call.get("name", "?")),
+    call, last = _call(seen.get("call"), calls), _call(seen.get("open"), calls)
+    waits = bool(seen.get("waits")) or (call is not None and call.name == BACKWARD)
+    return Whereabouts(call, str(seen.get("at", "")), calls, waits, last)
+
+
+def _call(seen: Any, calls: int | None) -> Call | None:
+    if not isinstance(seen, dict):
+        return None
+    number, shapes = seen.get("number", calls), seen.get("shapes")
+    return Call(
+        str(seen.get("name", "?")),
         number if isinstance(number, int) else None,
-        f"{shapes[0]} {call.get('dtype', '')}" if isinstance(shapes, list) and shapes else "",
-        str(call.get("group", "")),
+        f"{shapes[0]} {seen.get('dtype', '')}" if isinstance(shapes, list) and shapes else "",
+        str(seen.get("group", "")),
     )
-    return Whereabouts(found, str(at), calls, found.name == BACKWARD)
 
 
 def locate(stacks: str) -> Whereabouts | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["brief", "collective", "enable", "read", "split"]
+__all__ = ["brief", "collective", "enable", "read", "split", "waits"]
 
 _BEGIN = re.compile(r"^SIG[A-Z]+\(\d+\), PID: \d+, Thread (\d+): *$", re.MULTILINE)
 _FRAME = re.compile(r"^ ?frame #\d+: (.+) \+ 0x[0-9a-f]+ \(0x[0-9a-f]+ in (.*)\)$")
@@ -38,6 +38,8 @@ _GLOO = {
 _IN_GLOO = re.compile(r"^gloo::(\w+)$")
 #: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this.
 _REDUCER = "c10d::Reducer::"
+#: Where a thread waits for what it, or another, has begun.
+_WORK = re.compile(r"^c10d::.*(Work::|Reducer::|wait)")
 
 Stacks = dict[int, list[str]]
 
@@ -105,3 +107,8 @@ def collective(stacks: Mapping[int, list[str]]) -> str:
     if not names and any(function.startswith(_REDUCER) for function in functions):
         return "all_reduce"
     return names.pop() if len(names) == 1 else ""
+
+
+def waits(frames: list[str]) -> bool:
+    """Whether a thread waits for a collective, to go by its frames."""
+    return any(_WORK.match(frame) for frame in frames)

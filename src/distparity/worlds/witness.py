@@ -98,9 +98,10 @@ class Witness:
             code = frames[0].f_code
             found["at"] = f"{Path(code.co_filename).name}:{frames[0].f_lineno} in {code.co_name}"
             found["waits"] = any(part in code.co_filename for part in _WAITING)
+            with contextlib.suppress(Exception):
+                found["open"] = _recorded(self._base)
             if found["waits"]:
-                with contextlib.suppress(Exception):
-                    found["call"] = _recorded(self._base) or found["call"]
+                found["call"] = found.get("open") or found["call"]
             if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
                 # C++ waits there for what it began; without a recorder that is all there is.
                 found["call"] = {"name": BACKWARD}

@@ -24,10 +24,10 @@ __all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 START_LIMIT = 120.0
 #: After one rank has raised, what the others have to raise by themselves.
 GRACE = 0.5
-#: When the limit has passed, what the ranks that did not answer have to say where they are.
+#: What the ranks that did not answer have to say where they are.
 PATIENCE = 1.2
-#: In place of either when one of them has died: that is to be known within a second.
-HASTE = 0.3
+#: In place of both when one of them has died: that is to be known within a second.
+HASTE = 0.2, 0.4
 #: What a process has to end by itself after a fatal error.
 LAST_BREATH = 0.4
 #: What one rank's output may take on disk, in bytes, and how often its files are looked at.
@@ -253,7 +253,8 @@ class World:
             if self._trouble is None:
                 self._upset("timeout")
             self.state = State.DYING
-            patience = PATIENCE if self._trouble == "timeout" else HASTE
+            dead = any(rank.exit is not None for rank in self.ranks)
+            patience = HASTE[1] if dead else PATIENCE
             self._autopsy = Autopsy(self.ranks, self.launcher, patience, began=self._tasks > 0)
         again = self._autopsy.step()
         if again is None:
@@ -327,7 +328,7 @@ class World:
         if self.state is State.DYING or all(rank.settled for rank in self.ranks):
             deadline = 0.0
         else:
-            deadline = now + (HASTE if trouble == "crash" else GRACE)
+            deadline = now + (HASTE[0] if trouble == "crash" else GRACE)
         if self._trouble is not None:
             self._deadline = min(self._deadline, deadline)
         elif self.task is None and self.state is State.IDLE:
