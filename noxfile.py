@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "src"))
 
 from distparity import interpreters, junit, matrix  # noqa: E402  the path above has them
+from distparity.censor import Censor  # noqa: E402  likewise
 from distparity.interpreters import RUNNING  # noqa: E402
 from distparity.matrix import NoSuchCell  # noqa: E402
 
@@ -107,7 +108,8 @@ def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace)
         lacking = bool(row.requirement) or not _is_here(matrix.BESIDE_TORCH)
         _install(session, "-e", ".", *[matrix.BESIDE_TORCH] * lacking)
     except NoSuchCell as error:
-        return str(error)
+        # The index may have been given with a password.
+        return Censor(os.environ).text(str(error))
     except CommandFailed:
         return "distparity could not be installed"
     return None

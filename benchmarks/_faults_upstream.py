@@ -21,6 +21,10 @@ from distparity.training import Recipe, train
 # Its strategies are among those that load() finds.
 importlib.import_module("injected")
 
+FAULT = os.environ["FAULT"]
+#: What looks for what a case has left behind, or an ordinary case.
+AFTER = f"{FAULT}-check" if "leaves" in FAULT else "ddp"
+
 
 def work(strategy: str, rank: int) -> None:
     place: Any = SimpleNamespace(
@@ -49,10 +53,10 @@ class Spawned(MultiProcessTestCase):
         self._train("ddp")
 
     def test_2_fault(self) -> None:
-        self._train(os.environ["FAULT"])
+        self._train(FAULT)
 
     def test_3_after(self) -> None:
-        self._train("ddp")
+        self._train(AFTER)
 
 
 class Continuous(MultiProcContinuousTest):
@@ -66,10 +70,10 @@ class Continuous(MultiProcContinuousTest):
         work("ddp", self.rank)
 
     def test_2_fault(self) -> None:
-        work(os.environ["FAULT"], self.rank)
+        work(FAULT, self.rank)
 
     def test_3_after(self) -> None:
-        work("ddp", self.rank)
+        work(AFTER, self.rank)
 
 
 if os.environ["HARNESS"] == "Spawned":

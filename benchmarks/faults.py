@@ -1,16 +1,16 @@
-"""Faults injected for real into a rank: what is reported, how soon, and what is left.
+"""Faults injected for real into a rank, or into the run: what is reported, how soon, what is left.
 
-``python benchmarks/faults.py --markdown docs/faults.md`` runs each fault of ``tests/test_faults.py``
-in the middle of a suite, at world sizes 2 and 4, and a handful of them under the two harnesses that
-come with PyTorch, and writes the table.
+``python benchmarks/faults.py --markdown docs/faults.md`` does each fault of ``tests/test_faults.py``
+at world sizes 2 and 4, in the middle of a suite of other cases and in a run of its own; then the
+same faults under the two harnesses that come with PyTorch. ``--part`` does one of the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
-import platform
 import re
 import secrets
 import signal
@@ -18,127 +18,267 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+
+from _measure import Table, publish
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(HERE.parent / "src"), str(TESTS)]
 
-from test_faults import FAULTS, LEFT, LIMIT, SIZES, Suite, cases, listed, remove_groups  # noqa: E402  see above
+import test_faults as tests  # noqa: E402  see above
 
-from distparity.outcome import Outcome  # noqa: E402  likewise
+from distparity.outcome import Outcome, Status  # noqa: E402  likewise
 
 UPSTREAM = {"Spawned": "MultiProcessTestCase", "Continuous": "MultiProcContinuousTest"}
-#: The faults that the upstream harnesses are given.
-SHARED = ("raise-one", "sigkill", "sigstop", "skip-collective")
+#: What the upstream harnesses are given, at world size 2.
+SHARED = (
+    "raise-one",
+    "exit-3",
+    "sys-exit-0",
+    "sigkill",
+    "sigsegv",
+    "sigstop",
+    "endless-loop",
+    "native-with-gil",
+    "skip-collective",
+    "other-collective",
+    "other-shape",
+    "loud",
+    "leaves-children",
+    "leaves-environment",
+    "leaves-dtype",
+)
 #: How many seconds after the first test an upstream harness may take; it has limits of minutes.
-PATIENCE = 130
+PATIENCE = 75
 #: And how many to come that far.
-START = 400
+START = 300
 RESULT = re.compile(r"::(test_\d_\w+) (PASSED|FAILED|SKIPPED|ERROR)")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE")
-    parser.add_argument("--ours", action="store_true", help="leave PyTorch's harnesses out")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables in FILE")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this table")
     given = parser.parse_args()
-    lines = [*_preamble(ours=given.ours), *_ours()]
-    if not given.ours:
-        lines += _theirs()
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.markdown:
-        given.markdown.write_text(text, encoding="utf-8")
+    for part in given.part or PARTS:
+        publish(PARTS[part](), given.markdown)
 
 
-def _preamble(*, ours: bool) -> list[str]:
-    options = "--ours " if ours else ""
-    code = "import torch; print(torch.__version__)"
-    torch = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return [
-        "# Faults",
-        "",
-        f"Made by `python benchmarks/faults.py {options}--markdown docs/faults.md`; do not edit.",
-        "",
-        (
-            f"Measured with torch {torch.stdout.strip()}, Python {platform.python_version()}, "
-            f"{os.cpu_count()} cores, the limit of a case at {LIMIT} s."
-        ),
-        "",
-    ]
+def _case(name: str, size: int) -> str:
+    return tests.cases(f"fault-{name}", sizes=[size])[0]
 
 
-# -- ours ----------------------------------------------------------------------------------------
+def _cell(text: str) -> str:
+    plain = "".join(c if c.isprintable() else " " for c in text).replace("|", "\\|")
+    return plain if len(plain) < 300 else f"{plain[:300]}..."
 
 
-def _ours() -> list[str]:
+# -- faults in a rank ----------------------------------------------------------------------------
+
+
+@dataclass
+class Ran:
+    """A suite of other cases with faults in their middle, in a folder that is gone by now."""
+
+    found: dict[str, Outcome]
+    #: When each result was written, and when each fault happened first, by ``time.time``.
+    written: dict[str, float]
+    happened: dict[str, float]
+    alike: str
+    left: list[str]
+
+
+@cache
+def _undisturbed(size: int) -> dict[str, Outcome]:
     with tempfile.TemporaryDirectory() as folder:
-        quiet = Suite(Path(folder) / "quiet", listed(cases("ddp", "fsdp1", "fsdp2"))).run()
-        faults = [f"fault-{name}" for name in FAULTS]
-        leaves = [f"fault-leaves-{name}" for name in LEFT]
-        checks = [f"{name}-check" for name in leaves]
-        arguments = listed(cases("ddp", "fsdp1", "fsdp2", *faults, *leaves, *checks))
-        arguments += ["--case-timeout", str(LIMIT), "--worlds", "6"]
-        suite = Suite(Path(folder) / "faults", arguments).run()
+        names = tests.cases(*tests.OTHERS, sizes=[size])
+        return tests.Suite(Path(folder) / "run", tests.listed(names)).run().journal()
+
+
+def _among_others(size: int, *names: str) -> Ran:
+    quiet = _undisturbed(size)
+    with tempfile.TemporaryDirectory() as place:
+        times = Path(place) / "times"
+        times.mkdir()
+        environment = {"INJECTED_TIMES": str(times), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        words = tests.listed([*quiet, *(_case(name, size) for name in names)])
+        words += ["--case-timeout", str(tests.LIMIT), "--worlds", str(2 * size)]
+        suite = tests.Suite(Path(place) / "run", words, environment).run()
+        tests.remove_groups()
         found = suite.journal()
-        same = sum(_alike(found[case], outcome) for case, outcome in quiet.journal().items())
-        total = len(quiet.journal())
-        left = suite.leftovers()
-        remove_groups()
-    return [
-        "## What distparity reports",
-        "",
-        (
-            "One run of the suite, with every fault in it. *Known* is the time from the task's beginning, "
-            "start-up of the training included, to the verdict. Afterwards "
-            f"{same} of {total} other cases had the same result as in a run without faults, and "
-            f"{len(left) or 'nothing'} was left of processes, temporary files and shared memory."
-        ),
-        "",
-        "| fault | ranks | status | known | message |",
-        "|---|---|---|---|---|",
-        *(_row(found, name, size) for name in FAULTS for size in SIZES),
-        "",
-        (
-            "What a case leaves behind is found after it, and its world takes no further case; the random "
-            "generators are put back before every case. The case that follows looks for it."
-        ),
-        "",
-        "| left behind | ranks | the case | found | the case that follows |",
-        "|---|---|---|---|---|",
-        *(_left(found, name, size) for name in LEFT for size in SIZES),
-        "",
-    ]
+        assert suite.xml() == {case: outcome.status.value for case, outcome in found.items()}
+        alike = sum(_alike(found[case], outcome) for case, outcome in quiet.items())
+        return Ran(
+            found, _written(suite), _happened(times), f"{alike} of {len(quiet)}", suite.leftovers()
+        )
 
 
 def _alike(one: Outcome, other: Outcome) -> bool:
     return (one.status, one.message) == (other.status, other.message)
 
 
-def _row(found: dict[str, Outcome], name: str, size: int) -> str:
-    outcome = found[f"multiple_forward/fault-{name}-ws{size}-float32"]
-    known = outcome.facts.get("known_after", outcome.facts.get("seconds_in_ranks", 0.0))
-    return (
-        f"| {name} | {size} | {outcome.status.value} | {known:.1f} s | {_cell(outcome.message)} |"
+def _written(suite: tests.Suite) -> dict[str, float]:
+    path = suite.folder / "reports" / "junit-x-cpu.jsonl"
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {line["case"]: line["at"] for line in lines if "case" in line}
+
+
+def _happened(folder: Path) -> dict[str, float]:
+    """When a fault's first rank came to it, by its name without the rank."""
+    found: dict[str, float] = {}
+    for path in folder.iterdir():
+        name, when = path.name.rpartition("-")[0], float(path.read_text())
+        found[name] = min(when, found.get(name, when))
+    return found
+
+
+def _faults() -> Table:
+    table = Table("faults", ["fault", "ranks", "status", "known", "other cases", "left", "message"])
+    for name in tests.FAULTS:
+        for size in tests.SIZES:
+            ran = _among_others(size, name)
+            outcome = ran.found[_case(name, size)]
+            known = _known(ran, name, size)
+            left = ", ".join(ran.left) or "nothing"
+            table.add(
+                name, size, outcome.status.value, known, ran.alike, left, _cell(outcome.message)
+            )
+            print(table.rows[-1], flush=True)
+    table.notes = [
+        "each row is a run of its own: the fault, and the other cases beside it and after it",
+        (
+            "*known* is when the result was written down: after the fault happened, by the clock of the "
+            f"rank that did it, or beyond the case's limit of {tests.LIMIT} s"
+        ),
+        "*other cases*: so many had the same result as in a run without the fault",
+        "*left*: processes, sockets, files and shared memory that were there after the run",
+    ]
+    return table
+
+
+def _known(ran: Ran, name: str, size: int) -> str:
+    case = _case(name, size)
+    outcome = ran.found[case]
+    if outcome.status is Status.TIMEOUT:
+        return f"limit + {outcome.facts['known_after'] - tests.LIMIT:.1f} s"
+    if not outcome.status.bad:
+        return "-"
+    return f"{ran.written[case] - ran.happened[f'fault-{name}-ws{size}']:.2f} s"
+
+
+# -- what a case leaves behind -------------------------------------------------------------------
+
+
+def _leftovers() -> Table:
+    table = Table(
+        "left-behind",
+        [
+            "left behind",
+            "ranks",
+            "the case",
+            "found",
+            "the case that follows",
+            "other cases",
+            "left",
+        ],
     )
+    for name in tests.LEFT:
+        for size in tests.SIZES:
+            leaver, check = f"leaves-{name}", f"leaves-{name}-check"
+            ran = _among_others(size, leaver, check)
+            case, after = ran.found[_case(leaver, size)], ran.found[_case(check, size)]
+            said = case.facts.get("left_behind", "put back").partition(";")[0]
+            left = ", ".join(ran.left) or "nothing"
+            table.add(
+                name, size, case.status.value, _cell(said), after.status.value, ran.alike, left
+            )
+            print(table.rows[-1], flush=True)
+    table.notes = [
+        (
+            "what is found changed after a case is named, and its world takes no further case; the "
+            "random generators are put back before every case"
+        ),
+        "*the case that follows* fails where it finds any of it",
+    ]
+    return table
 
 
-def _left(found: dict[str, Outcome], name: str, size: int) -> str:
-    case = found[f"multiple_forward/fault-leaves-{name}-ws{size}-float32"]
-    check = found[f"multiple_forward/fault-leaves-{name}-check-ws{size}-float32"]
-    said = case.facts.get("left_behind", "put back").partition(";")[0]
-    return f"| {name} | {size} | {case.status.value} | {_cell(said)} | {check.status.value} |"
+# -- the run itself ------------------------------------------------------------------------------
 
 
-def _cell(text: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in text).replace("|", "\\|")
-    return plain if len(plain) < 400 else f"{plain[:400]}..."
+def _run() -> Table:
+    table = Table("run", ["what happens", "ranks", "exit code", "results", "known", "left"])
+    for size in tests.SIZES:
+        for what, happen in RUNS.items():
+            with tempfile.TemporaryDirectory() as folder:
+                table.add(what, size, *happen(Path(folder) / "run", size))
+            print(table.rows[-1], flush=True)
+    table.notes = [
+        "*results*: the XML's, which has every case that was declared; a case without one is *missing*",
+        (
+            "*known*: from the signal until the XML was complete and every process gone, or from the "
+            "death to the case's result"
+        ),
+    ]
+    return table
 
 
-# -- theirs --------------------------------------------------------------------------------------
+def _kill(folder: Path, size: int, number: signal.Signals) -> list[str]:
+    suite = tests.Suite(folder, tests.listed(tests.cases(*tests.KILLED, sizes=[size])))
+    process = suite.start()
+    tests.wait_for(suite.has_result)
+    os.kill(process.pid, number)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    suite.await_end()
+    known = time.monotonic() - began
+    return [str(process.returncode), _results(suite), f"{known:.1f} s", _left(suite)]
+
+
+def _fill(folder: Path, size: int) -> list[str]:
+    suite = tests.Suite(
+        folder, tests.listed(tests.cases("ddp", "fsdp1", "fault-raise-one", sizes=[size]))
+    )
+    if not tests.fill_disk(suite):
+        return ["-", "no small disk can be mounted here", "-", "-"]
+    tests.fetch_saved(suite)
+    return [str(suite.code), f"{_results(suite)}, elsewhere, as the run says", "-", _left(suite)]
+
+
+def _orphan(folder: Path, size: int) -> list[str]:
+    case = _case("kills-parent", size)
+    times = folder.parent / "times"
+    times.mkdir()
+    names = [*tests.cases("ddp", "fsdp1", sizes=[size]), case]
+    words = [*tests.listed(names), "--worlds", str(4 * size)]
+    suite = tests.Suite(folder, words, {"INJECTED_TIMES": str(times)}).run()
+    # It is done twice: together with others, and then alone, which is when it is to blame.
+    known = _written(suite)[case] - _happened(times)[f"fault-kills-parent-ws{size}"]
+    return [str(suite.code), _results(suite), f"{known:.1f} s", _left(suite)]
+
+
+def _results(suite: tests.Suite) -> str:
+    statuses = list(suite.xml().values())
+    return ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
+
+
+def _left(suite: tests.Suite) -> str:
+    return ", ".join(suite.leftovers()) or "nothing"
+
+
+RUNS: dict[str, Callable[[Path, int], list[str]]] = {
+    **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in tests.SIGNALS},
+    "the disk under the report folder is full": _fill,
+    "a rank kills the process that forks ranks": _orphan,
+}
+
+
+# -- PyTorch's own harnesses ---------------------------------------------------------------------
 
 
 @dataclass
@@ -147,40 +287,43 @@ class Upstream:
 
     results: dict[str, str]
     known: float | None
+    ended: bool
     message: str
     left: int
 
-    def row(self) -> str:
-        known = "not" if self.known is None else f"{self.known:.1f} s"
+    def row(self) -> list[object]:
+        fates = [self.results.get(n, "no result").lower() for n in ("test_2_fault", "test_3_after")]
         if not self.results:
             # Nothing was measured: the machine was too slow for the harness, not the fault for it.
-            known = f"not measured: the first test took more than {START} s"
-        fates = [self.results.get(n, "no result").lower() for n in ("test_2_fault", "test_3_after")]
-        return " | ".join([fates[0], known, fates[1], str(self.left), _cell(self.message)])
+            known = f"the first test took more than {START} s"
+        elif self.known is not None:
+            known = f"{self.known:.1f} s"
+        else:
+            known = "pytest ended without it" if self.ended else f"not within {PATIENCE} s"
+        return [fates[0], known, fates[1], self.left, _cell(self.message)]
 
 
-def _theirs() -> list[str]:
+def _theirs() -> Table:
     pairs = [(fault, harness) for fault in SHARED for harness in UPSTREAM]
     # Nearly all of the time is waiting for limits.
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda pair: _upstream(pair[1], pair[0]), pairs))
-    rows = [
-        f"| {fault} | {UPSTREAM[harness]} | {result.row()} |"
-        for (fault, harness), result in zip(pairs, found, strict=True)
-    ]
-    return [
-        "## The same under PyTorch's own harnesses",
-        "",
+    headings = ["fault", "harness", "the test", "known", "the next test", "left", "message"]
+    table = Table("upstream", headings)
+    for (fault, harness), result in zip(pairs, found, strict=True):
+        table.add(fault, UPSTREAM[harness], *result.row())
+    table.notes = [
         (
-            "World size 2, three tests, the fault in the second. *Known* is the time from the first "
-            f"test's result to the second's; *not*: not within {PATIENCE} s, when pytest was killed. "
-            "*Left* counts processes that were still there 2 s after pytest had ended or been killed."
+            "world size 2, three tests, the fault in the second; after what *leaves* something behind, "
+            "the third looks for it"
         ),
-        "",
-        "| fault | harness | result | known | the next test | left | message |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
+        (
+            f"*known*: from the first test's result to the second's; pytest is killed {PATIENCE} s after "
+            "the first test's"
+        ),
+        "*left*: processes that were still there 2 s after pytest had ended or been killed",
     ]
+    return table
 
 
 def _upstream(harness: str, fault: str) -> Upstream:
@@ -204,9 +347,9 @@ def _upstream(harness: str, fault: str) -> Upstream:
             ),
         },
     )
-    times, text = _listen(process)
+    times, text, ended = _listen(process)
     time.sleep(2)
-    left = _marked(mark)
+    left = tests.Suite(Path(), mark=mark).processes()
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -215,24 +358,26 @@ def _upstream(harness: str, fault: str) -> Upstream:
     if "test_2_fault" in times and "test_1_before" in times:
         known = times["test_2_fault"][1] - times["test_1_before"][1]
     errors = re.findall(r"^E +(.*\S)", text, re.MULTILINE)
-    return Upstream(results, known, errors[0] if errors else "", len(left))
+    found = Upstream(results, known, ended, errors[0] if errors else "", len(left))
+    print(fault, harness, found, flush=True)
+    return found
 
 
-def _listen(process: subprocess.Popen[bytes]) -> tuple[dict[str, tuple[str, float]], str]:
-    """Each test's result and when it was printed, and the end of all that was."""
+def _listen(process: subprocess.Popen[bytes]) -> tuple[dict[str, tuple[str, float]], str, bool]:
+    """Each test's result and when it was printed, the end of the output, and whether it ended."""
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     deadline = time.monotonic() + START
     times: dict[str, tuple[str, float]] = {}
     text = ""
-    while time.monotonic() < deadline:
+    ended = False
+    while not ended and time.monotonic() < deadline:
         try:
             data = os.read(process.stdout.fileno(), 1 << 20)
         except BlockingIOError:
             time.sleep(0.05)
             continue
-        if not data:
-            break
+        ended = not data
         text = (text + data.decode("utf-8", "replace"))[-(1 << 20) :]
         for name, result in RESULT.findall(text):
             if not times:
@@ -242,12 +387,10 @@ def _listen(process: subprocess.Popen[bytes]) -> tuple[dict[str, tuple[str, floa
         os.kill(process.pid, signal.SIGKILL)
     process.stdout.close()
     process.wait()
-    return times, text
+    return times, text, ended
 
 
-def _marked(mark: str) -> list[int]:
-    suite = Suite(Path(), mark=mark)
-    return suite.processes()
+PARTS = {"faults": _faults, "left": _leftovers, "run": _run, "upstream": _theirs}
 
 
 if __name__ == "__main__":

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import pytest
 
+from distparity.worlds import native
+from distparity.worlds.call import BACKWARD, Call, Whereabouts, describe, locate
 from distparity.worlds.report import (
-    BACKWARD,
     Fate,
     Report,
     blame,
-    describe,
+    fatal_error,
     last_words,
-    locate,
     without_witness,
 )
 
+ALL_REDUCE = Call("all_reduce", 9, "[8] float32")
+BROADCAST = Call("broadcast", 9, "[8] float32")
+BARRIER = Call("barrier", 9)
 
-def raised(rank: int, what: str, when: float, call: str = "") -> Report:
-    return Report(rank, Fate.RAISED, f"raised {what}", call and f"in {call}", call, when=when)
+
+def raised(rank: int, what: str, when: float, call: Call | None = None) -> Report:
+    return Report(rank, Fate.RAISED, f"raised {what}", Whereabouts(call), when=when)
 
 
 def died(rank: int, what: str, when: float) -> Report:
     return Report(rank, Fate.DIED, what, when=when)
 
 
-def silent(rank: int, where: str, call: str = "") -> Report:
-    return Report(rank, Fate.SILENT, where=where or f"in {call}", call=call)
+def silent(rank: int, call: Call | None = None) -> Report:
+    return Report(rank, Fate.SILENT, where=Whereabouts(call, "a.py:1 in f"))
 
 
 def answered(rank: int) -> Report:
@@ -45,7 +49,7 @@ BLAMED = {
         ("raised", "rank 0 raised ValueError: a; ranks 1, 2 likewise"),
     ),
     "an echo came first": (
-        [raised(0, PEER, 1.0, "barrier #2"), raised(1, "ValueError: a", 1.1)],
+        [raised(0, PEER, 1.0, Call("barrier", 2)), raised(1, "ValueError: a", 1.1)],
         None,
         ("raised", "rank 1 raised ValueError: a; rank 0 lost a peer, in barrier #2"),
     ),
@@ -60,32 +64,29 @@ BLAMED = {
         ("raised", "rank 0 raised OSError: odd"),
     ),
     "one that never came to the collective": (
-        [silent(0, "", "all_reduce #3 of [8] float32"), silent(1, "in no collective, at a.py:1")],
+        [silent(0, ALL_REDUCE), silent(1)],
         5.0,
         (
             "timeout",
             (
-                "no answer within 5 s: hang: rank 1 in no collective, at a.py:1; "
-                "rank 0 in all_reduce #3 of [8] float32"
+                "no answer within 5 s: hang: rank 1 in no collective, at a.py:1 in f; "
+                "rank 0 in all_reduce #9 of [8] float32"
             ),
         ),
     ),
     "different collectives": (
-        [
-            silent(0, "", "all_reduce #3 of [8] float32"),
-            silent(1, "", "broadcast #3 of [8] float32"),
-        ],
+        [silent(0, ALL_REDUCE), silent(1, BROADCAST)],
         5.0,
         (
             "timeout",
             (
-                "no answer within 5 s: out of step: rank 0 in all_reduce #3 of [8] float32; "
-                "rank 1 in broadcast #3 of [8] float32"
+                "no answer within 5 s: out of step: rank 0 in all_reduce #9 of [8] float32; "
+                "rank 1 in broadcast #9 of [8] float32"
             ),
         ),
     ),
     "one is done": (
-        [silent(0, "", "barrier #9"), answered(1)],
+        [silent(0, BARRIER), answered(1)],
         5.0,
         (
             "timeout",
@@ -96,12 +97,12 @@ BLAMED = {
         ),
     ),
     "all in the same": (
-        [silent(0, "", "barrier #9"), silent(1, "", "barrier #9")],
+        [silent(0, BARRIER), silent(1, BARRIER)],
         5.0,
         ("timeout", "no answer within 5 s: hang: ranks 0, 1 in barrier #9"),
     ),
     "backward's may be the same": (
-        [silent(0, "", "all_reduce #9 of [8] float32"), silent(1, "", f"{BACKWARD} #9")],
+        [silent(0, ALL_REDUCE), silent(1, Call(BACKWARD, 9))],
         5.0,
         (
             "timeout",
@@ -120,6 +121,24 @@ def test_blame(reports: list[Report], limit: float | None, expected: tuple[str, 
 
     assert kind == expected[0]
     assert message.startswith(expected[1])
+
+
+DIFFERENT = {
+    "the same": (ALL_REDUCE, ALL_REDUCE, False),
+    "by name": (ALL_REDUCE, BROADCAST, True),
+    "by number": (ALL_REDUCE, Call("all_reduce", 8, "[8] float32"), True),
+    "by shape": (ALL_REDUCE, Call("all_reduce", 9, "[4] float32"), True),
+    "by group": (BARRIER, Call("barrier", 9, group="dp (1)"), True),
+    "a shape that one does not tell": (ALL_REDUCE, Call("all_reduce", 9), False),
+    "a number that is not sure": (ALL_REDUCE, Call("all_reduce", 8, sure=False), False),
+    "a name that is not sure": (ALL_REDUCE, Call(BACKWARD, 8), False),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "expected"), DIFFERENT.values(), ids=DIFFERENT)
+def test_different_calls(one: Call, other: Call, expected: bool) -> None:
+    assert one.differs(other) is expected
+    assert other.differs(one) is expected
 
 
 SEEN: dict[str, tuple[dict[str, object], str]] = {
@@ -142,7 +161,7 @@ SEEN: dict[str, tuple[dict[str, object], str]] = {
 
 @pytest.mark.parametrize(("seen", "expected"), SEEN.values(), ids=SEEN)
 def test_describe(seen: dict[str, object], expected: str) -> None:
-    assert describe(seen)[0] == expected
+    assert str(describe(seen)) == expected
 
 
 STACKS = """Thread 0x01 (most recent call first):
@@ -157,11 +176,11 @@ Current thread 0x02 (most recent call first):
 
 
 def test_locate() -> None:
-    expected = {"at": "distributed_c10d.py:9 in all_reduce", "call": {"name": "all_reduce"}}
+    expected = Whereabouts(Call("all_reduce"), "distributed_c10d.py:9 in all_reduce")
 
     assert locate(STACKS) == expected
     assert locate(f"Fatal Python error: Aborted\n\n{STACKS}") == expected
-    assert locate("") == {}
+    assert locate("") is None
 
 
 def test_our_own_thread_is_left_out() -> None:
@@ -173,3 +192,54 @@ def test_last_words() -> None:
     output = "terminate called after throwing an instance of 'x'\n  what():  it broke\n"
 
     assert (last_words(output), last_words("")) == ("it broke", "")
+    assert (fatal_error(f"Fatal Python error: Aborted\n\n{STACKS}"), fatal_error(STACKS)) == (
+        "Aborted",
+        "",
+    )
+
+
+OUTPUT = """its own words
+SIGABRT(6), PID: 7, Thread 7:{}
+ frame #0: c10::FatalSignalHandler::stacktraceSignalHandler(bool) + 0x8f (0x7fd0 in /x/libc10.so)
+frame #1: <unknown function> + 0x3c050 (0x7fd0 in /lib/libc.so.6)
+frame #2: pthread_cond_wait + 0x1e8 (0x7fd0 in /lib/libc.so.6)
+frame #3: c10d::Work::wait(std::chrono::milliseconds) + 0xb (0x7fd0 in /x/libtorch_cpu.so)
+<omitting python frames>
+frame #9: _start + 0x21 (0x5630 in /bin/python)
+
+SIGABRT(6), PID: 7, Thread 8:{}
+ frame #0: <unknown function> + 0x3c050 (0x7fd0 in /lib/libc.so.6)
+frame #1: gloo::allreduce(gloo::AllreduceOptions const&) + 0x1 (0x7fd0 in /x/libtorch_cpu.so)
+frame #2: <unknown function> + 0x1 (0x7fd0 in /x/libtorch_cpu.so)
+""".replace("{}", " ")
+
+
+def test_native_stacks() -> None:
+    words, stacks = native.split(OUTPUT)
+    found = native.read(stacks)
+
+    assert words == "its own words\n"
+    assert found == {
+        7: ["pthread_cond_wait", "c10d::Work::wait", "Python"],
+        8: ["gloo::allreduce", "a function of libtorch_cpu.so"],
+    }
+    assert native.collective(found) == "all_reduce"
+    assert native.collective({7: ["c10d::Reducer::finalize_backward", "Python"]}) == "all_reduce"
+    assert native.collective({7: ["gloo::allreduce"], 8: ["gloo::broadcast"]}) == ""
+    assert native.brief({**found, 9: found[8]}).count("\n") == 6
+    assert native.split("nothing") == ("nothing", "")
+
+
+def test_a_collective_that_only_the_native_stacks_name() -> None:
+    waiting = describe({"calls": 8, "call": {"name": BACKWARD}})
+    elsewhere = describe(
+        {"calls": 8, "call": None, "at": "a.py:1 in f", "open": {"name": "barrier"}}
+    )
+
+    assert str(waiting) == "in a collective of backward, #8"
+    assert str(waiting.named("all_reduce", waits=False)) == "in all_reduce #8"
+    assert waiting.named("", waits=True) == waiting
+    assert elsewhere.named("all_reduce", waits=False) == elsewhere
+    assert str(elsewhere.named("all_reduce", waits=True)) == "in barrier #8"
+    assert native.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
+    assert not native.waits(["c10d::ProcessGroupGloo::runLoop"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -27,7 +28,7 @@ LIMIT = 6
 OTHERS = ("ddp", "fsdp1", "fsdp2")
 
 #: Where a rank waits that is right: without a flight recorder (torch before 2.8) less is known.
-WAITS = r"in (all_reduce #\d+ of \[\d+\] float32|a collective of backward, #\d+)"
+WAITS = r"in (all_reduce #\d+( of \[\d+\] float32)?|a collective of backward, #\d+)"
 #: fault -> the outcome, and what its message says; CULPRIT is the rank that did it.
 FAULTS = {
     "raise-one": (
@@ -47,10 +48,13 @@ FAULTS = {
     "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),
     "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
     "sigsegv": (Status.CRASH, r"^CULPRIT killed by SIGSEGV, .* in string_at; "),
+    "sigsegv-and-stays": (
+        Status.CRASH,
+        r"^CULPRIT died of a fatal error: Segmentation fault, .* in string_at; ",
+    ),
     "sigstop": (
         Status.TIMEOUT,
-        # To tell where it is it has to go on, and may be a line further by then.
-        r"hang: CULPRIT stopped(, at \w+\.py:\d+ in \w+)?; ranks? 0.* WAITS",
+        r"hang: CULPRIT stopped, at injected\.py:\d+ in misbehave; ranks? 0.* WAITS",
     ),
     "endless-loop": (
         Status.TIMEOUT,
@@ -58,7 +62,7 @@ FAULTS = {
     ),
     "native-with-gil": (
         Status.TIMEOUT,
-        r"hang: CULPRIT in native code that holds the interpreter, at injected\.py",
+        r"hang: CULPRIT in native code that holds the interpreter, its process sleeping, at injected\.py",
     ),
     "skip-collective": (
         Status.TIMEOUT,
@@ -78,6 +82,24 @@ FAULTS = {
     "loud": (Status.PASSED, "^ratio"),
     "loud-raise": (Status.FAILED, r"raised ValueError: injected"),
 }
+#: Where one rank goes astray -> what the others wait in meanwhile. gloo itself makes a
+#: reduce-scatter of all-reduces, and its recorder calls it so.
+ASTRAY = {
+    "forward-ddp": "broadcast",
+    "backward-ddp": "all_reduce",
+    "read-ddp": "all_reduce",
+    "forward-fsdp1": "all_gather",
+    "backward-fsdp1": "(all_reduce|reduce_scatter_tensor)",
+    "read-fsdp1": "all_gather",
+    "forward-fsdp2": "all_gather",
+    "backward-fsdp2": "all_gather",
+    "read-fsdp2": "all_gather",
+    "read-asynchronous": "all_reduce",
+    "read-functional": "all_reduce",
+    "read-coalesced-sum": "all_reduce",
+    "read-coalesced-gather": "all_gather",
+    "read-coalesced-scatter": "(all_reduce|reduce_scatter)",
+}
 #: What is left behind -> how the case that left it is marked.
 LEFT = {
     "stdout-closed": "standard streams",
@@ -92,9 +114,13 @@ LEFT = {
     "limits": "umask, signal handlers, resource limits",
 }
 
+#: What is under way, and left behind, while the process that runs pytest is killed.
+KILLED = ("ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-def cases(*strategies: str) -> list[str]:
-    return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in SIZES]
+
+def cases(*strategies: str, sizes: Sequence[int] = SIZES) -> list[str]:
+    return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in sizes]
 
 
 @dataclass
@@ -115,6 +141,13 @@ class Suite:
 
     def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
         (self.folder / "tmp").mkdir(parents=True)
+        # Where cores are allowed, none shall be left.
+        cores = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (cores, cores))
+        for number in SIGNALS[1:]:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                # As in a shell's background job, or under nohup: it would be ignored there too.
+                signal.signal(number, signal.SIG_DFL)
         path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
             [*(prefix or []), *self.command()],
@@ -161,6 +194,10 @@ class Suite:
                     found.append(int(path.name))
         return found
 
+    def has_result(self) -> bool:
+        """True once a case has a result; raises ``OSError`` before there is a side file."""
+        return '"case"' in (self.folder / "reports" / "junit-x-cpu.jsonl").read_text()
+
     def await_end(self) -> None:
         deadline = time.monotonic() + 30
         while self.processes() and time.monotonic() < deadline:
@@ -168,9 +205,17 @@ class Suite:
 
     def leftovers(self) -> list[str]:
         """Processes, sockets, temporary files and shared memory that should be gone."""
-        files = [str(path) for path in (self.folder / "tmp").iterdir()]
-        shared = [str(path) for path in Path("/dev/shm").glob("torch_*_1_1")]
-        return [f"process {pid}" for pid in self.processes()] + files + shared
+        place = str(self.folder / "tmp")
+        sockets = Path("/proc/net/unix").read_text().splitlines()
+        return [
+            *(f"process {pid}" for pid in self.processes()),
+            # All others are gone with the processes that had them.
+            *(f"socket {line.split()[-1]}" for line in sockets if place in line),
+            *(f"file {path}" for path in Path(place).rglob("*") if not path.is_dir()),
+            *(f"core {path}" for path in self.folder.glob("core*")),
+            *(f"folder {path}" for path in Path(place).iterdir() if path.is_dir()),
+            *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
+        ]
 
 
 def listed(arguments: list[str]) -> list[str]:
@@ -195,6 +240,13 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     folder = tmp_path_factory.mktemp("disturbed")
     yield Suite(folder, arguments, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}).run()
     remove_groups()
+
+
+@pytest.fixture(scope="module")
+def astray(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    arguments = listed(cases(*OTHERS, *(f"astray-{name}" for name in ASTRAY)))
+    arguments += ["--include", "astray", "--case-timeout", str(LIMIT), "--worlds", "16"]
+    return Suite(tmp_path_factory.mktemp("astray"), arguments).run()
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +281,7 @@ def test_the_detail_has_every_rank(disturbed: Suite, fault: str, size: int) -> N
     assert size == len(parts)
     for part in parts:
         account = part.partition("\n")[0]
-        silent = re.search("^answered|^exited|^killed by SIGKILL|stopped", account)
+        silent = re.search("^answered|^exited|^killed by SIGKILL", account)
         assert silent or "in gradients" in part or "train" in part, account
 
 
@@ -237,6 +289,25 @@ def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:
     detail = disturbed.journal()["multiple_forward/fault-raise-one-ws2-float32"].detail
 
     assert "-- output of rank 1\n  the last words of a rank" in detail
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("where", ASTRAY)
+def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size: int) -> None:
+    """By the collective of each, whoever began it: Python, autograd, or C++."""
+    outcome = astray.journal()[f"multiple_forward/astray-{where}-ws{size}-float32"]
+    if outcome.status is Status.NOT_SUPPORTED:
+        pytest.skip(outcome.message)
+
+    assert outcome.status is Status.TIMEOUT
+    assert re.search(
+        rf"out of step: ranks? 0.* in {ASTRAY[where]}\w* #\d+.*; rank {size - 1} in recv #\d+",
+        outcome.message,
+    )
+
+
+def test_who_goes_astray_goes_alone(undisturbed: Suite, astray: Suite) -> None:
+    assert_alike(undisturbed, astray)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -253,7 +324,12 @@ def test_what_a_case_leaves_behind_does_not_reach_the_next(
 
 
 def test_every_other_case_has_the_same_result(undisturbed: Suite, disturbed: Suite) -> None:
-    there = disturbed.journal()
+    assert_alike(undisturbed, disturbed)
+
+
+def assert_alike(undisturbed: Suite, other: Suite) -> None:
+    """What ran in both had the same result, to the last digit."""
+    there = other.journal()
     for case, outcome in undisturbed.journal().items():
         expected = (outcome.status, outcome.message, outcome.facts.get("ratio"))
         assert expected == (there[case].status, there[case].message, there[case].facts.get("ratio"))
@@ -264,27 +340,23 @@ def test_the_xml_is_complete(disturbed: Suite) -> None:
     assert disturbed.code == 1
 
 
-def test_nothing_is_left(undisturbed: Suite, disturbed: Suite, untidy: Suite) -> None:
-    assert undisturbed.leftovers() == []
-    assert untidy.leftovers() == []
-    assert disturbed.leftovers() == []
+@pytest.mark.parametrize("suite", ["undisturbed", "disturbed", "untidy", "astray"])
+def test_nothing_is_left(request: pytest.FixtureRequest, suite: str) -> None:
+    assert request.getfixturevalue(suite).leftovers() == []
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
-)
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
-    names = ["ddp", "fault-endless-loop", "fault-leaves-children", "fsdp1"]
-    suite = Suite(tmp_path, listed(cases(*names)))
+    suite = Suite(tmp_path, listed(cases(*KILLED)))
     process = suite.start()
-    wait_for(lambda: (tmp_path / "reports" / "junit-x-cpu.jsonl").read_text().count('"case"') >= 1)
+    wait_for(suite.has_result)
     os.kill(process.pid, number)
     process.communicate(timeout=60)
     suite.await_end()
 
     assert suite.leftovers() == []
     found = suite.xml()
-    assert set(cases(*names)) == set(found)
+    assert set(cases(*KILLED)) == set(found)
     assert {"passed", "missing"} == set(found.values())
     assert found == {case: outcome.status.value for case, outcome in suite.journal().items()}
 
@@ -299,26 +371,40 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
-def test_the_disk_is_full(tmp_path: Path) -> None:
-    """The results are put elsewhere, the run says so, and it is no success."""
-    reports = tmp_path / "reports"
-    reports.mkdir()
+def fill_disk(suite: Suite) -> bool:
+    """Run a suite whose report folder is on a disk of 16 KB; False where none can be mounted."""
+    reports = suite.folder / "reports"
+    reports.mkdir(parents=True)
     mount = f'mount -t tmpfs -o size=16k none {reports} && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     if subprocess.run([*prefix, "true"], check=False).returncode:
-        pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
-    suite = Suite(tmp_path, listed([f"{c}" for c in cases("ddp", "fsdp1", "fault-raise-one")]))
+        return False
     suite.run(prefix)
+    return True
 
+
+def fetch_saved(suite: Suite) -> None:
+    """Bring the reports to their folder from where the run says that it put them."""
     found = re.search(
         r"could not be written to .* \(.*No space.*\); they are in (\S+)", suite.output
     )
     assert found, suite.output
-    elsewhere = Path(found[1])
-    suite.folder = elsewhere.parent
-    elsewhere.rename(elsewhere.parent / "reports")
-    assert set(cases("ddp", "fsdp1", "fault-raise-one")) == set(suite.xml())
+    for path in Path(found[1]).iterdir():
+        path.rename(suite.folder / "reports" / path.name)
+    Path(found[1]).rmdir()
+
+
+def test_the_disk_is_full(tmp_path: Path) -> None:
+    """The results are put elsewhere, the run says so, and it is no success."""
+    names = cases("ddp", "fsdp1", "fault-raise-one")
+    suite = Suite(tmp_path, listed(names))
+    if not fill_disk(suite):
+        pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
+    fetch_saved(suite)
+
+    assert set(names) == set(suite.xml())
     assert suite.code == 1
+    assert suite.leftovers() == []
 
 
 def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
@@ -334,20 +420,36 @@ def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
     assert suite.leftovers() == []
 
 
+#: What fails once, with what it is called then.
+FLAKY = {
+    "flaky": "failed, then passed in a fresh world: rank 1 raised ValueError",
+    "flaky-crash": "crash, then passed in a fresh world: rank 1 killed by SIGKILL",
+}
+
+
 @pytest.mark.parametrize(
     ("option", "code", "tag"), [([], 1, "failure"), (["--allow-flaky"], 0, "skipped")]
 )
 def test_a_case_that_fails_and_then_passes_is_flaky(
     tmp_path: Path, option: list[str], code: int, tag: str
 ) -> None:
-    case = "multiple_forward/fault-flaky-ws2-float32"
+    names = [cases(f"fault-{name}", sizes=[2])[0] for name in FLAKY]
     environment = {"INJECTED_MEMORY": str(tmp_path / "memory")}
-    suite = Suite(tmp_path, ["--case", case, "--retry-failed", *option], environment).run()
+    suite = Suite(tmp_path, [*listed(names), "--retry-failed", *option], environment).run()
+
+    assert code == suite.code
+    for case, message in zip(names, FLAKY.values(), strict=True):
+        assert suite.journal()[case].status is Status.FLAKY
+        assert message in suite.journal()[case].message
+    root = ET.parse(tmp_path / "reports" / "junit-x-cpu.xml").getroot()
+    results = root.findall(f".//testcase/{tag}")
+    assert [result.attrib["message"].partition(":")[0] for result in results] == ["flaky"] * 2
+
+
+def test_a_case_that_fails_twice_is_no_flaky_one(tmp_path: Path) -> None:
+    (case,) = cases("fault-raise-one", sizes=[2])
+    suite = Suite(tmp_path, ["--case", case, "--retry-failed", "--allow-flaky"]).run()
 
     outcome = suite.journal()[case]
-    assert code == suite.code
-    assert Status.FLAKY is outcome.status
-    assert "failed, then passed in a fresh world: rank 1 raised ValueError" in outcome.message
-    root = ET.parse(tmp_path / "reports" / "junit-x-cpu.xml").getroot()
-    (result,) = root.findall(f".//testcase/{tag}")
-    assert "flaky" in result.attrib["message"]
+    assert (suite.code, outcome.status) == (1, Status.FAILED)
+    assert outcome.facts["again"].startswith("failed: rank 1 raised ValueError")

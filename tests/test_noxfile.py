@@ -199,6 +199,12 @@ OTHER_PYTHON = "3.10" if sys.version_info[:2] != (3, 10) else "3.11"
             id="dead index for a release",
         ),
         pytest.param(
+            "-s tests-nightly -- --index {secretive}",
+            "nightly-cpu",
+            "the index {censored}/nightly/cpu does not answer: [Errno 111] Connection refused",
+            id="dead index with a password",
+        ),
+        pytest.param(
             "-s tests-nightly -- --index {index}/empty",
             "nightly-cpu",
             "the index {index}/empty/nightly/cpu has no torch: HTTP Error 404: File not found",
@@ -221,9 +227,14 @@ OTHER_PYTHON = "3.10" if sys.version_info[:2] != (3, 10) else "3.11"
 def test_index_that_does_not_have_it_is_one_line_and_red(
     nox: Nox, words: str, cell: str, message: str, backend: str, index: str, dead: str
 ) -> None:
-    words, message = (text.format(index=index, dead=dead) for text in (words, message))
+    names = {
+        "index": index,
+        "dead": dead,
+        "secretive": dead.replace("//", "//me:hunter2@"),
+        "censored": dead.replace("//", "//me:***@"),
+    }
 
-    _check_red(nox, words, cell, message)
+    _check_red(nox, words.format(**names), cell, message.format(**names))
 
 
 @pytest.mark.parametrize(

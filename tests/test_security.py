@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -17,6 +18,7 @@ from conftest import Suite
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import distparity
 from distparity import journal, junit
 from distparity.censor import Censor
 from distparity.worlds.launcher import Launcher
@@ -127,6 +129,24 @@ def test_a_frame_without_sense_is_refused(data: dict[str, Any]) -> None:
     assert all(name in data for name in SCHEMAS[op])
 
 
+def test_nothing_is_pickled() -> None:
+    """Neither by us nor by what would do it for us."""
+    package = Path(distparity.__file__).parent
+    imported = {
+        name.partition(".")[0]
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [n.name for n in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+        if name
+    }
+
+    assert "json" in imported
+    assert imported.isdisjoint({"pickle", "marshal", "shelve", "multiprocessing"})
+
+
 class Flood:
     """A socket whose other end writes faster than anybody can read."""
 
@@ -220,6 +240,15 @@ def test_strangers_are_refused_and_the_run_goes_on(launcher: Quiet) -> None:
     scheduler.close()
 
 
+def test_a_stranger_on_every_socket_of_a_world(suite: Suite) -> None:
+    """Those of torch's store and of gloo, which are on loopback only; the case passes, and more."""
+    cases = [f"multiple_forward/{name}-ws2-float32" for name in ("ddp", "fault-harassed", "fsdp1")]
+    words = [word for case in cases for word in ("--case", case)]
+    ran = suite("--device", "cpu", "--world-size", "2", "--include", "injected", *words)
+
+    assert dict.fromkeys(cases, "passed") == ran.statuses("here-cpu")
+
+
 LIES: dict[str, dict[str, Any]] = {
     "an unknown operation": {"op": "fork"},
     "none": {},
@@ -293,6 +322,14 @@ def test_secrets_of_the_environment_are_not_written_down(suite: Suite) -> None:
 
     written = ran.output + "".join(path.read_text() for path in ran.folder.iterdir())
     assert "[$BLAB_TOKEN]" in ran.text("here-cpu", case)
+    assert SECRET not in written
+
+
+def test_what_cannot_be_imported_tells_no_secrets(suite: Suite) -> None:
+    ran = suite("--device", "cpu", "--include", "blabbing", BLAB_TOKEN=SECRET)
+
+    written = ran.output + "".join(path.read_text() for path in ran.folder.iterdir())
+    assert "[$BLAB_TOKEN]" in ran.text("here-cpu", "cell/start")
     assert SECRET not in written
 
 

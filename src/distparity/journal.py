@@ -61,7 +61,7 @@ class Journal:
         self._line({"header": {**header, "started": time.time()}})
 
     def add(self, case: str, outcome: Outcome) -> None:
-        self._line({"case": case, "outcome": outcome.to_json()})
+        self._line({"case": case, "outcome": outcome.to_json(), "at": time.time()})
 
     def end(self, reason: str, facts: dict[str, Any] | None = None) -> None:
         """Say that no more results come: "finished", or why not all did.

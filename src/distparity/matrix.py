@@ -8,6 +8,7 @@ A new torch release is one line in :data:`RELEASES`.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import re
@@ -124,13 +125,25 @@ class Source:
             if url.scheme == "file":
                 folder = Path(urllib.request.url2pathname(url.path), "torch")
                 return "\n".join(sorted(path.name for path in folder.iterdir()))
-            with urllib.request.urlopen(f"{self.index}/torch/", timeout=ANSWER_LIMIT) as answer:
+            request = _request(f"{self.index}/torch/")
+            with urllib.request.urlopen(request, timeout=ANSWER_LIMIT) as answer:
                 return urllib.parse.unquote(answer.read(most).decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             raise NoSuchCell(f"the index {self.index} has no torch: {error}") from None
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise NoSuchCell(f"the index {self.index} does not answer: {reason}") from None
+
+
+def _request(address: str) -> urllib.request.Request:
+    """What is asked of an address; its user and password go where HTTP has a place for them."""
+    url = urllib.parse.urlsplit(address)
+    user, _, host = url.netloc.rpartition("@")
+    request = urllib.request.Request(url._replace(netloc=host).geturl())
+    if user:
+        secret = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()
+        request.add_header("Authorization", f"Basic {secret}")
+    return request
 
 
 def _release(version: str, pythons: str, cuda: str, xpu: str | None = "xpu") -> Row:

@@ -181,10 +181,12 @@ class Run:
             self._list_cases()
             self._expect()
         except (BadRequest, StartError) as error:
+            # What could not be imported may have said what it knows.
+            message, detail = self._censor.text(str(error)), self._censor.text(error.detail)
             for device in self.options.named or ["cpu"]:
                 if not any(cell.device == device for cell in self.cells):
-                    self._broken(device, str(error), error.detail)
-            raise BadRequest(str(error), error.detail) from None
+                    self._broken(device, message, detail)
+            raise BadRequest(message, detail) from None
 
     def _broken(self, device: str, message: str, detail: str) -> None:
         facts = {"torch": self.facts.get("torch", "unknown"), **self._surroundings()}

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,11 +48,18 @@ class Fault(Ddp):
     def gradients(self, model: nn.Module) -> Tensors:
         if self.steps == self.step:
             if self.guilty():
+                self._tell_when()
                 self.misbehave()
             else:
                 self.behave()
         self.steps += 1
         return super().gradients(model)
+
+    def _tell_when(self) -> None:
+        folder = os.environ.get("INJECTED_TIMES")
+        if folder:
+            path = Path(folder, f"{self.name}-ws{self.place.world_size}-{self.place.rank}")
+            path.write_text(str(time.time()))
 
     def guilty(self) -> bool:
         """The last rank is, unless a fault says otherwise."""
@@ -116,7 +124,7 @@ class Kill(Fault):
 
     def misbehave(self) -> None:
         # What a rank that dies like this may leave in shared memory.
-        Path(f"/dev/shm/torch_{os.getpid()}_1_1").write_bytes(b"left")
+        Path(f"/dev/shm/torch_{os.getpid()}_{os.environ['SUITE_MARK']}").write_bytes(b"left")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -134,6 +142,22 @@ class Segv(Fault):
 
     def misbehave(self) -> None:
         ctypes.string_at(0)
+
+
+class SegvAndStays(Fault):
+    """Has a thread that takes no signal, as drivers have: who asks it for its stack waits."""
+
+    name = "fault-sigsegv-and-stays"
+
+    def misbehave(self) -> None:
+        deaf = threading.Thread(target=self._sleep)
+        deaf.start()
+        time.sleep(0.1)
+        ctypes.string_at(0)
+
+    def _sleep(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(FOREVER)
 
 
 class Stop(Fault):
@@ -385,15 +409,27 @@ CHECKS = [
 
 
 class Flaky(Fault):
-    """Fails where it has not been before: a file says so."""
+    """Fails where it has not been before: a file says so. Never passes in the process it failed in."""
 
     name = "fault-flaky"
+    failed_here: ClassVar[bool] = False
 
     def misbehave(self) -> None:
-        memory = Path(os.environ["INJECTED_MEMORY"])
-        if not memory.exists():
+        memory = Path(f"{os.environ['INJECTED_MEMORY']}-{self.name}")
+        if Flaky.failed_here or not memory.exists():
             memory.write_text("been here")
-            raise ValueError("injected, the first time")
+            Flaky.failed_here = True
+            self.fail()
+
+    def fail(self) -> None:
+        raise ValueError("injected, the first time")
+
+
+class FlakyCrash(Flaky):
+    name = "fault-flaky-crash"
+
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Blab(Fault):
@@ -404,3 +440,67 @@ class Blab(Fault):
     def misbehave(self) -> None:
         print(os.environ)
         raise ValueError(dict(os.environ))
+
+
+class Harassed(Fault):
+    """A stranger finds every socket on which the world's ranks listen, and talks rubbish there.
+
+    Fails where one of them listens on more than loopback.
+    """
+
+    name = "fault-harassed"
+
+    def behave(self) -> None:
+        _world()
+
+    def misbehave(self) -> None:
+        found = _listening(_world())
+        exposed = [address for address in found if not ip_address(address[0]).is_loopback]
+        if exposed or not found:
+            raise AssertionError(f"listening on {found}")
+        # Kept open: some say nothing, and stay.
+        self.strangers = [_stranger(address, words) for address in found for words in RUBBISH]
+
+
+RUBBISH = (
+    b"",
+    b"\0",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\xff" * 4096,
+    # What torch's store takes for the beginning of a conversation, and then nonsense.
+    b"\x09\x3c\x85\xf7\xce" + b"\xff" * 64,
+    bytes(range(256)) * 64,
+)
+
+
+def _world() -> list[int]:
+    """This rank's process and its world's others: each tells its own."""
+    pids: list[int | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(pids, os.getpid())
+    return [pid for pid in pids if pid is not None]
+
+
+def _stranger(address: tuple[str, int], words: bytes) -> socket.socket:
+    sock = socket.create_connection(address, timeout=5)
+    with contextlib.suppress(OSError):
+        sock.sendall(words)
+    return sock
+
+
+def _listening(pids: Sequence[int]) -> list[tuple[str, int]]:
+    """The addresses on which processes listen, by the kernel's own account."""
+    inodes = set()
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                inodes.add(str(path.readlink()).removeprefix("socket:[").rstrip("]"))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                host, _, port = fields[1].partition(":")
+                # Words of 32 bits, each in the machine's order of bytes.
+                words = [bytes.fromhex(host[i : i + 8])[::-1] for i in range(0, len(host), 8)]
+                found.append((str(ip_address(b"".join(words))), int(port, 16)))
+    return found

@@ -9,6 +9,10 @@ JSON arguments, and brings back what they answered, or what became of them.
 ``rank``        the loop in a rank process
 ``launcher``    the controller's end of the zygote
 ``world``       the controller's end of one world
+``handle``      the controller's end of one rank
+``autopsy``     what became of the ranks whose task failed, in ``report``'s words
+``witness``     tells from within a rank in which ``call`` it is; ``native``, where its threads are
+``residue``     what a task leaves behind in its process
 ``scheduler``   many worlds, many tasks, one thread
 =============== ====================================================================================
 """

@@ -164,8 +164,9 @@ class Launcher:
             else:
                 path.unlink(missing_ok=True)
 
-    def signal(self, pids: list[int], number: int) -> None:
-        self.channel.queue({"op": "signal", "pids": pids, "signal": int(number)})
+    def signal(self, pids: list[int], number: int, *, main: bool = False) -> None:
+        """Send a signal to ranks, with ``main`` to the main thread of each."""
+        self.channel.queue({"op": "signal", "pids": pids, "signal": int(number), "main": main})
 
     def kill(self, pids: list[int]) -> None:
         self.channel.queue({"op": "kill", "pids": pids})

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 __all__ = [
+    "WITNESS",
     "adopt_orphans",
     "children",
     "describe_exit",
@@ -16,8 +17,12 @@ __all__ = [
     "have_children",
     "memory_kills",
     "offer_to_memory_killer",
+    "signal_main_thread",
     "state",
 ]
+
+#: What asks a rank's witness. Not one of the two for users: torch's handlers use SIGUSR2.
+WITNESS = signal.SIGRTMIN + 3
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -75,6 +80,20 @@ def children() -> list[int]:
                 if int(fields[1]) == me:
                     found.append(int(path.name))
     return found
+
+
+def signal_main_thread(pid: int, number: int) -> None:
+    """Send a signal to a process's main thread; raises ``ProcessLookupError``.
+
+    One that is sent to the process as a whole may be handled by any thread, and when a stopped
+    process goes on the main thread has left its place by then.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "tgkill"):
+        # A C library from before 2018.
+        os.kill(pid, number)
+    elif libc.tgkill(pid, pid, number) != 0:
+        raise OSError(ctypes.get_errno(), "tgkill")
 
 
 def state(pid: int) -> str:

@@ -11,6 +11,7 @@ import datetime
 import faulthandler
 import importlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distparity.worlds import native
 from distparity.worlds.wire import Channel, Frame
 
 if TYPE_CHECKING:
@@ -111,11 +113,17 @@ def _redirect(output: str) -> int:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.close(null)
+    # No core files: a rank that is ended for its stacks would leave one as well.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # Before faulthandler, which does its own part first and then calls the handler before it.
+    native.enable()
     # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
     # call that holds the interpreter lock, does not keep it from telling where the rank is.
     stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
     faulthandler.enable(stacks, all_threads=True)
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
+    # What a case forks does not speak in its rank's name.
+    os.register_at_fork(after_in_child=lambda: faulthandler.enable(2))
     return out
 
 

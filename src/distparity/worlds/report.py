@@ -5,60 +5,18 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import combinations
 
-__all__ = [
-    "BACKWARD",
-    "COLLECTIVES",
-    "Failure",
-    "Fate",
-    "Report",
-    "blame",
-    "describe",
-    "last_words",
-    "locate",
-    "without_witness",
-]
+from distparity.worlds.call import Call, Whereabouts
 
-#: Functions of torch.distributed in which a rank waits for others.
-COLLECTIVES = frozenset(
-    {
-        "all_gather",
-        "all_gather_coalesced",
-        "all_gather_into_tensor",
-        "all_gather_object",
-        "all_gather_single",
-        "all_reduce",
-        "all_reduce_coalesced",
-        "all_to_all",
-        "all_to_all_single",
-        "barrier",
-        "batch_isend_irecv",
-        "broadcast",
-        "broadcast_object_list",
-        "gather",
-        "gather_object",
-        "irecv",
-        "isend",
-        "monitored_barrier",
-        "new_group",
-        "recv",
-        "reduce",
-        "reduce_scatter",
-        "reduce_scatter_single",
-        "reduce_scatter_tensor",
-        "scatter",
-        "scatter_object_list",
-        "send",
-    }
-)
+__all__ = ["Failure", "Fate", "Report", "blame", "fatal_error", "last_words", "without_witness"]
+
 #: How many different accounts a message has, and how long one is; the detail has all.
 _ACCOUNTS = 4
 _LONGEST = 240
-_FRAME = re.compile(r'^\s*File "(.*)", line (\d+) in (\S+)$', re.MULTILINE)
-#: In place of a collective's name: one that C++ began in the backward pass, not known which.
-BACKWARD = "a collective of backward,"
 _WHAT = re.compile(r"^\s*what\(\):\s*(.+)$", re.MULTILINE)
+#: What faulthandler says of a signal that ends a process.
+_FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 #: What a rank's error says when the rank at the other end is gone.
 _ECHOES = ("closed by peer", "connection reset", "connection refused", "gloo/transport")
 #: What gloo says of two ranks whose messages differ in size.
@@ -83,12 +41,11 @@ class Report:
     fate: Fate
     #: "raised ValueError: ...", "exited with code 3", "killed by SIGKILL" ...
     what: str = ""
-    #: "in all_reduce #3 of [8] float32", "stopped, in no collective ..."
-    where: str = ""
-    #: The collective alone, "all_reduce #3 of [8] float32"; empty when it was in none.
-    call: str = ""
+    #: None where it has answered, or nothing is known.
+    where: Whereabouts | None = None
     text: str = ""
     stack: str = ""
+    native: str = ""
     output: str = ""
     #: When it was known, in seconds of the monotonic clock.
     when: float = 0.0
@@ -97,7 +54,8 @@ class Report:
     def __str__(self) -> str:
         parts = [f"rank {self.rank} (pid {self.pid}): {self.account}"]
         parts += [f"  {line}" for line in self.text.splitlines()]
-        for title, text in (("stacks", self.stack), ("output", self.output)):
+        found = {"stacks": self.stack, "native stacks": self.native, "output": self.output}
+        for title, text in found.items():
             if text.strip():
                 parts.append(f"  -- {title} of rank {self.rank}")
                 parts += [f"  {line}" for line in text.strip().splitlines()]
@@ -109,7 +67,12 @@ class Report:
         what = self.what.partition("\n")[0]
         if len(what) > _LONGEST:
             what = f"{what[:_LONGEST]}..."
-        return ", ".join(filter(None, [what, self.where]))
+        return ", ".join(filter(None, [what, str(self.where or "")]))
+
+    @property
+    def call(self) -> Call | None:
+        """The collective that it was in."""
+        return None if self.where is None else self.where.call
 
     @property
     def brief(self) -> str:
@@ -140,57 +103,22 @@ class Failure:
         return "\n".join([self.message, "", *map(str, self.ranks)])
 
 
-def describe(seen: dict[str, Any]) -> tuple[str, str]:
-    """What a rank's witness saw: where the rank is, and the collective alone.
-
-    Raises nothing, whatever ``seen`` holds: it was written by a process in trouble.
-    """
-    call = seen.get("call")
-    calls = seen.get("calls")
-    if not isinstance(call, dict):
-        after = f", after {calls} of them" if "calls" in seen else ""
-        return f"in no collective{after}, at {seen['at']}" if "at" in seen else "", ""
-    shapes = call.get("shapes")
-    what = f" of {shapes[0]} {call.get('dtype', '')}" if isinstance(shapes, list) and shapes else ""
-    group = f" in the group {call['group']}" if call.get("group") else ""
-    number = call.get("number", seen.get("calls"))
-    name = f"{call.get('name', '?')}{'' if number is None else f' #{number}'}{what}{group}"
-    return f"in {name}", name
-
-
-def locate(stacks: str) -> dict[str, Any]:
-    """What a witness would have seen, as far as faulthandler's account of a process tells it."""
-    frames: list[tuple[str, str, str]] = []
-    fatal = "Fatal Python error" in stacks
-    for thread in stacks.split("\n\n"):
-        found = _FRAME.findall(thread)
-        # Of a living process the main thread's, of another that of the thread in which it died.
-        if found and (thread.startswith("Current thread") if fatal else found[-1][2] == "<module>"):
-            frames = [frame for frame in found if not frame[0].endswith("/threading.py")]
-    if not frames:
-        return {}
-    path, line, function = frames[0]
-    names = [name for path, _, name in frames if _is_collective(path, name)]
-    return {
-        "at": f"{path.rpartition('/')[2]}:{line} in {function}",
-        "call": {"name": names[-1]} if names else None,
-    }
-
-
 def without_witness(stacks: str) -> str:
     """faulthandler's account of a process without the thread that is ours."""
     threads = stacks.split("\n\n")
     return "\n\n".join(thread for thread in threads if "/worlds/witness.py" not in thread)
 
 
-def _is_collective(path: str, name: str) -> bool:
-    return name in COLLECTIVES and path.endswith("distributed_c10d.py")
-
-
 def last_words(output: str) -> str:
     """The C++ exception that ended a process, from its output; empty when there is none."""
     found = _WHAT.findall(output)
     return found[-1].strip() if found else ""
+
+
+def fatal_error(stacks: str) -> str:
+    """What faulthandler calls the signal that a process died of; empty when it wrote of none."""
+    found = _FATAL.search(stacks)
+    return found[1] if found else ""
 
 
 def blame(reports: list[Report], *, limit: float | None) -> tuple[str, str]:
@@ -221,12 +149,10 @@ def _order(report: Report) -> float:
 
 
 def _out_of_step(reports: list[Report]) -> bool:
-    """True when ranks are in different collectives: by name and, where both tell, all the rest."""
-    # Which one of backward's it is, is not known: it may well be the same.
-    calls = {r.call for r in reports if r.call and not r.call.startswith(BACKWARD)}
-    names = {call.partition(" ")[0] for call in calls}
-    told = {call for call in calls if " " in call}
-    return max(len(names), len(told)) > 1 or any(_MISMATCH in report.what for report in reports)
+    """True when ranks are in different collectives."""
+    calls = [report.call for report in reports if report.call is not None]
+    differ = any(one.differs(other) for one, other in combinations(calls, 2))
+    return differ or any(_MISMATCH in report.what for report in reports)
 
 
 def _standstill(reports: list[Report]) -> str:

@@ -17,9 +17,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from distparity.worlds.devicepool import Held, Pool
+from distparity.worlds.handle import Rank
 from distparity.worlds.launcher import Launcher, first_frame
 from distparity.worlds.wire import Channel, Frame, ProtocolError
-from distparity.worlds.world import Answer, Rank, Spec, State, Task, World
+from distparity.worlds.world import Answer, Spec, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
 

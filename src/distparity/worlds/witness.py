@@ -24,7 +24,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distparity.worlds.report import BACKWARD, COLLECTIVES
+from distparity.worlds import processes
+from distparity.worlds.call import BACKWARD, COLLECTIVES
 
 __all__ = ["Witness"]
 
@@ -52,7 +53,7 @@ _DTYPES = {
 
 
 class Witness:
-    """Answers SIGUSR2 with a JSON file, in a thread of its own.
+    """Answers a signal with a JSON file, in a thread of its own.
 
     Make it in the main thread before that starts any other: the signal must be blocked in all.
     """
@@ -61,7 +62,7 @@ class Witness:
         self._path = Path(path)
         self._main = threading.get_ident()
         self._base = 0
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {processes.WITNESS})
         threading.Thread(target=self._watch, name="distparity-witness", daemon=True).start()
 
     def begin(self) -> None:
@@ -74,7 +75,7 @@ class Witness:
 
     def _watch(self) -> None:
         while True:
-            signal.sigwait({signal.SIGUSR2})
+            signal.sigwait({processes.WITNESS})
             partial = self._path.with_suffix(".part")
             with contextlib.suppress(Exception):
                 partial.write_text(json.dumps(self._look()), encoding="utf-8")
@@ -96,9 +97,11 @@ class Witness:
         if frames:
             code = frames[0].f_code
             found["at"] = f"{Path(code.co_filename).name}:{frames[0].f_lineno} in {code.co_name}"
-            if any(part in code.co_filename for part in _WAITING):
-                with contextlib.suppress(Exception):
-                    found["call"] = _recorded(self._base) or found["call"]
+            found["waits"] = any(part in code.co_filename for part in _WAITING)
+            with contextlib.suppress(Exception):
+                found["open"] = _recorded(self._base)
+            if found["waits"]:
+                found["call"] = found.get("open") or found["call"]
             if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
                 # C++ waits there for what it began; without a recorder that is all there is.
                 found["call"] = {"name": BACKWARD}

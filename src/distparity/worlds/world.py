@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import json
 import os
 import signal
 import time
@@ -12,34 +11,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distparity.worlds import processes
+from distparity.worlds.autopsy import Autopsy, last_output
 from distparity.worlds.devicepool import Held
+from distparity.worlds.handle import Rank
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.rank import tail
-from distparity.worlds.report import (
-    Failure,
-    Fate,
-    Report,
-    blame,
-    describe,
-    last_words,
-    locate,
-    without_witness,
-)
+from distparity.worlds.report import Failure, Fate, Report, blame
 from distparity.worlds.wire import Channel, Frame, ProtocolError, check
 
 __all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 
 #: Seconds that a world has to become ready, beyond what importing torch took.
 START_LIMIT = 120.0
-#: After one rank has raised or died, what the others have to raise by themselves.
-GRACE = 0.4
-#: What the ranks that did not answer have to say where they are, and how often one looks.
-AUTOPSY = 1.4
-GLANCE = 0.05
-#: What one rank's output may take on disk, in bytes, and how often that is looked at, in seconds.
+#: After one rank has raised, what the others have to raise by themselves.
+GRACE = 0.5
+#: What the ranks that did not answer have to say where they are.
+PATIENCE = 1.2
+#: In place of both when one of them has died: that is to be known within a second.
+HASTE = 0.2, 0.4
+#: What a process has to end by itself after a fatal error.
+LAST_BREATH = 0.4
+#: What one rank's output may take on disk, in bytes, and how often its files are looked at.
 MOST_OUTPUT = 64 << 20
-LOOK_AT_OUTPUT = 0.5
+LOOK_AT_FILES = 0.25
 
 #: What a rank may say, by operation.
 SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -108,23 +101,6 @@ class State(enum.Enum):
     DEAD = "dead"
 
 
-class Rank:
-    def __init__(self, number: int, token: str, output: str) -> None:
-        self.number = number
-        self.token = token
-        self.output = output
-        self.pid = 0
-        self.channel: Channel | None = None
-        self.exit: int | None = None
-        #: The kernel killed processes for want of memory while this one lived, and it was killed.
-        self.memory = False
-        self.ready = False
-        self.answer: Frame | None = None
-        self.error: Frame | None = None
-        self.when = 0.0
-        self.stopped = ""
-
-
 class World:
     """Ranks that start, take one task after another, and end.
 
@@ -156,8 +132,8 @@ class World:
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
-        self._end_of_autopsy = 0.0
-        self._looked_at_output = 0.0
+        self._autopsy: Autopsy | None = None
+        self._looked_at_files = 0.0
         specs = [
             {
                 "rank": rank,
@@ -200,9 +176,10 @@ class World:
         if how is not None:
             what = "died with the process that forks ranks"
             self._trouble = "crash"
-            reports = [self._report(rank) for rank in self.ranks]
-            for report in reports:
-                report.fate, report.what, report.where = Fate.DIED, what, ""
+            reports = [
+                Report(rank.number, Fate.DIED, what, output=last_output(rank)[0], pid=rank.pid)
+                for rank in self.ranks
+            ]
             self.done = Failure("crash", how, reports, time.monotonic() - self.used)
         self.task = None
         self.state = State.DEAD
@@ -213,7 +190,7 @@ class World:
         """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
         if self.state is State.IDLE:
             return float("inf")
-        return min(self._deadline, self._looked_at_output + LOOK_AT_OUTPUT)
+        return min(self._deadline, self._looked_at_files + LOOK_AT_FILES)
 
     # -- events --------------------------------------------------------------------------------
 
@@ -241,7 +218,7 @@ class World:
                 self.state = State.IDLE
                 if self.task is not None:
                     self._hand_out()
-        elif frame["id"] == self._tasks and not self._settled(rank):
+        elif frame["id"] == self._tasks and not rank.settled:
             self._on_end_of_task(rank, frame)
 
     def on_rubbish(self, rank: Rank, error: ProtocolError) -> None:
@@ -266,17 +243,24 @@ class World:
     def tick(self) -> None:
         """Act on the clock: a limit that passed, stacks that should be there by now."""
         now = time.monotonic()
-        if self.state is not State.IDLE and now >= self._looked_at_output + LOOK_AT_OUTPUT:
-            self._looked_at_output = now
+        if self.state is not State.IDLE and now >= self._looked_at_files + LOOK_AT_FILES:
+            self._looked_at_files = now
             self._bound_output()
+            self._help_the_dying(now)
         if self.state is State.IDLE or now < self._deadline:
             return
-        if self.state is State.DYING:
-            self._await_witnesses()
-        else:
+        if self._autopsy is None:
             if self._trouble is None:
                 self._upset("timeout")
-            self._autopsy()
+            self.state = State.DYING
+            dead = any(rank.exit is not None for rank in self.ranks)
+            patience = HASTE[1] if dead else PATIENCE
+            self._autopsy = Autopsy(self.ranks, self.launcher, patience, began=self._tasks > 0)
+        again = self._autopsy.step()
+        if again is None:
+            self._bury(self._autopsy.reports)
+        else:
+            self._deadline = again
 
     def _on_end_of_task(self, rank: Rank, frame: Frame) -> None:
         if frame["op"] == "raised":
@@ -340,48 +324,19 @@ class World:
 
     def _upset(self, trouble: str) -> None:
         """Something went wrong: give the other ranks a moment to fail by themselves."""
-        if self.state is State.DYING or self._trouble is not None:
-            if all(self._settled(rank) for rank in self.ranks) and self.state is not State.DYING:
-                self._deadline = 0.0
-            return
-        if self.task is None and self.state is State.IDLE:
+        now = time.monotonic()
+        if self.state is State.DYING or all(rank.settled for rank in self.ranks):
+            deadline = 0.0
+        else:
+            deadline = now + (HASTE[0] if trouble == "crash" else GRACE)
+        if self._trouble is not None:
+            self._deadline = min(self._deadline, deadline)
+        elif self.task is None and self.state is State.IDLE:
             # Died between two tasks: nobody's failure, but no world any more.
             self.retire()
-            return
-        self._trouble = trouble
-        settled = all(self._settled(rank) for rank in self.ranks)
-        self._deadline = 0.0 if settled else time.monotonic() + GRACE
-
-    @staticmethod
-    def _settled(rank: Rank) -> bool:
-        return rank.answer is not None or rank.error is not None or rank.exit is not None
-
-    def _autopsy(self) -> None:
-        """Ask the ranks that did not answer where they are."""
-        silent = [rank for rank in self.ranks if not self._settled(rank) and rank.pid]
-        for rank in silent:
-            rank.stopped = processes.state(rank.pid)
-        self.state = State.DYING
-        self._deadline = 0.0
-        if silent:
-            pids = [rank.pid for rank in silent]
-            self.launcher.signal(pids, signal.SIGUSR1)
-            self.launcher.signal(pids, signal.SIGUSR2)
-            # A stopped process handles no signal until it goes on.
-            self.launcher.signal(pids, signal.SIGCONT)
-            self._end_of_autopsy = time.monotonic() + AUTOPSY
-            self._deadline = time.monotonic() + GLANCE
-
-    def _await_witnesses(self) -> None:
-        now = time.monotonic()
-        missing = any(
-            not self._settled(rank) and rank.pid and not Path(f"{rank.output}.where").exists()
-            for rank in self.ranks
-        )
-        if missing and now < self._end_of_autopsy:
-            self._deadline = now + GLANCE
         else:
-            self._bury()
+            self._trouble = trouble
+            self._deadline = deadline
 
     def _bound_output(self) -> None:
         """Keep ranks that write without end from filling the disk."""
@@ -390,9 +345,21 @@ class World:
                 if Path(rank.output).stat().st_size > MOST_OUTPUT:
                     os.truncate(rank.output, 0)
 
-    def _bury(self) -> None:
+    def _help_the_dying(self, now: float) -> None:
+        """End ranks that have had a fatal error and do not end.
+
+        What writes their last words may itself wait for ever, for memory's lock or for a thread
+        that takes no signal, and a dead rank is to be known at once.
+        """
+        for rank in self.ranks if self.state is not State.DYING else []:
+            if not rank.settled and not rank.helped and _is_dying(rank):
+                rank.dying = rank.dying or now
+                if now - rank.dying >= LAST_BREATH:
+                    rank.helped = True
+                    self.launcher.kill([rank.pid])
+
+    def _bury(self, reports: list[Report]) -> None:
         assert self._trouble is not None
-        reports = [self._report(rank) for rank in self.ranks]
         self.done = self._failure(reports)
         self.task = None
         self.retire()
@@ -409,46 +376,10 @@ class World:
         kind, message = blame(reports, limit=limit)
         return Failure(kind, message, reports, time.monotonic() - self.used)
 
-    def _report(self, rank: Rank) -> Report:
-        found = Report(rank.number, self._fate(rank), when=rank.when, pid=rank.pid)
-        if rank.answer is not None and rank.exit is None:
-            found.what = f"answered, after {rank.answer['calls']} collectives"
-            return found
-        found.stack = without_witness(tail(f"{rank.output}.stacks"))
-        found.output = tail(rank.output)
-        if rank.error is not None:
-            found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
-            found.text = rank.error["traceback"]
-            found.where, found.call = describe(rank.error["seen"])
-        elif rank.exit is not None:
-            words = [processes.describe_exit(rank.exit), last_words(found.output)]
-            found.what = ": ".join(filter(None, words))
-            if rank.memory:
-                found.what += " (the kernel killed for want of memory meanwhile)"
-            found.where, found.call = describe(locate(found.stack))
-        else:
-            found.where, found.call = self._where(rank, found.stack)
-        return found
 
-    @staticmethod
-    def _fate(rank: Rank) -> Fate:
-        if rank.error is not None:
-            return Fate.RAISED
-        if rank.exit is not None:
-            return Fate.DIED
-        return Fate.SILENT if rank.answer is None else Fate.ANSWERED
-
-    def _where(self, rank: Rank, stack: str) -> tuple[str, str]:
-        """Where a silent rank was, and the collective alone."""
-        state = rank.stopped or "not started"
-        at = f", at {locate(stack)['at']}" if locate(stack) else ""
-        if "stop" in state:
-            # It waits for nobody, and has gone on by the time that its witness looks.
-            return f"stopped{at}", ""
-        try:
-            seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            if self._tasks == 0 or not at:
-                return f"not heard of, its process {state}{at}", ""
-            return f"in native code that holds the interpreter{at}, its process {state}", ""
-        return describe(seen if isinstance(seen, dict) else {})
+def _is_dying(rank: Rank) -> bool:
+    """True once faulthandler has written of a rank that nobody has asked: it had a fatal error."""
+    try:
+        return Path(f"{rank.output}.stacks").stat().st_size > 0
+    except OSError:
+        return False

@@ -154,8 +154,10 @@ class _Server:
             gc.enable()
 
     def on_signal(self, frame: Frame) -> None:
+        deliver = processes.signal_main_thread if frame["main"] else os.kill
         for pid in self.ranks.keys() & frame["pids"]:
-            os.kill(pid, frame["signal"])
+            with contextlib.suppress(ProcessLookupError):
+                deliver(pid, frame["signal"])
 
     def on_kill(self, frame: Frame) -> None:
         for pid in self.ranks.keys() & frame["pids"]:

@@ -1,0 +1,151 @@
+"""What became of the ranks whose task failed: the silent ones are asked, then all are reported.
+
+Two questions are put. The first to a rank's Python: faulthandler writes the stacks of all threads
+from within a signal's handler, so that neither an endless loop nor native code that holds the
+interpreter keeps a rank from answering, and the witness writes which collective it is in. The
+second ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distparity.worlds import native, processes
+from distparity.worlds.call import Whereabouts, describe, locate
+from distparity.worlds.handle import Rank
+from distparity.worlds.launcher import Launcher
+from distparity.worlds.rank import tail
+from distparity.worlds.report import (
+    Fate,
+    Report,
+    fatal_error,
+    last_words,
+    without_witness,
+)
+
+__all__ = ["Autopsy", "last_output"]
+
+#: How often one looks for an answer, in seconds.
+GLANCE = 0.05
+#: What a rank's native stacks may take, in seconds.
+NATIVE = 0.3
+#: Bytes of a rank's output that are read, and of those that are reported.
+_READ = 1 << 20
+_OUTPUT = 8192
+
+
+@dataclass
+class Autopsy:
+    """Questions to ranks, and then :attr:`reports`; :meth:`step` asks, waits and listens.
+
+    ``patience`` is how many seconds a witness has. ``began`` says whether the ranks ever had a task.
+    """
+
+    ranks: Sequence[Rank]
+    launcher: Launcher
+    patience: float
+    began: bool
+    reports: list[Report] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._asked = [rank for rank in self.ranks if not rank.settled and rank.pid]
+        self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
+        self._until = time.monotonic() + self.patience
+        pids = [rank.pid for rank in self._asked]
+        if pids:
+            # To the main thread itself: of one that is stopped, this is where it stopped.
+            self.launcher.signal(pids, signal.SIGUSR1, main=True)
+            self.launcher.signal(pids, processes.WITNESS)
+            # A stopped process handles no signal until it goes on.
+            self.launcher.signal(pids, signal.SIGCONT)
+
+    def step(self) -> float | None:
+        """Go on as far as can be; returns when to call again, None when there is no more to do."""
+        now = time.monotonic()
+        if not self.reports:
+            if now < self._until and not all(map(_testified, self._asked)):
+                return now + GLANCE
+            self.reports = [self._report(rank) for rank in self.ranks]
+            self._open()
+        if now < self._until and any(rank.exit is None for rank in self._asked):
+            return now + GLANCE
+        for rank, report in zip(self.ranks, self.reports, strict=True):
+            self._add_native(rank, report)
+        return None
+
+    def _open(self) -> None:
+        """Ask for the native stacks, which no process survives."""
+        self._until = time.monotonic() + NATIVE
+        pids = [rank.pid for rank in self._asked if rank.exit is None]
+        if pids:
+            self.launcher.signal(pids, signal.SIGABRT, main=True)
+
+    def _report(self, rank: Rank) -> Report:
+        found = Report(rank.number, rank.fate, when=rank.when, pid=rank.pid)
+        if rank.answer is not None and rank.exit is None:
+            found.what = f"answered, after {rank.answer['calls']} collectives"
+            return found
+        found.stack = without_witness(tail(f"{rank.output}.stacks"))
+        found.output = last_output(rank)[0]
+        if rank.error is not None:
+            found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
+            found.text = rank.error["traceback"]
+            found.where = describe(rank.error["seen"])
+        elif rank.exit is not None:
+            found.what = _end(rank, found)
+            found.where = locate(found.stack)
+        else:
+            found.where = self._where(rank, found.stack)
+        return found
+
+    def _where(self, rank: Rank, stack: str) -> Whereabouts:
+        """Where a silent rank was."""
+        state = self._states.get(rank.number, "not started")
+        found = locate(stack)
+        at = "" if found is None else found.at
+        if "stop" in state:
+            # It waits for nobody, and has gone on by the time that its witness looks.
+            return Whereabouts(at=at, state="stopped")
+        try:
+            seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = self.began and at
+            why = "in native code that holds the interpreter" if known else "not heard of"
+            return Whereabouts(at=at, state=f"{why}, its process {state}")
+        return describe(seen if isinstance(seen, dict) else {})
+
+    def _add_native(self, rank: Rank, report: Report) -> None:
+        if report.fate not in (Fate.SILENT, Fate.DIED):
+            return
+        stacks = native.read(last_output(rank)[1])
+        report.native = native.brief(stacks)
+        if report.fate is Fate.SILENT and report.where is not None:
+            waits = native.waits(stacks.get(rank.pid, []))
+            report.where = report.where.named(native.collective(stacks), waits=waits)
+
+
+def _testified(rank: Rank) -> bool:
+    return rank.settled or Path(f"{rank.output}.where").exists()
+
+
+def _end(rank: Rank, found: Report) -> str:
+    """How a rank's process ended, in words."""
+    assert rank.exit is not None
+    if rank.helped:
+        # It was dying already, and would not: the signal that it had is the reason.
+        return f"died of a fatal error: {fatal_error(found.stack)}"
+    words = [processes.describe_exit(rank.exit), last_words(found.output)]
+    memory = " (the kernel killed for want of memory meanwhile)" if rank.memory else ""
+    return ": ".join(filter(None, words)) + memory
+
+
+def last_output(rank: Rank) -> tuple[str, str]:
+    """The end of what a rank wrote, and the native stacks that came after it."""
+    text, stacks = native.split(tail(rank.output, _READ))
+    cut = len(text) - _OUTPUT
+    return (f"[...]\n{text[cut:]}" if cut > 0 else text), stacks

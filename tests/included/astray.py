@@ -1,0 +1,141 @@
+"""Strategies in which the last rank goes astray: it waits for a message that nobody sends.
+
+The others wait for it in whatever the strategy exchanges there. Given to a run with
+``--include astray``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import _functional_collectives as functional
+
+from distparity.strategies import Strategy, Tensors
+from distparity.strategies.ddp import Ddp
+from distparity.strategies.fsdp1 import Fsdp1
+from distparity.strategies.fsdp2 import Fsdp2
+from distparity.worlds.rank import Place
+
+
+class Astray(Strategy):
+    """The last rank leaves the others in the second step: in its forward, backward or reading."""
+
+    title = "one rank out of step"
+    tier = "variant"
+    phase: ClassVar[str]
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        self.lost = place.rank == place.world_size - 1
+        self.forwards = 0
+        wrapped = super().wrap(model, units, place)
+        wrapped.register_forward_pre_hook(self._before, prepend=True)
+        wrapped.register_forward_hook(self._after)
+        return wrapped
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        self._leave("read")
+        return super().gradients(model)
+
+    def _before(self, *_: Any) -> None:
+        self.forwards += 1
+        self._leave("forward")
+
+    def _after(self, _module: nn.Module, _args: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(lambda _: self._leave("backward"))
+
+    def _leave(self, phase: str) -> None:
+        if self.lost and phase == self.phase and self.forwards == 2:
+            dist.recv(torch.zeros(8), src=0)
+
+
+class Exchange(Ddp):
+    """DDP that exchanges something of no use before its gradients are read."""
+
+    #: In place of a name: it is no strategy by itself.
+    label: ClassVar[str]
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        self.exchange([torch.ones(8), torch.ones(4)])
+        return super().gradients(model)
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        raise NotImplementedError
+
+
+class Asynchronous(Exchange):
+    label = "asynchronous"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+        for work in works:
+            work.wait()
+
+
+class Functional(Exchange):
+    label = "functional"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        _finish(functional.all_reduce(tensors[0], "sum", _everybody()))
+
+
+class CoalescedSum(Exchange):
+    label = "coalesced-sum"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        for one in functional.all_reduce_coalesced(tensors, "sum", _everybody()):
+            _finish(one)
+
+
+class CoalescedGather(Exchange):
+    label = "coalesced-gather"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        for one in functional.all_gather_into_tensor_coalesced(tensors, _everybody()):
+            _finish(one)
+
+
+class CoalescedScatter(Exchange):
+    label = "coalesced-scatter"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        group, dims = _everybody(), [0, 0]
+        for one in functional.reduce_scatter_tensor_coalesced(tensors, "sum", dims, group):
+            _finish(one)
+
+
+def _everybody() -> dist.ProcessGroup:
+    group = dist.group.WORLD
+    assert group is not None
+    return group
+
+
+def _finish(tensor: torch.Tensor) -> None:
+    functional.wait_tensor(tensor)
+
+
+def _kinds() -> list[type[Strategy]]:
+    bases: dict[type[Strategy], tuple[str, ...]] = dict.fromkeys(
+        (Ddp, Fsdp1, Fsdp2), ("forward", "backward", "read")
+    )
+    bases |= dict.fromkeys(Exchange.__subclasses__(), ("read",))
+    return [
+        type(
+            f"{base.__name__}{phase.title()}",
+            (Astray, base),
+            {
+                "name": f"astray-{phase}-{vars(base).get('label', base.name)}",
+                "phase": phase,
+                "title": Astray.title,
+            },
+        )
+        for base, phases in bases.items()
+        for phase in phases
+    ]
+
+
+ALL = _kinds()
