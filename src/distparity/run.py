@@ -530,7 +530,8 @@ class Run:
         return shlex.join(words)
 
     def _about(self, case: Case) -> dict[str, Any]:
-        return {**case.facts, "rerun": self.rerun(case)}
+        what = {**self.facts["scenarios"], **self.facts["operations"]}[case.scenario]
+        return {**case.facts, "family": what["family"], "rerun": self.rerun(case)}
 
     # -- facts ---------------------------------------------------------------------------------
 

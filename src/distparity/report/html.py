@@ -86,7 +86,9 @@ def payload(report: Report) -> dict[str, Any]:
             }
             for one in STATUSES
         ],
-        "cases": [[c.scenario, c.name, c.strategy, c.world_size, c.dtype] for c in report.cases],
+        "cases": [
+            [c.scenario, c.name, c.strategy, c.world_size, c.dtype, c.family] for c in report.cases
+        ],
         "columns": columns,
         "strings": list(strings.numbers),
     }

@@ -32,7 +32,7 @@ function drawFilters() {
   const search = byId("q");
   if (search.value !== state.q) search.value = state.q;
   byId("diff").checked = state.diff;
-  choices("strategies", strategies, "str");
+  drawStrategies();
   choices("devices", devices, "dev");
   const orders = [
     { value: "torch", content: "by torch", title: "Columns of one torch together" },
@@ -40,7 +40,7 @@ function drawFilters() {
   ];
   chips(byId("by"), devices.length > 1 ? orders : [], (value) => state.by === value, (by) => go({ by }));
   drawOutcomes();
-  byId("unfold").textContent = state.open?.has("*") ? "Close all" : "Open all";
+  drawDepth();
   byId("reset").hidden = !(state.q || state.out.size || state.str.size || state.dev.size || state.diff);
   const theme = byId("theme");
   theme.replaceChildren(icon(state.theme), state.theme);
@@ -51,6 +51,55 @@ function choices(id, values, name) {
   const offered = values.length > 1 ? values : [];
   const choose = (value) => go({ [name]: toggled(state[name], value) });
   chips(byId(id), offered.map((value) => ({ value, content: value })), (value) => state[name].has(value), choose);
+}
+
+// Strategies by what they are settings of: fsdp2, fsdp2_hsdp, fsdp2_zero1 are a line.
+const headOf = (strategy) => strategy.split("_")[0];
+
+function drawStrategies() {
+  const menu = byId("strategy-menu");
+  menu.hidden = strategies.length < 2;
+  const chosen = [...state.str];
+  const words = chosen.length === 0 ? `all ${strategies.length}` : chosen.length < 3 ? chosen.join(", ") : `${chosen.length} of ${strategies.length}`;
+  menu.querySelector("b").textContent = words;
+  menu.classList.toggle("used", chosen.length > 0);
+  const groups = unique(strategies.map(headOf)).map((head) => strategies.filter((one) => headOf(one) === head));
+  const lines = groups.filter((members) => members.length > 1).map(strategyLine);
+  const single = groups.filter((members) => members.length === 1).flat();
+  renew(byId("strategies"), ...lines, el("div", { class: "chips", role: "group", "aria-label": "others" }, single.map(strategyChip)));
+}
+
+const strategyChip = (one) =>
+  chip(one, state.str.has(one), () => go({ str: toggled(state.str, one) }), { "data-value": one });
+
+function strategyLine(members) {
+  const head = headOf(members[0]);
+  const whole = members.every((one) => state.str.has(one));
+  const rest = [...state.str].filter((one) => !members.includes(one));
+  const all = chip(`all ${head}`, whole, () => go({ str: new Set(whole ? rest : [...rest, ...members]) }), { class: "chip whole" });
+  return el("div", { class: "chips", role: "group", "aria-label": head }, all, members.map(strategyChip));
+}
+
+// How far the matrix is open, all at once.
+const DEPTHS = [
+  { value: "families", title: "One row a family of scenarios", open: () => new Set(), shut: () => new Set([ALL]) },
+  { value: "scenarios", title: "One row a scenario", open: () => new Set(), shut: () => new Set() },
+  { value: "strategies", title: "Every scenario with its strategies", open: () => new Set([SCENARIOS]), shut: () => new Set() },
+  { value: "cases", title: "Every case", open: () => new Set([ALL]), shut: () => new Set() },
+];
+
+function drawDepth() {
+  const list = (set) => [...(set ?? [])].join("\n");
+  const isOn = (value) => {
+    const { open, shut } = DEPTHS.find((one) => one.value === value);
+    return list(open()) === list(state.open) && list(shut()) === list(state.shut);
+  };
+  const offered = LEVELS === KINDS ? DEPTHS : DEPTHS.slice(1);
+  const choose = (value) => {
+    const { open, shut } = DEPTHS.find((one) => one.value === value);
+    go({ open: open(), shut: shut() });
+  };
+  chips(byId("depth"), offered.map(({ value, title }) => ({ value, title, content: value })), isOn, choose);
 }
 
 const totals = statuses.map((status) =>
@@ -79,7 +128,7 @@ function readAndDraw() {
 
 function start() {
   byId("scale").append(...scale());
-  byId("key").querySelector("div").append(key());
+  byId("key").querySelector("div").append(...key());
   for (const view of VIEWS) {
     byId(`to-${view}`).addEventListener("click", (event) => {
       event.preventDefault();
@@ -89,7 +138,6 @@ function start() {
   byId("q").addEventListener("input", (event) => go({ q: event.target.value }));
   byId("diff").addEventListener("change", (event) => go({ diff: event.target.checked }));
   byId("theme").addEventListener("click", () => go({ theme: THEMES[state.theme] }));
-  byId("unfold").addEventListener("click", () => go({ open: state.open?.has("*") ? new Set() : new Set(["*"]) }));
   byId("reset").addEventListener("click", () => {
     const { q, out, str, dev, diff } = blank();
     go({ q, out, str, dev, diff });
@@ -98,6 +146,11 @@ function start() {
   addEventListener("popstate", readAndDraw);
   addEventListener("resize", () => matrix.scroller && state.view === "matrix" && draw());
   addEventListener("keydown", onKey);
+  addEventListener("click", (event) => {
+    // What was clicked may have been drawn anew since.
+    const way = event.composedPath();
+    shutMenus((menu) => !way.includes(menu));
+  });
   // On paper there is nothing to scroll: all rows are drawn.
   addEventListener("beforeprint", () => drawWhole(true));
   addEventListener("afterprint", () => drawWhole(false));
@@ -111,12 +164,18 @@ function drawWhole(whole) {
   matrix.table.style.zoom = whole ? Math.min(1, PAPER / matrix.table.offsetWidth) : "";
 }
 
+function shutMenus(which) {
+  const open = [...document.querySelectorAll("details.menu[open]")].filter(which);
+  for (const menu of open) menu.open = false;
+  return open.length > 0;
+}
+
 function onKey(event) {
   const typing = event.target.matches?.("input, select, textarea");
   if (event.key === "/" && !typing) {
     byId("q").focus();
     event.preventDefault();
-  } else if (event.key === "Escape" && byId("key").open) byId("key").open = false;
+  } else if (event.key === "Escape" && shutMenus(() => true)) event.preventDefault();
   else if (event.key === "Escape" && !panel.hidden && !typing) closePanel();
 }
 

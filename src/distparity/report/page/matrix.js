@@ -1,8 +1,9 @@
 // The matrix: a tree of rows, of which only those in sight are in the document.
 
-const HEIGHT = { leaf: 30, branch: 31, marks: 14 };
-// So many kinds of outcome stand beside one another in a cell; more of them take another line.
-const MARKS = 3;
+const HEIGHT = { row: 28, line: 15 };
+// Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit, what is around
+// a count and around a mark, a cell's edge.
+const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 24, edge: 14 };
 const AHEAD = 12;
 const PAGE = 10;
 
@@ -10,6 +11,10 @@ const matrix = {
   rows: [],
   columns: [],
   roots: [],
+  // Whether there are so few scenarios that they are shown open.
+  few: false,
+  // Of a column, in pixels.
+  width: WIDTH.least,
   // Where the keyboard is: row -1 is the header, column -1 the names.
   at: { row: 0, column: -1 },
   from: 0,
@@ -21,9 +26,15 @@ const matrix = {
 };
 
 function isOpen(node) {
+  if (state.open?.has(node.path)) return true;
+  return !state.shut.has(node.path) && opensByItself(node);
+}
+
+function opensByItself({ kind }) {
+  if (kind === "family") return !state.shut.has(ALL);
   // A report of few scenarios is shown open; who opens or closes one has said what they want.
-  if (state.open === null) return matrix.roots.length <= 2 && node.level === 1;
-  return state.open.has("*") || state.open.has(node.path);
+  if (state.open === null) return kind === "scenario" && matrix.few;
+  return state.open.has(ALL) || (kind === "scenario" && state.open.has(SCENARIOS));
 }
 
 function flatten(nodes) {
@@ -36,7 +47,7 @@ function flatten(nodes) {
       if (node.children.size) visit([...node.children.values()], mine);
       else {
         node.cases.forEach((one, place) =>
-          rows.push({ one, parent: mine, level: 3, place: place + 1, among: node.cases.length }),
+          rows.push({ one, parent: mine, level: node.level + 1, place: place + 1, among: node.cases.length }),
         );
       }
     });
@@ -45,7 +56,7 @@ function flatten(nodes) {
   let top = 0;
   for (const row of rows) {
     row.top = top;
-    row.height = row.node ? HEIGHT.branch + HEIGHT.marks * linesIn(row.node) : HEIGHT.leaf;
+    row.height = HEIGHT.row + (row.node ? HEIGHT.line * (linesIn(row.node) - 1) : 0);
     top += row.height;
   }
   return rows;
@@ -58,10 +69,10 @@ function drawMatrix(main) {
   matrix.columns = shownColumns();
   const shown = shownCases(matrix.columns);
   matrix.roots = tree(shown);
-  matrix.rows = flatten(matrix.roots);
-  matrix.at.row = Math.max(matrix.at.row < 0 ? -1 : 0, sameRow(held));
+  matrix.few = unique(shown.map((one) => one.scenario)).length <= 2;
   matrix.at.column = Math.min(matrix.at.column, matrix.columns.length - 1);
-  if (!matrix.rows.length) {
+  if (!shown.length) {
+    matrix.rows = [];
     matrix.scroller = matrix.table = null;
     main.replaceChildren(el("p", { class: "empty" }, "No case is left by these filters."));
     return shown;
@@ -70,10 +81,9 @@ function drawMatrix(main) {
   matrix.table = el(
     "table",
     {
-      class: "matrix",
+      class: LEVELS === KINDS ? "matrix families" : "matrix",
       role: "treegrid",
       "aria-label": "Outcomes by case and cell",
-      "aria-rowcount": matrix.rows.length + 2,
       "aria-colcount": matrix.columns.length + 1,
       tabindex: "-1",
       onkeydown: onMatrixKey,
@@ -86,6 +96,10 @@ function drawMatrix(main) {
   matrix.scroller = el("div", { class: "scroller", onscroll: () => windowed() }, matrix.table);
   main.replaceChildren(matrix.scroller);
   widths();
+  // Only now is it known how wide a cell is, and by that how high a row.
+  matrix.rows = flatten(matrix.roots);
+  matrix.table.setAttribute("aria-rowcount", matrix.rows.length + 2);
+  matrix.at.row = Math.max(matrix.at.row < 0 ? -1 : 0, sameRow(held));
   matrix.scroller.scrollTop = scrollTop;
   matrix.scroller.scrollLeft = scrollLeft;
   windowed(true);
@@ -93,23 +107,33 @@ function drawMatrix(main) {
   return shown;
 }
 
-// All columns are equally wide: what the fullest cell needs, and more where there is room.
+// All columns are equally wide, as far as there is room for them.
 function widths() {
-  const marks = Math.max(...matrix.rows.map((row) => (row.node ? marksIn(row.node) : 1)));
-  const least = marks < MARKS ? 94 : 116;
   const names = matrix.table.querySelector(".corner").offsetWidth;
   const room = (matrix.scroller.clientWidth - names - 20) / matrix.columns.length;
-  const column = Math.round(Math.max(least, Math.min(128, room)));
-  matrix.table.style.setProperty("--column", `${column}px`);
-  matrix.table.style.width = `${names + column * matrix.columns.length}px`;
+  matrix.width = Math.floor(Math.max(WIDTH.least, Math.min(WIDTH.most, room)));
+  matrix.table.style.setProperty("--column", `${matrix.width}px`);
+  matrix.table.style.width = `${names + matrix.width * matrix.columns.length}px`;
 }
 
-function marksIn(node) {
-  return Math.max(...matrix.columns.map((column) => others(tally(node, column)).length));
-}
-
+// How many lines the fullest cell of a row takes: the count, and beside or below it the marks.
 function linesIn(node) {
-  return Math.max(1, Math.ceil(marksIn(node) / MARKS));
+  return Math.max(...matrix.columns.map((column) => linesOf(tally(node, column))));
+}
+
+function linesOf(found) {
+  const room = matrix.width - WIDTH.edge;
+  let left = room - WIDTH.count - WIDTH.digit * `${found.passed}/${found.total}`.length;
+  let lines = 1;
+  for (const status of others(found)) {
+    const width = WIDTH.mark + WIDTH.digit * String(found.counts.get(status)).length;
+    if (width > left) {
+      lines += 1;
+      left = room;
+    }
+    left -= width;
+  }
+  return lines;
 }
 
 function sameRow(held) {
@@ -230,7 +254,7 @@ function drawRow(row, index) {
     "tr",
     {
       role: "row",
-      class: `level${row.level}${state.case && row.one?.id === state.case ? " chosen" : ""}`,
+      class: `${row.node?.kind ?? "leaf"}${state.case && row.one?.id === state.case ? " chosen" : ""}`,
       "data-row": index,
       "aria-rowindex": index + 3,
       "aria-level": row.level,
@@ -262,26 +286,26 @@ function branchCell(node, column) {
       "td",
       { ...attributes, class: `cell branch ${look(marks[0], null)}` },
       el("b", {}, icon(marks[0].key), String(found.total)),
-      el("span", { class: "word" }, marks[0].short),
+      matrix.width < WIDTH.word ? null : el("span", { class: "word" }, marks[0].short),
     );
   }
   const hue = found.worst === null ? "unjudged" : bin(found.worst);
   const cell = el(
     "td",
-    { ...attributes, class: `cell branch ${hue}${found.bad ? " bad" : ""}${found.silent ? " partly" : ""}` },
+    { ...attributes, class: `cell branch ${hue}${edge(found)}${found.silent ? " partly" : ""}` },
     el("b", {}, `${found.passed}/${found.total}`),
-    el(
-      "span",
-      { class: "marks" },
-      marks.map((status) =>
-        el("i", { class: `f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
-      ),
-      marks.length ? null : el("i", { class: "ratio" }, found.worst === null ? "" : short(found.worst)),
+    marks.map((status) =>
+      el("i", { class: `count f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
     ),
+    marks.length || found.worst === null ? null : el("i", { class: "ratio" }, short(found.worst)),
   );
   // The colour speaks for the judged cases alone; the others have their share of the lower edge.
   cell.style.setProperty("--silent", `${(100 * found.silent) / found.total}%`);
   return cell;
+}
+
+function edge(found) {
+  return found.bad ? " bad" : found.known ? " known" : "";
 }
 
 function leafCell(one, column) {
@@ -379,15 +403,24 @@ function act({ row, column }, { byKey }) {
   if (byKey && !panel.hidden && !(here?.node && column < 0)) panel.focus();
 }
 
-function fold(row, open) {
-  const all = (nodes) => nodes.flatMap((node) => [node, ...all([...node.children.values()])]);
-  const explicit = state.open !== null && !state.open.has("*");
-  const was = explicit ? state.open : all(matrix.roots).filter(isOpen).map((node) => node.path);
-  const now = new Set(was);
-  if (open) now.add(row.node.path);
-  else now.delete(row.node.path);
-  go({ open: now });
+function fold({ node }, wanted) {
+  const open = new Set(state.open ?? openByItself());
+  const shut = new Set(state.shut);
+  open.delete(node.path);
+  shut.delete(node.path);
+  Object.assign(state, { open, shut });
+  // What is as wanted without a word needs none in the address.
+  if (isOpen(node) !== wanted) (wanted ? open : shut).add(node.path);
+  go({ open, shut });
   focusCell();
+}
+
+// The scenarios that stand open though nobody has opened them.
+function openByItself() {
+  const all = (nodes) => nodes.flatMap((node) => [node, ...all([...node.children.values()])]);
+  return all(matrix.roots)
+    .filter((node) => node.kind === "scenario" && isOpen(node))
+    .map((node) => node.path);
 }
 
 function onMatrixKey(event) {
