@@ -6,6 +6,7 @@ these cases and no others of the file; else by their ids.
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,12 +36,16 @@ class Failed:
     failure: str
     message: str
     diagnosis: str = ""
+    #: The checks of an operation that diverged; empty for training.
+    checks: tuple[str, ...] = ()
 
     @property
-    def looks(self) -> tuple[str, str]:
-        """The key of an entry and the regular expression that it is known by."""
+    def looks(self) -> tuple[str, str | tuple[str, ...]]:
+        """The key of an entry that it is known by, and the value: a regular expression, or checks."""
         if self.failure != "wrong numbers":
             return "error", _pattern(self.message)
+        if self.checks:
+            return "checks", tuple(glob.escape(check) for check in self.checks)
         if self.diagnosis:
             return "diagnosis", f"^{_pattern(self.diagnosis)}"
         # "step 0, gradient 'weight', rank 0: ..." is known by the kind of quantity.
@@ -52,7 +57,7 @@ def propose(
     failed: Mapping[Case, Failed], cases: Iterable[Case], torch: str, reason: str, link: str
 ) -> list[str]:
     """The text of each entry. ``cases`` are all of the file, ``torch`` the release it is about."""
-    groups: dict[tuple[str, ...], list[Case]] = {}
+    groups: dict[tuple[Any, ...], list[Case]] = {}
     for case, one in failed.items():
         groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
     everything = set(cases)
@@ -64,19 +69,19 @@ def propose(
 
 def _entry(
     group: list[Case],
-    key: tuple[str, ...],
+    key: tuple[Any, ...],
     everything: set[Case],
     torch: str,
     reason: str,
     link: str,
 ) -> Iterator[str]:
-    device, failure, looks, pattern = key
+    device, failure, looks, value = key
     yield "[[expect]]"
     yield from _cases(group, everything)
     yield f"device = {_quoted(device)}"
     yield f"torch = {_quoted(f'=={torch}')}"
     yield f"failure = {_quoted(failure)}"
-    yield f"{looks} = {_quoted(pattern)}"
+    yield f"{looks} = {_quoted(value)}"
     yield f"reason = {_quoted(reason)}"
     yield f"link = {_quoted(link)}"
 
