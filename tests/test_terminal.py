@@ -152,10 +152,10 @@ def test_time_left_is_by_the_rate_so_far(done: int, elapsed: float, text: str) -
 def test_progress_is_never_cut_off(column: int, text: str) -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, 100, clock)
-    progress.done = 19
+    progress.done = 20
     clock.now += 10
 
-    progress.advance(column, 80)
+    progress.show(column, 80)
     shown = re.sub(r"\x1b(\[K|7|8)", "", stream.getvalue())
     assert shown.strip() == text
     assert column + len(shown) < 80
@@ -167,10 +167,11 @@ def test_progress_takes_away_what_it_showed_and_nothing_else() -> None:
 
     progress.clear()
     assert stream.getvalue() == ""
-    progress.advance(0, 80)
+    progress.show(0, 80)
     progress.clear()
     assert stream.getvalue().endswith("\x1b[K")
-    progress.advance(0, 80)
+    progress.done = 2
+    progress.show(0, 80)
     progress.clear()
     assert stream.getvalue().count("of 2") == 1
 
@@ -218,7 +219,8 @@ def through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 def test_terminal_shows_progress_colours_and_marks(through: Callable[..., str]) -> None:
     output = through(*FEW, PYTHONUTF8="1")
 
-    assert re.search(r"\x1b7\x1b\[K  1 of \d+\x1b8", output)
+    # Before any result, and so while a case is under way: what it waits for is shown.
+    assert re.search(r"\x1b7\x1b\[K  0 of (\d+)\x1b8(.|\n)*\x1b\[K  1 of \1\x1b8", output)
     assert "\x1b[31m" in output
     assert "✖1" in output
     assert re.search(r"  ddp *\x1b\[0m\x1b\[1m  fsdp2", output)

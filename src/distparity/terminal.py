@@ -179,9 +179,8 @@ class Progress:
         """Whether the stream is a terminal that can move its cursor."""
         return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
-    def advance(self, column: int, width: int) -> None:
-        """One more case has its result; pytest's cursor is at ``column`` of ``width``."""
-        self.done += 1
+    def show(self, column: int, width: int) -> None:
+        """Show how far it is; pytest's cursor is at ``column`` of ``width``."""
         room = width - column - 1 - len(_GAP)
         # A number that is cut off is another number.
         text = next((text for text in self.texts() if len(text) <= room), "")
