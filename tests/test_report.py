@@ -14,6 +14,7 @@ import pytest
 from distparity import cli, journal, junit
 from distparity.outcome import Outcome, Status
 from distparity.report import Refused, html, markdown, write
+from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
 from distparity.report.statuses import BY_NAME, STATUSES
@@ -330,6 +331,35 @@ def test_three_views_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert data["counts"] == {"failed": 1, "passed": 1}
     assert data["cases"][0]["results"]["2.4-cpu"]["ratio"] == "inf"
     assert [column["worst"]["case"] for column in data["columns"]] == [CASE, CASE]
+
+
+def test_scenarios_stand_by_family_in_every_view(tmp_path: Path) -> None:
+    families = {"zeta/x-ws2-f": "calls", "alpha/x-ws2-f": "layers", "beta/x-ws2-f": "calls"}
+    known = {case: {**cells.PASSED, "family": name} for case, name in families.items()}
+    # One written by a version that did not say it yet.
+    paths = [cells.write(tmp_path, "2.4", "cpu", dict.fromkeys(families, cells.PASSED))]
+    paths += [cells.write(tmp_path, "2.5", "cpu", known)]
+    found = report(*paths)
+
+    rows = ["beta/x-ws2-f", "zeta/x-ws2-f", "alpha/x-ws2-f"]
+    assert [case.id for case in found.cases] == rows
+    assert [one["family"] for one in json.loads(as_json.render(found))["cases"]] == [
+        *("calls", "calls", "layers")
+    ]
+    assert [case[0] for case in html.payload(found)["cases"]] == ["beta", "zeta", "alpha"]
+    listed = markdown.render(found).partition("## Scenarios")[2].partition("Marks")[0]
+    assert re.findall(r"^\| ([a-z*]+) ", listed, re.MULTILINE)[1:] == [
+        *("**calls**", "beta", "zeta", "**layers**", "alpha")
+    ]
+
+
+def test_declared_failure_is_no_worst_ratio(tmp_path: Path) -> None:
+    declared = {"status": "expected failure", "ratio": "1e6", "message": "known"}
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: declared, "b/ddp-ws2-f": cells.PASSED})
+    (column,) = report(path).columns
+
+    assert column.worst is not None
+    assert column.worst[0].id == "b/ddp-ws2-f"
 
 
 def test_case_that_a_cell_has_not_is_neither_missing_nor_passed(tmp_path: Path) -> None:

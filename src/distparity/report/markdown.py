@@ -129,17 +129,19 @@ def _block(text: str) -> str:
 
 def _matrix(report: Report) -> Iterator[str]:
     yield "\n## Scenarios\n\nPassed / all, and what else there was.\n\n"
-    scenarios: dict[str, list[Case]] = {}
+    rows: dict[tuple[str, str], list[Case]] = {}
     for case in report.cases:
-        scenarios.setdefault(case.scenario, []).append(case)
+        if case.family:
+            rows.setdefault((case.family, ""), []).append(case)
+        rows.setdefault((case.family, case.scenario), []).append(case)
     # So many columns as a reader can still see; a wider matrix is several tables.
     for first in range(0, len(report.columns), 12):
         columns = report.columns[first : first + 12]
         yield f"| scenario | {' | '.join(escape(c.title) for c in columns)} |\n"
         yield "|---|" + "--:|" * len(columns) + "\n"
-        for scenario, cases in scenarios.items():
-            row = [_tally(column, cases) for column in columns]
-            yield f"| {escape(scenario)} | {' | '.join(row)} |\n"
+        for (family, scenario), cases in rows.items():
+            name = escape(scenario) if scenario else f"**{escape(family)}**"
+            yield f"| {name} | {' | '.join(_tally(column, cases) for column in columns)} |\n"
         yield "\n"
 
 
