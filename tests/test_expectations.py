@@ -292,7 +292,9 @@ def proposal(failed: dict[str, Failed]) -> str:
     return "\n".join(propose(found, CASES, "2.8.0", "torch sums", "https://example.org/1"))
 
 
-INF_NORM = Failed("wrong numbers", "inf norm: gradient 0, rank 0: off", "", ("inf norm * 3", "x[0]"))
+INF_NORM = Failed(
+    "wrong numbers", "inf norm: gradient 0, rank 0: off", "", ("inf norm * 3", "x[0]")
+)
 
 PROPOSED = {
     "patterns where they are exact": (
