@@ -522,6 +522,26 @@ def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
     assert len(set(names)) == 1
 
 
+def test_details_lie_over_nothing_on_paper(browse: Opened, small: Path) -> None:
+    page = browse(small)
+    narrow = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    positions = {}
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+        page.visit("case=alpha/fsdp2-ws2-float32")
+        for media in ("screen", "print"):
+            page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+            positions[media] = page.js(
+                "getComputedStyle(document.getElementById('panel')).position"
+            )
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    # On a telephone they cover the matrix; a page of paper is no wider.
+    assert positions == {"screen": "fixed", "print": "static"}
+
+
 def test_paper_has_all_rows(browse: Opened, small: Path) -> None:
     page = browse(small).visit("open=*")
     page.js("dispatchEvent(new Event('beforeprint'))")
