@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product, zip_longest
 from typing import Any
 
 from distparity.case import Case
@@ -103,10 +103,16 @@ def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
 def _pattern(text: str) -> str:
     """A regular expression for the beginning of a text, whatever numbers are in it."""
     text = (text.splitlines() or [""])[0][:_LONGEST].rstrip(".")
-    between = [re.escape(part).replace(r"\ ", " ") for part in _NUMBER.split(text)]
-    return _NUMBER.pattern.join(between)
+    numbers = [r"\d+" if found.isdigit() else r"[\d.e+-]+" for found in _NUMBER.findall(text)]
+    between = [re.sub(r"\\([- ])", r"\1", re.escape(part)) for part in _NUMBER.split(text)]
+    return "".join(chain.from_iterable(zip_longest(between, numbers, fillvalue="")))
 
 
 def _quoted(value: Any) -> str:
-    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same."""
+    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same.
+
+    A regular expression is literal where it can be, so that a person reads one backslash as one.
+    """
+    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
+        return f"'{value}'"
     return json.dumps(value, ensure_ascii=False)
