@@ -3,8 +3,8 @@
 const HEIGHT = { row: 28, line: 15 };
 // Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit, what is around
 // a count and around a mark, a cell's edge.
-const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 24, edge: 14 };
-const AHEAD = 12;
+const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 22, edge: 14 };
+const AHEAD = 6;
 const PAGE = 10;
 
 const matrix = {
