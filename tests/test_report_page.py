@@ -500,6 +500,10 @@ def test_large_matrix_keeps_only_what_is_in_sight(browse: Opened, large: Path) -
     assert last.get_attribute("aria-rowindex") == str(rows)
     page.press(Keys.ARROW_RIGHT)
     assert page.focused.startswith("torch 2.4 on cpu")
+    assert len(page.all("tbody tr:last-child [data-column]")) < 30
+    page.press(Keys.END)
+    assert page.focused.startswith("torch 2.23 on hpu")
+    assert page.driver.switch_to.active_element.get_attribute("aria-colindex") == "41"
 
 
 def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:

@@ -1,10 +1,12 @@
-// The matrix: a tree of rows, of which only those in sight are in the document.
+// The matrix: a tree of rows. Only what is in sight is in the document: of the rows, and in these of the
+// columns.
 
 const HEIGHT = { row: 28, line: 15 };
 // Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit, what is around
 // a count and around a mark, a cell's edge.
 const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 22, edge: 14 };
-const AHEAD = 6;
+// So many rows and columns beyond those in sight are in the document.
+const AHEAD = { rows: 6, columns: 2 };
 const PAGE = 10;
 
 const matrix = {
@@ -13,12 +15,13 @@ const matrix = {
   roots: [],
   // Whether there are so few scenarios that they are shown open.
   few: false,
-  // Of a column, in pixels.
+  // Of a column and of the names, in pixels.
   width: WIDTH.least,
+  names: 0,
   // Where the keyboard is: row -1 is the header, column -1 the names.
   at: { row: 0, column: -1 },
-  from: 0,
-  to: 0,
+  // What is drawn, as rows and columns from and to.
+  drawn: null,
   whole: false,
   scroller: null,
   table: null,
@@ -109,11 +112,11 @@ function drawMatrix(main) {
 
 // All columns are equally wide, as far as there is room for them.
 function widths() {
-  const names = matrix.table.querySelector(".corner").offsetWidth;
-  const room = (matrix.scroller.clientWidth - names - 20) / matrix.columns.length;
+  matrix.names = matrix.table.querySelector(".corner").offsetWidth;
+  const room = (matrix.scroller.clientWidth - matrix.names - 20) / matrix.columns.length;
   matrix.width = Math.floor(Math.max(WIDTH.least, Math.min(WIDTH.most, room)));
   matrix.table.style.setProperty("--column", `${matrix.width}px`);
-  matrix.table.style.width = `${names + matrix.width * matrix.columns.length}px`;
+  matrix.table.style.width = `${matrix.names + matrix.width * matrix.columns.length}px`;
 }
 
 // How many lines the fullest cell of a row takes: the count, and beside or below it the marks.
@@ -204,19 +207,15 @@ function whole(column) {
   return column.facts.ended === "finished" && !(start && statusOf(column, start) !== ABSENT);
 }
 
-// -- the rows in sight -----------------------------------------------------------------------
+// -- what is in sight ------------------------------------------------------------------------
 
 function windowed(fresh = false) {
-  const { rows, scroller, body } = matrix;
-  const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
-  const end = scroller.scrollTop + (scroller.clientHeight || 800);
-  let last = rows.findIndex((row) => row.top > end);
-  if (last < 0) last = rows.length;
-  const from = matrix.whole ? 0 : Math.max(0, first - AHEAD);
-  const to = matrix.whole ? rows.length : Math.min(rows.length, last + AHEAD);
-  if (!fresh && from === matrix.from && to === matrix.to) return;
+  const { rows, body } = matrix;
+  const drawn = { rows: rowsInSight(), columns: columnsInSight() };
+  if (!fresh && JSON.stringify(drawn) === JSON.stringify(matrix.drawn)) return;
   const focused = body.contains(document.activeElement);
-  Object.assign(matrix, { from, to });
+  matrix.drawn = drawn;
+  const [from, to] = drawn.rows;
   const total = rows.at(-1).top + rows.at(-1).height;
   const above = rows[from].top;
   const below = total - rows[to - 1].top - rows[to - 1].height;
@@ -233,6 +232,23 @@ function windowed(fresh = false) {
   tab?.setAttribute("tabindex", "0");
 }
 
+function rowsInSight() {
+  const { rows, scroller, whole } = matrix;
+  if (whole) return [0, rows.length];
+  const end = scroller.scrollTop + (scroller.clientHeight || 800);
+  const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
+  const last = rows.findIndex((row) => row.top > end);
+  return [Math.max(0, first - AHEAD.rows), Math.min(rows.length, (last < 0 ? rows.length : last) + AHEAD.rows)];
+}
+
+function columnsInSight() {
+  const { columns, scroller, whole, width, names } = matrix;
+  if (whole) return [0, columns.length];
+  const first = Math.floor(scroller.scrollLeft / width);
+  const last = Math.ceil((scroller.scrollLeft + (scroller.clientWidth || 1200) - names) / width);
+  return [Math.max(0, first - AHEAD.columns), Math.min(columns.length, last + AHEAD.columns)];
+}
+
 function space(height) {
   if (!height) return [];
   const row = el("tr", { class: "space", role: "presentation", "aria-hidden": "true" }, el("td"));
@@ -244,12 +260,13 @@ function drawRow(row, index) {
   const label = row.node ? row.node.label : row.one.label;
   const name = el(
     "th",
-    { scope: "row", role: "rowheader", tabindex: "-1", title: row.node?.path ?? row.one.id },
+    { scope: "row", role: "rowheader", tabindex: "-1", "aria-colindex": 1, title: row.node?.path ?? row.one.id },
     row.node ? icon("open", row.open ? "turned" : "") : null,
     el("span", { class: "label" }, label),
     row.node ? el("small", {}, String(row.node.cases.length)) : null,
   );
   const outer = state.by === "torch" ? "torch" : "device";
+  const [from, to] = matrix.drawn.columns;
   const line = el(
     "tr",
     {
@@ -263,16 +280,25 @@ function drawRow(row, index) {
       "aria-expanded": row.node ? String(row.open) : null,
     },
     name,
-    matrix.columns.map((column, place) => {
+    gap(from),
+    matrix.columns.slice(from, to).map((column, index) => {
+      const place = from + index;
       const starts = place > 0 && matrix.columns[place - 1][outer] !== column[outer];
       const cell = row.node ? branchCell(row.node, column) : leafCell(row.one, column);
       if (starts) cell.classList.add("starts");
       cell.dataset.column = place;
+      cell.setAttribute("aria-colindex", place + 2);
       return cell;
     }),
+    gap(matrix.columns.length - to),
   );
   line.style.height = `${row.height}px`;
   return line;
+}
+
+// In place of columns that are not in the document.
+function gap(number) {
+  return number ? el("td", { class: "gap", colspan: number, role: "presentation", "aria-hidden": "true" }) : null;
 }
 
 function branchCell(node, column) {
@@ -336,7 +362,7 @@ function leafCell(one, column) {
 function cellAt({ row, column } = matrix.at) {
   if (row < 0) return matrix.table.querySelector(`[data-head="${Math.max(column, 0)}"]`);
   const line = matrix.body.querySelector(`[data-row="${row}"]`);
-  return line?.children[column + 1] ?? null;
+  return line?.querySelector(column < 0 ? "th" : `[data-column="${column}"]`) ?? null;
 }
 
 function placeOf(target) {
@@ -358,21 +384,20 @@ function focusCell() {
     else if (top + height + header > box.scrollTop + box.clientHeight) {
       box.scrollTop = top + height + header - box.clientHeight;
     }
-    windowed();
   }
+  if (column >= 0) intoSight(column);
+  windowed();
   const cell = cellAt();
   for (const old of matrix.table.querySelectorAll('[tabindex="0"]')) old.setAttribute("tabindex", "-1");
   cell.setAttribute("tabindex", "0");
   cell.focus({ preventScroll: true });
-  if (column >= 0) intoSight(cell.closest("td, th"));
 }
 
 // The names stay where they are, so that a cell may be under them and count as in sight.
-function intoSight(cell) {
-  const box = matrix.scroller;
-  const names = matrix.table.querySelector(".corner").offsetWidth;
-  const left = cell.offsetLeft - names;
-  const right = cell.offsetLeft + cell.offsetWidth - box.clientWidth;
+function intoSight(column) {
+  const { scroller: box, names, width } = matrix;
+  const left = column * width;
+  const right = names + left + width - box.clientWidth;
   if (box.scrollLeft > left) box.scrollLeft = left;
   else if (box.scrollLeft < right) box.scrollLeft = right;
 }
