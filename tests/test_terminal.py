@@ -57,6 +57,24 @@ def test_matrix_is_scenarios_by_families_of_strategies() -> None:
     ]
 
 
+def test_matrix_of_many_scenarios_is_by_family_and_names_what_is_wrong() -> None:
+    names = [f"scenario{n:02}" for n in range(terminal.SCENARIOS + 1)]
+    families = {name: ("calls" if n < 20 else "layers") for n, name in enumerate(names)}
+    cases = [Case(name, strategy, 2, "f", "cpu") for name in names for strategy in ("ddp", "tp")]
+    outcomes = {case.id: Outcome(P) for case in cases}
+    outcomes["scenario07/tp-ws2-f"] = Outcome(F)
+    outcomes["scenario08/tp-ws2-f"] = Outcome(N)
+
+    lines = terminal.matrix(cases, outcomes, families=families)
+    assert ["".join(text for text, _ in line) for line in lines] == [
+        "              ddp    tp",
+        "calls         20/20  18/20 ✖1 ⊘1",
+        "  scenario07  1/1    0/1 ✖1",
+        "layers        11/11  11/11",
+        "✖ failed, ⊘ not supported",
+    ]
+
+
 def test_matrix_in_an_encoding_that_has_no_such_marks() -> None:
     lines = _matrix({"plain/ddp": [P, F], "plain/fsdp2": [N]}, encoding="latin-1")
 

@@ -342,7 +342,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _write_matrix(config: pytest.Config, cell: Cell) -> None:
     writer = config.get_terminal_writer()
     encoding = getattr(sys.stdout, "encoding", None)
-    for line in terminal.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding):
+    families = config.stash[RUN].families
+    for line in terminal.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding, families):
         for text, style in line:
             writer.write(text, **{style: True} if style else {})
         writer.line()

@@ -37,6 +37,9 @@ MARKS = {
     "not supported": ("⊘", "s"),
 }
 _GAP = "  "
+#: More scenarios than this fill more than a screen: then a row is a family of them, and below it are
+#: only those of its scenarios in which something is wrong.
+SCENARIOS = 30
 
 
 def marks(encoding: str | None) -> dict[str, str]:
@@ -53,7 +56,7 @@ def marks(encoding: str | None) -> dict[str, str]:
 
 @dataclass
 class _Square:
-    """What became of the cases of one scenario under one family of strategies."""
+    """What became of the cases of one row under one family of strategies."""
 
     counts: Counter[Status] = field(default_factory=Counter)
 
@@ -78,17 +81,22 @@ def matrix(
     outcomes: Mapping[str, Outcome],
     width: int = 80,
     encoding: str | None = "utf-8",
+    families: Mapping[str, str] | None = None,
 ) -> list[Line]:
     """Scenarios by families of strategies (``fsdp2`` for ``fsdp2_nested``), within ``width`` columns.
 
-    Where the families do not fit beside one another, those that are over stand in a second table.
-    Empty where there is nothing to put side by side.
+    ``families`` are those of the scenarios, which many of them are shown by. Where the strategies do
+    not fit beside one another, those that are over stand in a second table. Empty where there is
+    nothing to put side by side.
     """
+    statuses = {
+        case: outcomes[case.id].status if case.id in outcomes else Status.MISSING for case in cases
+    }
     squares: dict[tuple[str, str], _Square] = {}
-    for case in cases:
-        status = outcomes[case.id].status if case.id in outcomes else Status.MISSING
-        square = squares.setdefault((case.scenario, _family(case.strategy)), _Square())
-        square.counts[status] += 1
+    for row, members in _rows(statuses, families or {}).items():
+        for case in members:
+            square = squares.setdefault((row, _family(case.strategy)), _Square())
+            square.counts[statuses[case]] += 1
     if len(squares) < 2:
         return []
     table = _Table(squares, marks(encoding))
@@ -96,6 +104,22 @@ def matrix(
     for part in table.parts(width):
         lines += [[]] * bool(lines) + table.lines(part)
     return [*lines, *_legend(squares.values(), table.signs)]
+
+
+def _rows(statuses: Mapping[Case, Status], families: Mapping[str, str]) -> dict[str, list[Case]]:
+    """The names of the rows, in order, and the cases of each."""
+    scenarios: dict[str, list[Case]] = {}
+    for case in statuses:
+        scenarios.setdefault(case.scenario, []).append(case)
+    if len(scenarios) <= SCENARIOS or not families:
+        return scenarios
+    rows: dict[str, list[Case]] = {}
+    for family in dict.fromkeys(families.get(scenario, "other") for scenario in scenarios):
+        within = {s: own for s, own in scenarios.items() if families.get(s, "other") == family}
+        rows[family] = [case for own in within.values() for case in own]
+        bad = {s: own for s, own in within.items() if any(statuses[case].bad for case in own)}
+        rows |= {f"  {scenario}": own for scenario, own in bad.items()}
+    return rows
 
 
 class _Table:
@@ -109,7 +133,8 @@ class _Table:
         self.texts = {place: square.text(signs) for place, square in squares.items()}
         self.rows = list(dict.fromkeys(scenario for scenario, _ in squares))
         self.first = max(map(len, self.rows))
-        self.widths = dict.fromkeys(sorted(family for _, family in squares), 0)
+        # In the order of the rows, so that those of the same rows are in the same table.
+        self.widths = dict.fromkeys((family for _, family in squares), 0)
         for (_, family), text in self.texts.items():
             self.widths[family] = max(self.widths[family], len(family), len(text))
 
@@ -132,12 +157,19 @@ class _Table:
             here = [(row.ljust(self.first), ""), *(self._square(row, name) for name in families)]
             if any(text.strip() for text, _ in here[1:]):
                 found.append(here)
-        return [[*line[:-1], (line[-1][0].rstrip(), line[-1][1])] for line in found]
+        return [_stripped(line) for line in found]
 
     def _square(self, row: str, family: str) -> tuple[str, str]:
         text = self.texts.get((row, family), "").ljust(self.widths[family])
         square = self.squares.get((row, family))
         return _GAP + text, "" if square is None else square.style
+
+
+def _stripped(line: Line) -> Line:
+    """The line without the spaces at its end."""
+    while line and not line[-1][0].strip():
+        line = line[:-1]
+    return [*line[:-1], (line[-1][0].rstrip(), line[-1][1])] if line else []
 
 
 def _family(strategy: str) -> str:
