@@ -16,8 +16,9 @@ from conftest import Suite, command, environment
 from distparity import terminal
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
+from distparity.progress import Progress
 from distparity.report.statuses import STATUSES
-from distparity.terminal import MARKS, Progress, marks
+from distparity.terminal import MARKS, marks
 
 # -- the matrix ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import pytest
 from distparity import autoload, devices, selection, terminal
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
+from distparity.progress import Progress
 from distparity.run import BadRequest, Cell, Options, Run
 
 PACKAGE = Path(__file__).parent
@@ -251,8 +252,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
         session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
-        if terminal.Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
-            live = LiveProgress(terminal.Progress(sys.stdout, len(cases)), session.config)
+        if Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
+            live = LiveProgress(Progress(sys.stdout, len(cases)), session.config)
             session.config.pluginmanager.register(live)
 
 
@@ -262,7 +263,7 @@ class LiveProgress:
     pytest writes on where its cursor is, so that what is shown there goes first, and comes back.
     """
 
-    def __init__(self, progress: terminal.Progress, config: pytest.Config) -> None:
+    def __init__(self, progress: Progress, config: pytest.Config) -> None:
         self.progress = progress
         self.writer = config.get_terminal_writer()
 
