@@ -89,6 +89,40 @@ def _known() -> set[str]:
     return set(re.findall(r"^[-*] (\S+)", listed, re.MULTILINE))
 
 
+SCHEMAS = {
+    "github": ("vendor.github-workflows", "github.yml"),
+    "gitlab": ("vendor.gitlab-ci", "gitlab.yml"),
+}
+
+
+def _schema_complaints(schema: str, file: Path) -> str:
+    # The schemas are GitHub's and GitLab's own, in the copies that the package brings.
+    words = ["--builtin-schema", schema, "--data-transform", "gitlab-ci"]
+    command = [sys.executable, "-m", "check_jsonschema", *words, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+@pytest.mark.parametrize(("schema", "name"), SCHEMAS.values(), ids=SCHEMAS)
+def test_definition_keeps_to_its_schema(schema: str, name: str) -> None:
+    assert _schema_complaints(schema, CI / name) == ""
+
+
+def test_gitlab_child_keeps_to_its_schema(tmp_path: Path) -> None:
+    child = tmp_path / "cells.yml"
+    child.write_text(_run("matrix.py", "--gitlab").stdout)
+
+    assert _schema_complaints("vendor.gitlab-ci", child) == ""
+
+
+@pytest.mark.parametrize(("schema", "name"), SCHEMAS.values(), ids=SCHEMAS)
+def test_schema_refuses_what_is_wrong(tmp_path: Path, schema: str, name: str) -> None:
+    wrong = tmp_path / name
+    wrong.write_text((CI / name).read_text() + "\nreport: {needs: 1, scripts: [a], steps: 7}\n")
+
+    assert "Schema validation errors" in _schema_complaints(schema, wrong)
+
+
 def test_github_names_sessions_that_there_are() -> None:
     jobs = yaml.safe_load((CI / "github.yml").read_text())["jobs"]
 

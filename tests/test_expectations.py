@@ -292,6 +292,10 @@ def proposal(failed: dict[str, Failed]) -> str:
     return "\n".join(propose(found, CASES, "2.8.0", "torch sums", "https://example.org/1"))
 
 
+INF_NORM = Failed(
+    "wrong numbers", "inf norm: gradient 0, rank 0: off", "", ("inf norm * 3", "x[0]")
+)
+
 PROPOSED = {
     "patterns where they are exact": (
         {"resume/ddp-ws2-float32": SUMMED, "resume/ddp-ws4-float32": SUMMED_4},
@@ -301,6 +305,7 @@ PROPOSED = {
         {"resume/ddp-ws2-float32": SUMMED, "basic/ddp-ws4-float32": SUMMED_4},
         {},
     ),
+    "checks of an operation": ({"resume/ddp-ws2-float32": INF_NORM}, {}),
 }
 
 
@@ -313,8 +318,10 @@ def test_proposal_means_what_failed_and_nothing_else(
     assert sorted(place([one], HERE, CASES)) == sorted(failed)
     assert patterns.items() <= one.patterns.items()
     for seen in failed.values():
-        outcome = Outcome(Status.FAILED, AT, "", {"ratio": 9.0, "diagnosis": seen.diagnosis})
-        assert one.judge(outcome).status is Status.EXPECTED
+        facts = {"ratio": 9.0, "diagnosis": seen.diagnosis, "diverged": "; ".join(seen.checks)}
+        assert one.judge(Outcome(Status.FAILED, AT, "", facts)).status is Status.EXPECTED
+        other = {**facts, "diagnosis": "another", "diverged": "inf norm 3"}
+        assert one.judge(Outcome(Status.FAILED, AT, "", other)).status is Status.FAILED
 
 
 @pytest.mark.parametrize(

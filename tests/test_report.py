@@ -14,6 +14,7 @@ import pytest
 from distparity import cli, journal, junit
 from distparity.outcome import Outcome, Status
 from distparity.report import Refused, html, markdown, write
+from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
 from distparity.report.statuses import BY_NAME, STATUSES
@@ -332,6 +333,35 @@ def test_three_views_of_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [column["worst"]["case"] for column in data["columns"]] == [CASE, CASE]
 
 
+def test_scenarios_stand_by_family_in_every_view(tmp_path: Path) -> None:
+    families = {"zeta/x-ws2-f": "calls", "alpha/x-ws2-f": "layers", "beta/x-ws2-f": "calls"}
+    known = {case: {**cells.PASSED, "family": name} for case, name in families.items()}
+    # One written by a version that did not say it yet.
+    paths = [cells.write(tmp_path, "2.4", "cpu", dict.fromkeys(families, cells.PASSED))]
+    paths += [cells.write(tmp_path, "2.5", "cpu", known)]
+    found = report(*paths)
+
+    rows = ["beta/x-ws2-f", "zeta/x-ws2-f", "alpha/x-ws2-f"]
+    assert [case.id for case in found.cases] == rows
+    assert [one["family"] for one in json.loads(as_json.render(found))["cases"]] == [
+        *("calls", "calls", "layers")
+    ]
+    assert [case[0] for case in html.payload(found)["cases"]] == ["beta", "zeta", "alpha"]
+    listed = markdown.render(found).partition("## Scenarios")[2].partition("Marks")[0]
+    assert re.findall(r"^\| ([a-z*]+) ", listed, re.MULTILINE)[1:] == [
+        *("**calls**", "beta", "zeta", "**layers**", "alpha")
+    ]
+
+
+def test_declared_failure_is_no_worst_ratio(tmp_path: Path) -> None:
+    declared = {"status": "expected failure", "ratio": "1e6", "message": "known"}
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: declared, "b/ddp-ws2-f": cells.PASSED})
+    (column,) = report(path).columns
+
+    assert column.worst is not None
+    assert column.worst[0].id == "b/ddp-ws2-f"
+
+
 def test_case_that_a_cell_has_not_is_neither_missing_nor_passed(tmp_path: Path) -> None:
     one = cells.write(tmp_path, "2.4", "cpu", PASSED)
     other = cells.write(tmp_path, "2.5", "cpu", {"b/ddp-ws2-float32": {"status": "missing"}})
@@ -411,6 +441,29 @@ def test_summary_has_what_is_wrong_first(tmp_path: Path) -> None:
     assert summary.index("| b/ddp-ws2-f |") < summary.index("## Scenarios")
 
 
+def test_failures_that_are_alike_are_one_line_of_the_summary(tmp_path: Path) -> None:
+    names = ["x-ws2-f", "x-ws4-f", *(f"y{n}-ws2-f" for n in range(8))]
+    off = {f"a/{name}": {"status": "failed", "ratio": f"{n + 3}"} for n, name in enumerate(names)}
+    for n, result in enumerate(off.values()):
+        result["message"] = f"step 0: off by {n}.5e-7"
+    paths = [cells.write(tmp_path, torch, "cpu", off) for torch in ("2.4", "2.5")]
+    other = {"a/x-ws2-f": {"status": "failed", "message": "step 0: off by 3"}, **PASSED}
+    paths.append(cells.write(tmp_path, "2.6", "cpu", other))
+
+    table = (
+        markdown.render(report(*paths)).partition("## What is wrong")[2].partition("<details")[0]
+    )
+    lines = [line.split(" | ") for line in table.splitlines() if line.startswith("| ✖")]
+    assert [line[1:4] for line in lines] == [
+        ["a/x-ws2-f", "torch 2.4 on cpu, torch 2.5 on cpu, torch 2.6 on cpu", "3"],
+        [
+            "a/x-ws4-f, y0-ws2-f, y1-ws2-f, y2-ws2-f, y3-ws2-f, y4-ws2-f, y5-ws2-f, y6-ws2-f and 1 more",
+            "torch 2.4 on cpu, torch 2.5 on cpu",
+            "12",
+        ],
+    ]
+
+
 TITLES = {
     "passed": "nothing wrong in 1 cases of 1 cell",
     "not supported": "nothing was shown in 1 cases of 1 cell: none passed",
@@ -428,9 +481,12 @@ def test_summary_does_not_call_silence_a_success(tmp_path: Path, status: str, ti
 def test_summary_of_a_large_matrix_fits(tmp_path: Path) -> None:
     cells.matrix(tmp_path, [f"2.{n}" for n in range(10)], ["cpu", "hpu"], 10, 10)
     found = report(*files([tmp_path]))
+    messages: list[str] = []
     for column in found.columns:
         for case, result in column.results.items():
-            column.results[case] = type(result)("failed", "é" * 2_000, "\n".join(["ü"] * 9_000))
+            own = str(len(messages)).translate(str.maketrans("0123456789", "abcdefghij"))
+            messages.append(f"{own} {'é' * 2_000}")
+            column.results[case] = type(result)("failed", messages[-1], "\n".join(["ü"] * 9_000))
     text = markdown.render(found)
 
     assert len(text.encode()) <= markdown.LIMIT

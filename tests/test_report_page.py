@@ -168,6 +168,113 @@ def test_rows_open_level_by_level(browse: Opened, small: Path) -> None:
     assert expanded == ["true", "false", "true", None, None, "false"]
 
 
+@pytest.fixture(scope="module")
+def broad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two families of scenarios, strategies that are settings of others, and declared failures."""
+    folder = tmp_path_factory.mktemp("broad")
+    families = {"alpha": "calls", "beta": "calls", "gamma": "layers"}
+    names = [f"{name}-ws2-float32" for name in ("ddp", "ddp_hook", "fsdp2", "tp")]
+    right = {
+        f"{scenario}/{name}": {**cells.PASSED, "family": family}
+        for scenario, family in families.items()
+        for name in names
+    }
+    declared = {
+        "status": "expected failure",
+        "family": "calls",
+        "ratio": "1e6",
+        "message": "known",
+        "link": "https://example.org/1 https://example.org/2",
+    }
+    cells.write(folder, "2.4", "cpu", right)
+    cells.write(folder, "2.5", "cpu", {**right, "beta/tp-ws2-float32": declared})
+    fixed = {**declared, "status": "unexpectedly fixed", "ratio": "0.1"}
+    cells.write(folder, "2.6", "cpu", {**right, "beta/tp-ws2-float32": fixed})
+    write([folder], folder / "report")
+    return folder / "report" / "index.html"
+
+
+DEPTHS = {
+    "families": ["calls", "layers"],
+    "scenarios": ["calls", "alpha", "beta", "layers", "gamma"],
+    "strategies": ["calls", "alpha", "ddp", "ddp_hook", "fsdp2", "tp", "beta"],
+    "cases": ["calls", "alpha", "ddp", "2 ranks · float32", "ddp_hook"],
+}
+
+
+@pytest.mark.parametrize(("depth", "names"), DEPTHS.items(), ids=DEPTHS)
+def test_rows_are_open_as_far_as_is_asked(
+    browse: Opened, broad: Path, depth: str, names: list[str]
+) -> None:
+    page = browse(broad)
+    page.one(f"#depth [data-value={depth}]").click()
+
+    assert page.names()[: len(names)] == names
+    pressed = page.all("#depth [aria-pressed=true]")
+    assert [one.text for one in pressed] == [depth]
+    assert page.visit(page.hash.removeprefix("#")).names()[: len(names)] == names
+
+
+def test_one_family_of_all_is_opened_and_shut(browse: Opened, broad: Path) -> None:
+    page = browse(broad).visit("shut=*")
+    page.one("[data-row='1'] th").click()
+    assert page.names() == ["calls", "layers", "gamma"]
+    assert page.hash == "#open=family.layers&shut=*"
+    page.one("[data-row='1'] th").click()
+
+    assert page.names() == ["calls", "layers"]
+
+
+def test_strategies_are_chosen_one_by_one_or_with_their_settings(
+    browse: Opened, broad: Path
+) -> None:
+    page = browse(broad)
+    page.one("#strategy-menu summary").click()
+    page.one("#strategies .whole").click()
+    assert page.hash == "#str=ddp&str=ddp_hook"
+    page.one("#strategies [data-value=tp]").click()
+
+    assert page.one("#strategy-menu summary").text == "Strategies: 3 of 4"
+    page.one("#said").click()
+    assert not page.one("#strategies").is_displayed()
+
+
+def test_declared_failure_is_beside_the_colour_and_not_in_it(browse: Opened, broad: Path) -> None:
+    cell = browse(broad).visit("shut=*").one("[data-row='0'] [data-column='1']")
+
+    assert cell.get_attribute("aria-label") == (
+        "torch 2.5 on cpu: 7 of 8 passed; 1 expected failure; worst ratio 0.1, ddp-ws2-float32"
+    )
+    assert "known" in str(cell.get_attribute("class")).split()
+
+
+CHANGED = {
+    "declared": ("a=2.4-cpu&b=2.5-cpu", "regressed"),
+    "declared, and right": ("a=2.5-cpu&b=2.6-cpu", "fixed"),
+    "right in both": ("a=2.4-cpu&b=2.6-cpu", "other"),
+}
+
+
+@pytest.mark.parametrize(("pair", "section"), CHANGED.values(), ids=CHANGED)
+def test_comparison_is_of_numbers_and_not_of_declarations(
+    browse: Opened, broad: Path, pair: str, section: str
+) -> None:
+    page = browse(broad).visit(f"view=compare&{pair}")
+
+    changed = {
+        name: [cell.text for cell in page.all(f"#change-{name} tbody th")]
+        for name in ("regressed", "fixed", "drifted", "other")
+    }
+    assert {name for name, found in changed.items() if found} == {section}
+
+
+def test_every_link_of_an_expectation_leads_somewhere(browse: Opened, broad: Path) -> None:
+    page = browse(broad).visit("case=beta/tp-ws2-float32&col=2.5-cpu")
+
+    links = [link.get_attribute("href") for link in page.all("#panel .facts a")]
+    assert links == ["https://example.org/1", "https://example.org/2"]
+
+
 FILTERS = {
     "text": ("q=beta+ddp", "2 of 8 cases"),
     "message": ("q=killed", "1 of 8 cases"),
@@ -189,7 +296,9 @@ def test_filters_are_set_by_hand_and_written_to_the_address(browse: Opened, smal
     page = browse(small)
     page.press("/", *"beta")
     page.one("#outcomes [data-value=missing]").click()
+    page.one("#strategy-menu summary").click()
     page.one("#strategies [data-value=ddp]").click()
+    page.press(Keys.ESCAPE)
     page.one("#diff").click()
 
     assert page.hash == "#q=beta&diff=1&out=missing&str=ddp"
@@ -323,7 +432,7 @@ def test_no_two_outcomes_look_alike(browse: Opened, small: Path, theme: str) -> 
     page = browse(small).visit(f"theme={theme}")
     page.one("#key summary").click()
     looks = page.js(
-        "[...document.querySelectorAll('.key td.cell')].map((cell) => {"
+        "[...document.querySelectorAll('.key:first-child td.cell')].map((cell) => {"
         "const style = getComputedStyle(cell);"
         "return [cell.querySelector('use')?.getAttribute('href'), style.backgroundImage,"
         "style.backgroundColor, style.outlineStyle, style.boxShadow].join(' '); })"
@@ -391,6 +500,10 @@ def test_large_matrix_keeps_only_what_is_in_sight(browse: Opened, large: Path) -
     assert last.get_attribute("aria-rowindex") == str(rows)
     page.press(Keys.ARROW_RIGHT)
     assert page.focused.startswith("torch 2.4 on cpu")
+    assert len(page.all("tbody tr:last-child [data-column]")) < 30
+    page.press(Keys.END)
+    assert page.focused.startswith("torch 2.23 on hpu")
+    assert page.driver.switch_to.active_element.get_attribute("aria-colindex") == "41"
 
 
 def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
@@ -411,6 +524,26 @@ def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
     names = [name.rect["x"] for name in page.all("tbody [role=rowheader]")]
     assert names
     assert len(set(names)) == 1
+
+
+def test_details_lie_over_nothing_on_paper(browse: Opened, small: Path) -> None:
+    page = browse(small)
+    narrow = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    positions = {}
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+        page.visit("case=alpha/fsdp2-ws2-float32")
+        for media in ("screen", "print"):
+            page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+            positions[media] = page.js(
+                "getComputedStyle(document.getElementById('panel')).position"
+            )
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    # On a telephone they cover the matrix; a page of paper is no wider.
+    assert positions == {"screen": "fixed", "print": "static"}
 
 
 def test_paper_has_all_rows(browse: Opened, small: Path) -> None:

@@ -16,8 +16,9 @@ from conftest import Suite, command, environment
 from distparity import terminal
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
+from distparity.progress import Progress
 from distparity.report.statuses import STATUSES
-from distparity.terminal import MARKS, Progress, marks
+from distparity.terminal import MARKS, marks
 
 # -- the matrix ------------------------------------------------------------------------------------
 
@@ -53,6 +54,24 @@ def test_matrix_is_scenarios_by_families_of_strategies() -> None:
         "              ddp     fsdp2",
         "plain         3/4 ✖1  1/2 ⊘1",
         "clip_by_norm  1/1     ⊘2",
+        "✖ failed, ⊘ not supported",
+    ]
+
+
+def test_matrix_of_many_scenarios_is_by_family_and_names_what_is_wrong() -> None:
+    names = [f"scenario{n:02}" for n in range(terminal.SCENARIOS + 1)]
+    families = {name: ("calls" if n < 20 else "layers") for n, name in enumerate(names)}
+    cases = [Case(name, strategy, 2, "f", "cpu") for name in names for strategy in ("ddp", "tp")]
+    outcomes = {case.id: Outcome(P) for case in cases}
+    outcomes["scenario07/tp-ws2-f"] = Outcome(F)
+    outcomes["scenario08/tp-ws2-f"] = Outcome(N)
+
+    lines = terminal.matrix(cases, outcomes, families=families)
+    assert ["".join(text for text, _ in line) for line in lines] == [
+        "              ddp    tp",
+        "calls         20/20  18/20 ✖1 ⊘1",
+        "  scenario07  1/1    0/1 ✖1",
+        "layers        11/11  11/11",
         "✖ failed, ⊘ not supported",
     ]
 
@@ -152,10 +171,10 @@ def test_time_left_is_by_the_rate_so_far(done: int, elapsed: float, text: str) -
 def test_progress_is_never_cut_off(column: int, text: str) -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, 100, clock)
-    progress.done = 19
+    progress.done = 20
     clock.now += 10
 
-    progress.advance(column, 80)
+    progress.show(column, 80)
     shown = re.sub(r"\x1b(\[K|7|8)", "", stream.getvalue())
     assert shown.strip() == text
     assert column + len(shown) < 80
@@ -167,10 +186,11 @@ def test_progress_takes_away_what_it_showed_and_nothing_else() -> None:
 
     progress.clear()
     assert stream.getvalue() == ""
-    progress.advance(0, 80)
+    progress.show(0, 80)
     progress.clear()
     assert stream.getvalue().endswith("\x1b[K")
-    progress.advance(0, 80)
+    progress.done = 2
+    progress.show(0, 80)
     progress.clear()
     assert stream.getvalue().count("of 2") == 1
 
@@ -218,7 +238,8 @@ def through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
 def test_terminal_shows_progress_colours_and_marks(through: Callable[..., str]) -> None:
     output = through(*FEW, PYTHONUTF8="1")
 
-    assert re.search(r"\x1b7\x1b\[K  1 of \d+\x1b8", output)
+    # Before any result, and so while a case is under way: what it waits for is shown.
+    assert re.search(r"\x1b7\x1b\[K  0 of (\d+)\x1b8(.|\n)*\x1b\[K  1 of \1\x1b8", output)
     assert "\x1b[31m" in output
     assert "✖1" in output
     assert re.search(r"  ddp *\x1b\[0m\x1b\[1m  fsdp2", output)

@@ -178,8 +178,7 @@ def _outcome(case: Case, verdict: dict[str, Any], run: Answer) -> Outcome:
     for step, row in enumerate(verdict["growth"]):
         rows.append(f"  step {step}: " + ", ".join(f"{k} {_short(v)}" for k, v in row.items()))
     looks = [f"looks like: {verdict['diagnosis']}"] if verdict["diagnosis"] else []
-    detail = "\n".join([verdict["first"], *looks, *rows])
-    return Outcome(Status.FAILED, verdict["first"], detail, facts)
+    return Outcome(Status.FAILED, verdict["first"], "\n".join([*looks, *rows]), facts)
 
 
 def _short(value: float | str) -> str:

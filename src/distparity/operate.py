@@ -74,7 +74,7 @@ def _outcome(verdict: dict[str, Any], facts: dict[str, Any]) -> Outcome:
         return Outcome(Status.PASSED, f"{facts['checks']} checks, ratio {ratio:.3g}", facts=facts)
     facts["diverged"] = "; ".join(diverged)
     told = f"{len(diverged)} of {checks} checks diverged: {'; '.join(diverged)}"
-    return Outcome(Status.FAILED, verdict["first"], f"{verdict['first']}\n{told}", facts)
+    return Outcome(Status.FAILED, verdict["first"], told, facts)
 
 
 def _grouped(refused: dict[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from distparity import autoload, devices, selection, terminal
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
+from distparity.progress import Progress
 from distparity.run import BadRequest, Cell, Options, Run
 
 PACKAGE = Path(__file__).parent
@@ -267,24 +268,43 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
         session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
-        if terminal.Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
-            session.config.stash[PROGRESS] = terminal.Progress(sys.stdout, len(cases))
+        if Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
+            live = LiveProgress(Progress(sys.stdout, len(cases)), session.config)
+            session.config.pluginmanager.register(live)
 
 
-PROGRESS = pytest.StashKey[terminal.Progress]()
+class LiveProgress:
+    """Shows the progress behind what pytest writes, also while a case is under way.
 
+    pytest writes on where its cursor is, so that what is shown there goes first, and comes back.
+    """
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    progress = item.config.stash.get(PROGRESS, None)
-    if progress is None:
-        return (yield)
-    # pytest writes on where its cursor is: what was shown there goes first.
-    progress.clear()
-    found = yield
-    writer = item.config.get_terminal_writer()
-    progress.advance(writer.width_of_current_line, writer.fullwidth)
-    return found
+    def __init__(self, progress: Progress, config: pytest.Config) -> None:
+        self.progress = progress
+        self.writer = config.get_terminal_writer()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self) -> Generator[None, object, object]:
+        return (yield from self._aside())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        return (yield from self._aside())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logfinish(self) -> Generator[None, object, object]:
+        self.progress.done += 1
+        return (yield from self._aside())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        self.progress.clear()
+
+    def _aside(self) -> Generator[None, object, object]:
+        self.progress.clear()
+        found = yield
+        self.progress.show(self.writer.width_of_current_line, self.writer.fullwidth)
+        return found
 
 
 @pytest.hookimpl(wrapper=True)
@@ -301,8 +321,6 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash[RUN]
-    if PROGRESS in session.config.stash:
-        session.config.stash[PROGRESS].clear()
     silent = run.nothing_shown()
     if silent and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -326,10 +344,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         for outcome in cell.outcomes.values():
             counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
         text = ", ".join(f"{count} {status}" for status, count in counts.items())
+        # What is declared to fail hides no other.
         ratios = {
             case: outcome.facts["ratio"]
             for case, outcome in cell.outcomes.items()
-            if "ratio" in outcome.facts
+            if "ratio" in outcome.facts and outcome.status is not Status.EXPECTED
         }
         worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
         line = f"torch {cell.torch} on {cell.name}: {len(cell.cases)} cases, {text or 'none run'}"
@@ -351,7 +370,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _write_matrix(config: pytest.Config, cell: Cell) -> None:
     writer = config.get_terminal_writer()
     encoding = getattr(sys.stdout, "encoding", None)
-    for line in terminal.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding):
+    families = config.stash[RUN].families
+    for line in terminal.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding, families):
         for text, style in line:
             writer.write(text, **{style: True} if style else {})
         writer.line()

@@ -545,7 +545,14 @@ class Run:
         return shlex.join(words)
 
     def _about(self, case: Case) -> dict[str, Any]:
-        return {**case.facts, "rerun": self.rerun(case)}
+        family = self.families[case.scenario]
+        return {**case.facts, "family": family, "rerun": self.rerun(case)}
+
+    @property
+    def families(self) -> dict[str, str]:
+        """The family of every scenario."""
+        every = {**self.facts["scenarios"], **self.facts["operations"]}
+        return {scenario: what["family"] for scenario, what in every.items()}
 
     # -- facts ---------------------------------------------------------------------------------
 

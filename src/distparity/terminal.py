@@ -1,4 +1,4 @@
-"""What the terminal shows beside pytest's own: the matrix of the session, and the time that is left.
+"""What the terminal shows beside pytest's own at the end: the matrix of the session.
 
 Everything here is text; pytest's terminal writer decides about colours (a pipe, ``NO_COLOR`` and
 ``--color`` are its business), and the plugin when to call.
@@ -6,17 +6,14 @@ Everything here is text; pytest's terminal writer decides about colours (a pipe,
 
 from __future__ import annotations
 
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TextIO
 
 from distparity.case import Case
 from distparity.outcome import Outcome, Status
 
-__all__ = ["Line", "Progress", "matrix"]
+__all__ = ["Line", "matrix"]
 
 #: A line in pieces: each a text, and the style that pytest's terminal writer knows by that name.
 Line = list[tuple[str, str]]
@@ -37,6 +34,9 @@ MARKS = {
     "not supported": ("⊘", "s"),
 }
 _GAP = "  "
+#: More scenarios than this fill more than a screen: then a row is a family of them, and below it are
+#: only those of its scenarios in which something is wrong.
+SCENARIOS = 30
 
 
 def marks(encoding: str | None) -> dict[str, str]:
@@ -48,12 +48,9 @@ def marks(encoding: str | None) -> dict[str, str]:
     return {name: sign for name, (sign, _) in MARKS.items()}
 
 
-# -- the matrix ------------------------------------------------------------------------------------
-
-
 @dataclass
 class _Square:
-    """What became of the cases of one scenario under one family of strategies."""
+    """What became of the cases of one row under one family of strategies."""
 
     counts: Counter[Status] = field(default_factory=Counter)
 
@@ -78,17 +75,22 @@ def matrix(
     outcomes: Mapping[str, Outcome],
     width: int = 80,
     encoding: str | None = "utf-8",
+    families: Mapping[str, str] | None = None,
 ) -> list[Line]:
     """Scenarios by families of strategies (``fsdp2`` for ``fsdp2_nested``), within ``width`` columns.
 
-    Where the families do not fit beside one another, those that are over stand in a second table.
-    Empty where there is nothing to put side by side.
+    ``families`` are those of the scenarios, which many of them are shown by. Where the strategies do
+    not fit beside one another, those that are over stand in a second table. Empty where there is
+    nothing to put side by side.
     """
+    statuses = {
+        case: outcomes[case.id].status if case.id in outcomes else Status.MISSING for case in cases
+    }
     squares: dict[tuple[str, str], _Square] = {}
-    for case in cases:
-        status = outcomes[case.id].status if case.id in outcomes else Status.MISSING
-        square = squares.setdefault((case.scenario, _family(case.strategy)), _Square())
-        square.counts[status] += 1
+    for row, members in _rows(statuses, families or {}).items():
+        for case in members:
+            square = squares.setdefault((row, _family(case.strategy)), _Square())
+            square.counts[statuses[case]] += 1
     if len(squares) < 2:
         return []
     table = _Table(squares, marks(encoding))
@@ -96,6 +98,22 @@ def matrix(
     for part in table.parts(width):
         lines += [[]] * bool(lines) + table.lines(part)
     return [*lines, *_legend(squares.values(), table.signs)]
+
+
+def _rows(statuses: Mapping[Case, Status], families: Mapping[str, str]) -> dict[str, list[Case]]:
+    """The names of the rows, in order, and the cases of each."""
+    scenarios: dict[str, list[Case]] = {}
+    for case in statuses:
+        scenarios.setdefault(case.scenario, []).append(case)
+    if len(scenarios) <= SCENARIOS or not families:
+        return scenarios
+    rows: dict[str, list[Case]] = {}
+    for family in dict.fromkeys(families.get(scenario, "other") for scenario in scenarios):
+        within = {s: own for s, own in scenarios.items() if families.get(s, "other") == family}
+        rows[family] = [case for own in within.values() for case in own]
+        bad = {s: own for s, own in within.items() if any(statuses[case].bad for case in own)}
+        rows |= {f"  {scenario}": own for scenario, own in bad.items()}
+    return rows
 
 
 class _Table:
@@ -109,7 +127,8 @@ class _Table:
         self.texts = {place: square.text(signs) for place, square in squares.items()}
         self.rows = list(dict.fromkeys(scenario for scenario, _ in squares))
         self.first = max(map(len, self.rows))
-        self.widths = dict.fromkeys(sorted(family for _, family in squares), 0)
+        # In the order of the rows, so that those of the same rows are in the same table.
+        self.widths = dict.fromkeys((family for _, family in squares), 0)
         for (_, family), text in self.texts.items():
             self.widths[family] = max(self.widths[family], len(family), len(text))
 
@@ -132,12 +151,19 @@ class _Table:
             here = [(row.ljust(self.first), ""), *(self._square(row, name) for name in families)]
             if any(text.strip() for text, _ in here[1:]):
                 found.append(here)
-        return [[*line[:-1], (line[-1][0].rstrip(), line[-1][1])] for line in found]
+        return [_stripped(line) for line in found]
 
     def _square(self, row: str, family: str) -> tuple[str, str]:
         text = self.texts.get((row, family), "").ljust(self.widths[family])
         square = self.squares.get((row, family))
         return _GAP + text, "" if square is None else square.style
+
+
+def _stripped(line: Line) -> Line:
+    """The line without the spaces at its end."""
+    while line and not line[-1][0].strip():
+        line = line[:-1]
+    return [*line[:-1], (line[-1][0].rstrip(), line[-1][1])] if line else []
 
 
 def _family(strategy: str) -> str:
@@ -148,68 +174,3 @@ def _legend(squares: Iterable[_Square], signs: Mapping[str, str]) -> list[Line]:
     seen = {status for square in squares for status in square.counts}
     words = [f"{signs[s.value]} {s.value}" for s in Status if s in seen and s is not Status.PASSED]
     return [[(", ".join(words), "")]] if words else []
-
-
-# -- the time that is left -------------------------------------------------------------------------
-
-
-class Progress:
-    """How far the run is, behind what pytest writes; gone before pytest writes on.
-
-    Only on a terminal: it moves the cursor. ``stream`` is what pytest's terminal writer writes to.
-    """
-
-    #: Save the cursor and restore it; erase to the end of the line.
-    _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
-    #: Before these the rate of a run says nothing: torch's import and the first world's start.
-    _CASES, _SECONDS = 5, 5.0
-
-    def __init__(
-        self, stream: TextIO, total: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.total = total
-        self.done = 0
-        self._stream = stream
-        self._clock = clock
-        self._begun = clock()
-        self._shown = False
-
-    @staticmethod
-    def fits(stream: TextIO) -> bool:
-        """Whether the stream is a terminal that can move its cursor."""
-        return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-    def advance(self, column: int, width: int) -> None:
-        """One more case has its result; pytest's cursor is at ``column`` of ``width``."""
-        self.done += 1
-        room = width - column - 1 - len(_GAP)
-        # A number that is cut off is another number.
-        text = next((text for text in self.texts() if len(text) <= room), "")
-        if self.done < self.total and text:
-            self._stream.write(f"{self._SAVE}{self._ERASE}{_GAP}{text}{self._RESTORE}")
-            self._stream.flush()
-            self._shown = True
-
-    def clear(self) -> None:
-        """Take away what is shown."""
-        if self._shown:
-            self._stream.write(self._ERASE)
-            self._stream.flush()
-            self._shown = False
-
-    def texts(self) -> list[str]:
-        """``41 of 178, about 2 min left``, and shorter ones where there is no room for that."""
-        elapsed = self._clock() - self._begun
-        count = f"{self.done} of {self.total}"
-        if self.done < self._CASES or elapsed < self._SECONDS:
-            return [count]
-        left = f"{_about(elapsed / self.done * (self.total - self.done))} left"
-        return [f"{count}, {left}", left, count]
-
-
-def _about(seconds: float) -> str:
-    if seconds < 60:
-        return f"about {max(10, round(seconds / 10) * 10)} s"
-    if seconds < 5400:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:.1f} h"

@@ -109,7 +109,8 @@ def _failed(result: Any) -> Failed | None:
     """How a case failed; None where it did not, or where nobody can say how."""
     if result.status == "failed":
         failure = "raised" if result.ratio is None else "wrong numbers"
-        return Failed(failure, result.message, result.diagnosis)
+        checks = tuple(filter(None, result.more.get("diverged", "").split("; ")))
+        return Failed(failure, result.message, result.diagnosis, checks)
     if result.status in ("crash", "timeout"):
         return Failed(result.status, result.message)
     return None

@@ -6,11 +6,12 @@ these cases and no others of the file; else by their ids.
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product, zip_longest
 from typing import Any
 
 from distparity.case import Case
@@ -35,12 +36,16 @@ class Failed:
     failure: str
     message: str
     diagnosis: str = ""
+    #: The checks of an operation that diverged; empty for training.
+    checks: tuple[str, ...] = ()
 
     @property
-    def looks(self) -> tuple[str, str]:
-        """The key of an entry and the regular expression that it is known by."""
+    def looks(self) -> tuple[str, str | tuple[str, ...]]:
+        """The key of an entry that it is known by, and the value: a regular expression, or checks."""
         if self.failure != "wrong numbers":
             return "error", _pattern(self.message)
+        if self.checks:
+            return "checks", tuple(glob.escape(check) for check in self.checks)
         if self.diagnosis:
             return "diagnosis", f"^{_pattern(self.diagnosis)}"
         # "step 0, gradient 'weight', rank 0: ..." is known by the kind of quantity.
@@ -52,7 +57,7 @@ def propose(
     failed: Mapping[Case, Failed], cases: Iterable[Case], torch: str, reason: str, link: str
 ) -> list[str]:
     """The text of each entry. ``cases`` are all of the file, ``torch`` the release it is about."""
-    groups: dict[tuple[str, ...], list[Case]] = {}
+    groups: dict[tuple[Any, ...], list[Case]] = {}
     for case, one in failed.items():
         groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
     everything = set(cases)
@@ -64,19 +69,19 @@ def propose(
 
 def _entry(
     group: list[Case],
-    key: tuple[str, ...],
+    key: tuple[Any, ...],
     everything: set[Case],
     torch: str,
     reason: str,
     link: str,
 ) -> Iterator[str]:
-    device, failure, looks, pattern = key
+    device, failure, looks, value = key
     yield "[[expect]]"
     yield from _cases(group, everything)
     yield f"device = {_quoted(device)}"
     yield f"torch = {_quoted(f'=={torch}')}"
     yield f"failure = {_quoted(failure)}"
-    yield f"{looks} = {_quoted(pattern)}"
+    yield f"{looks} = {_quoted(value)}"
     yield f"reason = {_quoted(reason)}"
     yield f"link = {_quoted(link)}"
 
@@ -98,10 +103,16 @@ def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
 def _pattern(text: str) -> str:
     """A regular expression for the beginning of a text, whatever numbers are in it."""
     text = (text.splitlines() or [""])[0][:_LONGEST].rstrip(".")
-    between = [re.escape(part).replace(r"\ ", " ") for part in _NUMBER.split(text)]
-    return _NUMBER.pattern.join(between)
+    numbers = [r"\d+" if found.isdigit() else r"[\d.e+-]+" for found in _NUMBER.findall(text)]
+    between = [re.sub(r"\\([- ])", r"\1", re.escape(part)) for part in _NUMBER.split(text)]
+    return "".join(chain.from_iterable(zip_longest(between, numbers, fillvalue="")))
 
 
 def _quoted(value: Any) -> str:
-    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same."""
+    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same.
+
+    A regular expression is literal where it can be, so that a person reads one backslash as one.
+    """
+    if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
+        return f"'{value}'"
     return json.dumps(value, ensure_ascii=False)

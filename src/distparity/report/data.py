@@ -51,6 +51,7 @@ def _column(column: Column) -> dict[str, Any]:
 def _case(report: Report, case: Case) -> dict[str, Any]:
     return {
         "id": case.id,
+        "family": case.family,
         "scenario": case.scenario,
         "strategy": case.strategy,
         "world_size": case.world_size,

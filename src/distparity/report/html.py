@@ -20,7 +20,10 @@ from distparity.report.statuses import STATUSES
 __all__ = ["render"]
 
 #: The scripts share one scope, in this order.
-SCRIPTS = ("data", "state", "draw", "groups", "matrix", "plot", "panel", "compare", "runs", "main")
+SCRIPTS = (
+    *("data", "state", "draw", "groups", "matrix", "move"),
+    *("plot", "panel", "compare", "runs", "filters", "main"),
+)
 #: Beyond this much text the page would open slowly, so that each text is cut shorter.
 ROOM_FOR_TEXTS = 16 * 2**20
 TEXT_LIMITS = (20_000, 8_000, 3_000, 1_000, 300)
@@ -86,7 +89,9 @@ def payload(report: Report) -> dict[str, Any]:
             }
             for one in STATUSES
         ],
-        "cases": [[c.scenario, c.name, c.strategy, c.world_size, c.dtype] for c in report.cases],
+        "cases": [
+            [c.scenario, c.name, c.strategy, c.world_size, c.dtype, c.family] for c in report.cases
+        ],
         "columns": columns,
         "strings": list(strings.numbers),
     }

@@ -19,6 +19,9 @@ LARGEST_MESSAGE = 400
 LARGEST_DETAIL = 4_000
 #: The whole account is given for so many failures; the page has it for all of them.
 ACCOUNTS = 20
+#: So many cases that failed alike are named in one line.
+NAMES = 8
+_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
 # An underscore inside a word is an underscore.
 _SPECIAL = re.compile(r"[&<>|`*\[\]\\~@#$\r\n]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -75,7 +78,10 @@ def _worst(column: Column) -> str:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """Every bad result in a table, the worst statuses first, then some accounts in full."""
+    """Every bad result in a table, the worst statuses first, then some accounts in full.
+
+    Results that are alike are one line.
+    """
     found = [
         (column, case, result)
         for status in STATUSES
@@ -86,27 +92,52 @@ def _failures(report: Report) -> Iterator[str]:
     ]
     if not found:
         return
-    yield "\n## What is wrong\n\n| | case | cell | ratio | |\n|---|---|---|--:|---|\n"
+    yield "\n## What is wrong\n\n| | case | cell | worst ratio | |\n|---|---|---|--:|---|\n"
     room = LIMIT - RESERVE - 40 * ACCOUNTS * 200
-    for number, (column, case, result) in enumerate(found):
-        line = _failure(column, case, result)
+    told = 0
+    groups = _alike(found)
+    for group in groups:
+        line = _failure(group)
         room -= len(line.encode())
         if room < 0:
-            yield f"\n{len(found) - number} more did not fit here; the HTML report has them.\n"
+            yield f"\n{len(found) - told} more did not fit here; the HTML report has them.\n"
             break
+        told += len(group)
         yield line
-    yield from _accounts(found)
+    yield from _accounts([group[0] for group in groups])
 
 
-def _failure(column: Column, case: Case, result: Result) -> str:
+_Found = tuple[Column, Case, Result]
+
+
+def _alike(found: list[_Found]) -> list[list[_Found]]:
+    """The results in groups: of one scenario, in the same cells, with the same to say but for numbers."""
+    places: dict[tuple[str, Case, str], list[_Found]] = {}
+    for one in found:
+        _, case, result = one
+        said = _NUMBER.sub("0", f"{result.diagnosis}: {result.message}")
+        places.setdefault((result.status, case, said), []).append(one)
+    groups: dict[tuple[object, ...], list[_Found]] = {}
+    for (status, case, said), where in places.items():
+        columns = tuple(column.name for column, _, _ in where)
+        groups.setdefault((status, case.scenario, said, columns), []).extend(where)
+    return list(groups.values())
+
+
+def _failure(group: list[_Found]) -> str:
+    _, case, result = group[0]
     said = ": ".join(filter(None, [result.diagnosis, result.message]))
     message = escape(shorten(said, LARGEST_MESSAGE))
-    ratio = "" if result.ratio is None else _short(result.ratio)
-    place = f"{escape(case.id)} | {escape(column.title)}"
-    return f"| {_marked(result.status)} | {place} | {ratio} | {message} |\n"
+    ratios = [one.ratio for _, _, one in group if one.ratio is not None]
+    ratio = _short(max(ratios)) if ratios else ""
+    names = list(dict.fromkeys(case.name for _, case, _ in group))
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    cases = f"{escape(case.scenario)}/{escape(', '.join(names[:NAMES]))}{more}"
+    cells = escape(", ".join(dict.fromkeys(column.title for column, _, _ in group)))
+    return f"| {_marked(result.status)} | {cases} | {cells} | {ratio} | {message} |\n"
 
 
-def _accounts(found: list[tuple[Column, Case, Result]]) -> Iterator[str]:
+def _accounts(found: list[_Found]) -> Iterator[str]:
     with_detail = [one for one in found if one[2].detail or one[2].rerun]
     for column, case, result in with_detail[:ACCOUNTS]:
         title = f"{BY_NAME[result.status].mark} {escape(case.id)}, {escape(column.title)}"
@@ -129,17 +160,19 @@ def _block(text: str) -> str:
 
 def _matrix(report: Report) -> Iterator[str]:
     yield "\n## Scenarios\n\nPassed / all, and what else there was.\n\n"
-    scenarios: dict[str, list[Case]] = {}
+    rows: dict[tuple[str, str], list[Case]] = {}
     for case in report.cases:
-        scenarios.setdefault(case.scenario, []).append(case)
+        if case.family:
+            rows.setdefault((case.family, ""), []).append(case)
+        rows.setdefault((case.family, case.scenario), []).append(case)
     # So many columns as a reader can still see; a wider matrix is several tables.
     for first in range(0, len(report.columns), 12):
         columns = report.columns[first : first + 12]
         yield f"| scenario | {' | '.join(escape(c.title) for c in columns)} |\n"
         yield "|---|" + "--:|" * len(columns) + "\n"
-        for scenario, cases in scenarios.items():
-            row = [_tally(column, cases) for column in columns]
-            yield f"| {escape(scenario)} | {' | '.join(row)} |\n"
+        for (family, scenario), cases in rows.items():
+            name = escape(scenario) if scenario else f"**{escape(family)}**"
+            yield f"| {name} | {' | '.join(_tally(column, cases) for column in columns)} |\n"
         yield "\n"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
-from distparity.report.statuses import STATUSES
+from distparity.report.statuses import BY_NAME, STATUSES
 
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
 
@@ -32,6 +32,8 @@ class Case:
     strategy: str = field(compare=False, default="")
     world_size: int | None = field(compare=False, default=None)
     dtype: str = field(compare=False, default="")
+    #: What kind of scenario it is; empty where the file does not say.
+    family: str = field(compare=False, default="")
 
     @property
     def id(self) -> str:
@@ -90,8 +92,12 @@ class Column:
 
     @property
     def worst(self) -> tuple[Case, float] | None:
-        """The case with the largest ratio."""
-        judged = [(case, one.ratio) for case, one in self.results.items() if one.ratio is not None]
+        """The case with the largest ratio; what is declared to fail hides no other."""
+        judged = [
+            (case, one.ratio)
+            for case, one in self.results.items()
+            if one.ratio is not None and BY_NAME[one.status].family != "known"
+        ]
         return max(judged, key=lambda pair: pair[1], default=None)
 
     def merge(self, other: Column) -> None:
@@ -160,16 +166,19 @@ def _in_order(columns: list[Column]) -> list[Column]:
 
 
 def _rows(columns: Iterable[Column]) -> list[Case]:
-    """Scenarios and strategies by name, worlds by size, dtypes in the order they came in."""
-    cases: dict[Case, None] = {}
-    for column in columns:
-        cases.update(dict.fromkeys(column.results))
+    """Scenarios by family and name, strategies by name, worlds by size, dtypes as they came in."""
+    cases: dict[Case, Case] = {}
+    for case in (case for column in columns for case in column.results):
+        # One that says its family is taken before one that does not.
+        if case not in cases or not cases[case].family:
+            cases[case] = case
     dtypes = {dtype: place for place, dtype in enumerate({case.dtype: None for case in cases})}
 
     def key(case: Case) -> tuple[object, ...]:
-        return case.scenario, case.strategy, case.world_size or 0, dtypes[case.dtype], case.name
+        place = case.strategy, case.world_size or 0, dtypes[case.dtype], case.name
+        return case.family, case.scenario, *place
 
-    return sorted(cases, key=key)
+    return sorted(cases.values(), key=key)
 
 
 def shorten(text: str, limit: int) -> str:

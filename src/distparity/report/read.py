@@ -32,7 +32,7 @@ PREFIX = "distparity."
 _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 #: Properties of a case that have a place of their own in :class:`Result` or :class:`Case`.
 _PLACED = {
-    *("status", "scenario", "strategy", "world_size", "dtype"),
+    *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
 }
 
@@ -151,6 +151,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
         strategy=_name(facts.get("strategy", "")),
         world_size=int(world) if re.fullmatch("[0-9]{1,6}", world) else None,
         dtype=_name(facts.get("dtype", "")),
+        family=_name(facts.get("family", "")),
     )
     status = _status(where, facts, element)
     message, detail = _texts(status, element)

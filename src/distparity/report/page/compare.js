@@ -48,8 +48,8 @@ function compareColumns(a, b, shown) {
     const is = statusOf(b, one);
     const factor = moved(a.ratio[one.index], b.ratio[one.index]);
     const change = { one, was, is, factor };
-    if (is.family === "bad" && (was.family === "good" || was.family === "known")) changes.regressed.push(change);
-    else if (is.family === "good" && (was.family === "bad" || was.family === "known")) changes.fixed.push(change);
+    if (right(was) && wrong(is)) changes.regressed.push(change);
+    else if (wrong(was) && right(is)) changes.fixed.push(change);
     else if (was !== is) changes.other.push(change);
     else if (factor > DRIFT || factor < 1 / DRIFT) changes.drifted.push(change);
   }
@@ -57,6 +57,12 @@ function compareColumns(a, b, shown) {
   changes.drifted.sort((one, other) => size(other) - size(one));
   return changes;
 }
+
+// Of the numbers alone: that a failure is declared makes it no less a failure, and what passes though
+// it is declared to fail is right.
+const FIXED = BY_KEY.get("unexpectedly-fixed");
+const right = (status) => status === PASSED || status === FIXED;
+const wrong = (status) => !right(status) && (status.family === "bad" || status.family === "known");
 
 function moved(was, is) {
   if (was === null || is === null || was === undefined || is === undefined || was === is) return 1;

@@ -15,7 +15,7 @@ const ABSENT = {
   number: -1,
 };
 
-const cases = raw.cases.map(([scenario, name, strategy, world, dtype], index) => ({
+const cases = raw.cases.map(([scenario, name, strategy, world, dtype, family], index) => ({
   index,
   id: `${scenario}/${name}`,
   scenario,
@@ -23,6 +23,7 @@ const cases = raw.cases.map(([scenario, name, strategy, world, dtype], index) =>
   strategy,
   world,
   dtype,
+  family,
   label: world === null ? name : `${world} ${world === 1 ? "rank" : "ranks"} · ${dtype}`,
 }));
 const caseById = new Map(cases.map((one) => [one.id, one]));
@@ -38,6 +39,7 @@ const columns = raw.columns.map((column, index) => ({
 const columnByName = new Map(columns.map((column) => [column.name, column]));
 
 const unique = (values) => [...new Set(values)];
+const families = unique(cases.map((one) => one.family));
 const strategies = unique(cases.map((one) => one.strategy)).filter(Boolean);
 const devices = unique(columns.map((column) => column.device));
 const torches = unique(columns.map((column) => column.torch));
@@ -58,6 +60,6 @@ const moreOf = (column, one) =>
 const haystacks = [];
 function haystack(one) {
   const said = () => columns.flatMap((column) => [messageOf(column, one), diagnosisOf(column, one)]);
-  haystacks[one.index] ??= [one.id, ...unique(said())].join("\n").toLowerCase();
+  haystacks[one.index] ??= [one.id, one.family, ...unique(said())].join("\n").toLowerCase();
   return haystacks[one.index];
 }

@@ -62,7 +62,7 @@ function scale() {
   const steps = BINS.map(({ to, key }) =>
     el("span", { class: `step ${key}` }, to === Infinity ? "more" : `≤ ${to}`),
   );
-  return [el("span", { class: "name" }, "ratio of error to allowed"), ...steps];
+  return [el("span", { class: "name", title: "of error to allowed error" }, "ratio"), ...steps];
 }
 
 function key() {
@@ -78,9 +78,20 @@ function key() {
       el("td", {}, status.meaning),
     ),
   );
-  const caption = "Every outcome, and how it is drawn";
-  return el("table", { class: "key" }, el("caption", {}, caption), ...rows);
+  const edges = EDGES.map(({ edge, name, meaning }) => {
+    const cell = el("td", { class: `cell branch p3 ${edge}` }, el("b", {}, "6/8"));
+    cell.style.setProperty("--silent", "25%");
+    return el("tr", {}, cell, el("th", { scope: "row" }, name), el("td", {}, meaning));
+  });
+  const table = (caption, lines) => el("table", { class: "key" }, el("caption", {}, caption), ...lines);
+  return [table("Every outcome, and how it is drawn", rows), table("A row of several cases: how many passed, in the colour of the worst ratio", edges)];
 }
+
+const EDGES = [
+  { edge: "bad", name: "something is wrong", meaning: "The worst ratio, where there is one, is in the colour." },
+  { edge: "known", name: "failed as declared", meaning: "Their ratios are not in the colour, so that they hide no other." },
+  { edge: "partly", name: "not judged", meaning: "The hatched part of the lower edge is their share." },
+];
 
 // A case in a column: its fill, and what stands in it.
 function look(status, ratio) {
@@ -105,23 +116,14 @@ function renew(place, ...children) {
   if (held >= 0) controls()[held]?.focus({ preventScroll: true });
 }
 
-// A list of choices, each of which can be on or off.
+// A choice that can be on or off.
+function chip(content, isOn, onclick, attributes = {}) {
+  return el("button", { type: "button", class: "chip", "aria-pressed": String(isOn), onclick, ...attributes }, content);
+}
+
 function chips(place, choices, isOn, choose) {
-  renew(
-    place,
-    ...choices.map(({ value, content, title }) =>
-      el(
-        "button",
-        {
-          type: "button",
-          class: "chip",
-          "data-value": value,
-          "aria-pressed": String(isOn(value)),
-          title,
-          onclick: () => choose(value),
-        },
-        content,
-      ),
-    ),
+  const drawn = choices.map(({ value, content, title }) =>
+    chip(content, isOn(value), () => choose(value), { "data-value": value, title }),
   );
+  renew(place, ...drawn);
 }

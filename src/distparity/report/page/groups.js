@@ -1,22 +1,33 @@
-// Cases as a tree: scenarios, their strategies, their worlds and dtypes; and what a branch adds up to.
+// Cases as a tree: families of scenarios, these, their strategies, their worlds and dtypes; and what a
+// branch adds up to. Where no file says a family, scenarios are the roots.
+
+const KINDS = [
+  { kind: "family", name: (one) => one.family, path: familyPath },
+  { kind: "scenario", name: (one) => one.scenario, path: (one) => one.scenario },
+  { kind: "strategy", name: (one) => one.strategy, path: (one) => `${one.scenario}/${one.strategy}` },
+];
+const LEVELS = families.some(Boolean) ? KINDS : KINDS.slice(1);
 
 function tree(shown) {
   const roots = new Map();
   for (const one of shown) {
-    const root = branch(roots, one.scenario, one.scenario, 1);
-    root.cases.push(one);
-    const group = branch(root.children, one.strategy, `${one.scenario}/${one.strategy}`, 2);
-    group.cases.push(one);
+    let siblings = roots;
+    LEVELS.forEach((how, depth) => {
+      const node = branch(siblings, how, one, depth + 1);
+      node.cases.push(one);
+      siblings = node.children;
+    });
   }
   return [...roots.values()];
 }
 
-function branch(siblings, name, path, level) {
-  if (!siblings.has(name)) {
-    const label = name || "the cell itself";
-    siblings.set(name, { path, label, level, cases: [], children: new Map(), tallies: [] });
+function branch(siblings, { kind, name, path }, one, level) {
+  const key = name(one);
+  if (!siblings.has(key)) {
+    const label = key || (kind === "family" ? "other" : "the cell itself");
+    siblings.set(key, { kind, path: path(one), label, level, cases: [], children: new Map(), tallies: [] });
   }
-  return siblings.get(name);
+  return siblings.get(key);
 }
 
 // passed / total, how many of every other outcome, and the worst ratio with its case.
@@ -26,7 +37,7 @@ function tally(node, column) {
 }
 
 function count(among, column) {
-  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0, silent: 0 };
+  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0, known: 0, silent: 0 };
   for (const one of among) {
     const status = statusOf(column, one);
     if (status === ABSENT) continue;
@@ -34,7 +45,9 @@ function count(among, column) {
     found.counts.set(status, (found.counts.get(status) ?? 0) + 1);
     if (status.family === "bad") found.bad += 1;
     if (status.family === "silent") found.silent += 1;
-    const ratio = column.ratio[one.index];
+    // A failure that is declared has its mark; it must not hide the next one behind its ratio.
+    if (status.family === "known") found.known += 1;
+    const ratio = status.family === "known" ? null : column.ratio[one.index];
     if (ratio !== null && (found.worst === null || ratio > found.worst)) {
       found.worst = ratio;
       found.where = one;

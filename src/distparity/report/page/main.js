@@ -1,4 +1,4 @@
-// What holds the page together: the filters, the views, the address.
+// What holds the page together: the views, the themes, the keys of all of them.
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
@@ -23,52 +23,6 @@ function draw() {
   say(`${few}, ${plural(shownColumns().length, "cell")}`);
 }
 
-function drawFilters() {
-  for (const view of VIEWS) {
-    const link = byId(`to-${view}`);
-    if (state.view === view) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-  const search = byId("q");
-  if (search.value !== state.q) search.value = state.q;
-  byId("diff").checked = state.diff;
-  choices("strategies", strategies, "str");
-  choices("devices", devices, "dev");
-  const orders = [
-    { value: "torch", content: "by torch", title: "Columns of one torch together" },
-    { value: "device", content: "by device", title: "Columns of one device together" },
-  ];
-  chips(byId("by"), devices.length > 1 ? orders : [], (value) => state.by === value, (by) => go({ by }));
-  drawOutcomes();
-  byId("unfold").textContent = state.open?.has("*") ? "Close all" : "Open all";
-  byId("reset").hidden = !(state.q || state.out.size || state.str.size || state.dev.size || state.diff);
-  const theme = byId("theme");
-  theme.replaceChildren(icon(state.theme), state.theme);
-  theme.setAttribute("aria-label", `Colours: ${state.theme}; switch to ${THEMES[state.theme]}`);
-}
-
-function choices(id, values, name) {
-  const offered = values.length > 1 ? values : [];
-  const choose = (value) => go({ [name]: toggled(state[name], value) });
-  chips(byId(id), offered.map((value) => ({ value, content: value })), (value) => state[name].has(value), choose);
-}
-
-const totals = statuses.map((status) =>
-  columns.reduce((sum, column) => sum + column.status.filter((s) => s === status.number).length, 0),
-);
-
-function drawOutcomes() {
-  const there = [PASSED, ...statuses.slice(0, -1)].filter((status) => totals[status.number]);
-  const offered = there.map((status) => ({
-    value: status.key,
-    title: status.meaning,
-    content: [badge(status), el("b", {}, totals[status.number].toLocaleString("en"))],
-  }));
-  const place = byId("outcomes");
-  const choose = (value) => go({ out: toggled(state.out, value) });
-  chips(place, offered.map((one) => ({ ...one, content: el("span", {}, ...one.content) })), (value) => state.out.has(value), choose);
-}
-
 function readAndDraw() {
   const strange = readAddress();
   const notice = byId("notice");
@@ -79,7 +33,7 @@ function readAndDraw() {
 
 function start() {
   byId("scale").append(...scale());
-  byId("key").querySelector("div").append(key());
+  byId("key").querySelector("div").append(...key());
   for (const view of VIEWS) {
     byId(`to-${view}`).addEventListener("click", (event) => {
       event.preventDefault();
@@ -89,7 +43,6 @@ function start() {
   byId("q").addEventListener("input", (event) => go({ q: event.target.value }));
   byId("diff").addEventListener("change", (event) => go({ diff: event.target.checked }));
   byId("theme").addEventListener("click", () => go({ theme: THEMES[state.theme] }));
-  byId("unfold").addEventListener("click", () => go({ open: state.open?.has("*") ? new Set() : new Set(["*"]) }));
   byId("reset").addEventListener("click", () => {
     const { q, out, str, dev, diff } = blank();
     go({ q, out, str, dev, diff });
@@ -98,6 +51,11 @@ function start() {
   addEventListener("popstate", readAndDraw);
   addEventListener("resize", () => matrix.scroller && state.view === "matrix" && draw());
   addEventListener("keydown", onKey);
+  addEventListener("click", (event) => {
+    // What was clicked may have been drawn anew since.
+    const way = event.composedPath();
+    shutMenus((menu) => !way.includes(menu));
+  });
   // On paper there is nothing to scroll: all rows are drawn.
   addEventListener("beforeprint", () => drawWhole(true));
   addEventListener("afterprint", () => drawWhole(false));
@@ -111,12 +69,18 @@ function drawWhole(whole) {
   matrix.table.style.zoom = whole ? Math.min(1, PAPER / matrix.table.offsetWidth) : "";
 }
 
+function shutMenus(which) {
+  const open = [...document.querySelectorAll("details.menu[open]")].filter(which);
+  for (const menu of open) menu.open = false;
+  return open.length > 0;
+}
+
 function onKey(event) {
   const typing = event.target.matches?.("input, select, textarea");
   if (event.key === "/" && !typing) {
     byId("q").focus();
     event.preventDefault();
-  } else if (event.key === "Escape" && byId("key").open) byId("key").open = false;
+  } else if (event.key === "Escape" && shutMenus(() => true)) event.preventDefault();
   else if (event.key === "Escape" && !panel.hidden && !typing) closePanel();
 }
 

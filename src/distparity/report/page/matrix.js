@@ -1,19 +1,26 @@
-// The matrix: a tree of rows, of which only those in sight are in the document.
+// The matrix: a tree of rows. Only what is in sight is in the document: of the rows, and in these of the
+// columns.
 
-const HEIGHT = { leaf: 30, branch: 31, marks: 14 };
-// So many kinds of outcome stand beside one another in a cell; more of them take another line.
-const MARKS = 3;
-const AHEAD = 12;
-const PAGE = 10;
+const HEIGHT = { row: 28, line: 15 };
+// Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit, what is around
+// a count and around a mark, a cell's edge.
+const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 22, edge: 14 };
+// So many rows and columns beyond those in sight are in the document.
+const AHEAD = { rows: 6, columns: 2 };
 
 const matrix = {
   rows: [],
   columns: [],
   roots: [],
+  // Whether there are so few scenarios that they are shown open.
+  few: false,
+  // Of a column and of the names, in pixels.
+  width: WIDTH.least,
+  names: 0,
   // Where the keyboard is: row -1 is the header, column -1 the names.
   at: { row: 0, column: -1 },
-  from: 0,
-  to: 0,
+  // What is drawn, as rows and columns from and to.
+  drawn: null,
   whole: false,
   scroller: null,
   table: null,
@@ -21,9 +28,15 @@ const matrix = {
 };
 
 function isOpen(node) {
+  if (state.open?.has(node.path)) return true;
+  return !state.shut.has(node.path) && opensByItself(node);
+}
+
+function opensByItself({ kind }) {
+  if (kind === "family") return !state.shut.has(ALL);
   // A report of few scenarios is shown open; who opens or closes one has said what they want.
-  if (state.open === null) return matrix.roots.length <= 2 && node.level === 1;
-  return state.open.has("*") || state.open.has(node.path);
+  if (state.open === null) return kind === "scenario" && matrix.few;
+  return state.open.has(ALL) || (kind === "scenario" && state.open.has(SCENARIOS));
 }
 
 function flatten(nodes) {
@@ -36,7 +49,7 @@ function flatten(nodes) {
       if (node.children.size) visit([...node.children.values()], mine);
       else {
         node.cases.forEach((one, place) =>
-          rows.push({ one, parent: mine, level: 3, place: place + 1, among: node.cases.length }),
+          rows.push({ one, parent: mine, level: node.level + 1, place: place + 1, among: node.cases.length }),
         );
       }
     });
@@ -45,7 +58,7 @@ function flatten(nodes) {
   let top = 0;
   for (const row of rows) {
     row.top = top;
-    row.height = row.node ? HEIGHT.branch + HEIGHT.marks * linesIn(row.node) : HEIGHT.leaf;
+    row.height = HEIGHT.row + (row.node ? HEIGHT.line * (linesIn(row.node) - 1) : 0);
     top += row.height;
   }
   return rows;
@@ -58,10 +71,10 @@ function drawMatrix(main) {
   matrix.columns = shownColumns();
   const shown = shownCases(matrix.columns);
   matrix.roots = tree(shown);
-  matrix.rows = flatten(matrix.roots);
-  matrix.at.row = Math.max(matrix.at.row < 0 ? -1 : 0, sameRow(held));
+  matrix.few = unique(shown.map((one) => one.scenario)).length <= 2;
   matrix.at.column = Math.min(matrix.at.column, matrix.columns.length - 1);
-  if (!matrix.rows.length) {
+  if (!shown.length) {
+    matrix.rows = [];
     matrix.scroller = matrix.table = null;
     main.replaceChildren(el("p", { class: "empty" }, "No case is left by these filters."));
     return shown;
@@ -70,10 +83,9 @@ function drawMatrix(main) {
   matrix.table = el(
     "table",
     {
-      class: "matrix",
+      class: LEVELS === KINDS ? "matrix families" : "matrix",
       role: "treegrid",
       "aria-label": "Outcomes by case and cell",
-      "aria-rowcount": matrix.rows.length + 2,
       "aria-colcount": matrix.columns.length + 1,
       tabindex: "-1",
       onkeydown: onMatrixKey,
@@ -86,6 +98,10 @@ function drawMatrix(main) {
   matrix.scroller = el("div", { class: "scroller", onscroll: () => windowed() }, matrix.table);
   main.replaceChildren(matrix.scroller);
   widths();
+  // Only now is it known how wide a cell is, and by that how high a row.
+  matrix.rows = flatten(matrix.roots);
+  matrix.table.setAttribute("aria-rowcount", matrix.rows.length + 2);
+  matrix.at.row = Math.max(matrix.at.row < 0 ? -1 : 0, sameRow(held));
   matrix.scroller.scrollTop = scrollTop;
   matrix.scroller.scrollLeft = scrollLeft;
   windowed(true);
@@ -93,23 +109,33 @@ function drawMatrix(main) {
   return shown;
 }
 
-// All columns are equally wide: what the fullest cell needs, and more where there is room.
+// All columns are equally wide, as far as there is room for them.
 function widths() {
-  const marks = Math.max(...matrix.rows.map((row) => (row.node ? marksIn(row.node) : 1)));
-  const least = marks < MARKS ? 94 : 116;
-  const names = matrix.table.querySelector(".corner").offsetWidth;
-  const room = (matrix.scroller.clientWidth - names - 20) / matrix.columns.length;
-  const column = Math.round(Math.max(least, Math.min(128, room)));
-  matrix.table.style.setProperty("--column", `${column}px`);
-  matrix.table.style.width = `${names + column * matrix.columns.length}px`;
+  matrix.names = matrix.table.querySelector(".corner").offsetWidth;
+  const room = (matrix.scroller.clientWidth - matrix.names - 20) / matrix.columns.length;
+  matrix.width = Math.floor(Math.max(WIDTH.least, Math.min(WIDTH.most, room)));
+  matrix.table.style.setProperty("--column", `${matrix.width}px`);
+  matrix.table.style.width = `${matrix.names + matrix.width * matrix.columns.length}px`;
 }
 
-function marksIn(node) {
-  return Math.max(...matrix.columns.map((column) => others(tally(node, column)).length));
-}
-
+// How many lines the fullest cell of a row takes: the count, and beside or below it the marks.
 function linesIn(node) {
-  return Math.max(1, Math.ceil(marksIn(node) / MARKS));
+  return Math.max(...matrix.columns.map((column) => linesOf(tally(node, column))));
+}
+
+function linesOf(found) {
+  const room = matrix.width - WIDTH.edge;
+  let left = room - WIDTH.count - WIDTH.digit * `${found.passed}/${found.total}`.length;
+  let lines = 1;
+  for (const status of others(found)) {
+    const width = WIDTH.mark + WIDTH.digit * String(found.counts.get(status)).length;
+    if (width > left) {
+      lines += 1;
+      left = room;
+    }
+    left -= width;
+  }
+  return lines;
 }
 
 function sameRow(held) {
@@ -180,19 +206,15 @@ function whole(column) {
   return column.facts.ended === "finished" && !(start && statusOf(column, start) !== ABSENT);
 }
 
-// -- the rows in sight -----------------------------------------------------------------------
+// -- what is in sight ------------------------------------------------------------------------
 
 function windowed(fresh = false) {
-  const { rows, scroller, body } = matrix;
-  const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
-  const end = scroller.scrollTop + (scroller.clientHeight || 800);
-  let last = rows.findIndex((row) => row.top > end);
-  if (last < 0) last = rows.length;
-  const from = matrix.whole ? 0 : Math.max(0, first - AHEAD);
-  const to = matrix.whole ? rows.length : Math.min(rows.length, last + AHEAD);
-  if (!fresh && from === matrix.from && to === matrix.to) return;
+  const { rows, body } = matrix;
+  const drawn = { rows: rowsInSight(), columns: columnsInSight() };
+  if (!fresh && JSON.stringify(drawn) === JSON.stringify(matrix.drawn)) return;
   const focused = body.contains(document.activeElement);
-  Object.assign(matrix, { from, to });
+  matrix.drawn = drawn;
+  const [from, to] = drawn.rows;
   const total = rows.at(-1).top + rows.at(-1).height;
   const above = rows[from].top;
   const below = total - rows[to - 1].top - rows[to - 1].height;
@@ -209,6 +231,23 @@ function windowed(fresh = false) {
   tab?.setAttribute("tabindex", "0");
 }
 
+function rowsInSight() {
+  const { rows, scroller, whole } = matrix;
+  if (whole) return [0, rows.length];
+  const end = scroller.scrollTop + (scroller.clientHeight || 800);
+  const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
+  const last = rows.findIndex((row) => row.top > end);
+  return [Math.max(0, first - AHEAD.rows), Math.min(rows.length, (last < 0 ? rows.length : last) + AHEAD.rows)];
+}
+
+function columnsInSight() {
+  const { columns, scroller, whole, width, names } = matrix;
+  if (whole) return [0, columns.length];
+  const first = Math.floor(scroller.scrollLeft / width);
+  const last = Math.ceil((scroller.scrollLeft + (scroller.clientWidth || 1200) - names) / width);
+  return [Math.max(0, first - AHEAD.columns), Math.min(columns.length, last + AHEAD.columns)];
+}
+
 function space(height) {
   if (!height) return [];
   const row = el("tr", { class: "space", role: "presentation", "aria-hidden": "true" }, el("td"));
@@ -220,17 +259,18 @@ function drawRow(row, index) {
   const label = row.node ? row.node.label : row.one.label;
   const name = el(
     "th",
-    { scope: "row", role: "rowheader", tabindex: "-1", title: row.node?.path ?? row.one.id },
+    { scope: "row", role: "rowheader", tabindex: "-1", "aria-colindex": 1, title: row.node?.path ?? row.one.id },
     row.node ? icon("open", row.open ? "turned" : "") : null,
     el("span", { class: "label" }, label),
     row.node ? el("small", {}, String(row.node.cases.length)) : null,
   );
   const outer = state.by === "torch" ? "torch" : "device";
+  const [from, to] = matrix.drawn.columns;
   const line = el(
     "tr",
     {
       role: "row",
-      class: `level${row.level}${state.case && row.one?.id === state.case ? " chosen" : ""}`,
+      class: `${row.node?.kind ?? "leaf"}${state.case && row.one?.id === state.case ? " chosen" : ""}`,
       "data-row": index,
       "aria-rowindex": index + 3,
       "aria-level": row.level,
@@ -239,16 +279,25 @@ function drawRow(row, index) {
       "aria-expanded": row.node ? String(row.open) : null,
     },
     name,
-    matrix.columns.map((column, place) => {
+    gap(from),
+    matrix.columns.slice(from, to).map((column, index) => {
+      const place = from + index;
       const starts = place > 0 && matrix.columns[place - 1][outer] !== column[outer];
       const cell = row.node ? branchCell(row.node, column) : leafCell(row.one, column);
       if (starts) cell.classList.add("starts");
       cell.dataset.column = place;
+      cell.setAttribute("aria-colindex", place + 2);
       return cell;
     }),
+    gap(matrix.columns.length - to),
   );
   line.style.height = `${row.height}px`;
   return line;
+}
+
+// In place of columns that are not in the document.
+function gap(number) {
+  return number ? el("td", { class: "gap", colspan: number, role: "presentation", "aria-hidden": "true" }) : null;
 }
 
 function branchCell(node, column) {
@@ -262,26 +311,26 @@ function branchCell(node, column) {
       "td",
       { ...attributes, class: `cell branch ${look(marks[0], null)}` },
       el("b", {}, icon(marks[0].key), String(found.total)),
-      el("span", { class: "word" }, marks[0].short),
+      matrix.width < WIDTH.word ? null : el("span", { class: "word" }, marks[0].short),
     );
   }
   const hue = found.worst === null ? "unjudged" : bin(found.worst);
   const cell = el(
     "td",
-    { ...attributes, class: `cell branch ${hue}${found.bad ? " bad" : ""}${found.silent ? " partly" : ""}` },
+    { ...attributes, class: `cell branch ${hue}${edge(found)}${found.silent ? " partly" : ""}` },
     el("b", {}, `${found.passed}/${found.total}`),
-    el(
-      "span",
-      { class: "marks" },
-      marks.map((status) =>
-        el("i", { class: `f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
-      ),
-      marks.length ? null : el("i", { class: "ratio" }, found.worst === null ? "" : short(found.worst)),
+    marks.map((status) =>
+      el("i", { class: `count f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
     ),
+    marks.length || found.worst === null ? null : el("i", { class: "ratio" }, short(found.worst)),
   );
   // The colour speaks for the judged cases alone; the others have their share of the lower edge.
   cell.style.setProperty("--silent", `${(100 * found.silent) / found.total}%`);
   return cell;
+}
+
+function edge(found) {
+  return found.bad ? " bad" : found.known ? " known" : "";
 }
 
 function leafCell(one, column) {
@@ -305,114 +354,4 @@ function leafCell(one, column) {
     },
     ...leaf(status, ratio),
   );
-}
-
-// -- the hand and the keyboard ---------------------------------------------------------------
-
-function cellAt({ row, column } = matrix.at) {
-  if (row < 0) return matrix.table.querySelector(`[data-head="${Math.max(column, 0)}"]`);
-  const line = matrix.body.querySelector(`[data-row="${row}"]`);
-  return line?.children[column + 1] ?? null;
-}
-
-function placeOf(target) {
-  const head = target.closest("[data-head]");
-  if (head) return { row: -1, column: Number(head.dataset.head) };
-  const line = target.closest("[data-row]");
-  const cell = target.closest("td, th");
-  if (!line || !cell) return null;
-  return { row: Number(line.dataset.row), column: Number(cell.dataset.column ?? -1) };
-}
-
-function focusCell() {
-  const { row, column } = matrix.at;
-  const box = matrix.scroller;
-  if (row >= 0) {
-    const { top, height } = matrix.rows[row];
-    const header = matrix.table.tHead.offsetHeight;
-    if (top < box.scrollTop) box.scrollTop = top;
-    else if (top + height + header > box.scrollTop + box.clientHeight) {
-      box.scrollTop = top + height + header - box.clientHeight;
-    }
-    windowed();
-  }
-  const cell = cellAt();
-  for (const old of matrix.table.querySelectorAll('[tabindex="0"]')) old.setAttribute("tabindex", "-1");
-  cell.setAttribute("tabindex", "0");
-  cell.focus({ preventScroll: true });
-  if (column >= 0) intoSight(cell.closest("td, th"));
-}
-
-// The names stay where they are, so that a cell may be under them and count as in sight.
-function intoSight(cell) {
-  const box = matrix.scroller;
-  const names = matrix.table.querySelector(".corner").offsetWidth;
-  const left = cell.offsetLeft - names;
-  const right = cell.offsetLeft + cell.offsetWidth - box.clientWidth;
-  if (box.scrollLeft > left) box.scrollLeft = left;
-  else if (box.scrollLeft < right) box.scrollLeft = right;
-}
-
-function onMatrixFocus(event) {
-  const place = placeOf(event.target);
-  if (place) matrix.at = place;
-}
-
-function onMatrixClick(event) {
-  const place = placeOf(event.target);
-  if (!place) return;
-  matrix.at = place;
-  act(place, { byKey: event.detail === 0 });
-}
-
-// Opens what is at a place: a branch by its name, details by a cell.
-function act({ row, column }, { byKey }) {
-  const here = matrix.rows[row];
-  if (row < 0) go({ case: "", group: "", col: matrix.columns[column].name }, { step: true });
-  else if (here.node && column < 0) fold(here, !here.open);
-  else if (here.node) {
-    go({ case: "", group: here.node.path, col: matrix.columns[column].name }, { step: true });
-  } else {
-    const col = column < 0 ? "" : matrix.columns[column].name;
-    go({ case: here.one.id, group: "", col }, { step: true });
-  }
-  if (byKey && !panel.hidden && !(here?.node && column < 0)) panel.focus();
-}
-
-function fold(row, open) {
-  const all = (nodes) => nodes.flatMap((node) => [node, ...all([...node.children.values()])]);
-  const explicit = state.open !== null && !state.open.has("*");
-  const was = explicit ? state.open : all(matrix.roots).filter(isOpen).map((node) => node.path);
-  const now = new Set(was);
-  if (open) now.add(row.node.path);
-  else now.delete(row.node.path);
-  go({ open: now });
-  focusCell();
-}
-
-function onMatrixKey(event) {
-  if (event.altKey || event.metaKey) return;
-  const { row, column } = matrix.at;
-  const here = matrix.rows[row];
-  const end = matrix.columns.length - 1;
-  const bottom = matrix.rows.length - 1;
-  const to = (r, c) => ({ row: Math.max(-1, Math.min(bottom, r)), column: Math.max(r < 0 ? 0 : -1, Math.min(end, c)) });
-  const moves = {
-    ArrowDown: () => to(row + 1, column),
-    ArrowUp: () => to(row - 1, column),
-    PageDown: () => to(row + PAGE, column),
-    PageUp: () => to(Math.max(0, row - PAGE), column),
-    ArrowRight: () => to(row, column + 1),
-    ArrowLeft: () => (column < 0 && here?.parent >= 0 ? to(here.parent, -1) : to(row, column - 1)),
-    Home: () => to(event.ctrlKey ? 0 : row, -1),
-    End: () => (event.ctrlKey ? to(bottom, column) : to(row, end)),
-  };
-  if (here?.node && column < 0 && event.key === "ArrowRight" && !here.open) fold(here, true);
-  else if (here?.node && column < 0 && event.key === "ArrowLeft" && here.open) fold(here, false);
-  else if (event.key === "Enter" || event.key === " ") act(matrix.at, { byKey: true });
-  else if (moves[event.key]) {
-    matrix.at = moves[event.key]();
-    focusCell();
-  } else return;
-  event.preventDefault();
 }

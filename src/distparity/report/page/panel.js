@@ -127,6 +127,7 @@ function copyable(command) {
 
 function groupDetails(path, column) {
   const among = shownCases().filter((one) => inGroup(one, path));
+  const family = KINDS[0].path(among[0] ?? {}) === path;
   const found = count(among, column);
   const here = among
     .filter((one) => statusOf(column, one) !== ABSENT)
@@ -135,7 +136,7 @@ function groupDetails(path, column) {
     el(
       "tr",
       {},
-      el("th", { scope: "row" }, caseLink(one, column, path.includes("/") ? one.label : one.name)),
+      el("th", { scope: "row" }, caseLink(one, column, path.includes("/") ? one.label : family ? one.id : one.name)),
       el("td", {}, badge(statusOf(column, one))),
       el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
       el("td", { class: "message" }, (diagnosisOf(column, one) || messageOf(column, one)).slice(0, 200)),
@@ -143,7 +144,7 @@ function groupDetails(path, column) {
   );
   const heads = ["case", "outcome", "ratio", ""].map((name) => el("th", { scope: "col" }, name));
   return [
-    title(column.title, path, inWords(found)),
+    title(column.title, family ? among[0].family || "other" : path, inWords(found)),
     el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
   ];
 }
@@ -199,12 +200,17 @@ function facts(pairs) {
   return el(
     "dl",
     { class: "facts" },
-    pairs.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, worth(name, value) || "–")]),
+    pairs.flatMap(([name, value]) => [el("dt", {}, name.replaceAll("_", " ")), el("dd", {}, value ? worth(name, value) : "–")]),
   );
 }
 
-/** A value as it is shown: where an expectation says that a failure is reported, that leads there. */
+// A value as it is shown: where expectations say that a failure is reported, that leads there.
 function worth(name, value) {
-  if (name !== "link" || !value.startsWith("https://")) return value;
-  return el("a", { href: value, rel: "noopener noreferrer", target: "_blank" }, value);
+  if (name !== "link") return value;
+  return value.split(" ").flatMap((word) => [linked(word), " "]);
+}
+
+function linked(address) {
+  if (!address.startsWith("https://")) return address;
+  return el("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, address);
 }

@@ -29,7 +29,7 @@ function drawRuns(main) {
   main.replaceChildren(
     el(
       "div",
-      { class: "scroller" },
+      { class: "scroller", tabindex: "0", role: "region", "aria-label": "Facts of every run" },
       el(
         "table",
         { class: "runs" },

@@ -1,7 +1,10 @@
 // What is being looked at. All of it is in the address, so that a view can be sent.
 
 const VIEWS = ["matrix", "compare", "runs"];
-const LISTS = ["out", "str", "dev", "open"];
+const LISTS = ["out", "str", "dev", "open", "shut"];
+// In the lists of what is open and shut these stand for branches of a kind.
+const ALL = "*";
+const SCENARIOS = "*s";
 
 const state = blank();
 
@@ -16,6 +19,8 @@ function blank() {
     by: "torch",
     // null: nobody has opened or closed anything yet.
     open: null,
+    // Families are open until somebody shuts them.
+    shut: new Set(),
     case: "",
     group: "",
     col: "",
@@ -47,7 +52,7 @@ function readAddress() {
   for (const name of LISTS) {
     if (!given.has(name)) continue;
     const values = given.getAll(name).filter(Boolean);
-    const unknown = name === "open" ? [] : values.filter((value) => !known[name].has(value));
+    const unknown = !(name in known) ? [] : values.filter((value) => !known[name].has(value));
     strange.push(...unknown);
     state[name] = new Set(values.filter((value) => !unknown.includes(value)));
   }
@@ -85,8 +90,10 @@ function toggled(set, value) {
   return next;
 }
 
+const familyPath = (one) => `family.${one.family}`;
+
 function inGroup(one, path) {
-  return path === one.scenario || path === `${one.scenario}/${one.strategy}`;
+  return [familyPath(one), one.scenario, `${one.scenario}/${one.strategy}`].includes(path);
 }
 
 function shownColumns() {
