@@ -149,7 +149,9 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
     ) -> Any:
         staged = [_packed(tensor) for tensor in outputs]
-        self._gloo.scatter(staged, [[_packed(one) for one in given] for given in inputs], opts).wait()
+        self._gloo.scatter(
+            staged, [[_packed(one) for one in given] for given in inputs], opts
+        ).wait()
         return _unpacked(staged, outputs)
 
     def alltoall(
