@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
@@ -540,6 +541,28 @@ def test_cuda_and_rocm_are_told_apart(
     assert torch.deterministic == [True]
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_this_torch_takes_the_switches_of_cuda_without_a_word() -> None:
+    # The switches exist without a GPU, and torch 2.9 has begun to replace some of them.
+    script = """
+import torch
+from distparity import devices
+from distparity.worlds.residue import Snapshot
+
+devices.get("cuda").exact()
+print(torch.get_float32_matmul_precision(), Snapshot(devices.get("cpu")).left_behind())
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "highest []\n"
 
 
 @pytest.mark.parametrize(
