@@ -35,6 +35,8 @@ LIMIT = 120.0
 SMOKE_RANKS = 2
 #: What a rank and the controller's end of it take, more or less, and the fewest that do for four.
 FEWEST_FILES = 128
+#: GiB. A whole run on the CPU was seen to have 1.3 in use, shared pages counted once.
+LEAST_MEMORY = 1.0
 #: The day of torch 2.4.0; a machine that has lost its clock is in 1970.
 BEGINNING = datetime.date(2024, 7, 24)
 
@@ -129,7 +131,7 @@ def _machine() -> list[Step]:
         Step("python", f"{platform.python_version()} ({sys.executable})"),
         Step("platform", platform.platform()),
         Step("cores", f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"),
-        Step("memory", _memory()),
+        _memory(),
         Step("shared memory", f"{shared / 2**20:.0f} MiB free in /dev/shm"),
         Step(
             "file descriptors",
@@ -154,15 +156,19 @@ def _clock() -> Step:
     return Step("clock", error=error, advice="set the date: reports and expectations go by it")
 
 
-def _memory() -> str:
+def _memory() -> Step:
     try:
         words = Path("/proc/meminfo").read_text(encoding="ascii").split()
     except OSError as error:
-        return f"unknown: {error}"
+        return Step("memory", f"unknown: {error}")
     free, total = (
         int(words[words.index(name) + 1]) / 2**20 for name in ("MemAvailable:", "MemTotal:")
     )
-    return f"{free:.1f} of {total:.1f} GiB available"
+    step = Step("memory", f"{free:.1f} of {total:.1f} GiB available")
+    if free < LEAST_MEMORY:
+        step.error = f"{free:.1f} GiB are too little: a run needs {LEAST_MEMORY:g}"
+        step.advice = "end what else is running, or run with --worlds 2"
+    return step
 
 
 def _temporary() -> str:
