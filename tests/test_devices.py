@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import CORE_ONLY, Suite, environment
@@ -90,7 +90,8 @@ def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
     ("method", "answer", "arguments", "message"),
     [
         ("count", lambda: 2.5, (), "answers 2.5 in count(), expected int"),
-        ("environment", lambda rank: None, (0,), "answers None in environment(), expected dict"),
+        ("environment", lambda rank: {"INDEX": 3}, (0,), "answers {'INDEX': 3} in environment(), expected a dict of str to str"),
+        ("sharing", lambda: ["gloo"], (), "answers ['gloo'] in sharing(), expected a list of Sharing"),
         ("absent", lambda: False, (), "answers False in absent(), expected str or None"),
         ("peak_memory", lambda: "1 GB", (), "answers '1 GB' in peak_memory(), expected int or None"),
         ("backend", boom, (), "fails in backend(): ValueError: boom"),
@@ -106,6 +107,33 @@ def test_the_guard_names_plugin_and_method(
 
     with pytest.raises(PluginError) as caught:
         getattr(Guard(fake, "fake (somewhere:Fake)"), method)(*arguments)
+
+    assert str(caught.value) == f"the device plug-in fake (somewhere:Fake) {message}"
+
+
+class Declares(Device):
+    kind = "fake"
+    no_reductions: ClassVar = ["AVG"]
+    refuses: ClassVar = {"(": "no such thing"}
+    start_seconds = "long"  # type: ignore[assignment]  # the fault
+
+    @property
+    def exclusive(self) -> bool:  # type: ignore[override]  # the fault
+        return bool(boom())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_reductions", "answers ['AVG'] in no_reductions, expected a dict of str to str"),
+        ("refuses", "answers {'(': 'no such thing'} in refuses, expected a dict of regular expressions to str"),
+        ("start_seconds", "answers 'long' in start_seconds, expected a number"),
+        ("exclusive", "fails in exclusive: ValueError: boom"),
+    ],
+)  # fmt: skip
+def test_the_guard_names_what_is_declared_wrong(name: str, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        getattr(Guard(Declares(), "fake (somewhere:Fake)"), name)
 
     assert str(caught.value) == f"the device plug-in fake (somewhere:Fake) {message}"
 
