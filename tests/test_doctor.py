@@ -86,6 +86,26 @@ def test_what_a_machine_lacks_is_an_error_with_what_to_do(
     assert wrong[0].advice
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "optional"),
+    [
+        ("all_reduce AVG", False, True),
+        ("all_reduce AVG", True, False),
+        ("all_reduce SUM", False, False),
+    ],
+    ids=["refused, and can be done without", "wrong", "refused, and cannot be done without"],
+)
+def test_a_collective_may_be_refused_and_not_be_wrong(
+    tmp_path: Path, name: str, wrong: bool, optional: bool
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps({"name": name, "error": "no", "wrong": wrong}) + "\n")
+
+    (step,) = doctors._read(str(log), done=None)
+
+    assert step.optional is optional
+
+
 def test_numpy_is_asked_for_where_it_is_missing() -> None:
     assert doctors._numpy(None).advice == "pip install numpy"
     assert doctors._numpy("2.4.6").error is None

@@ -52,6 +52,8 @@ class Step:
     seconds: float | None = None
     #: Answered by the device itself, or by the default; None where it is no method.
     own: bool | None = None
+    #: It was answered, and wrongly: worse than a refusal.
+    wrong: bool = False
     #: A run works without it.
     optional: bool = False
 
@@ -286,7 +288,7 @@ def _read(log: str, done: Any) -> list[Step]:
     if begun is not None and isinstance(done, Failure):
         steps.append(Step(begun, error=done.message))
     for step in steps:
-        step.optional = step.name in examination.OPTIONAL
+        step.optional = step.name in examination.OPTIONAL and not step.wrong
         if step.error is not None:
             known = examination.OPTIONAL.get(step.name)
             step.advice = known or examination.advice(step.name)
