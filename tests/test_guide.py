@@ -64,7 +64,7 @@ def test_a_line_that_is_not_printed_is_missed(
 def test_commands_of_the_guide_print_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(blocks("toml")[-1], encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    wrong = {}
+    wrong: list[str] = []
 
     for command, printed in commands():
         if command.startswith(ELSEWHERE):
@@ -81,9 +81,10 @@ def test_commands_of_the_guide_print_what_it_says(tmp_path: Path) -> None:
         )
         fails = any(re.match(r"(failed|timeout|crash): ", line) for line in printed)
         if done.returncode != int(fails) or missing(printed, done.stdout):
-            wrong[command] = (done.returncode, missing(printed, done.stdout), done.stdout)
+            lost = "\n".join(missing(printed, done.stdout))
+            wrong.append(f"$ {command}\n{done.stdout}\nexit code {done.returncode}; lost: {lost}")
 
-    assert not wrong
+    assert not wrong, "\n\n".join(wrong)
 
 
 @sim
