@@ -48,6 +48,18 @@ BLAMED = {
         None,
         ("raised", "rank 0 raised ValueError: a; ranks 1, 2 likewise"),
     ),
+    "an error that carries another": (
+        [
+            raised(
+                0,
+                "CheckpointException: ranks [0]\nTraceback (most recent call last): (RANK 0)\n  File ...\nOSError: disk full\n",
+                1.0,
+            ),
+            answered(1),
+        ],
+        None,
+        ("raised", "rank 0 raised CheckpointException: ranks [0]: OSError: disk full"),
+    ),
     "an echo came first": (
         [raised(0, PEER, 1.0, Call("barrier", 2)), raised(1, "ValueError: a", 1.1)],
         None,

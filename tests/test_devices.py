@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from importlib.metadata import EntryPoint, PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from conftest import CORE_ONLY, Suite
+from conftest import CORE_ONLY, Suite, environment
 
 from distparity import devices
 from distparity.devices import Device, PluginError
@@ -88,7 +90,8 @@ def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
     ("method", "answer", "arguments", "message"),
     [
         ("count", lambda: 2.5, (), "answers 2.5 in count(), expected int"),
-        ("environment", lambda rank: None, (0,), "answers None in environment(), expected dict"),
+        ("environment", lambda rank: {"INDEX": 3}, (0,), "answers {'INDEX': 3} in environment(), expected a dict of str to str"),
+        ("sharing", lambda: ["gloo"], (), "answers ['gloo'] in sharing(), expected a list of Sharing"),
         ("absent", lambda: False, (), "answers False in absent(), expected str or None"),
         ("peak_memory", lambda: "1 GB", (), "answers '1 GB' in peak_memory(), expected int or None"),
         ("backend", boom, (), "fails in backend(): ValueError: boom"),
@@ -104,6 +107,33 @@ def test_the_guard_names_plugin_and_method(
 
     with pytest.raises(PluginError) as caught:
         getattr(Guard(fake, "fake (somewhere:Fake)"), method)(*arguments)
+
+    assert str(caught.value) == f"the device plug-in fake (somewhere:Fake) {message}"
+
+
+class Declares(Device):
+    kind = "fake"
+    no_reductions: ClassVar = ["AVG"]  # type: ignore[assignment]  # the fault
+    refuses: ClassVar = {"(": "no such thing"}
+    start_seconds = "long"  # type: ignore[assignment]  # the fault
+
+    @property
+    def exclusive(self) -> bool:  # type: ignore[override]  # the fault
+        return bool(boom())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_reductions", "answers ['AVG'] in no_reductions, expected a dict of str to str"),
+        ("refuses", "answers {'(': 'no such thing'} in refuses, expected a dict of regular expressions to str"),
+        ("start_seconds", "answers 'long' in start_seconds, expected a number"),
+        ("exclusive", "fails in exclusive: ValueError: boom"),
+    ],
+)  # fmt: skip
+def test_the_guard_names_what_is_declared_wrong(name: str, message: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        getattr(Guard(Declares(), "fake (somewhere:Fake)"), name)
 
     assert str(caught.value) == f"the device plug-in fake (somewhere:Fake) {message}"
 
@@ -142,6 +172,47 @@ def test_a_plugin_that_fails_in_a_case_is_named_in_the_outcome(suite: Suite) -> 
         "the device plug-in faulty_devices:SeedFails fails in seed(): "
         "RuntimeError: generator 0 is busy"
     ) in ran.text("here-faulty", case).splitlines()[0]
+
+
+# -- packages that torch loads by itself -----------------------------------------------------------
+
+
+def announce(folder: Path, function: str) -> str:
+    """Install what torch loads while it is imported; returns the path to look for modules on."""
+    info = folder / "announced-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: announced\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[torch.backends]\nannounced = announced:{function}\n")
+    return os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+
+
+def test_what_torch_would_load_is_loaded_in_ranks_that_know_their_device(
+    suite: Suite, tmp_path: Path
+) -> None:
+    words = ["--device-plugin", "faulty_devices:Announced", "--device", "announced"]
+
+    ran = suite(*words, "--case", DDP, PYTHONPATH=announce(tmp_path, "start"))
+
+    assert ran.statuses("here-announced") == {DDP: "passed"}
+    assert "announced: loaded with index 0, 2 device(s)" in ran.output
+
+
+def test_a_driver_that_is_missing_is_no_end_of_other_devices(suite: Suite, tmp_path: Path) -> None:
+    ran = suite("--device", "cpu", "--case", DDP, PYTHONPATH=announce(tmp_path, "broken"))
+
+    assert ran.statuses("here-cpu") == {DDP: "passed"}
+
+
+def test_a_driver_that_is_missing_is_why_there_is_no_accelerator(
+    suite: Suite, tmp_path: Path
+) -> None:
+    ran = suite("--device", "accelerator", PYTHONPATH=announce(tmp_path, "broken"))
+
+    assert ran.code == 4
+    assert (
+        "accelerator: ImportError: Failed to load the backend extension: announced." in ran.output
+    )
+    assert "OSError('libannounced.so.1: cannot open shared object file')" in ran.output
 
 
 # -- which devices a world is on -------------------------------------------------------------------
@@ -368,6 +439,25 @@ def test_a_device_that_cannot_be_shared_says_so(
     assert message in ran.output
 
 
+@pytest.mark.parametrize(
+    ("words", "cell", "status"),
+    [
+        (["--share-devices"], "here-faulty-shared", "not supported"),
+        ([], "here-faulty", "error"),
+    ],
+    ids=["in that way", "and in no other"],
+)
+def test_what_cannot_be_done_on_a_shared_device_is_not_supported(
+    suite: Suite, words: list[str], cell: str, status: str
+) -> None:
+    plugin = ["--device-plugin", "faulty_devices:SharesInPart", "--device", "faulty"]
+
+    ran = suite(*plugin, *words, "--case", DDP)
+
+    assert ran.statuses(cell) == {DDP: status}
+    assert ("faulty: gloo transfers nothing" in ran.text(cell, DDP)) == bool(words)
+
+
 @sim
 def test_what_a_device_refuses_in_declared_words_is_not_supported(suite: Suite) -> None:
     case = "multiple_forward/fsdp2_cpu_offload-ws2-float32"
@@ -471,12 +561,36 @@ def test_cuda_and_rocm_are_told_apart(
     assert (device.count(), device.most_ranks()) == (8, 8)
     assert (device.backend_version(), device.describe()) == (version, name)
     assert [way.name for way in device.sharing()] == ways
+    # Only where gloo is given a GPU's memory.
+    assert [bool(way.refuses) for way in device.sharing()] == [way == "gloo" for way in ways]
     # A world beside another is not on the devices that its ranks' numbers say.
     assert (device.take(5), torch.taken) == ("cuda:5", [5])
     device.exact()
     assert torch.deterministic == [True]
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_this_torch_takes_the_switches_of_cuda_without_a_word() -> None:
+    # The switches exist without a GPU, and torch 2.9 has begun to replace some of them.
+    script = """
+import torch
+from distparity import devices
+from distparity.worlds.residue import Snapshot
+
+devices.get("cuda").exact()
+print(torch.get_float32_matmul_precision(), Snapshot(devices.get("cpu")).left_behind())
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", script],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "highest []\n"
 
 
 @pytest.mark.parametrize(
@@ -496,17 +610,47 @@ def test_a_gaudi_module_is_chosen_before_anything_is_imported(
 
 
 @pytest.mark.parametrize(
-    ("release", "backend"),
-    [
-        ("2.7.1", "cpu:gloo,xpu:ccl"),
-        ("2.8.0", "cpu:gloo,xpu:xccl"),
-        ("2.15.0", "cpu:gloo,xpu:xccl"),
-    ],
+    ("mine", "found"),
+    [({}, "lo"), ({"NCCL_SOCKET_IFNAME": "eth1"}, "eth1")],
+    ids=["on loopback", "where the user says"],
 )
-def test_the_collectives_of_xpu_are_those_of_the_torch(
-    monkeypatch: pytest.MonkeyPatch, release: str, backend: str
+def test_what_nccl_reads_is_set_before_there_is_a_group(
+    monkeypatch: pytest.MonkeyPatch, mine: dict[str, str], found: str
 ) -> None:
-    number = tuple(map(int, release.split(".")[:2]))
-    monkeypatch.setattr("distparity.devices.xpu.installed", lambda: number)
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    for name, value in mine.items():
+        monkeypatch.setenv(name, value)
+
+    assert devices.get("cuda").environment(3) == {
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "NCCL_SOCKET_IFNAME": found,
+    }
+
+
+@pytest.mark.parametrize(
+    ("distributed", "backend"),
+    [
+        (SimpleNamespace(), "cpu:gloo,xpu:ccl"),
+        (SimpleNamespace(is_xccl_available=lambda: False), "cpu:gloo,xpu:ccl"),
+        (SimpleNamespace(is_xccl_available=lambda: True), "cpu:gloo,xpu:xccl"),
+    ],
+    ids=["torch 2.5", "torch 2.7", "torch 2.8"],
+)
+def test_the_collectives_of_xpu_are_those_that_torch_says_it_has(
+    monkeypatch: pytest.MonkeyPatch, distributed: SimpleNamespace, backend: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(distributed=distributed))
 
     assert devices.get("xpu").backend() == backend
+
+
+def test_an_npu_computes_float32_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = FakeTorch(None, None, ())
+    matmul, conv = SimpleNamespace(allow_hf32=False), SimpleNamespace(allow_hf32=True)
+    torch.npu = SimpleNamespace(matmul=matmul, conv=conv)  # type: ignore[attr-defined]  # as torch_npu does
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+    devices.get("npu").exact()
+
+    assert (matmul.allow_hf32, conv.allow_hf32) == (False, False)
+    assert torch.deterministic == [True]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import resource
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ from typing import Any
 import pytest
 from conftest import environment
 from test_devices import sim
+
+from distparity import doctor as doctors
 
 Doctor = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -51,6 +57,58 @@ def test_a_machine_with_a_cpu_alone_is_fit_for_it(doctor: Doctor) -> None:
     assert "No module named" in steps(report, "hpu")["load"]["error"]
     for name in ("all_reduce SUM", "reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
         assert steps(report, "cpu")[f"2 ranks: {name}"]["answer"] == "as plain arithmetic has it"
+
+
+def unreachable(*_: Any, **__: Any) -> Any:
+    raise OSError("Cannot assign requested address")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value", "step", "error"),
+    [
+        (doctors, "BEGINNING", datetime.date.max, "clock", "before there was any of this"),
+        (doctors, "LEAST_MEMORY", 1e6, "memory", "GiB are too little: a run needs 1e+06"),
+        (resource, "getrlimit", lambda _: (20, 20), "file descriptors", "20 are too few"),
+        (socket, "create_server", unreachable, "ports", "Cannot assign requested address"),
+        (tempfile, "NamedTemporaryFile", unreachable, "temporary files", "OSError: "),
+    ],
+    ids=["clock", "memory", "file descriptors", "ports", "temporary files"],
+)
+def test_what_a_machine_lacks_is_an_error_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: Any, step: str, error: str
+) -> None:
+    monkeypatch.setattr(module, name, value)
+
+    wrong = [one for one in doctors._machine() if one.error is not None]
+
+    assert [one.name for one in wrong] == [step]
+    assert error in str(wrong[0].error)
+    assert wrong[0].advice
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "optional"),
+    [
+        ("all_reduce AVG", False, True),
+        ("all_reduce AVG", True, False),
+        ("all_reduce SUM", False, False),
+    ],
+    ids=["refused, and can be done without", "wrong", "refused, and cannot be done without"],
+)
+def test_a_collective_may_be_refused_and_not_be_wrong(
+    tmp_path: Path, name: str, wrong: bool, optional: bool
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(json.dumps({"name": name, "error": "no", "wrong": wrong}) + "\n")
+
+    (step,) = doctors._read(str(log), done=None)
+
+    assert step.optional is optional
+
+
+def test_numpy_is_asked_for_where_it_is_missing() -> None:
+    assert doctors._numpy(None).advice == "pip install numpy"
+    assert doctors._numpy("2.4.6").error is None
 
 
 @pytest.mark.parametrize(

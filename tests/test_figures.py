@@ -13,7 +13,11 @@ PASSED = {
     "one/ddp-ws2-float32": cells.PASSED,
     "one/fsdp2-ws2-float32": {**cells.PASSED, "ratio": "0.25"},
 }
-FAILED = {**PASSED, "two/ddp-ws2-float32": {"status": "failed", "ratio": "inf", "message": "off"}}
+FAILED = {
+    **PASSED,
+    "two/ddp-ws2-float32": {"status": "failed", "ratio": "70", "message": "off"},
+    "two/fsdp2-ws2-float32": {"status": "expected failure", "ratio": "inf", "message": "off"},
+}
 
 
 @pytest.mark.parametrize(
@@ -21,14 +25,16 @@ FAILED = {**PASSED, "two/ddp-ws2-float32": {"status": "failed", "ratio": "inf", 
     [
         pytest.param(
             "cuda", PASSED, {},
-            "cuda: A device, 4 of them | 2.13 | gloo (unknown) | no | 2 | 2 passed "
+            "cuda: A device, 4 of them | 2.13 | gloo (unknown) | no | unknown, 2, 4 ranks | 2 "
+            "| 2 passed "
             "| 0.25 (one/fsdp2-ws2-float32) | 12 s | 2026-11-20 | 0.1.0",
             id="all passed",
         ),
         pytest.param(
-            "cuda-shared", FAILED, {"shared_devices": "yes, by gloo", "backend_version": "torch 2.13"},
-            "cuda-shared: A device, 4 of them | 2.13 | gloo (torch 2.13) | yes, by gloo | 3 "
-            "| 1 failed, 2 passed | inf (two/ddp-ws2-float32) | 12 s | 2026-11-20 | 0.1.0",
+            "cuda-shared", FAILED, {"shared_devices": "yes, by gloo", "backend_version": "torch 2.13", "selection": "quick"},
+            "cuda-shared: A device, 4 of them | 2.13 | gloo (torch 2.13) | yes, by gloo "
+            "| quick, 2, 4 ranks | 4 "
+            "| 1 failed, 1 expected failure, 2 passed | 70 (two/ddp-ws2-float32) | 12 s | 2026-11-20 | 0.1.0",
             id="shared, with a failure",
         ),
     ],

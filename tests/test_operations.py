@@ -207,3 +207,20 @@ def test_page_lists_every_operation() -> None:
     for family in ("collectives", "dtensor"):
         names = {path.stem for path in (folder / family).glob("[a-z]*.py")}
         assert {name for name in names if f"| `{name}` |" not in page} == set()
+
+
+@pytest.mark.parametrize(
+    ("refuses", "verdict"),
+    [
+        pytest.param({"no such reduction": "sim: it cannot"}, "refused", id="declared"),
+        pytest.param({"no such tensor": "sim: it cannot"}, "diverged", id="other words"),
+        pytest.param({}, "diverged", id="undeclared"),
+    ],
+)
+def test_what_a_device_refuses_of_an_operation_is_what_it_declared(
+    refuses: dict[str, str], verdict: str
+) -> None:
+    ((refused, diverged),) = ask(["refused", refuses])
+
+    assert (refused == ["SUM"]) == (verdict == "refused")
+    assert (diverged == ["SUM"]) == (verdict == "diverged")

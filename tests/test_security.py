@@ -167,7 +167,7 @@ def test_a_flood_leaves_others_their_turn() -> None:
 class Quiet(Launcher):
     """A launcher without a process behind it; the test is that process, and the ranks."""
 
-    def _start(self, environment: dict[str, str]) -> None:
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self.channel, self.other_end = Channel(ours), Channel(theirs)
         self.process = subprocess.Popen(["true"])

@@ -6,6 +6,7 @@ driver that crashes or hangs is a line of the account and not its end.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -34,6 +35,10 @@ LIMIT = 120.0
 SMOKE_RANKS = 2
 #: What a rank and the controller's end of it take, more or less, and the fewest that do for four.
 FEWEST_FILES = 128
+#: GiB. A whole run on the CPU was seen to have 1.3 in use, shared pages counted once.
+LEAST_MEMORY = 1.0
+#: The day of torch 2.4.0; a machine that has lost its clock is in 1970.
+BEGINNING = datetime.date(2024, 7, 24)
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Step:
     seconds: float | None = None
     #: Answered by the device itself, or by the default; None where it is no method.
     own: bool | None = None
+    #: It was answered, and wrongly: worse than a refusal.
+    wrong: bool = False
     #: A run works without it.
     optional: bool = False
 
@@ -122,12 +129,11 @@ def _machine() -> list[Step]:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = files != resource.RLIM_INFINITY and files < FEWEST_FILES
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0  # noqa: S108
-    clock = time.get_clock_info("monotonic")
     return [
         Step("python", f"{platform.python_version()} ({sys.executable})"),
         Step("platform", platform.platform()),
         Step("cores", f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"),
-        Step("memory", _memory()),
+        _memory(),
         Step("shared memory", f"{shared / 2**20:.0f} MiB free in /dev/shm"),
         Step(
             "file descriptors",
@@ -137,19 +143,34 @@ def _machine() -> list[Step]:
         ),
         _tried("temporary files", _temporary, "set TMPDIR to a folder that can be written to"),
         _tried("ports", _port, "ranks meet on 127.0.0.1: the loopback interface must be up"),
-        Step("clock", f"{clock.resolution:g} s, {'steady' if clock.monotonic else 'not steady'}"),
+        _clock(),
     ]
 
 
-def _memory() -> str:
+def _clock() -> Step:
+    """Time limits need a steady clock; reports, and expectations that expire, the right date."""
+    steady = time.get_clock_info("monotonic")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    answer = f"{now:%Y-%m-%d %H:%M} UTC; counts in {steady.resolution:g} s"
+    if now.date() >= BEGINNING:
+        return Step("clock", answer)
+    error = f"says {now:%Y-%m-%d}, before there was any of this"
+    return Step("clock", error=error, advice="set the date: reports and expectations go by it")
+
+
+def _memory() -> Step:
     try:
         words = Path("/proc/meminfo").read_text(encoding="ascii").split()
     except OSError as error:
-        return f"unknown: {error}"
+        return Step("memory", f"unknown: {error}")
     free, total = (
         int(words[words.index(name) + 1]) / 2**20 for name in ("MemAvailable:", "MemTotal:")
     )
-    return f"{free:.1f} of {total:.1f} GiB available"
+    step = Step("memory", f"{free:.1f} of {total:.1f} GiB available")
+    if free < LEAST_MEMORY:
+        step.error = f"{free:.1f} GiB are too little: a run needs {LEAST_MEMORY:g}"
+        step.advice = "end what else is running, or run with --worlds 2"
+    return step
 
 
 def _temporary() -> str:
@@ -178,13 +199,23 @@ def _tried(name: str, act: Any, otherwise: str) -> Step:
 def _torch(facts: dict[str, Any]) -> list[Step]:
     builds = [f"CUDA {facts['torch_cuda']}"] if facts["torch_cuda"] else []
     builds += [f"ROCm {facts['torch_hip']}"] if facts["torch_hip"] else []
+    builds += [f"XPU {facts['torch_xpu']}"] if facts["torch_xpu"] else []
     return [
         Step("torch", f"{facts['torch']} (git {facts['torch_git'] or 'unknown'})"),
         Step("built for", " and ".join(builds) or "the cpu, or a vendor's own device"),
+        _numpy(facts["numpy"]),
+        Step("collectives", f"{', '.join(facts['collectives'])} are built in"),
         Step(
             "cases", f"{len(facts['scenarios'])} scenarios, {len(facts['strategies'])} strategies"
         ),
     ]
+
+
+def _numpy(version: str | None) -> Step:
+    if version is not None:
+        return Step("numpy", version)
+    error = "not here, and torch sends objects between ranks by it, as FSDP1 does"
+    return Step("numpy", error=error, advice="pip install numpy")
 
 
 # -- a device --------------------------------------------------------------------------------------
@@ -257,7 +288,7 @@ def _read(log: str, done: Any) -> list[Step]:
     if begun is not None and isinstance(done, Failure):
         steps.append(Step(begun, error=done.message))
     for step in steps:
-        step.optional = step.name in examination.OPTIONAL
+        step.optional = step.name in examination.OPTIONAL and not step.wrong
         if step.error is not None:
             known = examination.OPTIONAL.get(step.name)
             step.advice = known or examination.advice(step.name)

@@ -48,6 +48,7 @@ def operate(
         "raised": [result["raised"] for result in run.results],
         "device_type": found["type"],
         "no_reductions": found["no_reductions"],
+        "refuses": found["refuses"],
     }
     blobs = [blobs[0] for blobs in run.blobs]
     judged = yield Task(JUDGE, "weigh", weighing, blobs, limit=limit)

@@ -410,7 +410,8 @@ class Run:
         cell = next(cell for cell in self.cells if cell.device == case.device)
         outcome = self._out_of_reach(case, cell)
         if outcome is None and case.scenario in self.facts["operations"]:
-            return (yield from operate(case, self.options.limit, cell.found, **special))
+            outcome = yield from operate(case, self.options.limit, cell.found, **special)
+            return self._refused(outcome, cell.found["refuses"])
         if outcome is None:
             question = self._question(case, cell)
             travels = self.travels(case)
@@ -622,7 +623,7 @@ def _both(first: Outcome, second: Outcome) -> Outcome:
 
 
 def _arithmetic(numerics: dict[str, Any]) -> list[str]:
-    """What a reader should know of a device's arithmetic: where it is not what the dtype promises."""
+    """A device's arithmetic, in one process: where it is not what the dtype promises, or that it is."""
     lines = []
     for dtype, bits in (("float32", 23), ("float64", 52)):
         kept = numerics.get(f"matmul_{dtype}_bits", bits)
@@ -632,7 +633,8 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
         lines.append(f"float32 denormals are {numerics['denormals']}")
     if numerics["repeatable"] != "yes":
         lines.append("the same sum or product comes out different from run to run")
-    return lines
+    promised = "products in full precision, denormals kept, the same every time"
+    return lines or [f"its arithmetic: {promised}"]
 
 
 def _probe(device: str) -> Errand[dict[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from distparity import (
     devices,
@@ -38,6 +39,9 @@ __all__ = ["TASKS", "facts"]
 #: The dtypes of parameters and data that a case may have.
 _FLOATS = ("float64", "float32", "bfloat16", "float16")
 
+#: The collective backends that torch can be built with.
+_BACKENDS = ("gloo", "nccl", "xccl", "mpi", "ucc")
+
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
@@ -48,6 +52,9 @@ def facts() -> dict[str, Any]:
         "torch_git": torch.version.git_version,
         "torch_cuda": torch.version.cuda,
         "torch_hip": torch.version.hip,
+        "torch_xpu": getattr(torch.version, "xpu", None),
+        "numpy": _numpy(),
+        "collectives": [name for name in _BACKENDS if _is_built_in(name)],
         "torch_release": list(installed()),
         "scenarios": {
             name: {
@@ -101,6 +108,21 @@ def facts() -> dict[str, Any]:
     }
 
 
+def _numpy() -> str | None:
+    """Its version; torch's collectives of objects go through it."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return str(numpy.__version__)
+
+
+def _is_built_in(backend: str) -> bool:
+    """Whether torch was built with a collective backend; older releases do not know of all."""
+    asked = getattr(dist, f"is_{backend}_available", None)
+    return asked is not None and bool(asked())
+
+
 def probe(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """What a kind of device is, here; a plug-in that fails is an answer as well."""
     try:
@@ -131,7 +153,10 @@ def _look(kind: devices.Device) -> dict[str, Any]:
         "numerics": numerics.ask(device, lacks),
         "start_seconds": kind.start_seconds,
         "exclusive": kind.exclusive,
-        "sharing": {way.name: {"backend": way.backend} for way in kind.sharing()},
+        "sharing": {
+            way.name: {"backend": way.backend, "refuses": {**kind.refuses, **way.refuses}}
+            for way in kind.sharing()
+        },
     }
 
 

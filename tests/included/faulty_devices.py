@@ -81,3 +81,29 @@ class NotADevice:
 
 class Nameless(Device):
     pass
+
+
+class Announced(Here):
+    """One whose package torch itself loads by an entry point, and which reads a switch meanwhile."""
+
+    kind = "announced"
+
+    def environment(self, index: int) -> dict[str, str]:
+        return {"ANNOUNCED_SWITCH": f"index {index}"}
+
+    def absent(self) -> str | None:
+        self.load()
+        return None
+
+    def describe(self) -> str:
+        return f"loaded with {self.module().switch}"
+
+
+class SharesInPart(Here):
+    """Its ranks can share it, and then not do what every case does."""
+
+    def sharing(self) -> list[Sharing]:
+        return [Sharing("gloo", "gloo", refuses={"no transfers": "faulty: gloo transfers nothing"})]
+
+    def seed(self, seed: int) -> None:
+        raise RuntimeError("no transfers here")

@@ -13,6 +13,7 @@ from distparity import operations
 from distparity.operations import arithmetic, faults
 from distparity.operations.base import Request
 from distparity.operations.collective import Exchange
+from distparity.operations.judge import Record, Where, judge
 
 
 def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> list[str]:
@@ -37,6 +38,19 @@ def reduced(
     )
     allowed = None if exact.allowed is None else exact.allowed.tolist()
     return exact.value.tolist(), allowed
+
+
+def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The checks refused and diverged of an all-reduce in which every sum raises."""
+    operation = operations.load()["all_reduce"]
+    checks = [
+        check
+        for check in operation.checks(Request("tensor", torch.float32, 2, 0))
+        if check.name == "SUM"
+    ]
+    record = Record({}, {"SUM": "RuntimeError: no such reduction"})
+    found = judge(operation, checks, [record] * 2, Where((2, 13), "sim", "float32", (), refuses))
+    return list(found.refused), found.diverged
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distparity.devices.base import Device, ask_float64
+from distparity.devices.base import Device, ask_float64, autoload
 
 __all__ = ["DEVICE"]
 
@@ -19,9 +19,16 @@ class Accelerator(Device):
         found = torch.accelerator.current_accelerator()
         return "accelerator" if found is None else str(found.type)
 
+    def load(self) -> None:
+        autoload()
+
     def absent(self) -> str | None:
         import torch
 
+        try:
+            self.load()
+        except ImportError as error:
+            return f"accelerator: {type(error).__name__}: {error}"
         if not hasattr(torch, "accelerator"):
             return f"accelerator: torch {torch.__version__} has no torch.accelerator"
         if not torch.accelerator.is_available():

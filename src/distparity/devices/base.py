@@ -11,11 +11,13 @@ So a device's module imports torch inside its methods, and its vendor's packages
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar
 
-__all__ = ["Device", "Sharing", "ask_float64"]
+__all__ = ["Device", "Sharing", "ask_float64", "autoload"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Sharing:
     name: str
     #: Variables that a rank needs for it before it takes its device.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: What cannot be done in this way, beside :attr:`Device.refuses` and in its form.
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Device:
@@ -75,7 +79,13 @@ class Device:
 
         Raises ``ImportError`` where that is not installed: the device is then not here, for the
         reason that the error gives. It may be called again in the same process.
+
+        ``import torch`` itself has loaded nothing, so that :meth:`environment` comes first. The
+        default loads what packages announce to torch (the entry points ``torch.backends``), unless
+        torch knows the device already.
         """
+        if self.module() is None:
+            autoload()
 
     # -- what is here --------------------------------------------------------------------------
 
@@ -187,6 +197,24 @@ class Device:
         """The most bytes in use since :meth:`forget_peak`, or None where nobody counts."""
         peak = getattr(self.module(), "max_memory_allocated", None)
         return None if peak is None else int(peak())
+
+
+@cache
+def autoload() -> None:
+    """What ``import torch`` does outside of distparity: load the backends that packages announce.
+
+    Raises ``ImportError`` where one cannot be; does nothing with ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``,
+    and under torch 2.4, which has no such thing.
+    """
+    import torch
+
+    load = getattr(torch, "_import_device_backends", None)
+    if load is None or os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
+        return
+    try:
+        load()
+    except RuntimeError as error:
+        raise ImportError(f"{error} {error.__cause__!r}") from error
 
 
 def ask_float64(kind: str) -> str | None:

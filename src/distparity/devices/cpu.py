@@ -19,7 +19,8 @@ class Cpu(Device):
         return {
             "CUDA_VISIBLE_DEVICES": "",
             "HIP_VISIBLE_DEVICES": "",
-            "ZE_AFFINITY_MASK": "",
+            # An empty ZE_AFFINITY_MASK would be none.
+            "ONEAPI_DEVICE_SELECTOR": "*:cpu",
             "ASCEND_RT_VISIBLE_DEVICES": "",
         }
 

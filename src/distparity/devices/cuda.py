@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from distparity.devices.base import Device, Sharing
@@ -11,14 +12,19 @@ __all__ = ["DEVICE"]
 #: From here on NCCL lets several ranks use one GPU, when it is told to:
 #: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
 MULTI_RANK = (2, 30)
+#: gloo stages tensors of a GPU through the host in every collective, and in no transfer between two
+#: ranks: there the kernel is given the GPU's address (https://github.com/pytorch/pytorch/issues/45995).
+NO_TRANSFERS = {"Bad address": "cuda: gloo sends and receives no memory of a GPU"}
 
 
 class Cuda(Device):
     kind = "cuda"
 
     def environment(self, index: int) -> dict[str, str]:
+        # All ranks are on this machine, and NCCL would have them listen on its network.
+        interface = os.environ.get("NCCL_SOCKET_IFNAME", "lo")
         # cuBLAS is repeatable from run to run only with a fixed workspace.
-        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+        return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_SOCKET_IFNAME": interface}
 
     def absent(self) -> str | None:
         import torch
@@ -46,7 +52,7 @@ class Cuda(Device):
     def sharing(self) -> Sequence[Sharing]:
         import torch
 
-        ways = [Sharing("gloo", "gloo")]
+        ways = [Sharing("gloo", "gloo", refuses=NO_TRANSFERS)]
         # Second, since it is said to be experimental and may hang; RCCL has no such switch.
         if torch.version.hip is None and torch.cuda.nccl.version()[:2] >= MULTI_RANK:
             # What follows the switch is what its documentation asks for beside it.

@@ -30,9 +30,9 @@ _PIECE = 4 << 20
 _COARSE = 2.0**-7
 #: Elements that every rank has in a collective; two, three and four ranks divide it.
 _ELEMENTS = 24
-#: Collectives that a device may do without, and what says so.
+#: Collectives that a device may refuse, and what says so.
 OPTIONAL = {
-    "all_reduce AVG": "declare it in no_reductions, with the fact in one line",
+    "all_reduce AVG": "without it, declare it in no_reductions, with the fact in one line",
 }
 
 
@@ -143,14 +143,19 @@ def _is_own(kind: Any, name: str) -> bool | None:
 def _step(log: str, name: str, act: Callable[[], Any], **more: Any) -> bool:
     _write(log, {"begin": name})
     started = time.perf_counter()
-    answer, error = None, None
+    answer, error, wrong = None, None, False
     try:
         answer = act()
+    except Unfit as caught:
+        error, wrong = str(caught), True
     except Exception as caught:
-        error = str(caught) if isinstance(caught, Unfit) else f"{type(caught).__name__}: {caught}"
+        error = f"{type(caught).__name__}: {caught}"
     seconds = round(time.perf_counter() - started, 4)
     text = "done" if answer is None else _short(answer)
-    _write(log, {"name": name, "answer": text, "error": error, "seconds": seconds, **more})
+    _write(
+        log,
+        {"name": name, "answer": text, "error": error, "wrong": wrong, "seconds": seconds, **more},
+    )
     return error is None
 
 

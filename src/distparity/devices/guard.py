@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distparity.devices.base import Device
+from distparity.devices.base import Device, Sharing
 
 __all__ = ["Guard", "PluginError"]
-
-#: What methods answer with; ``take`` and ``module`` answer with torch's own objects.
-_ANSWERS: dict[str, tuple[type, ...]] = {
-    "environment": (dict,),
-    "absent": (str, type(None)),
-    "count": (int,),
-    "most_ranks": (int, type(None)),
-    "describe": (str,),
-    "backend": (str,),
-    "backend_version": (str,),
-    "sharing": (list, tuple),
-    "lacks": (dict,),
-    "peak_memory": (int, type(None)),
-}
 
 
 class PluginError(Exception):
@@ -29,6 +16,60 @@ class PluginError(Exception):
 
     def __init__(self, plugin: str, what: str) -> None:
         super().__init__(f"the device plug-in {plugin} {what}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+def _maps_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, [*value, *value.values()]))
+
+
+def _maps_patterns(value: Any) -> bool:
+    return _maps_text(value) and all(map(_is_pattern, value))
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def _are_ways(value: Any) -> bool:
+    return isinstance(value, Sequence) and all(isinstance(way, Sharing) for way in value)
+
+
+def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_right(value)
+
+
+#: What methods answer with, and what is declared; ``take`` and ``module`` answer with torch's own.
+_RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "environment": (_maps_text, "a dict of str to str"),
+    "absent": (_or_none(_is_text), "str or None"),
+    "count": (_is_count, "int"),
+    "most_ranks": (_or_none(_is_count), "int or None"),
+    "describe": (_is_text, "str"),
+    "backend": (_is_text, "str"),
+    "backend_version": (_is_text, "str"),
+    "sharing": (_are_ways, "a list of Sharing"),
+    "lacks": (_maps_text, "a dict of str to str"),
+    "peak_memory": (_or_none(_is_count), "int or None"),
+    "no_reductions": (_maps_text, "a dict of str to str"),
+    "refuses": (_maps_patterns, "a dict of regular expressions to str"),
+    "start_seconds": (_is_number, "a number"),
+}
 
 
 class Guard:
@@ -39,23 +80,33 @@ class Guard:
         self._plugin = plugin
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._device, name)
-        return self._guarded(name, value) if callable(value) else value
+        try:
+            value = getattr(self._device, name)
+        except AttributeError:
+            raise
+        except Exception as error:
+            raise PluginError(self._plugin, f"fails in {name}: {_told(error)}") from error
+        if callable(value):
+            return self._guarded(name, value)
+        self._check(name, value, name)
+        return value
 
     def _guarded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             try:
                 answer = method(*arguments)
             except Exception as error:
-                what = f"fails in {name}(): {type(error).__name__}: {error}"
-                raise PluginError(self._plugin, what) from error
-            self._check(name, answer)
+                raise PluginError(self._plugin, f"fails in {name}(): {_told(error)}") from error
+            self._check(name, answer, f"{name}()")
             return answer
 
         return call
 
-    def _check(self, name: str, answer: Any) -> None:
-        expected = _ANSWERS.get(name)
-        if expected is not None and not isinstance(answer, expected):
-            names = " or ".join(kind.__name__.replace("NoneType", "None") for kind in expected)
-            raise PluginError(self._plugin, f"answers {answer!r} in {name}(), expected {names}")
+    def _check(self, name: str, answer: Any, where: str) -> None:
+        is_right, words = _RIGHT.get(name, (None, ""))
+        if is_right is not None and not is_right(answer):
+            raise PluginError(self._plugin, f"answers {answer!r} in {where}, expected {words}")
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -16,6 +16,9 @@ MODE = "PT_HPU_LAZY_MODE"
 class Hpu(Device):
     kind = "hpu"
     exclusive = True
+    refuses: ClassVar = {
+        "Unsupported ReduceOp for HCCL": "hpu: HCCL does MIN, MAX, SUM and PRODUCT",
+    }
     no_reductions: ClassVar = {"AVG": "hpu: HCCL does MIN, MAX, SUM and PRODUCT"}
 
     def environment(self, index: int) -> dict[str, str]:

@@ -18,6 +18,9 @@ class Npu(Device):
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # HF32 is to Ascend what TF32 is to NVIDIA; convolutions have it on by default.
+        self.module().matmul.allow_hf32 = False
+        self.module().conv.allow_hf32 = False
 
     def load(self) -> None:
         import torch_npu  # type: ignore[import-not-found]  # noqa: F401

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from distparity.devices.base import Device, ask_float64
-from distparity.torchversion import installed
 
 __all__ = ["DEVICE"]
-
-#: In the wheels from 2.8 on; before, the collectives come from Intel's bindings.
-XCCL_IN_TREE = (2, 8)
 
 
 class Xpu(Device):
     kind = "xpu"
 
     def load(self) -> None:
-        if (
-            installed() < XCCL_IN_TREE
-            and self.module() is not None
-            and self.module().is_available()
-        ):
+        here = self.module() is not None and self.module().is_available()
+        if here and not _has_xccl():
             import oneccl_bindings_for_pytorch  # type: ignore[import-not-found]  # noqa: F401
 
     def backend(self) -> str:
-        return "cpu:gloo,xpu:xccl" if installed() >= XCCL_IN_TREE else "cpu:gloo,xpu:ccl"
+        return "cpu:gloo,xpu:xccl" if _has_xccl() else "cpu:gloo,xpu:ccl"
 
     def backend_version(self) -> str:
-        if installed() >= XCCL_IN_TREE:
+        if _has_xccl():
             return super().backend_version()
         import oneccl_bindings_for_pytorch as bindings
 
@@ -41,6 +34,17 @@ class Xpu(Device):
         # Client GPUs have no float64 unit.
         fact = ask_float64(self.kind)
         return {} if fact is None else {"float64": f"xpu: {fact}"}
+
+
+def _has_xccl() -> bool:
+    """Whether torch has the collectives itself: in its wheels from 2.8 on, in some builds before.
+
+    Where it has not, they come from Intel's bindings.
+    """
+    from torch import distributed
+
+    asked = getattr(distributed, "is_xccl_available", None)
+    return asked is not None and bool(asked())
 
 
 DEVICE = Xpu()

@@ -34,6 +34,11 @@ NONCONTIGUOUS = "noncontiguous"
 
 Shape = tuple[int, ...]
 
+#: How gloo, functional collectives and NCCL refuse tensors with gaps.
+_GAPS = (
+    r"has to be contiguous|is_contiguous\(\) to be true"
+    r"|Tensors must be (contiguous|non-overlapping and dense)"
+)
 #: Enough elements for a backend to cut a tensor into segments.
 _LARGE = (20_011,)
 _SHAPES: dict[str, Shape] = {"0-d": (), "one element": (1,), "empty": (0, 3), "large": _LARGE}
@@ -129,6 +134,15 @@ class Collective(Operation):
             before=(2, 5),
             feature="AVG",
         ),
+        Limit(fact="the mean of booleans", answer=r"AVG with boolean inputs", feature="AVG"),
+        *(
+            Limit(
+                fact="bitwise reductions on this backend",
+                answer=r"Cannot use ReduceOp\.B\w+ with [NX]CCL",
+                feature=feature,
+            )
+            for feature in ("BAND", "BOR", "BXOR")
+        ),
         Limit(
             fact="this collective on this backend",
             answer=r"does not support (reduce_scatter|alltoall)$",
@@ -141,12 +155,12 @@ class Collective(Operation):
         ),
         Limit(
             fact="tensors with gaps in memory",
-            answer=r"has to be contiguous|is_contiguous\(\) to be true",
+            answer=_GAPS,
             feature="strided",
         ),
         Limit(
             fact="tensors whose first dim is not the slowest in memory",
-            answer=r"has to be contiguous|is_contiguous\(\) to be true",
+            answer=_GAPS,
             feature="transposed",
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,23 @@ from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation
 from distparity.verdict import Divergence, Quantity, Verdict
 
-__all__ = ["Findings", "Record", "judge"]
+__all__ = ["Findings", "Record", "Where", "judge"]
 
 
 #: What torch writes before a message of its own log: the rank, the time, the place.
 _STAMP = re.compile(r"\[rank\d+\]:\[[^]]*\] ")
+
+
+@dataclass(frozen=True)
+class Where:
+    """What it depends on whether an operation is refused: torch's release, the device, the dtype."""
+
+    release: tuple[int, int]
+    device: str
+    dtype: str
+    #: What the device declares, as :class:`distparity.devices.Device` has it.
+    no_reductions: Collection[str] = ()
+    refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,15 +66,9 @@ class Findings(Verdict):
 
 
 def judge(
-    operation: Operation,
-    checks: Collection[Check],
-    records: list[Record],
-    where: tuple[tuple[int, int], str, str, Collection[str]],
+    operation: Operation, checks: Collection[Check], records: list[Record], where: Where
 ) -> Findings:
-    """Hold every rank's record against what each check expects.
-
-    ``where`` is what limits are asked with: release, device, dtype, reductions there are not.
-    """
+    """Hold every rank's record against what each check expects."""
     found = Findings()
     for check in checks:
         found.checks += 1
@@ -85,18 +91,17 @@ def judge(
 
 
 def _refusal(
-    operation: Operation,
-    check: Check,
-    raised: dict[int, str],
-    where: tuple[tuple[int, int], str, str, Collection[str]],
+    operation: Operation, check: Check, raised: dict[int, str], where: Where
 ) -> str | None:
     """The declared fact that explains why a check raised, where all that did say the same."""
-    release, device, dtype, no_reductions = where
-    for limit in operation.limits if raised else ():
-        applies = limit.applies(release, device, dtype, list(check.features), no_reductions)
-        if applies and all(re.search(limit.answer, text) for text in raised.values()):
+    if not raised:
+        return None
+    place = (where.release, where.device, where.dtype, list(check.features), where.no_reductions)
+    known = [(one.answer, one.fact) for one in operation.limits if one.applies(*place)]
+    for answer, fact in [*known, *where.refuses.items()]:
+        if all(re.search(answer, text) for text in raised.values()):
             says = _STAMP.sub("", next(iter(raised.values())))
-            return f"{limit.fact}: torch {torch.__version__} says {says}"
+            return f"{fact}: torch {torch.__version__} says {says}"
     return None
 
 

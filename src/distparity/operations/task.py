@@ -13,7 +13,7 @@ import torch.distributed as dist
 from distparity import operations
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
-from distparity.operations.judge import Record, judge
+from distparity.operations.judge import Record, Where, judge
 from distparity.torchversion import installed
 from distparity.trajectory import Tensors, Trajectory
 
@@ -87,7 +87,8 @@ def weigh(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
         Record(Trajectory.from_bytes(blob).initial, raised)
         for blob, raised in zip(blobs, args["raised"], strict=True)
     ]
-    where = (installed(), args["device_type"], args["dtype"], args["no_reductions"])
+    declared = args["no_reductions"], args["refuses"]
+    where = Where(installed(), args["device_type"], args["dtype"], *declared)
     return judge(operation, list(operation.checks(request)), records, where).to_json(), []
 
 

@@ -15,8 +15,8 @@ __all__ = ["BEGIN", "END", "into", "table"]
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 _HEAD = (
-    "| device | torch | collectives | ranks share | cases | outcomes | largest ratio | time | date | distparity |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "| device | torch | collectives | ranks share | selection | cases | outcomes | largest ratio | time | date | distparity |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -44,6 +44,7 @@ def _row(column: Column) -> str:
         facts.get("torch", column.torch),
         f"{facts.get('backend', 'unknown')} ({facts.get('backend_version', 'unknown')})",
         facts.get("shared_devices", "no"),
+        f"{facts.get('selection', 'unknown')}, {facts.get('world_sizes', '?')} ranks",
         str(len(column.results)),
         ", ".join(f"{count} {status}" for status, count in column.counts.items()),
         _largest(column),
@@ -55,11 +56,13 @@ def _row(column: Column) -> str:
 
 
 def _largest(column: Column) -> str:
-    """The largest ratio of a case that was judged, and its id."""
+    """The largest ratio of a case that was judged, and its id; a known defect's says nothing."""
     ratios = {
         case.id: result.ratio
         for case, result in column.results.items()
-        if result.ratio is not None and not math.isnan(result.ratio)
+        if result.status != "expected failure"
+        and result.ratio is not None
+        and not math.isnan(result.ratio)
     }
     if not ratios:
         return "none"

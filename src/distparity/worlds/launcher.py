@@ -57,21 +57,20 @@ class Launcher:
         self.listener.setblocking(False)
         self.facts: dict[str, Any] | None = None
         self.journals: list[str] = []
-        self._start({})
+        self._start()
 
     def restart(self) -> str:
         """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
         self.channel.close()
         status = self.process.wait()
         self.facts = None
-        self._start(self.environment)
+        self._start()
         for path in self.journals:
             self.channel.send({"op": "journal", "path": path})
         self.ready()
         return signal.Signals(-status).name if status < 0 else f"exit code {status}"
 
-    def _start(self, environment: dict[str, str]) -> None:
-        self.environment = environment
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
         scratch = os.path.join(self.directory, "scratch")
         Path(scratch).mkdir(exist_ok=True)
@@ -94,7 +93,6 @@ class Launcher:
                     # there is a GPU would; this way the driver's library is asked.
                     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
                     "TMPDIR": scratch,
-                    **environment,
                 },
             )
         theirs.close()
@@ -124,23 +122,12 @@ class Launcher:
             how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
             raise StartError(f"the process that imports torch died ({how})", self._tail())
         if frame["op"] == "failed":
-            if "backend extension" in frame["error"] and self._autoloads():
-                # An installed plug-in whose driver is missing breaks ``import torch`` itself.
-                self.channel.close()
-                self.process.wait()
-                self._start({"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
-                return self.ready(limit)
             if frame["plugin"]:
                 raise StartError(frame["error"], frame["traceback"])
             raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
         facts: dict[str, Any] = frame["facts"]
         self.facts = facts
         return facts
-
-    def _autoloads(self) -> bool:
-        first = self.process.args
-        assert isinstance(first, list)
-        return os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD") != "0" and not self.journals
 
     def _tail(self) -> str:
         from distparity.worlds.rank import tail

@@ -64,7 +64,7 @@ class Report:
     @property
     def account(self) -> str:
         """What it did, and where it was, in one line."""
-        what = self.what.partition("\n")[0]
+        what = _headline(self.what)
         if len(what) > _LONGEST:
             what = f"{what[:_LONGEST]}..."
         return ", ".join(filter(None, [what, str(self.where or "")]))
@@ -84,6 +84,14 @@ class Report:
         """True for an error that only says that another rank is gone."""
         text = self.what.lower()
         return self.fate is Fate.RAISED and any(sign in text for sign in _ECHOES)
+
+
+def _headline(what: str) -> str:
+    """The first line; where it is of an error that carries another's traceback, that one's last too."""
+    first, _, rest = what.partition("\n")
+    if "Traceback (most recent call last)" not in rest:
+        return first
+    return f"{first}: {rest.strip().splitlines()[-1].strip()}"
 
 
 @dataclass

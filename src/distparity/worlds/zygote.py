@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def main(fd: int) -> None:
 
 
 def _preload(setup: dict[str, Any]) -> dict[str, Any]:
+    # Vendors' packages read what chooses their device while they are imported, and that a rank
+    # knows. So its device loads them there; here a driver that is missing would be everybody's end.
+    with _variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"):
+        importlib.import_module("torch")
     for name in PRELOAD:
         importlib.import_module(name)
     tasks = importlib.import_module(TASKS)
@@ -91,6 +96,20 @@ def _preload(setup: dict[str, Any]) -> dict[str, Any]:
         devices.plug(reference)
     facts: dict[str, Any] = tasks.facts()
     return facts
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """An environment variable, for as long as this lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class _Server:

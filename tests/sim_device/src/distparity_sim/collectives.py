@@ -107,22 +107,25 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     # -- moves ---------------------------------------------------------------------------------
 
     def broadcast(self, tensors: list[torch.Tensor], opts: Any = None) -> Any:
-        self._gloo.broadcast([_host(tensor) for tensor in tensors], opts).wait()
-        return _done(tensors)
+        staged = [_packed(tensor) for tensor in tensors]
+        self._gloo.broadcast(staged, opts).wait()
+        return _unpacked(staged, tensors)
 
     def allgather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
     ) -> Any:
-        for output, given in zip(outputs, inputs, strict=True):
-            self._gloo.allgather([[_host(t) for t in output]], [_host(given)]).wait()
-        return _done([tensor for output in outputs for tensor in output])
+        staged = [[_packed(tensor) for tensor in output] for output in outputs]
+        for parts, given in zip(staged, inputs, strict=True):
+            self._gloo.allgather([parts], [_packed(given)]).wait()
+        return _unpacked(_chained(staged), _chained(outputs))
 
     def all_gather_single(self, output: torch.Tensor, given: torch.Tensor, opts: Any = None) -> Any:
         # The input may be a part of the output.
-        source = _host(given).clone()
-        parts = list(_host(output).view(self.size(), *source.shape).unbind())
+        source = _packed(given).clone()
+        target = _packed(output)
+        parts = list(target.view(self.size(), *source.shape).unbind())
         self._gloo.allgather([parts], [source]).wait()
-        return _done([output])
+        return _unpacked([target], [output])
 
     _allgather_base = all_gather_single
 
@@ -138,27 +141,31 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     def gather(
         self, outputs: list[list[torch.Tensor]], inputs: list[torch.Tensor], opts: Any = None
     ) -> Any:
-        hosts = [[_host(tensor) for tensor in output] for output in outputs]
-        self._gloo.gather(hosts, [_host(tensor) for tensor in inputs], opts).wait()
-        return _done([tensor for output in outputs for tensor in output])
+        staged = [[_packed(tensor) for tensor in output] for output in outputs]
+        self._gloo.gather(staged, [_packed(tensor) for tensor in inputs], opts).wait()
+        return _unpacked(_chained(staged), _chained(outputs))
 
     def scatter(
         self, outputs: list[torch.Tensor], inputs: list[list[torch.Tensor]], opts: Any = None
     ) -> Any:
-        hosts = [[_host(tensor) for tensor in given] for given in inputs]
-        self._gloo.scatter([_host(tensor) for tensor in outputs], hosts, opts).wait()
-        return _done(outputs)
+        staged = [_packed(tensor) for tensor in outputs]
+        self._gloo.scatter(
+            staged, [[_packed(one) for one in given] for given in inputs], opts
+        ).wait()
+        return _unpacked(staged, outputs)
 
     def alltoall(
         self, outputs: list[torch.Tensor], inputs: list[torch.Tensor], opts: Any = None
     ) -> Any:
-        for root in range(self.size()):
-            mine = [_host(tensor) for tensor in inputs] if root == self.rank() else []
-            options = dist.ScatterOptions()
-            options.rootRank = root
-            lists = [mine] if mine else []
-            self._gloo.scatter([_host(outputs[root])], lists, options).wait()
-        return _done(outputs)
+        # As bytes, end to end: the tensors of a list may differ in shape.
+        given = [_packed(tensor).view(-1).view(torch.uint8) for tensor in inputs]
+        staged = [_packed(tensor) for tensor in outputs]
+        sizes = [tensor.nbytes for tensor in staged]
+        taken = torch.empty(sum(sizes), dtype=torch.uint8)
+        self._gloo.alltoall_base(taken, torch.cat(given), sizes, [len(one) for one in given]).wait()
+        for target, part in zip(staged, taken.split(sizes), strict=True):
+            target.view(-1).view(torch.uint8).copy_(part)
+        return _unpacked(staged, outputs)
 
     def alltoall_base(
         self,
@@ -168,19 +175,20 @@ class SimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         input_sizes: list[int],
         opts: Any = None,
     ) -> Any:
-        target, source = _host(output), _host(given).contiguous()
-        self._gloo.alltoall_base(target, source, output_sizes, input_sizes).wait()
-        return _done([output])
+        target = _packed(output)
+        self._gloo.alltoall_base(target, _packed(given), output_sizes, input_sizes).wait()
+        return _unpacked([target], [output])
 
     all_to_all_single = alltoall_base
 
+    # What is sent is waited for by the caller: two ranks that send to one another first, and
+    # receive then, would wait here for ever.
+
     def send(self, tensors: list[torch.Tensor], rank: int, tag: int) -> Any:
-        self._gloo.send([_host(tensor) for tensor in tensors], rank, tag).wait()
-        return _done(tensors)
+        return self._gloo.send([_host(tensor) for tensor in tensors], rank, tag)
 
     def recv(self, tensors: list[torch.Tensor], rank: int, tag: int) -> Any:
-        self._gloo.recv([_host(tensor) for tensor in tensors], rank, tag).wait()
-        return _done(tensors)
+        return self._gloo.recv([_host(tensor) for tensor in tensors], rank, tag)
 
     def barrier(self, opts: Any = None) -> Any:
         self._gloo.barrier().wait()
@@ -194,6 +202,24 @@ def _op(opts: Any) -> Any:
 def _host(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's own bytes, where gloo can see them."""
     return on_host(tensor) if tensor.device.type == "sim" else tensor
+
+
+def _packed(tensor: torch.Tensor) -> torch.Tensor:
+    """The same without gaps in memory, which gloo would count as elements; a copy where it has any."""
+    return _host(tensor).contiguous()
+
+
+def _unpacked(staged: list[torch.Tensor], tensors: list[torch.Tensor]) -> Any:
+    """Bring what came to where it was asked for, unless it lies there already."""
+    for source, tensor in zip(staged, tensors, strict=True):
+        target = _host(tensor)
+        if target.data_ptr() != source.data_ptr():
+            target.copy_(source)
+    return _done(tensors)
+
+
+def _chained(lists: list[list[torch.Tensor]]) -> list[torch.Tensor]:
+    return [tensor for tensors in lists for tensor in tensors]
 
 
 def _done(tensors: list[torch.Tensor]) -> Any:

@@ -80,7 +80,7 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         args = (*args[:place], faults.truncate(args[place]), *args[place + 1 :])
     outs = {name: mine[id(kwargs[name])] for name in _outs(op) if id(kwargs.get(name)) in mine}
     fresh = {name: torch.empty(0, dtype=tensor.dtype) for name, tensor in outs.items()}
-    result = _INSTEAD.get(op, op)(*args, **{**kwargs, **fresh})
+    result = _on_the_host(op, args)(*args, **{**kwargs, **fresh})
     if factors:
         faults.waver(result)
     for name, tensor in outs.items():
@@ -90,6 +90,21 @@ def _run(op: Any, *args: Any, **kwargs: Any) -> Any:
         poison(result)
     faults.land(1)
     return _raise(result, mine)
+
+
+def _on_the_host(op: Any, args: Any) -> Any:
+    """What computes an operation on the CPU."""
+    if op in _INSTEAD:
+        return _INSTEAD[op]
+    # A number that torch has made a tensor of comes as a number; another overload takes those.
+    wanted = zip(op._schema.arguments, args, strict=False)
+    if any(isinstance(value, (int, float)) and _takes_a_tensor(one) for one, value in wanted):
+        return op.overloadpacket
+    return op
+
+
+def _takes_a_tensor(argument: Any) -> bool:
+    return isinstance(argument.type, torch.TensorType)
 
 
 def _outs(op: Any) -> list[str]:
