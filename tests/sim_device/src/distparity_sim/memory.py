@@ -60,7 +60,7 @@ def _relabel(tensor: torch.Tensor, kind: int) -> torch.Tensor:
     strides = ctypes.c_void_p.from_address(address + _STRIDES).value
     if strides is not None and tensor.dim():
         # The export has 1 for those of dims without a second element, and DTensor compares them.
-        (ctypes.c_int64 * tensor.dim()).from_address(strides)[:] = tensor.stride()
+        (ctypes.c_int64 * tensor.dim()).from_address(strides)[:] = list(tensor.stride())
     found: torch.Tensor = from_dlpack(capsule)
     return found
 
