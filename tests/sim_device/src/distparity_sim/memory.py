@@ -17,8 +17,9 @@ from torch.utils.dlpack import from_dlpack, to_dlpack
 __all__ = ["install", "on_device", "on_host", "poison"]
 
 _CPU, _EXTENSION = 1, 12
-#: ``DLManagedTensor`` begins with a pointer to the data, then the device's type and index.
-_DEVICE_TYPE, _DEVICE_INDEX = 8, 12
+#: ``DLManagedTensor`` begins with a pointer to the data, then the device's type and index; further on
+#: is a pointer to the strides.
+_DEVICE_TYPE, _DEVICE_INDEX, _STRIDES = 8, 12, 32
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
@@ -56,6 +57,10 @@ def _relabel(tensor: torch.Tensor, kind: int) -> torch.Tensor:
     address = _pointer(capsule, b"dltensor")
     ctypes.c_int32.from_address(address + _DEVICE_TYPE).value = kind
     ctypes.c_int32.from_address(address + _DEVICE_INDEX).value = 0
+    strides = ctypes.c_void_p.from_address(address + _STRIDES).value
+    if strides is not None and tensor.dim():
+        # The export has 1 for those of dims without a second element, and DTensor compares them.
+        (ctypes.c_int64 * tensor.dim()).from_address(strides)[:] = list(tensor.stride())
     found: torch.Tensor = from_dlpack(capsule)
     return found
 

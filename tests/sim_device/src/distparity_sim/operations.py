@@ -34,6 +34,11 @@ _INSTEAD: dict[Any, Any] = {
     _aten.convolution_backward_overrideable.default: _convolution_backward,
 }
 
+#: What the device does itself, as others do, though torch would compose it. The composition's
+#: statistics of an empty (0, 8) are (0, 8) and not (0, 1), in torch 2.4 to 2.15; and from 2.15 on
+#: DTensor gathers them, of a rank without rows as well.
+_OWN = (_aten.native_layer_norm.default,)
+
 #: What runs in autocast's dtype inside its context; the rest stays in its own.
 _LOWERED = (
     _aten.mm.default,
@@ -56,7 +61,7 @@ def install() -> None:
     aten.impl("_copy_from", _copy_from, "PrivateUse1")
     aten.impl("resize_", _resize, "PrivateUse1")
     aten.impl("record_stream", lambda tensor, stream: None, "PrivateUse1")
-    for op in _INSTEAD:
+    for op in (*_INSTEAD, *_OWN):
         aten.impl(op, functools.partial(_run, op), "PrivateUse1")
     # ``parameter.data = on_another_device``: torch has PrivateUse1 not on its list of the dense.
     aten.impl("_has_compatible_shallow_copy_type", lambda one, other: True, "PrivateUse1")
