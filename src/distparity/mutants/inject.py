@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -89,11 +89,16 @@ class _Mutated(Strategy):
         return self.right.buffers(model)
 
     def _read(self, reader: Callable[..., Tensors], *words: Any) -> Tensors:
-        self.reading = True
-        try:
+        with self._unbroken():
             return reader(*words)
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        before, self.reading = self.reading, True
+        try:
+            yield
         finally:
-            self.reading = False
+            self.reading = before
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
@@ -126,6 +131,17 @@ class _Mutated(Strategy):
 
     def enter_by(self, model: nn.Module, method: str) -> None:
         self.right.enter_by(model, method)
+
+    def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
+        return self.right.uneven(model, missing_count)
+
+    @contextmanager
+    def whole(self, model: nn.Module, *, write: bool) -> Iterator[None]:
+        with self._unbroken(), self.right.whole(model, write=write):
+            yield
+
+    def average(self, model: nn.Module, modules: Collection[str]) -> None:
+        self.right.average(model, modules)
 
     def rows(self, batch: Batch, place: Place) -> Batch:
         return self.mutant.rows(batch, self.right.rows(batch, place))
@@ -160,10 +176,18 @@ class _Mutated(Strategy):
         new: tuple[nn.Module, torch.optim.Optimizer],
         by: str = "full",
     ) -> None:
-        self.reading = True
-        self.right.reload(old, new, by)
-        self.reading = False
+        with self._unbroken():
+            self.right.reload(old, new, by)
         self.mutant.reload(new[1])
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        with self._unbroken():
+            self.right.save(model, optimizer, folder)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        with self._unbroken():
+            self.right.load(model, optimizer, folder)
+        self.mutant.reload(optimizer)
 
 
 #: By their names of all releases: torch 2.13 renamed them.

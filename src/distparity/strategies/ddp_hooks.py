@@ -33,6 +33,16 @@ class _Hooked(Ddp):
         return wrapped
 
 
+class DdpAllreduceHook(_Hooked):
+    """A hook that does what DDP does without one."""
+
+    name = "ddp_allreduce_hook"
+    title = "DistributedDataParallel, allreduce_hook"
+
+    def hook(self) -> Hook:
+        return None, default_hooks.allreduce_hook
+
+
 class DdpFp16Hook(_Hooked):
     name = "ddp_fp16_hook"
     title = "DistributedDataParallel, fp16_compress_hook"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import MixedPrecision
-from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+from torch.distributed.fsdp.wrap import CustomPolicy
 
 from distparity.limit import Limit
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -36,6 +36,7 @@ class Fsdp1(Strategy):
         Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
         Limit("FSDP with a 0-dimensional parameter", "support scalar parameters", feature="scalar"),
         Limit("FSDP with an empty parameter", "unsharded_start_idx", feature="empty"),
+        Limit("FSDP of several dtypes in a unit", "uniform dtype", feature="several_dtypes"),
         Limit(
             "FSDP with frozen and trained parameters in a unit",
             "uniform `requires_grad`",
@@ -52,26 +53,41 @@ class Fsdp1(Strategy):
         "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",
         "tied_across_units": "units that share a parameter must be one unit",
         "two_parents": "a module inside a unit cannot be called from outside of it",
+        "gradient_factor": "what gradients are divided by is no documented setting",
+        "uneven_batches": "FSDP is no Joinable: every rank has to make the same steps",
+        "compiles_whole": "use_orig_params=True is required for torch.compile",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        policy = functools.partial(
-            lambda_auto_wrap_policy, lambda_fn=lambda module: any(module is unit for unit in units)
-        )
+        kept = [model.get_submodule(name) for name in self.kept_precise]
+
+        def policy(module: nn.Module) -> bool | dict[str, Any]:
+            if any(module is one for one in kept):
+                return {"mixed_precision": None}
+            return any(module is unit for unit in units)
+
+        alone = list(parameters_in(model, self.left_alone).values())
         return FSDP(
             model,
-            auto_wrap_policy=policy,
+            auto_wrap_policy=CustomPolicy(policy),
             use_orig_params=self.use_orig_params,
             device_id=place.device,
             mixed_precision=self._mixed_precision(),
+            ignored_states=alone or None,
             **self.options(place),
         )
+
+    def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
+        found: Any = FSDP.summon_full_params(model, writeback=write)
+        return found  # type: ignore[no-any-return]
 
     def _mixed_precision(self) -> MixedPrecision | None:
         if self.precision is None:
             return None
         return MixedPrecision(
-            param_dtype=self.precision.compute, reduce_dtype=self.precision.reduce
+            param_dtype=self.precision.compute,
+            reduce_dtype=self.precision.reduce,
+            buffer_dtype=self.precision.buffer,
         )
 
     def options(self, place: Place) -> dict[str, Any]:
@@ -126,7 +142,9 @@ class Fsdp1OrigParams(Fsdp1):
     tier: ClassVar[str] = "core"
     use_orig_params = True
     lacks: ClassVar[Mapping[str, str]] = {
-        feature: reason for feature, reason in Fsdp1.lacks.items() if feature != "groups_in_unit"
+        feature: reason
+        for feature, reason in Fsdp1.lacks.items()
+        if feature not in ("groups_in_unit", "compiles_whole")
     }
 
     def gradients(self, model: nn.Module) -> Tensors:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+import torch.distributed as dist
+from torch import nn
 from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, ShardingStrategy
 
 from distparity.limit import Limit
@@ -79,6 +83,35 @@ class Fsdp1HybridZero2(_Hybrid):
     name = "fsdp1_hybrid_zero2"
     title = "FullyShardedDataParallel(_HYBRID_SHARD_ZERO2), shards of 2"
     sharding = ShardingStrategy._HYBRID_SHARD_ZERO2  # noqa: SLF001  its documented name
+
+
+class Fsdp1Mesh(Fsdp1):
+    """Its sharded state dicts are of DTensors, where those of a process group are not."""
+
+    name = "fsdp1_mesh"
+    title = "FullyShardedDataParallel(device_mesh)"
+    tier = "variant"
+    made_for = ("reload_sharded", "reload_checkpoint")
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"device_mesh": mesh(place, (place.world_size,))}
+
+
+class Fsdp1Hook(Fsdp1):
+    name = "fsdp1_hook"
+    title = "FullyShardedDataParallel, a communication hook that averages"
+    tier = "variant"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped: Any = super().wrap(model, units, place)
+        wrapped.register_comm_hook(None, average)
+        return wrapped
+
+
+def average(state: None, gradient: torch.Tensor, shard: torch.Tensor) -> None:
+    """A rank's shard of the mean over ranks of the gradients of a unit."""
+    dist.reduce_scatter_tensor(shard, gradient)
+    shard.div_(dist.get_world_size())
 
 
 class Fsdp1Prefetch(Fsdp1):
