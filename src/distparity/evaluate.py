@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -102,9 +103,10 @@ def evaluate(
 def _train(
     case: Case, args: dict[str, Any], limit: float, *, fresh: bool
 ) -> Errand[list[Answer] | Failure]:
-    """Train the case in one world after the other; they share a folder."""
+    """Train the case in one world after the other; if there are several they share a folder."""
     runs: list[Answer] = []
-    with tempfile.TemporaryDirectory(prefix="distparity-") as folder:
+    shared = len(args["worlds"]) > 1
+    with tempfile.TemporaryDirectory(prefix="distparity-") if shared else nullcontext() as folder:
         for leg, size in enumerate(args["worlds"]):
             more = {**args, "leg": leg, "folder": folder}
             world = Spec(case.device, size)

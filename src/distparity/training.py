@@ -135,7 +135,8 @@ class _Run:
         self.made = _make(self.recipe, self.strategy, self.place)
         found = Trajectory(steps=[Step() for _ in range(attendance.total)])
         if attendance.starts:
-            found.initial = {**self._parameters(), **self._buffers()}
+            # Buffers first: to read parameters may be what casts them.
+            found.initial = {**self._buffers(), **self._parameters()}
         else:
             assert folder is not None
             self.strategy.load(self.made.model, self.made.optimizer, folder)

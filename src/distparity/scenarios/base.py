@@ -106,6 +106,7 @@ class Scenario:
         asked = {
             "micro_batches": self.micro_batches > 1,
             "no_sync": self.micro_batches > 1 and self.exchange_last_only,
+            "exchanges_often": self.micro_batches > 1 and not self.exchange_last_only,
             "clip_norm": self.clip_norm is not None,
             "clip_value": self.clip_value is not None,
             "loss_scale": self.loss_scale is not None,

@@ -32,10 +32,11 @@ class Ddp(Strategy):
     lacks: ClassVar[Mapping[str, str]] = {
         "precision": "DDP's own mixed precision is private, and needs a device with streams",
         "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
+        "unit_by_itself": "only a call of the wrapper itself goes by way of DDP's hooks",
         "unused_parameters": "without find_unused_parameters every parameter must have a gradient",
         "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",
         "frozen_after_wrap": "DDP's reducer is made for what is trained when the model is wrapped",
-        "recomputed_reentrant": "backwards within the backward are supported with static_graph only",
+        "recomputed_reentrant": "reentrant checkpoints are supported once a layer, without static_graph",
         "deferred": "DDP reads its parameters when it wraps, and broadcasts them: there must be some",
         "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares DDP's reducer for one backward; no second is documented",

@@ -37,6 +37,7 @@ class Fsdp1(Strategy):
         Limit("FSDP with a 0-dimensional parameter", "support scalar parameters", feature="scalar"),
         Limit("FSDP with an empty parameter", "unsharded_start_idx", feature="empty"),
         Limit("FSDP of several dtypes in a unit", "uniform dtype", feature="several_dtypes"),
+        Limit("FSDP with a complex parameter", "Cannot flatten integer dtype", feature="complex"),
         Limit(
             "FSDP with frozen and trained parameters in a unit",
             "uniform `requires_grad`",
@@ -44,15 +45,15 @@ class Fsdp1(Strategy):
         ),
     )
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator",
+        "begins_with_rank_0": "sync_module_states is off by default",
         "methods": "only forward gathers parameters; other methods see shards",
         "unused_in_unit": "a unit's gradients are one tensor, and zero where there should be none",
         "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares FSDP's units for one backward; no second is documented",
-        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        "second_order": '"FSDP does not work with double backwards", by its documentation',
         "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",
-        "tied_across_units": "units that share a parameter must be one unit",
-        "two_parents": "a module inside a unit cannot be called from outside of it",
+        "tied_across_units": '"limited support for shared parameters": only within one unit',
+        "two_parents": "running a submodule that is contained in an FSDP instance is not supported",
         "gradient_factor": "what gradients are divided by is no documented setting",
         "uneven_batches": "FSDP is no Joinable: every rank has to make the same steps",
         "compiles_whole": "use_orig_params=True is required for torch.compile",

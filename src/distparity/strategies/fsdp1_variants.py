@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -85,6 +85,29 @@ class Fsdp1HybridZero2(_Hybrid):
     sharding = ShardingStrategy._HYBRID_SHARD_ZERO2  # noqa: SLF001  its documented name
 
 
+class Fsdp1SyncStates(Fsdp1):
+    name = "fsdp1_sync_states"
+    title = "FullyShardedDataParallel(sync_module_states=True)"
+    tier = "variant"
+    made_for = ("begins_with_rank_0",)
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="FSDP with sync_module_states on cpu, which moves states by an accelerator",
+            answer="sync_module_states",
+            device="cpu",
+        ),
+        *Fsdp1.limits,
+    )
+    lacks: ClassVar[Mapping[str, str]] = {
+        feature: reason
+        for feature, reason in Fsdp1.lacks.items()
+        if feature != "begins_with_rank_0"
+    }
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"sync_module_states": True}
+
+
 class Fsdp1Mesh(Fsdp1):
     """Its sharded state dicts are of DTensors, where those of a process group are not."""
 
@@ -144,6 +167,11 @@ class Fsdp1CpuOffload(Fsdp1):
         ),
         *Fsdp1.limits,
     )
+    lacks: ClassVar[Mapping[str, str]] = {
+        **Fsdp1.lacks,
+        "exchanges_often": '"FSDP does not support gradient accumulation outside no_sync() when using '
+        'CPU offloading"',
+    }
 
     def options(self, place: Place) -> dict[str, Any]:
         return {"cpu_offload": CPUOffload(offload_params=True)}

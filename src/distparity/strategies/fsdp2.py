@@ -39,7 +39,8 @@ class Fsdp2(Strategy):
     tier: ClassVar[str] = "core"
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
-        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        # It raises: the storage of what was gathered is gone when the second backward is there.
+        "second_order": "like FSDP, it frees what it gathered in the first of two backwards",
         "unused_on_some_ranks": "a rank reduces only the parameters that have a gradient there",
         "buffer_precision": "MixedPrecisionPolicy has no dtype of buffers",
         "uneven_batches": "fully_shard has no join: every rank has to make the same steps",

@@ -10,7 +10,6 @@ import torch
 from distparity.limit import Limit
 from distparity.strategies.base import Strategy
 from distparity.strategies.ddp import Ddp
-from distparity.strategies.fsdp1 import Fsdp1OrigParams
 from distparity.strategies.fsdp1_variants import Fsdp1Mesh
 from distparity.strategies.fsdp2 import Fsdp2
 
@@ -94,7 +93,7 @@ class DdpToFsdp1(_Move):
     goes_on_with = 4
     replicates = True
     before = Ddp()
-    after = Fsdp1OrigParams()
+    after = Fsdp1Mesh()
 
 
 class DdpToFsdp2(_Move):

@@ -1,4 +1,4 @@
-"""A parameter of complex numbers, as a model has it that computes with spectra."""
+"""A unit whose parameter is of complex numbers, as a model has it that filters spectra."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ from torch import nn
 from distparity.scenarios.calls.basic import Basic
 
 
-class Model(nn.Module):
+class Filter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.enter = nn.Linear(6, 8)
-        self.filter = nn.Parameter(torch.complex(torch.randn(5, 3), torch.randn(5, 3)) / 2)
-        self.leave = nn.Linear(3, 3)
+        self.weight = nn.Parameter(torch.complex(torch.randn(5, 3), torch.randn(5, 3)) / 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft(torch.tanh(self.enter(x)), norm="ortho")
-        kept = spectrum @ self.filter
-        out: torch.Tensor = self.leave(torch.tanh(kept.real) + kept.imag)
-        return out
+        passed = torch.fft.rfft(x, norm="ortho") @ self.weight
+        return torch.tanh(passed.real) + passed.imag
 
 
 class ComplexNumbers(Basic):
     traits = ("complex",)
 
     def model(self) -> nn.Module:
-        return Model()
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), Filter(), nn.Linear(3, 3))
 
     def units(self, model: nn.Module) -> list[nn.Module]:
-        return [model.enter]  # type: ignore[list-item]
+        return [model[0], model[2]]  # type: ignore[index]

@@ -5,6 +5,4 @@ from distparity.scenarios.precision.mixed_buffers import MixedBuffers
 
 
 class CastBuffers(MixedBuffers):
-    precision = Precision(
-        computes_in="bfloat16", reduces_in="float32", buffers_in="bfloat16"
-    )
+    precision = Precision(computes_in="bfloat16", reduces_in="float32", buffers_in="bfloat16")

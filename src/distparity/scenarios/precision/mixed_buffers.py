@@ -12,7 +12,7 @@ from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
 class Cast(Model):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.tanh(self.inner(x))
-        x = x * (self.scale / (1 + self.turns)).to(x.dtype)
+        x = x * (self.scale * (1 + self.turns) / 2).to(x.dtype)
         out: torch.Tensor = self.outer(torch.where(self.keep, x, 0.5 * x))
         return out
 
