@@ -77,6 +77,9 @@ def _worlds(
     select: str, scenario: str, what: Facts, how: Facts, sizes: Sequence[int]
 ) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
+    if not set(how["needs"]) <= set(what["features"]):
+        # There is nothing for it to do, and so nothing to be said of a torch or a device.
+        return []
     room = [size for size in sizes if _has_place(how, size)]
     if select != "full":
         if what["slow"] or not _default(what, how):
@@ -91,10 +94,8 @@ def _worlds(
 
 def _default(what: Facts, how: Facts) -> bool:
     """Whether a strategy runs a scenario when nobody asks for all."""
-    if how["needs"]:
-        return all(feature in what["features"] for feature in how["needs"])
     made_for = any(feature in what["features"] for feature in how["made_for"])
-    return bool(how["tier"] == "core" or what["anchor"] or made_for)
+    return bool(how["tier"] == "core" or how["needs"] or what["anchor"] or made_for)
 
 
 def _quick(

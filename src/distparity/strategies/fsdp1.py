@@ -67,16 +67,21 @@ class Fsdp1(Strategy):
                 return {"mixed_precision": None}
             return any(module is unit for unit in units)
 
-        alone = list(parameters_in(model, self.left_alone).values())
         return FSDP(
             model,
             auto_wrap_policy=CustomPolicy(policy),
             use_orig_params=self.use_orig_params,
             device_id=place.device,
             mixed_precision=self._mixed_precision(),
-            ignored_states=alone or None,
+            ignored_states=self._ignored(model),
             **self.options(place),
         )
+
+    def _ignored(self, model: nn.Module) -> list[Any] | None:
+        """What it is told to leave alone: modules here, parameters with ``use_orig_params``."""
+        if self.use_orig_params:
+            return list(parameters_in(model, self.left_alone).values()) or None
+        return [model.get_submodule(name) for name in self.left_alone] or None
 
     def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
         found: Any = FSDP.summon_full_params(model, writeback=write)

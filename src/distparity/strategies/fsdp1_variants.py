@@ -131,7 +131,7 @@ class Fsdp1Hook(Fsdp1):
         return wrapped
 
 
-def average(state: None, gradient: torch.Tensor, shard: torch.Tensor) -> None:
+def average(_: None, gradient: torch.Tensor, shard: torch.Tensor) -> None:
     """A rank's shard of the mean over ranks of the gradients of a unit."""
     dist.reduce_scatter_tensor(shard, gradient)
     shard.div_(dist.get_world_size())
