@@ -72,7 +72,8 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return model._apply(cast)  # noqa: SLF001  what ``Module.to`` itself goes through
+    model._apply(cast)  # noqa: SLF001  what ``Module.to`` itself goes through
+    return model
 
 
 class _Float64:

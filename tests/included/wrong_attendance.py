@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -56,7 +56,8 @@ class _Forgetful(Fsdp2):
     """It has no name, so it makes no cases."""
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
-        fresh = {k: v.clone() for k, v in get_model_state_dict(model).items()}
+        fresh: dict[str, Any] = dict(get_model_state_dict(model))
+        fresh = {name: value.clone() for name, value in fresh.items()}
         super().load(model, optimizer, folder)
         if self.forgets == "momentum":
             optimizer.state.clear()

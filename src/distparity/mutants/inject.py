@@ -42,16 +42,19 @@ class _Mutated(Strategy):
         self.reading = False
         #: All-reduces serve many ends; those of a backward exchange gradients.
         self.learning = False
+        self.hooked = True
 
     def suit(self, scenario: Scenario) -> Strategy:
         self.right = self.right.suit(scenario)
+        # A hook divides by all ranks; where those are left out that have run out, none goes in.
+        self.hooked = scenario.missing_rows_count
         return self
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         self.mutant.wrap(model, units)
         with _hooks_kept() as hooks:
             wrapped = self.right.wrap(model, units, place)
-        for reducer in self.right.reducers(wrapped):
+        for reducer in self.right.reducers(wrapped) if self.hooked else ():
             group = getattr(reducer, "process_group", None)
             reducer.register_comm_hook(None, self._hook(group, *hooks))
         return wrapped

@@ -121,6 +121,7 @@ class Scenario:
             and self.precision.buffers_in is not None,
             "several_dtypes": bool(self.other_dtypes),
             "uneven_batches": self.runs_out_after is not None,
+            "missing_rows_left_out": not self.missing_rows_count,
             "whole_parameters": self.whole_parameters is not None,
             "writes_whole_parameters": self.whole_parameters == "write",
             "left_alone": bool(self.left_alone),

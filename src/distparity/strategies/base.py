@@ -227,7 +227,7 @@ class Strategy:
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
         """Take over what :meth:`save` wrote, by whatever strategy and however many ranks."""
         state = get_state_dict(model, optimizer)
-        found = {"model": state[0], "optimizer": state[1]}
+        found: dict[str, Any] = {"model": state[0], "optimizer": state[1]}
         checkpoint.load(found, checkpoint_id=folder)
         set_state_dict(
             model,

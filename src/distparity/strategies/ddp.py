@@ -28,6 +28,7 @@ class Ddp(Strategy):
             except_device="cuda",
             feature="sync_batch_norm",
         ),
+        Limit("DDP with a complex parameter", "Invalid scalar type", feature="complex"),
     )
     lacks: ClassVar[Mapping[str, str]] = {
         "precision": "DDP's own mixed precision is private, and needs a device with streams",

@@ -126,8 +126,8 @@ class Fsdp1Hook(Fsdp1):
     tier = "variant"
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped: Any = super().wrap(model, units, place)
-        wrapped.register_comm_hook(None, average)
+        wrapped = super().wrap(model, units, place)
+        wrapped.register_comm_hook(None, average)  # type: ignore[operator]
         return wrapped
 
 

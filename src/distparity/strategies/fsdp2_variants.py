@@ -121,9 +121,10 @@ class Fsdp2Prefetch(Fsdp2):
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped: Any = super().wrap(model, units, place)
-        wrapped.set_modules_to_forward_prefetch(list(units[:1]))
-        wrapped.set_modules_to_backward_prefetch(list(units[-1:]))
+        wrapped = super().wrap(model, units, place)
+        root: Any = wrapped
+        root.set_modules_to_forward_prefetch(list(units[:1]))
+        root.set_modules_to_backward_prefetch(list(units[-1:]))
         for one, following in itertools.pairwise(units):
             one.set_modules_to_forward_prefetch([following])  # type: ignore[operator]
             following.set_modules_to_backward_prefetch([one])  # type: ignore[operator]
@@ -150,8 +151,9 @@ class Fsdp2ReduceUnused(Fsdp2):
     )
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped: Any = super().wrap(model, units, place)
-        wrapped.set_reduce_scatter_unused_params(reduce_scatter_unused_params=True)
+        wrapped = super().wrap(model, units, place)
+        root: Any = wrapped
+        root.set_reduce_scatter_unused_params(reduce_scatter_unused_params=True)
         return wrapped
 
 

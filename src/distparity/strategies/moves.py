@@ -43,11 +43,13 @@ class _Move(Strategy):
 class _WithinFsdp1(_Move):
     # Of process groups alone, state dicts can only be loaded by as many ranks as saved them:
     # "ShardedTensor" is of a world, a DTensor is not.
-    before = after = Fsdp1Mesh()
+    before: ClassVar[Strategy] = Fsdp1Mesh()
+    after: ClassVar[Strategy] = Fsdp1Mesh()
 
 
 class _WithinFsdp2(_Move):
-    before = after = Fsdp2()
+    before: ClassVar[Strategy] = Fsdp2()
+    after: ClassVar[Strategy] = Fsdp2()
     limits: ClassVar[tuple[Limit, ...]] = Fsdp2.limits
 
 

@@ -15,7 +15,8 @@ class Filter(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         passed = torch.fft.rfft(x, norm="ortho") @ self.weight
-        return torch.tanh(passed.real) + passed.imag
+        out: torch.Tensor = torch.tanh(passed.real) + passed.imag
+        return out
 
 
 class ComplexNumbers(Basic):

@@ -12,6 +12,6 @@ class WrittenWhole(Basic):
     whole_parameters = "write"
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        weight: torch.Tensor = model[2].weight  # type: ignore[index,assignment]
+        weight: torch.Tensor = model[2].weight  # type: ignore[index]
         with torch.no_grad():
             weight.div_(weight.norm(dim=0, keepdim=True))
