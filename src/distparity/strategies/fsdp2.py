@@ -89,6 +89,7 @@ class Fsdp2(Strategy):
             "uniform original parameter dtype",
             feature="several_dtypes",
         ),
+        Limit("fully_shard of a complex parameter", "Invalid scalar type", feature="complex"),
         Limit(
             fact="fully_shard that leaves parameters alone",
             answer="ignored_params",
