@@ -42,7 +42,7 @@ class _Mutated(Strategy):
         self.reading = False
         #: All-reduces serve many ends; those of a backward exchange gradients.
         self.learning = False
-        self.hooked = True
+        self.hooked = self.direct = True
 
     def suit(self, scenario: Scenario) -> Strategy:
         self.right = self.right.suit(scenario)
@@ -54,7 +54,10 @@ class _Mutated(Strategy):
         self.mutant.wrap(model, units)
         with _hooks_kept() as hooks:
             wrapped = self.right.wrap(model, units, place)
-        for reducer in self.right.reducers(wrapped) if self.hooked else ():
+        reducers = self.right.reducers(wrapped)
+        # Their all-reduces are not of gradients: those go by the hooks.
+        self.direct = not reducers
+        for reducer in reducers if self.hooked else ():
             group = getattr(reducer, "process_group", None)
             reducer.register_comm_hook(None, self._hook(group, *hooks))
         return wrapped
@@ -261,7 +264,7 @@ def _all_reduce(mutated: _Mutated, right: Collective, gather: Collective) -> Col
     ) -> Any:
         before = tensor.clone()
         work = right(tensor, op=op, group=group, async_op=async_op)
-        if mutated.learning:
+        if mutated.learning and mutated.direct:
             everybody = _everybody(mutated, before, group, work, gather)
             if everybody is not None:
                 tensor.copy_(_reduced(mutated, everybody, op))
