@@ -287,7 +287,10 @@ class PipelineDdp(_WithData):
         return DistributedDataParallel(stage, process_group=line.data.get_group())
 
     def reducers(self, model: nn.Module) -> list[Any]:
-        return [one for one in model.modules() if isinstance(one, DistributedDataParallel)]
+        assert isinstance(model, Piped)
+        # They are no children of it, which has those of the stages under their own names.
+        stages = model.wrapped.values()
+        return [stage for stage in stages if isinstance(stage, DistributedDataParallel)]
 
 
 class PipelineFsdp2(_WithData):
