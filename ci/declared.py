@@ -96,6 +96,11 @@ CONTENT = {
 }
 
 
+NEEDY = """\
+They have cases of the scenarios that have it, and of no others: a number says what each misses
+there, or what it lacks."""
+
+
 class Page:
     """The tables, and the sentences that their numbers stand for."""
 
@@ -112,7 +117,8 @@ class Page:
         needy = [name for name, how in self._strategies.items() if how["needs"]]
         others = [name for name in self._strategies if name not in (*core, *needy)]
         tables = [*self._core(core), "", "## Variants and the anchors", "", *self._variants(others)]
-        tables += ["", "## Strategies that need something of a scenario", "", *self._needy(needy)]
+        tables += ["", "## Strategies that need something of a scenario", "", NEEDY, ""]
+        tables += self._needy(needy)
         notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
         head = HEAD.format(totals="\n".join(self._totals()))
         return "\n".join([head, *tables, "", "## Why not", "", *notes, ""])

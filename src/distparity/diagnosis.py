@@ -55,7 +55,7 @@ def diagnose(
     # Where much is equal to rounding, a pattern that fits to rounding says little.
     if quantity.step is None or shapeless or SLACK * coarsest > SHARP:
         return None
-    case = _Case(oracle, ranks, quantity.step, verdict, dtype)
+    case = _Case(oracle, _there(ranks, quantity.step), quantity.step, verdict, dtype)
     if quantity.kind in ("loss", "gradient"):
         found = case.gradient()
         if found is None and quantity.kind == "loss" and quantity.step > 0:
@@ -65,6 +65,11 @@ def diagnose(
             )
         return found
     return case.parameter() if quantity.kind == "parameter" else None
+
+
+def _there(ranks: list[Trajectory], step: int) -> list[Trajectory]:
+    """The ranks that recorded a step."""
+    return [run for run in ranks if run.steps[step].gradient]
 
 
 class _Case:
@@ -120,7 +125,7 @@ class _Case:
 
     def _parts_explain(self) -> bool:
         """Whether the mean of the parts is the oracle's gradient (clipping changes it)."""
-        if len(self.parts) < 2:
+        if len(self.parts) < 2 or len(self.parts) != len(self.found):
             return False
         return all(
             _near(

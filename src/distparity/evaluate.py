@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -43,6 +45,7 @@ def evaluate(
     limit: float,
     ask: Question | None = None,
     *,
+    goes_on_with: int | None = None,
     travels: str | None = None,
     multiplies: bool = False,
     mutant: str | None = None,
@@ -54,13 +57,14 @@ def evaluate(
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
     the strategy declares a limit, so that torch is asked about it first.
-    ``travels`` is the dtype in which gradients are exchanged where it is not the case's own, and
+    ``goes_on_with`` is how many ranks take over after the reload, in a world of their own, where that
+    is another one. ``travels`` is the dtype in which gradients are exchanged where it is not the case's own, and
     ``multiplies`` whether they go through products of matrices on the way.
     ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
     that has done nothing else. ``alive`` is False where a scenario need not be evidence: with
     another seed than its own it may not be, and is rounded like any other.
     """
-    world = Spec(case.device, case.world_size)
+    worlds = [case.world_size] if goes_on_with is None else [case.world_size, goes_on_with]
     refusal = yield from _refusal(case, ask, limit)
     if refusal is not None:
         return refusal
@@ -69,29 +73,48 @@ def evaluate(
         "strategy": case.strategy,
         "device": case.device,
         "dtype": case.dtype,
-        "parts": case.world_size,
+        "parts": max(worlds),
+        "worlds": worlds,
         "travels": travels,
         "multiplies": multiplies,
         "seed": seed,
         "mutant": mutant,
     }
-    key = (case.scenario, case.dtype, case.world_size, seed)
+    key = (case.scenario, case.dtype, max(worlds), seed)
     reference = yield Shared(
         ("reference", case.device, travels, multiplies, *key),
         lambda: _reference(case, args, key, limit, alive=alive),
     )
     if isinstance(reference, Outcome):
         return reference
-    run = yield Task(world, "parity", args, limit=limit, fresh=fresh)
-    if isinstance(run, Failure):
-        facts = {**case.facts, "known_after": round(run.after, 2)}
-        return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
-    blobs = [*reference.runs, *(blobs[0] for blobs in run.blobs)]
-    judged = yield Task(JUDGE, "judge", {**args, "ranks": len(run.blobs)}, blobs, limit=limit)
+    runs = yield from _train(case, args, limit, fresh=fresh)
+    if isinstance(runs, Failure):
+        facts = {**case.facts, "known_after": round(runs.after, 2)}
+        return Outcome(_STATUS[runs.kind], runs.message, runs.detail, facts)
+    ranks = [blobs[0] for run in runs for blobs in run.blobs]
+    args["ranks"] = len(ranks)
+    judged = yield Task(JUDGE, "judge", args, [*reference.runs, *ranks], limit=limit)
     if isinstance(judged, Failure):
         return _broken("the verdict", judged)
-    outcome = _outcome(case, judged.results[0], run)
+    outcome = _outcome(case, judged.results[0], runs)
     return replace(outcome, facts={**outcome.facts, **reference.facts})
+
+
+def _train(
+    case: Case, args: dict[str, Any], limit: float, *, fresh: bool
+) -> Errand[list[Answer] | Failure]:
+    """Train the case in one world after the other; if there are several they share a folder."""
+    runs: list[Answer] = []
+    shared = len(args["worlds"]) > 1
+    with tempfile.TemporaryDirectory(prefix="distparity-") if shared else nullcontext() as folder:
+        for leg, size in enumerate(args["worlds"]):
+            more = {**args, "leg": leg, "folder": folder}
+            world = Spec(case.device, size)
+            run: Answer | Failure = yield Task(world, "parity", more, limit=limit, fresh=fresh)
+            if isinstance(run, Failure):
+                return run
+            runs.append(run)
+    return runs
 
 
 def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome | None]:
@@ -157,17 +180,18 @@ def _broken(what: str, failure: Failure) -> Outcome:
     return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
 
 
-def _outcome(case: Case, verdict: dict[str, Any], run: Answer) -> Outcome:
+def _outcome(case: Case, verdict: dict[str, Any], runs: list[Answer]) -> Outcome:
     facts: dict[str, Any] = {
         **case.facts,
         "ratio": verdict["ratio"],
         "largest_error": verdict["error"],
         "growth": verdict["growth"],
-        "seconds_in_ranks": round(run.seconds, 4),
+        "seconds_in_ranks": round(sum(run.seconds for run in runs), 4),
     }
-    if run.left:
-        facts["left_behind"] = run.left
-    memory = [r["peak_memory"] for r in run.results if r.get("peak_memory") is not None]
+    left = "; ".join(run.left for run in runs if run.left)
+    if left:
+        facts["left_behind"] = left
+    memory = [r["peak_memory"] for run in runs for r in run.results if r.get("peak_memory")]
     if memory:
         facts["peak_memory"] = max(memory)
     if verdict["passed"]:

@@ -6,7 +6,11 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Limit"]
+__all__ = ["ATTEMPTED", "Limit"]
+
+#: Features that a strategy's smallest training can have; what else is special about a scenario can
+#: only be asked by training it.
+ATTEMPTED = ("clip_norm",)
 
 
 @dataclass(frozen=True)
@@ -14,8 +18,9 @@ class Limit:
     """Something that a strategy cannot do by torch's own word, and when torch is asked about it.
 
     A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training,
-    or the scenario's own where ``feature`` is one of its traits; only if torch refuses that with ``answer`` is the case *not supported*. Another error is a
-    failure, and a limit that no longer holds skips nothing.
+    or the scenario's own where that has no such ``feature``; only if torch refuses it with ``answer``
+    is the case *not supported*. Another error is a failure, and a limit that no longer holds skips
+    nothing.
     """
 
     #: What is asked, for a reader: "fully_shard on cpu".

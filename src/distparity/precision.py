@@ -17,6 +17,8 @@ class Precision:
     computes_in: str | None = None
     #: Of gradients on their way between ranks.
     reduces_in: str | None = None
+    #: Of floating-point buffers.
+    buffers_in: str | None = None
 
     @property
     def travels_in(self) -> str | None:
@@ -25,8 +27,16 @@ class Precision:
 
     @property
     def compute(self) -> torch.dtype | None:
-        return None if self.computes_in is None else getattr(torch, self.computes_in)
+        return _dtype(self.computes_in)
 
     @property
     def reduce(self) -> torch.dtype | None:
-        return None if self.reduces_in is None else getattr(torch, self.reduces_in)
+        return _dtype(self.reduces_in)
+
+    @property
+    def buffer(self) -> torch.dtype | None:
+        return _dtype(self.buffers_in)
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    return None if name is None else getattr(torch, name)

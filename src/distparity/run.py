@@ -23,7 +23,7 @@ from distparity.case import Case
 from distparity.censor import Censor
 from distparity.evaluate import Question, evaluate
 from distparity.journal import Journal, paths
-from distparity.limit import Limit
+from distparity.limit import ATTEMPTED, Limit
 from distparity.operate import operate
 from distparity.outcome import Outcome, Status
 from distparity.worlds.devicepool import Pool
@@ -420,6 +420,7 @@ class Run:
                 case,
                 self.options.limit,
                 question,
+                goes_on_with=self.facts["strategies"][case.strategy]["goes_on_with"],
                 travels=travels,
                 multiplies=multiplies,
                 **special,
@@ -454,7 +455,7 @@ class Run:
         if not asked:
             return None
         # What is special about the scenario itself can only be asked by training it.
-        own = any(feature in scenario["traits"] for feature in asked)
+        own = any(feature not in (None, *ATTEMPTED) for feature in asked)
         return Question(sorted({f for f in asked if f is not None}), case.scenario if own else None)
 
     def _not_together(self, case: Case) -> str | None:

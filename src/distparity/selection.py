@@ -26,14 +26,16 @@ def cases(
     ``facts`` are what :func:`distparity.tasks.facts` says. Only of ``scenarios``, unless that is
     None.
     """
-    heads = _heads(facts["scenarios"])
+    scenes = facts["scenarios"]
+    heads = _heads(scenes)
+    plainest = {name: _plainest(scenes, how) for name, how in facts["strategies"].items()}
     return [
         Case(scenario, strategy, size, dtype, device)
         for scenario, what in facts["scenarios"].items()
         if scenarios is None or scenario in scenarios
         for strategy, how in facts["strategies"].items()
         for size, dtype in _worlds(select, scenario, what, how, sizes)
-        if select != "quick" or _quick(scenario, what, how, heads)
+        if select != "quick" or _quick(scenario, what, how, heads, plainest[strategy])
     ] + _operations(select, facts, device, sizes, scenarios)
 
 
@@ -75,6 +77,9 @@ def _worlds(
     select: str, scenario: str, what: Facts, how: Facts, sizes: Sequence[int]
 ) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
+    if not set(how["needs"]) <= set(what["features"]):
+        # There is nothing for it to do, and so nothing to be said of a torch or a device.
+        return []
     room = [size for size in sizes if _has_place(how, size)]
     if select != "full":
         if what["slow"] or not _default(what, how):
@@ -89,19 +94,25 @@ def _worlds(
 
 def _default(what: Facts, how: Facts) -> bool:
     """Whether a strategy runs a scenario when nobody asks for all."""
-    if how["needs"]:
-        return all(feature in what["features"] for feature in how["needs"])
     made_for = any(feature in what["features"] for feature in how["made_for"])
-    return bool(how["tier"] == "core" or what["anchor"] or made_for)
+    return bool(how["tier"] == "core" or how["needs"] or what["anchor"] or made_for)
 
 
-def _quick(scenario: str, what: Facts, how: Facts, heads: Mapping[str, str]) -> bool:
+def _quick(
+    scenario: str, what: Facts, how: Facts, heads: Mapping[str, str], plainest: str | None
+) -> bool:
     """Whether it belongs to the least that touches every strategy and every family."""
     if how["needs"]:
-        return True
+        return scenario == plainest
     if how["tier"] == "core":
         return bool(what["anchor"]) or heads[what["family"]] == scenario
     return scenario == QUICK
+
+
+def _plainest(scenarios: Mapping[str, Facts], how: Facts) -> str | None:
+    """The scenario with the fewest features of those that have what a strategy needs."""
+    fit = [name for name, what in scenarios.items() if set(how["needs"]) <= set(what["features"])]
+    return min(fit, key=lambda name: (len(scenarios[name]["features"]), name), default=None)
 
 
 def _heads(scenarios: Mapping[str, Facts]) -> dict[str, str]:
@@ -116,4 +127,5 @@ def _heads(scenarios: Mapping[str, Facts]) -> dict[str, str]:
 def _has_place(how: Facts, size: int) -> bool:
     """Whether a strategy means something in a world of this size."""
     least, multiple = int(how["least_ranks"]), int(how["ranks_multiple_of"])
-    return size >= least and size % multiple == 0
+    most = size if how["most_ranks"] is None else int(how["most_ranks"])
+    return least <= size <= most and size % multiple == 0

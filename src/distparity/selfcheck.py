@@ -133,10 +133,11 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
     what = run.facts["scenarios"][case.scenario]
     dtypes = {case.dtype, run.travels(case), what["computes"]} - {None}
     allowed = max(run.facts["rounding"][dtype] for dtype in dtypes)
+    exchanges = how["exchanges"] and "missing_rows_left_out" not in what["features"]
     return (
         fault["sharded"] in (None, not how["replicates"])
         and (fault["needs"] is None or fault["needs"] in what["features"])
-        and (how["exchanges"] or not fault["exchange"])
+        and (exchanges or not fault["exchange"])
         and fault["at_step"] < what["steps"]
         and (fault["size"] is None or fault["size"] > case.world_size * allowed)
     )

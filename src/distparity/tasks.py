@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from distparity import (
+    attendance,
     devices,
     diagnosis,
     liveness,
@@ -102,6 +103,8 @@ def facts() -> dict[str, Any]:
                 "replicates": strategy.replicates,
                 "exchanges": strategy.exchanges,
                 "multiplies": strategy.multiplies,
+                "goes_on_with": strategy.goes_on_with,
+                "most_ranks": strategy.most_ranks,
             }
             for name, strategy in strategies.load().items()
         },
@@ -201,14 +204,17 @@ def ask(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
 
 def parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
-    strategy = strategies.load()[args["strategy"]]
+    leg = args["leg"]
+    strategy = strategies.load()[args["strategy"]].leg(leg)
     place.kind.forget_peak()
     recipe = _recipe(args)
+    mine = attendance.of(recipe.scenario, args["worlds"])[leg][place.rank]
+    how: dict[str, Any] = {"attendance": mine, "folder": args["folder"]}
     if args.get("mutant") is None:
-        trajectory = train(recipe, strategy, place)
+        trajectory = train(recipe, strategy, place, **how)
     else:
         with mutants.mutate(strategy, mutants.load()[args["mutant"]], place) as mutated:
-            trajectory = train(recipe, mutated, place)
+            trajectory = train(recipe, mutated, place, **how)
     place.kind.synchronize()
     return {"peak_memory": place.kind.peak_memory()}, [trajectory.to_bytes()]
 
@@ -249,7 +255,8 @@ def judge(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     ranks = [Trajectory.from_bytes(blob) for blob in blobs[-args["ranks"] :]]
     tolerance = _tolerance(args, blobs[: -args["ranks"]])
     scenario = scenarios.load()[args["scenario"]]
-    found = verdict.judge(tolerance, ranks, scenario.exempt)
+    who = [one for world in attendance.of(scenario, args["worlds"]) for one in world]
+    found = verdict.judge(tolerance, ranks, scenario.exempt, who)
     if not found.passed:
         coarsest = max(
             torch.finfo(getattr(torch, name)).eps / 2

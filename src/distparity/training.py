@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from distparity.attendance import Attendance
 from distparity.scenarios import Batch, Scenario
 from distparity.strategies import Strategy, Tensors
 from distparity.trajectory import Step, Trajectory
@@ -40,7 +41,10 @@ class Recipe:
     def model(self) -> nn.Module:
         with _Float64(self.seed):
             model = self.scenario.model()
-        return model.to(self.dtype).to(self.compute)
+        _cast(model, self.dtype)
+        for name, dtype in self.scenario.other_dtypes.items():
+            _cast(model.get_submodule(name), getattr(torch, dtype))
+        return model if self.compute is self.dtype else _cast(model, self.compute)
 
     def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
         """The scenario's, under its autocast; but for the oracle, which computes in float64."""
@@ -57,6 +61,19 @@ class Recipe:
             tensor.to(self.dtype).to(self.compute) if tensor.is_floating_point() else tensor
             for tensor in batch
         )
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Its floating-point parameters and buffers, and complex ones of such parts, to ``dtype``."""
+
+    def cast(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            # ``Module.to`` would leave out the imaginary parts.
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    model._apply(cast)  # noqa: SLF001  what ``Module.to`` itself goes through
+    return model
 
 
 class _Float64:
@@ -84,45 +101,128 @@ def train(
     order: Sequence[int] | None = None,
     parts: int = 1,
     watch: Watch | None = None,
+    attendance: Attendance | None = None,
+    folder: str | None = None,
 ) -> Trajectory:
     """Train, and record every step.
 
     ``order`` permutes the rows of every batch and ``parts`` cuts a rank's rows into so many more
     micro-batches: both leave the mathematics as it is and change the rounding. ``watch`` is called
-    with the model and the global batch before each step.
+    with the model and the global batch before each step. ``attendance`` says which of the steps are
+    this rank's, if not all; then ``folder`` is where a checkpoint goes from one world to the next.
     """
-    scenario = recipe.scenario
-    strategy = strategy.suit(scenario)
-    place.kind.seed(recipe.seed)
-    made = _make(recipe, strategy, place)
-    model = made.model
-    trajectory = Trajectory(_copy({**strategy.parameters(model), **strategy.buffers(model)}))
-    for number in range(scenario.steps):
-        place.step = number
-        batch = recipe.batch(number)
-        if order is not None:
-            batch = tuple(tensor[list(order)] for tensor in batch)
-        scenario.before_step(made.inner, number)
-        if watch is not None:
-            watch(model, batch)
+    strategy = strategy.suit(recipe.scenario)
+    total = recipe.scenario.steps
+    run = _Run(recipe, strategy, place, order, parts, watch)
+    return run.train(attendance or Attendance(0, range(total), total), folder)
+
+
+class _Run:
+    """Training under way in one process."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        strategy: Strategy,
+        place: Place,
+        order: Sequence[int] | None,
+        parts: int,
+        watch: Watch | None,
+    ) -> None:
+        self.recipe, self.scenario = recipe, recipe.scenario
+        self.strategy, self.place = strategy, place
+        self.order, self.parts, self.watch = order, parts, watch
+
+    def train(self, attendance: Attendance, folder: str | None) -> Trajectory:
+        self.place.kind.seed(self.recipe.seed)
+        self.made = _make(self.recipe, self.strategy, self.place)
+        found = Trajectory(steps=[Step() for _ in range(attendance.total)])
+        if attendance.starts:
+            # Buffers first: to read parameters may be what casts them.
+            found.initial = {**self._buffers(), **self._parameters()}
+        else:
+            assert folder is not None
+            self.strategy.load(self.made.model, self.made.optimizer, folder)
+        with self._uneven():
+            for number in attendance.steps:
+                found.steps[number] = self._step(number)
+                if self.scenario.reload_after == number and attendance.ends:
+                    self._reload()
+        for kind in attendance.in_the_end:
+            tensors = self._parameters() if kind == "parameter" else self._buffers()
+            setattr(found.steps[-1], kind, tensors)
+        state = _copy(self.strategy.optimizer_state(self.made.model, self.made.optimizer))
+        if attendance.ends:
+            found.optimizer = state
+        elif folder is not None:
+            self.strategy.save(self.made.model, self.made.optimizer, folder)
+        return found
+
+    def _step(self, number: int) -> Step:
+        scenario, strategy, made = self.scenario, self.strategy, self.made
+        self.place.step = number
+        batch = self._batch(number)
+        with self._whole():
+            scenario.before_step(made.inner, number)
+        if self.watch is not None:
+            self.watch(made.model, batch)
         step = Step()
-        step.loss["loss"] = _backward(recipe, strategy, place, made, batch, parts)
+        step.loss["loss"] = _backward(
+            self.recipe, strategy, self.place, made, batch, self.parts, self._factor(batch)
+        )
         if scenario.clip_norm is not None:
-            strategy.clip(model, scenario.clip_norm, scenario.clip_kind)
+            strategy.clip(made.model, scenario.clip_norm, scenario.clip_kind)
         if scenario.clip_value is not None:
-            strategy.clip_value(model, scenario.clip_value)
-        step.gradient = _copy(strategy.gradients(model))
+            strategy.clip_value(made.model, scenario.clip_value)
+        step.gradient = _copy(strategy.gradients(made.model))
         if not made.step():
             step.gradient = dict.fromkeys(step.gradient)
-        step.parameter = _copy(strategy.parameters(model))
-        step.buffer = _copy(strategy.buffers(model))
-        trajectory.steps.append(step)
-        if scenario.reload_after == number:
-            new = _make(recipe, strategy, place)
-            strategy.reload((model, made.optimizer), (new.model, new.optimizer), scenario.reload_by)
-            made, model = new, new.model
-    trajectory.optimizer = _copy(strategy.optimizer_state(model, made.optimizer))
-    return trajectory
+        step.parameter = self._parameters()
+        step.buffer = self._buffers()
+        return step
+
+    def _batch(self, number: int) -> Batch:
+        """The rows of a step, in the order in which they are taken."""
+        batch = self.recipe.batch(number)
+        after = self.scenario.runs_out_after
+        # Among ranks, those whose rows are missing do not ask for any.
+        if self.strategy.alone and after is not None and number > after:
+            batch = tuple(tensor[self.recipe.rows // 2 :] for tensor in batch)
+        if self.order is None:
+            return batch
+        rows = [row for row in self.order if row < len(batch[0])]
+        return tuple(tensor[rows] for tensor in batch)
+
+    def _factor(self, batch: Batch) -> float:
+        """What a wrapper's divisor makes of the gradient of these rows' mean loss."""
+        if not self.strategy.alone:
+            return 1.0
+        present = len(batch[0]) / self.recipe.rows if self.scenario.missing_rows_count else 1.0
+        return self.scenario.gradient_factor * present
+
+    def _uneven(self) -> AbstractContextManager[None]:
+        if self.scenario.runs_out_after is None:
+            return nullcontext()
+        return self.strategy.uneven(self.made.model, self.scenario.missing_rows_count)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        wanted = self.scenario.whole_parameters
+        if wanted is None:
+            return nullcontext()
+        return self.strategy.whole(self.made.model, write=wanted == "write")
+
+    def _reload(self) -> None:
+        """Go on with a new model and what the old one leaves."""
+        new = _make(self.recipe, self.strategy, self.place)
+        old = (self.made.model, self.made.optimizer)
+        self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
+        self.made = new
+
+    def _parameters(self) -> Tensors:
+        return _copy(self.strategy.parameters(self.made.model))
+
+    def _buffers(self) -> Tensors:
+        return _copy(self.strategy.buffers(self.made.model))
 
 
 @dataclass
@@ -173,6 +273,9 @@ def _make(recipe: Recipe, strategy: Strategy, place: Place) -> _Made:
         strategy.fill(model, state, place)
     for method in scenario.methods:
         strategy.enter_by(model, method)
+    if scenario.compiles_whole:
+        # In place, so that names stay as they are. What is asked is the tracing, not the kernels.
+        model.compile(backend="aot_eager")
     scenario.after_wrap(inner)
     optimizer = strategy.optimizer(scenario, model)
     if scenario.step_in_backward:
@@ -183,10 +286,20 @@ def _make(recipe: Recipe, strategy: Strategy, place: Place) -> _Made:
 
 
 def _backward(
-    recipe: Recipe, strategy: Strategy, place: Place, made: _Made, batch: Batch, parts: int
+    recipe: Recipe,
+    strategy: Strategy,
+    place: Place,
+    made: _Made,
+    batch: Batch,
+    parts: int,
+    factor: float,
 ) -> torch.Tensor:
-    """Leave the gradients of this rank's rows; returns the mean loss over them."""
+    """Leave ``factor`` times the gradients of this rank's rows; returns the mean loss over them."""
     scenario = recipe.scenario
+
+    def scale(loss: torch.Tensor) -> torch.Tensor:
+        return made.scale(loss if factor == 1 else loss * factor)
+
     mine = strategy.rows(batch, place)
     rows = len(mine[0])
     cut = scenario.micro_batches * parts
@@ -198,8 +311,10 @@ def _backward(
         with strategy.no_sync(made.model) if alone else nullcontext():
             weight, turn = len(piece[0]) / rows, (number, len(pieces))
             loss = loss + strategy.learn(
-                recipe.losses, made.model, piece, weight, turn, scale=made.scale
+                recipe.losses, made.model, piece, weight, turn, scale=scale
             )
+    if scenario.left_alone:
+        strategy.average(made.model, scenario.left_alone)
     if made.scaler is not None:
         made.scaler.unscale_(made.optimizer)
     return loss.cpu()
@@ -213,5 +328,6 @@ def _copy(tensors: Tensors) -> Tensors:
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """A sparse gradient in full; any other tensor as it is."""
-    return tensor.to_dense() if tensor.is_sparse else tensor
+    """A sparse gradient in full, a complex tensor as its parts; any other tensor as it is."""
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

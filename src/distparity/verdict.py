@@ -7,12 +7,13 @@ allowed is in :mod:`distparity.tolerance`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from distparity.attendance import Attendance
 from distparity.tolerance import Quantity, Tolerance, group_of, quantities
 from distparity.trajectory import KINDS, Tensors, Trajectory
 
@@ -80,34 +81,46 @@ def _plain(value: float) -> float | str:
 
 
 def judge(
-    tolerance: Tolerance, ranks: list[Trajectory], exempt: Mapping[str, str] | None = None
+    tolerance: Tolerance,
+    ranks: list[Trajectory],
+    exempt: Mapping[str, str] | None = None,
+    attendance: Sequence[Attendance] | None = None,
 ) -> Verdict:
     """Hold every rank's trajectory against the oracle's.
 
     Quantities are gone through in the order in which they come to be, so that the first divergence
     is the first in time. The kinds in ``exempt`` are left out, each for the reason it has there.
+    ``attendance`` says which steps are whose, rank by rank, where not all are everybody's.
     Raises ``ValueError`` when there is nothing to compare.
     """
     if not ranks or not tolerance.natives or not tolerance.oracle.trajectory.steps:
         raise ValueError("a verdict needs an oracle with steps, native runs and ranks")
-    return _Bench(tolerance, ranks, exempt or {}).sit()
+    total = len(tolerance.oracle.trajectory.steps)
+    everywhere = [Attendance(rank, range(total), total) for rank in range(len(ranks))]
+    return _Bench(tolerance, ranks, exempt or {}, attendance or everywhere).sit()
 
 
 class _Bench:
     def __init__(
-        self, tolerance: Tolerance, ranks: list[Trajectory], exempt: Mapping[str, str]
+        self,
+        tolerance: Tolerance,
+        ranks: list[Trajectory],
+        exempt: Mapping[str, str],
+        attendance: Sequence[Attendance],
     ) -> None:
         self.tolerance = tolerance
         self.ranks = ranks
         self.exempt = exempt
+        self.attendance = attendance
         self.verdict = Verdict()
 
     def sit(self) -> Verdict:
         exact = self.tolerance.oracle.trajectory
-        for rank, run in enumerate(self.ranks):
+        for run, attendance in zip(self.ranks, self.attendance, strict=True):
             if len(run.steps) != len(exact.steps):
                 what = f"{len(run.steps)} steps recorded, {len(exact.steps)} expected"
-                self.verdict.note(Divergence(Quantity(None, "run", "steps"), rank, what))
+                steps = Quantity(None, "run", "steps")
+                self.verdict.note(Divergence(steps, attendance.rank, what))
         if self.verdict.passed:
             self.verdict.growth = [dict.fromkeys(KINDS, 0.0) for _ in exact.steps]
             for step, kind, tensors in quantities(exact):
@@ -116,14 +129,14 @@ class _Bench:
         return self.verdict
 
     def _group(self, step: int | None, kind: str, tensors: Tensors) -> None:
-        runs = [group_of(run, step, kind) for run in self.ranks]
+        runs = dict(self._present(step, kind))
         if kind == "loss":
             # A rank knows the loss over its own rows; their mean is the global batch's.
-            runs = [_mean_loss(runs)] * len(runs)
+            runs = dict.fromkeys(runs, _mean_loss(list(runs.values())))
         for name, value in tensors.items():
             quantity = Quantity(step, kind, name)
             allowed = self.tolerance.of(quantity)
-            for rank, own in enumerate(runs):
+            for rank, own in runs.items():
                 ratio = self._compare(quantity, value, own, rank, allowed.error)
                 self.verdict.ratio = max(self.verdict.ratio, ratio)
                 if step is not None:
@@ -132,11 +145,23 @@ class _Bench:
                 if allowed.scale and allowed.error:
                     error = ratio * allowed.error / allowed.scale
                     self.verdict.error = max(self.verdict.error, error)
-        for rank, own in enumerate(runs):
+        first = min(runs)
+        for rank, own in runs.items():
             for name in sorted(own.keys() - tensors.keys()):
                 self.verdict.note(Divergence(Quantity(step, kind, name), rank, "not in the oracle"))
             if kind != "buffer":
-                self._agree(step, kind, runs[0], own, rank)
+                self._agree(step, kind, runs[first], own, rank)
+
+    def _present(self, step: int | None, kind: str) -> Iterator[tuple[int, Tensors]]:
+        """The tensors of the ranks that have a part in this; the others must have none."""
+        for run, attendance in zip(self.ranks, self.attendance, strict=True):
+            tensors = group_of(run, step, kind)
+            if attendance.has(step, kind):
+                yield attendance.rank, tensors
+            elif tensors:
+                what = "recorded where this rank has no part"
+                quantity = Quantity(step, kind, min(tensors))
+                self.verdict.note(Divergence(quantity, attendance.rank, what))
 
     def _compare(
         self,

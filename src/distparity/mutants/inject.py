@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -42,16 +42,22 @@ class _Mutated(Strategy):
         self.reading = False
         #: All-reduces serve many ends; those of a backward exchange gradients.
         self.learning = False
+        self.hooked = self.direct = True
 
     def suit(self, scenario: Scenario) -> Strategy:
         self.right = self.right.suit(scenario)
+        # A hook divides by all ranks; where those are left out that have run out, none goes in.
+        self.hooked = scenario.missing_rows_count
         return self
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         self.mutant.wrap(model, units)
         with _hooks_kept() as hooks:
             wrapped = self.right.wrap(model, units, place)
-        for reducer in self.right.reducers(wrapped):
+        reducers = self.right.reducers(wrapped)
+        # Their all-reduces are not of gradients: those go by the hooks.
+        self.direct = not reducers
+        for reducer in reducers if self.hooked else ():
             group = getattr(reducer, "process_group", None)
             reducer.register_comm_hook(None, self._hook(group, *hooks))
         return wrapped
@@ -89,11 +95,16 @@ class _Mutated(Strategy):
         return self.right.buffers(model)
 
     def _read(self, reader: Callable[..., Tensors], *words: Any) -> Tensors:
-        self.reading = True
-        try:
+        with self._unbroken():
             return reader(*words)
+
+    @contextmanager
+    def _unbroken(self) -> Iterator[None]:
+        before, self.reading = self.reading, True
+        try:
+            yield
         finally:
-            self.reading = False
+            self.reading = before
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
@@ -126,6 +137,17 @@ class _Mutated(Strategy):
 
     def enter_by(self, model: nn.Module, method: str) -> None:
         self.right.enter_by(model, method)
+
+    def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
+        return self.right.uneven(model, missing_count)
+
+    @contextmanager
+    def whole(self, model: nn.Module, *, write: bool) -> Iterator[None]:
+        with self._unbroken(), self.right.whole(model, write=write):
+            yield
+
+    def average(self, model: nn.Module, modules: Collection[str]) -> None:
+        self.right.average(model, modules)
 
     def rows(self, batch: Batch, place: Place) -> Batch:
         return self.mutant.rows(batch, self.right.rows(batch, place))
@@ -160,10 +182,18 @@ class _Mutated(Strategy):
         new: tuple[nn.Module, torch.optim.Optimizer],
         by: str = "full",
     ) -> None:
-        self.reading = True
-        self.right.reload(old, new, by)
-        self.reading = False
+        with self._unbroken():
+            self.right.reload(old, new, by)
         self.mutant.reload(new[1])
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        with self._unbroken():
+            self.right.save(model, optimizer, folder)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        with self._unbroken():
+            self.right.load(model, optimizer, folder)
+        self.mutant.reload(optimizer)
 
 
 #: By their names of all releases: torch 2.13 renamed them.
@@ -234,7 +264,7 @@ def _all_reduce(mutated: _Mutated, right: Collective, gather: Collective) -> Col
     ) -> Any:
         before = tensor.clone()
         work = right(tensor, op=op, group=group, async_op=async_op)
-        if mutated.learning:
+        if mutated.learning and mutated.direct:
             everybody = _everybody(mutated, before, group, work, gather)
             if everybody is not None:
                 tensor.copy_(_reduced(mutated, everybody, op))

@@ -53,12 +53,25 @@ class Scenario:
     reload_after: ClassVar[int | None] = None
     #: What is saved: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
     reload_by: ClassVar[str] = "full"
+    #: After this step the first half of the rows is missing: their ranks have run out of batches.
+    runs_out_after: ClassVar[int | None] = None
+    #: Whether missing rows count, with a gradient of nothing; otherwise the mean is over the others.
+    missing_rows_count: ClassVar[bool] = True
     #: Each parameter is stepped within the backward, as soon as its gradient is there.
     step_in_backward: ClassVar[bool] = False
     #: The model is on the meta device when it is wrapped, and gets its numbers afterwards.
     deferred: ClassVar[bool] = False
     #: Methods besides ``forward`` through which :meth:`loss` enters the model.
     methods: ClassVar[tuple[str, ...]] = ()
+    #: Whether :meth:`before_step` is given whole parameters, to ``read`` or to ``write``.
+    whole_parameters: ClassVar[str | None] = None
+    #: Modules with parameters, by name, that a wrapper is told to leave alone. The gradients there
+    #: are averaged over the ranks by hand.
+    left_alone: ClassVar[tuple[str, ...]] = ()
+    #: The gradient is so many times the mean over ranks, by a divisor of the wrapper's own.
+    gradient_factor: ClassVar[float] = 1.0
+    #: The whole model is compiled after it was wrapped.
+    compiles_whole: ClassVar[bool] = False
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
     #: refer to. ``twice``: a unit is called twice in a forward. ``attention``: by
     #: ``F.scaled_dot_product_attention``, without a mask, among what :attr:`sequence_dim` counts.
@@ -72,6 +85,10 @@ class Scenario:
     #: Dtypes in which units compute and gradients travel; a strategy that can is told, the oracle and
     #: its float64 are not.
     precision: ClassVar[Precision | None] = None
+    #: Units, by name, that compute in the parameters' own dtype whatever :attr:`precision` says.
+    kept_precise: ClassVar[tuple[str, ...]] = ()
+    #: Modules, by name, with parameters of another dtype than the case's.
+    other_dtypes: ClassVar[Mapping[str, str]] = {}
     #: The dtype to which the forward runs under autocast, but for the oracle's.
     autocast: ClassVar[str | None] = None
     #: How modules with parameters, by name, split among ranks that share one batch: ``split`` (a
@@ -89,6 +106,7 @@ class Scenario:
         asked = {
             "micro_batches": self.micro_batches > 1,
             "no_sync": self.micro_batches > 1 and self.exchange_last_only,
+            "exchanges_often": self.micro_batches > 1 and not self.exchange_last_only,
             "clip_norm": self.clip_norm is not None,
             "clip_value": self.clip_value is not None,
             "loss_scale": self.loss_scale is not None,
@@ -99,6 +117,16 @@ class Scenario:
             "methods": bool(self.methods),
             "begins_with_rank_0": self.ranks_begin_apart,
             "precision": self.precision is not None,
+            "buffer_precision": self.precision is not None
+            and self.precision.buffers_in is not None,
+            "several_dtypes": bool(self.other_dtypes),
+            "uneven_batches": self.runs_out_after is not None,
+            "missing_rows_left_out": not self.missing_rows_count,
+            "whole_parameters": self.whole_parameters is not None,
+            "writes_whole_parameters": self.whole_parameters == "write",
+            "left_alone": bool(self.left_alone),
+            "gradient_factor": self.gradient_factor != 1,
+            "compiles_whole": self.compiles_whole,
             "tensor_parallel": bool(self.tensor_parallel),
             "sequence": bool(self.tensor_parallel) and self.sequence_dim is not None,
             "head": "head" in self.tensor_parallel.values(),

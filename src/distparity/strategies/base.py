@@ -10,7 +10,7 @@ import copy
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
     from distparity.worlds.rank import Place
 
-__all__ = ["Strategy", "Tensors"]
+__all__ = ["Strategy", "Tensors", "parameters_in"]
 
 Tensors = dict[str, "torch.Tensor | None"]
 
@@ -57,6 +57,8 @@ class Strategy:
     #: The smallest world in which it is what its name says, and what the size is a multiple of.
     least_ranks: ClassVar[int] = 1
     ranks_multiple_of: ClassVar[int] = 1
+    #: The largest world in which it is; of any size when None.
+    most_ranks: ClassVar[int | None] = None
     #: Whether it can wrap a model on the meta device.
     defers: bool = False
     #: Features for which a variant is there: it runs the scenarios that have one by default.
@@ -73,16 +75,29 @@ class Strategy:
     #: (:meth:`reducers`).
     exchanges: ClassVar[bool] = True
 
+    #: One process, which has all rows.
+    alone: ClassVar[bool] = False
+    #: How many ranks training goes on with from a checkpoint, in a world of their own.
+    goes_on_with: ClassVar[int | None] = None
+
     #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
     precision: Precision | None = None
+    kept_precise: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
+    gradient_factor: float = 1.0
 
     def suit(self, scenario: Scenario) -> Strategy:
-        """The strategy for a scenario: itself, or a copy that has read its plan."""
-        if scenario.precision is None:
-            return self
+        """The strategy for a scenario: a copy that has read its plan."""
         suited = copy.copy(self)
         suited.precision = scenario.precision
+        suited.kept_precise = scenario.kept_precise
+        suited.left_alone = scenario.left_alone
+        suited.gradient_factor = scenario.gradient_factor
         return suited
+
+    def leg(self, number: int) -> Strategy:
+        """The strategy in world ``number`` of those in which it is trained; 0 is the first."""
+        return self
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""
@@ -116,6 +131,25 @@ class Strategy:
         """Within it, a backward adds to the gradients of this rank and exchanges nothing."""
         with model.no_sync():  # type: ignore[operator]
             yield
+
+    def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
+        """Within it, some ranks may make fewer steps than others.
+
+        ``missing_count`` says whether a gradient is a mean over all ranks or over those that go on.
+        """
+        raise NotImplementedError
+
+    def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
+        """Within it, modules have whole parameters; with ``write``, what is written there stays."""
+        raise NotImplementedError
+
+    def average(self, model: nn.Module, modules: Collection[str]) -> None:
+        """The mean over all ranks of the gradients in these modules, which a wrapper leaves alone."""
+        for name, parameter in model.named_parameters():
+            if self.clean(name).startswith(tuple(f"{module}." for module in modules)):
+                dist.all_reduce(parameter.grad)
+                assert parameter.grad is not None
+                parameter.grad.div_(dist.get_world_size())
 
     def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
         """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``.
@@ -177,10 +211,30 @@ class Strategy:
         distributed ``checkpoint`` on disk.
         """
         options = _FULL if by == "full" else StateDictOptions()
-        model, optimizer = get_state_dict(*old, options=options)
         if by == "checkpoint":
-            model, optimizer = _through_a_checkpoint((model, optimizer), get_state_dict(*new))
+            with _common_folder() as folder:
+                self.save(*old, folder)
+                self.load(*new, folder)
+            return
+        model, optimizer = get_state_dict(*old, options=options)
         set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=options)
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        """Write a distributed checkpoint; all ranks call together."""
+        state = get_state_dict(model, optimizer)
+        checkpoint.save({"model": state[0], "optimizer": state[1]}, checkpoint_id=folder)
+
+    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
+        """Take over what :meth:`save` wrote, by whatever strategy and however many ranks."""
+        state = get_state_dict(model, optimizer)
+        found: dict[str, Any] = {"model": state[0], "optimizer": state[1]}
+        checkpoint.load(found, checkpoint_id=folder)
+        set_state_dict(
+            model,
+            optimizer,
+            model_state_dict=found["model"],
+            optim_state_dict=found["optimizer"],
+        )
 
     def clean(self, name: str) -> str:
         """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
@@ -226,19 +280,26 @@ class Strategy:
         return scenario.optimizer(scenario.groups(named))
 
 
-def _through_a_checkpoint(old: tuple[Any, Any], new: tuple[Any, Any]) -> tuple[Any, Any]:
-    """What comes back when all ranks save ``old`` and load it in place of ``new``."""
+def parameters_in(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters in some modules of a model, by name."""
+    return {
+        f"{module}.{name}": parameter
+        for module in modules
+        for name, parameter in model.get_submodule(module).named_parameters()
+    }
+
+
+@contextmanager
+def _common_folder() -> Iterator[str]:
+    """A folder for files that all ranks write and read."""
     # Ranks have folders for temporary files of their own; one of them is for all.
     folder = [tempfile.mkdtemp()]
     if dist.is_initialized():
         dist.broadcast_object_list(folder, src=0)
     try:
-        checkpoint.save({"model": old[0], "optimizer": old[1]}, checkpoint_id=folder[0])
-        found = {"model": new[0], "optimizer": new[1]}
-        checkpoint.load(found, checkpoint_id=folder[0])
+        yield folder[0]
         if dist.is_initialized():
             # Nobody tidies up before all have read.
             dist.barrier()
     finally:
         shutil.rmtree(folder[0], ignore_errors=True)
-    return found["model"], found["optimizer"]

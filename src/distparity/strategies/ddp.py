@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distparity.limit import Limit
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -27,24 +28,40 @@ class Ddp(Strategy):
             except_device="cuda",
             feature="sync_batch_norm",
         ),
+        Limit("DDP with a complex parameter", "Invalid scalar type", feature="complex"),
     )
     lacks: ClassVar[Mapping[str, str]] = {
         "precision": "DDP's own mixed precision is private, and needs a device with streams",
         "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
+        "unit_by_itself": "only a call of the wrapper itself goes by way of DDP's hooks",
         "unused_parameters": "without find_unused_parameters every parameter must have a gradient",
         "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",
         "frozen_after_wrap": "DDP's reducer is made for what is trained when the model is wrapped",
-        "recomputed_reentrant": "backwards within the backward are supported with static_graph only",
+        "recomputed_reentrant": "reentrant checkpoints are supported once a layer, without static_graph",
         "deferred": "DDP reads its parameters when it wraps, and broadcasts them: there must be some",
         "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares DDP's reducer for one backward; no second is documented",
+        "gradient_factor": "what gradients are divided by is the number of ranks, and no setting",
     }
     #: What the constructor is told beyond the model.
     options: ClassVar[Mapping[str, Any]] = {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        if self.left_alone:
+            # What pytorch/pytorch#43690 is to find a public name for.
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # noqa: SLF001
+                model, list(parameters_in(model, self.left_alone))
+            )
         # Without device_ids: the model is where it belongs, on every kind of device.
         return DistributedDataParallel(model, **self.options)
+
+    def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
+        assert isinstance(model, DistributedDataParallel)
+        found: Any = model.join(divide_by_initial_world_size=missing_count)
+        return found  # type: ignore[no-any-return]
+
+    def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def reducers(self, model: nn.Module) -> list[Any]:
         return [model]

@@ -28,14 +28,18 @@ class DdpBucketView(Ddp):
     options: ClassVar[Mapping[str, Any]] = {"gradient_as_bucket_view": True}
 
 
+_UNUSED = ("unused_parameters", "unused_on_some_ranks", "frozen_after_wrap")
+
+
 class DdpFindUnused(Ddp):
     name = "ddp_find_unused"
     title = "DistributedDataParallel(find_unused_parameters=True)"
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"find_unused_parameters": True}
-    made_for = ("unused_parameters", "unused_on_some_ranks")
+    made_for = _UNUSED
+    # What is frozen is not in the graph, and so is unused: "preemptively marked as being ready".
     lacks: ClassVar[Mapping[str, str]] = {
-        why: sentence for why, sentence in Ddp.lacks.items() if not why.startswith("unused_")
+        why: sentence for why, sentence in Ddp.lacks.items() if why not in _UNUSED
     }
 
 

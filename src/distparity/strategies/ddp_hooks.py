@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -21,6 +21,11 @@ class _Hooked(Ddp):
     """It has no name, so it makes no cases."""
 
     tier = "variant"
+    lacks: ClassVar[Mapping[str, str]] = {
+        **Ddp.lacks,
+        # "User is responsible to divide by the world_size", and torch's own hooks divide by all.
+        "missing_rows_left_out": "a hook divides by all ranks, whichever have run out of batches",
+    }
 
     def hook(self) -> Hook:
         """The hook's state, and the hook."""
@@ -31,6 +36,16 @@ class _Hooked(Ddp):
         for reducer in self.reducers(wrapped):
             reducer.register_comm_hook(*self.hook())
         return wrapped
+
+
+class DdpAllreduceHook(_Hooked):
+    """A hook that does what DDP does without one."""
+
+    name = "ddp_allreduce_hook"
+    title = "DistributedDataParallel, allreduce_hook"
+
+    def hook(self) -> Hook:
+        return None, default_hooks.allreduce_hook
 
 
 class DdpFp16Hook(_Hooked):

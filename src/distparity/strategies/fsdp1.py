@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import MixedPrecision
-from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
+from torch.distributed.fsdp.wrap import CustomPolicy
 
 from distparity.limit import Limit
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -36,6 +36,8 @@ class Fsdp1(Strategy):
         Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
         Limit("FSDP with a 0-dimensional parameter", "support scalar parameters", feature="scalar"),
         Limit("FSDP with an empty parameter", "unsharded_start_idx", feature="empty"),
+        Limit("FSDP of several dtypes in a unit", "uniform dtype", feature="several_dtypes"),
+        Limit("FSDP with a complex parameter", "Cannot flatten integer dtype", feature="complex"),
         Limit(
             "FSDP with frozen and trained parameters in a unit",
             "uniform `requires_grad`",
@@ -43,35 +45,55 @@ class Fsdp1(Strategy):
         ),
     )
     lacks: ClassVar[Mapping[str, str]] = {
-        "begins_with_rank_0": "sync_module_states is off by default, and needs an accelerator",
+        "begins_with_rank_0": "sync_module_states is off by default",
         "methods": "only forward gathers parameters; other methods see shards",
         "unused_in_unit": "a unit's gradients are one tensor, and zero where there should be none",
         "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
         "two_backwards": "a forward prepares FSDP's units for one backward; no second is documented",
-        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        "second_order": '"FSDP does not work with double backwards", by its documentation',
         "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",
-        "tied_across_units": "units that share a parameter must be one unit",
-        "two_parents": "a module inside a unit cannot be called from outside of it",
+        "tied_across_units": '"limited support for shared parameters": only within one unit',
+        "two_parents": "running a submodule that is contained in an FSDP instance is not supported",
+        "gradient_factor": "what gradients are divided by is no documented setting",
+        "uneven_batches": "FSDP is no Joinable: every rank has to make the same steps",
+        "compiles_whole": "use_orig_params=True is required for torch.compile",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        policy = functools.partial(
-            lambda_auto_wrap_policy, lambda_fn=lambda module: any(module is unit for unit in units)
-        )
+        kept = [model.get_submodule(name) for name in self.kept_precise]
+
+        def policy(module: nn.Module) -> bool | dict[str, Any]:
+            if any(module is one for one in kept):
+                return {"mixed_precision": None}
+            return any(module is unit for unit in units)
+
         return FSDP(
             model,
-            auto_wrap_policy=policy,
+            auto_wrap_policy=CustomPolicy(policy),
             use_orig_params=self.use_orig_params,
             device_id=place.device,
             mixed_precision=self._mixed_precision(),
+            ignored_states=self._ignored(model),
             **self.options(place),
         )
+
+    def _ignored(self, model: nn.Module) -> list[Any] | None:
+        """What it is told to leave alone: modules here, parameters with ``use_orig_params``."""
+        if self.use_orig_params:
+            return list(parameters_in(model, self.left_alone).values()) or None
+        return [model.get_submodule(name) for name in self.left_alone] or None
+
+    def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
+        found: Any = FSDP.summon_full_params(model, writeback=write)
+        return found  # type: ignore[no-any-return]
 
     def _mixed_precision(self) -> MixedPrecision | None:
         if self.precision is None:
             return None
         return MixedPrecision(
-            param_dtype=self.precision.compute, reduce_dtype=self.precision.reduce
+            param_dtype=self.precision.compute,
+            reduce_dtype=self.precision.reduce,
+            buffer_dtype=self.precision.buffer,
         )
 
     def options(self, place: Place) -> dict[str, Any]:
@@ -126,7 +148,9 @@ class Fsdp1OrigParams(Fsdp1):
     tier: ClassVar[str] = "core"
     use_orig_params = True
     lacks: ClassVar[Mapping[str, str]] = {
-        feature: reason for feature, reason in Fsdp1.lacks.items() if feature != "groups_in_unit"
+        feature: reason
+        for feature, reason in Fsdp1.lacks.items()
+        if feature not in ("groups_in_unit", "compiles_whole")
     }
 
     def gradients(self, model: nn.Module) -> Tensors:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+import torch.distributed as dist
+from torch import nn
 from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, ShardingStrategy
 
 from distparity.limit import Limit
@@ -81,6 +85,58 @@ class Fsdp1HybridZero2(_Hybrid):
     sharding = ShardingStrategy._HYBRID_SHARD_ZERO2  # noqa: SLF001  its documented name
 
 
+class Fsdp1SyncStates(Fsdp1):
+    name = "fsdp1_sync_states"
+    title = "FullyShardedDataParallel(sync_module_states=True)"
+    tier = "variant"
+    made_for = ("begins_with_rank_0",)
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="FSDP with sync_module_states on cpu, which moves states by an accelerator",
+            answer="sync_module_states",
+            device="cpu",
+        ),
+        *Fsdp1.limits,
+    )
+    lacks: ClassVar[Mapping[str, str]] = {
+        feature: reason
+        for feature, reason in Fsdp1.lacks.items()
+        if feature != "begins_with_rank_0"
+    }
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"sync_module_states": True}
+
+
+class Fsdp1Mesh(Fsdp1):
+    """Its sharded state dicts are of DTensors, where those of a process group are not."""
+
+    name = "fsdp1_mesh"
+    title = "FullyShardedDataParallel(device_mesh)"
+    tier = "variant"
+    made_for = ("reload_sharded", "reload_checkpoint")
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"device_mesh": mesh(place, (place.world_size,))}
+
+
+class Fsdp1Hook(Fsdp1):
+    name = "fsdp1_hook"
+    title = "FullyShardedDataParallel, a communication hook that averages"
+    tier = "variant"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped = super().wrap(model, units, place)
+        wrapped.register_comm_hook(None, average)  # type: ignore[operator]
+        return wrapped
+
+
+def average(_: None, gradient: torch.Tensor, shard: torch.Tensor) -> None:
+    """A rank's shard of the mean over ranks of the gradients of a unit."""
+    dist.reduce_scatter_tensor(shard, gradient)
+    shard.div_(dist.get_world_size())
+
+
 class Fsdp1Prefetch(Fsdp1):
     name = "fsdp1_prefetch"
     title = "FullyShardedDataParallel(forward_prefetch=True, BACKWARD_POST)"
@@ -111,6 +167,11 @@ class Fsdp1CpuOffload(Fsdp1):
         ),
         *Fsdp1.limits,
     )
+    lacks: ClassVar[Mapping[str, str]] = {
+        **Fsdp1.lacks,
+        "exchanges_often": '"FSDP does not support gradient accumulation outside no_sync() when using '
+        'CPU offloading"',
+    }
 
     def options(self, place: Place) -> dict[str, Any]:
         return {"cpu_offload": CPUOffload(offload_params=True)}

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from distparity.limit import Limit
 from distparity.strategies._meshes import DeviceMesh, mesh
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -38,8 +39,12 @@ class Fsdp2(Strategy):
     tier: ClassVar[str] = "core"
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
-        "second_order": "a backward within the forward gives up what the unit gathered for its own",
+        # It raises: the storage of what was gathered is gone when the second backward is there.
+        "second_order": "like FSDP, it frees what it gathered in the first of two backwards",
         "unused_on_some_ranks": "a rank reduces only the parameters that have a gradient there",
+        "buffer_precision": "MixedPrecisionPolicy has no dtype of buffers",
+        "uneven_batches": "fully_shard has no join: every rank has to make the same steps",
+        "writes_whole_parameters": "reshard frees whole parameters, and what was written there",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
@@ -79,15 +84,48 @@ class Fsdp2(Strategy):
             "is shared with a parameter",
             feature="tied_across_units",
         ),
+        Limit(
+            "fully_shard of several dtypes in a unit",
+            "uniform original parameter dtype",
+            feature="several_dtypes",
+        ),
+        Limit("fully_shard of a complex parameter", "Invalid scalar type", feature="complex"),
+        Limit(
+            fact="fully_shard that leaves parameters alone",
+            answer="ignored_params",
+            before=(2, 7),
+            feature="left_alone",
+        ),
+        Limit(
+            fact="fully_shard with a divisor of its own",
+            answer="PREMUL_SUM|divide_factor",
+            before=SUM_AND_DIVIDE,
+            feature="gradient_factor",
+        ),
     )
 
-    def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
-        """What shards a module, given whether that is the root."""
+    def groups(self, units: Sequence[nn.Module]) -> list[Any]:
+        """What is gathered together: units, or lists of them."""
+        return list(units)
+
+    def shard(self, place: Place, model: nn.Module) -> Callable[[Any, bool], Any]:
+        """What shards the root of ``model``, a module in it or a list of them; told which it is."""
         fully_shard, ranks = fsdp_module().fully_shard, self.mesh(place)
-        rest = self._mixed_precision()
-        return lambda module, root: fully_shard(
-            module, mesh=ranks, **rest, **self.options(place, root)
-        )
+        kept = [model.get_submodule(name) for name in self.kept_precise]
+        rest = self.ignored(model)
+        mixed = self._mixed_precision()
+
+        def shard(module: Any, root: bool) -> Any:
+            precise = any(module is one for one in kept)
+            more = {**rest, **({} if precise else mixed), **self.options(place, root)}
+            return fully_shard(module, mesh=ranks, **more)
+
+        return shard
+
+    def ignored(self, model: nn.Module) -> dict[str, Any]:
+        """How it is told what to leave alone."""
+        alone = parameters_in(model, self.left_alone)
+        return {"ignored_params": set(alone.values())} if alone else {}
 
     def _mixed_precision(self) -> dict[str, Any]:
         if self.precision is None:
@@ -105,12 +143,14 @@ class Fsdp2(Strategy):
         return {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        shard = self.shard(place)
-        for unit in units:
+        shard = self.shard(place, model)
+        for unit in self.groups(units):
             shard(unit, False)
         shard(model, True)
         if "AVG" in place.kind.no_reductions:
             _sum_and_divide(model)
+        if self.gradient_factor != 1:
+            _divide_by(model, self.mesh(place).size() / self.gradient_factor)
         return model
 
     def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
@@ -126,11 +166,32 @@ class Fsdp2(Strategy):
         yield
         model.set_requires_gradient_sync(True)  # type: ignore[operator]
 
+    @contextmanager
+    def whole(self, model: nn.Module, *, write: bool) -> Iterator[None]:
+        sharded: list[Any] = [one for one in model.modules() if hasattr(one, "unshard")]
+        for one in sharded:
+            one.unshard()
+        yield
+        for one in sharded:
+            one.reshard()
+
     def parameters(self, model: nn.Module) -> Tensors:
         return {name: whole(parameter.detach()) for name, parameter in model.named_parameters()}
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
+
+
+def _divide_by(model: Any, divisor: float) -> None:
+    """Have the root and the units divide the sum of gradients by this."""
+    for module in model.modules():
+        if hasattr(module, "set_gradient_divide_factor"):
+            module.set_gradient_divide_factor(divisor)
+        elif hasattr(module, "set_reduce_scatter_divide_factor"):
+            module.set_reduce_scatter_divide_factor(divisor)
+    if dist.get_backend() != "nccl":
+        # The others have no reduction that multiplies on the way (``PREMUL_SUM``).
+        _sum_and_divide(model)
 
 
 def _sum_and_divide(model: Any) -> None:

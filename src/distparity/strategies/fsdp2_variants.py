@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,6 +74,89 @@ class Fsdp2RootOnly(Fsdp2):
         return super().wrap(model, [], place)
 
 
+class Fsdp2Grouped(Fsdp2):
+    """Two units are gathered and reduced together, before the first of them and after the last."""
+
+    name = "fsdp2_grouped"
+    title = "fully_shard of two units at a time, as one group"
+    tier = "variant"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard of a list of modules",
+            answer=r"list|SupportsIndex|has no attribute",
+            before=(2, 5),
+        ),
+        *Fsdp2.limits,
+    )
+
+    def groups(self, units: Sequence[nn.Module]) -> list[Any]:
+        found: list[Any] = []
+        waiting: nn.Module | None = None
+        for unit in units:
+            if waiting is None:
+                waiting = unit
+            elif any(one is waiting for one in unit.modules()):
+                # What is inside another is gathered by itself.
+                found.append(waiting)
+                waiting = unit
+            else:
+                found.append([waiting, unit])
+                waiting = None
+        return found if waiting is None else [*found, waiting]
+
+
+class Fsdp2Prefetch(Fsdp2):
+    """Every unit is told which to gather meanwhile: a wrong guess costs time and no number."""
+
+    name = "fsdp2_prefetch"
+    title = "fully_shard, each unit told to prefetch the next, in forward and backward"
+    tier = "variant"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard with explicit prefetching",
+            answer="set_modules_to_forward_prefetch",
+            before=(2, 5),
+        ),
+        *Fsdp2.limits,
+    )
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped = super().wrap(model, units, place)
+        root: Any = wrapped
+        root.set_modules_to_forward_prefetch(list(units[:1]))
+        root.set_modules_to_backward_prefetch(list(units[-1:]))
+        for one, following in itertools.pairwise(units):
+            one.set_modules_to_forward_prefetch([following])  # type: ignore[operator]
+            following.set_modules_to_backward_prefetch([one])  # type: ignore[operator]
+        return wrapped
+
+
+class Fsdp2ReduceUnused(Fsdp2):
+    name = "fsdp2_reduce_unused"
+    title = "fully_shard, set_reduce_scatter_unused_params(True)"
+    tier = "variant"
+    made_for = ("unused_on_some_ranks",)
+    lacks: ClassVar[Mapping[str, str]] = {
+        feature: reason
+        for feature, reason in Fsdp2.lacks.items()
+        if feature != "unused_on_some_ranks"
+    }
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard that reduces parameters without a gradient",
+            answer="set_reduce_scatter_unused_params",
+            before=(2, 13),
+        ),
+        *Fsdp2.limits,
+    )
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        wrapped = super().wrap(model, units, place)
+        root: Any = wrapped
+        root.set_reduce_scatter_unused_params(reduce_scatter_unused_params=True)
+        return wrapped
+
+
 class Fsdp2Dim1(Fsdp2):
     name = "fsdp2_dim1"
     title = "fully_shard(shard_placement_fn), on dim 1 where it divides evenly"
@@ -117,6 +201,19 @@ class Fsdp2Hsdp(Fsdp2):
 
     def mesh(self, place: Place) -> DeviceMesh:
         return mesh(place, (place.world_size // 2, 2), _REPLICATE_AND_SHARD)
+
+
+class Fsdp2HsdpReduceScatterOnly(Fsdp2Hsdp):
+    """Micro-batches before the last are reduced among the ranks of a shard, not among replicas."""
+
+    name = "fsdp2_hsdp_reduce_scatter_only"
+    title = "fully_shard on a 2-D mesh, set_requires_all_reduce(False) between micro-batches"
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        model.set_requires_all_reduce(False)  # type: ignore[operator]
+        yield
+        model.set_requires_all_reduce(True)  # type: ignore[operator]
 
 
 class Fsdp2Hsdp1xN(Fsdp2):

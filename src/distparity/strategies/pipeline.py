@@ -46,13 +46,14 @@ class Line:
 class Piped(nn.Module):
     """The stages of one rank. Its children are the whole model's, under the names they had there."""
 
-    def __init__(self, line: Line, stages: Sequence[nn.Module], per_rank: int) -> None:
+    def __init__(self, line: Line, stages: Sequence[nn.Module], holders: Sequence[int]) -> None:
         super().__init__()
         self.line = line
         # In a tuple, so that they are no children themselves.
         self.all = tuple(stages)
-        #: The numbers of this rank's stages: dealt out in turn.
-        self.mine = [line.number + turn * len(line.ranks) for turn in range(per_rank)]
+        #: The numbers of this rank's stages, and the rank that has the last.
+        self.mine = [number for number, holder in enumerate(holders) if holder == line.number]
+        self.end = line.ranks[holders[-1]]
         for number in self.mine:
             for name, child in stages[number].named_children():
                 self.add_module(name, child)
@@ -116,10 +117,16 @@ class GPipe(Strategy):
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         line = self.line(place)
-        piped = Piped(line, self._cut(model, len(line.ranks) * self.per_rank), self.per_rank)
+        count, ranks = len(line.ranks) * self.per_rank, len(line.ranks)
+        holders = [self.holder(stage, ranks) for stage in range(count)]
+        piped = Piped(line, self._cut(model, count), holders)
         for number in piped.mine:
             piped.wrapped[number] = self.replicate(piped.all[number], line)
         return piped
+
+    def holder(self, stage: int, ranks: int) -> int:
+        """Which rank of a line has a stage: they are dealt out in turn."""
+        return stage % ranks
 
     def line(self, place: Place) -> Line:
         ranks = list(range(place.world_size))
@@ -174,12 +181,12 @@ class GPipe(Strategy):
 
         schedule = self._schedule(model, x, count)
         schedule._loss_fn = of_output  # noqa: SLF001  it is another one for each weight
-        last = line.number == len(line.ranks) - 1
-        words = (x,) if line.number == 0 else ()
+        last = len(model.all) - 1 in model.mine
+        words = (x,) if 0 in model.mine else ()
         schedule.step(*words, target=target if last else None)
         # The first step calls the loss once more, of nothing, to see the shape of its output.
         total = torch.stack(shares[-count:]).sum() if last else torch.zeros_like(x.flatten()[0])
-        dist.broadcast(total, line.ranks[-1], group=line.group)
+        dist.broadcast(total, model.end, group=line.group)
         return total
 
     def _schedule(self, model: Piped, x: torch.Tensor, count: int) -> Any:
@@ -280,7 +287,10 @@ class PipelineDdp(_WithData):
         return DistributedDataParallel(stage, process_group=line.data.get_group())
 
     def reducers(self, model: nn.Module) -> list[Any]:
-        return [one for one in model.modules() if isinstance(one, DistributedDataParallel)]
+        assert isinstance(model, Piped)
+        # They are no children of it, which has those of the stages under their own names.
+        stages = model.wrapped.values()
+        return [stage for stage in stages if isinstance(stage, DistributedDataParallel)]
 
 
 class PipelineFsdp2(_WithData):

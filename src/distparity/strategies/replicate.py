@@ -24,10 +24,12 @@ class Replicate(Ddp):
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
         "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward",
+        "uneven_batches": "it has no join",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped: nn.Module = replicate(model)
+        alone = [model.get_submodule(name) for name in self.left_alone]
+        wrapped: nn.Module = replicate(model, ignored_modules=alone)
         return wrapped
 
     @contextmanager
@@ -55,8 +57,8 @@ class ReplicateFsdp2(Fsdp2):
         *Fsdp2.limits,
     )
 
-    def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
+    def shard(self, place: Place, model: nn.Module) -> Callable[[Any, bool], Any]:
         from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
 
-        mesh = self.mesh(place)
-        return lambda module, _: replicate_fsdp2(module, mesh=mesh)
+        mesh, rest = self.mesh(place), self.ignored(model)
+        return lambda module, _: replicate_fsdp2(module, mesh=mesh, **rest)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,7 @@ class Single(Strategy):
     """It has no name, so it makes no cases."""
 
     title = "one process"
+    alone = True
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         return model
@@ -33,6 +34,15 @@ class Single(Strategy):
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         yield
+
+    def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def average(self, model: nn.Module, modules: Collection[str]) -> None:
+        pass
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -52,7 +62,7 @@ class Native(Single):
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         self.trained = list(model.parameters())
         if self.precision is not None and self.precision.compute is not None:
-            _compute_in(model, self.precision.compute)
+            _compute_in(model, self.precision.compute, self.kept_precise, self.precision.buffer)
         return model
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
@@ -72,15 +82,27 @@ class Native(Single):
             self.sums = {}
 
 
-def _compute_in(model: nn.Module, dtype: torch.dtype) -> None:
-    """Have a forward cast parameters and inputs first, as a sharded unit does."""
+def _compute_in(
+    model: nn.Module, dtype: torch.dtype, kept: tuple[str, ...], buffers: torch.dtype | None
+) -> None:
+    """Have a forward cast parameters and inputs first, as a sharded unit does.
+
+    Not those of the modules in ``kept``. Buffers are cast once, and stay so.
+    """
     right, inside = model.forward, False
+    precise = tuple(f"{name}." for name in kept)
 
     def forward(*words: torch.Tensor) -> Any:
         nonlocal inside
         if inside:
             return right(*words)
-        cast = {name: parameter.to(dtype) for name, parameter in model.named_parameters()}
+        for buffer in model.buffers() if buffers is not None else ():
+            if buffer.is_floating_point():
+                buffer.data = buffer.to(buffers)
+        cast = {
+            name: parameter if name.startswith(precise) else parameter.to(dtype)
+            for name, parameter in model.named_parameters()
+        }
         inside = True
         try:
             return functional_call(model, cast, tuple(word.to(dtype) for word in words))

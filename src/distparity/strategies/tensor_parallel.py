@@ -19,6 +19,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
+from distparity.limit import Limit
 from distparity.strategies._meshes import (
     DeviceMesh,
     DTensor,
@@ -28,6 +29,7 @@ from distparity.strategies._meshes import (
     mesh,
 )
 from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.fsdp1 import Fsdp1OrigParams
 from distparity.strategies.fsdp2 import Fsdp2, whole
 
 if TYPE_CHECKING:
@@ -160,39 +162,106 @@ class LossParallelism(TensorParallel):
         return found
 
 
-class TensorParallelFsdp2(TensorParallel):
-    """2-D: FSDP2 between groups of two ranks, tensor parallel within each."""
+class _WithData(TensorParallel):
+    """2-D: tensor parallel within pairs of ranks, data parallel between them.
 
-    name = "fsdp2_tp"
+    It has no name, so it makes no cases.
+    """
+
     exchanges = True
-    title = "parallelize_module by 2 ranks, fully_shard over the others"
     least_ranks = 4
     ranks_multiple_of = 2
-    limits = Fsdp2.limits
-    lacks = Fsdp2.lacks
 
     def mesh(self, place: Place) -> DeviceMesh:
-        return self._both(place)["tensor"]
+        return self.both(place)["tensor"]
+
+    def both(self, place: Place) -> DeviceMesh:
+        return mesh(place, (place.world_size // 2, 2), ("data", "tensor"))
+
+    def data(self, place: Place) -> DeviceMesh:
+        return self.both(place)["data"]
+
+    def rows(self, batch: Batch, place: Place) -> Batch:
+        return tuple(tensor.chunk(place.world_size // 2)[place.rank // 2] for tensor in batch)
+
+
+class TensorParallelFsdp1(_WithData):
+    name = "fsdp1_tp"
+    title = "parallelize_module by 2 ranks, FullyShardedDataParallel over the others"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            "FSDP of layers that are split unevenly",
+            r"shape '\[\d+\]' is invalid for input of size",
+            feature="splits_unevenly",
+        ),
+        *Fsdp1OrigParams.limits,
+    )
+    lacks = Fsdp1OrigParams.lacks
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        split = super().wrap(model, units, place)
+        return _Flat(self.data(place)).wrap(split, units, place)
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        with Fsdp1OrigParams().no_sync(model):
+            yield
+
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
+        Fsdp1OrigParams().clip(model, norm, kind)
+
+    def clean(self, name: str) -> str:
+        return Fsdp1OrigParams().clean(name)
+
+    def parameters(self, model: nn.Module) -> Tensors:
+        return _whole(Fsdp1OrigParams().parameters(model))
+
+    def gradients(self, model: nn.Module) -> Tensors:
+        return _whole(Fsdp1OrigParams().gradients(model))
+
+
+class TensorParallelFsdp2(_WithData):
+    name = "fsdp2_tp"
+    title = "parallelize_module by 2 ranks, fully_shard over the others"
+    limits = Fsdp2.limits
+    lacks = Fsdp2.lacks
 
     def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
         Fsdp2().attempt(place, dtype, features)
 
-    def _both(self, place: Place) -> DeviceMesh:
-        return mesh(place, (place.world_size // 2, 2), ("data", "tensor"))
-
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        return _Sharded(self._both(place)["data"]).wrap(
-            super().wrap(model, units, place), units, place
-        )
-
-    def rows(self, batch: Batch, place: Place) -> Batch:
-        return tuple(tensor.chunk(place.world_size // 2)[place.rank // 2] for tensor in batch)
+        return _Sharded(self.data(place)).wrap(super().wrap(model, units, place), units, place)
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         model.set_requires_gradient_sync(False)  # type: ignore[operator]
         yield
         model.set_requires_gradient_sync(True)  # type: ignore[operator]
+
+
+class TensorParallelHsdp(TensorParallelFsdp2):
+    """3-D: replicas of shards of two, tensor parallel within pairs. By 4 ranks, of one replica."""
+
+    name = "fsdp2_hsdp_tp"
+    title = "parallelize_module by 2 ranks, fully_shard by 2, and replicas of that"
+    ranks_multiple_of = 4
+
+    def both(self, place: Place) -> DeviceMesh:
+        shape = (place.world_size // 4, 2, 2)
+        return mesh(place, shape, ("replicate", "shard", "tensor"))
+
+    def data(self, place: Place) -> DeviceMesh:
+        return self.both(place)["replicate", "shard"]
+
+
+class _Flat(Fsdp1OrigParams):
+    """FSDP1 on some of the ranks."""
+
+    def __init__(self, ranks: DeviceMesh) -> None:
+        self.ranks = ranks
+
+    def options(self, place: Place) -> dict[str, Any]:
+        return {"device_mesh": self.ranks}
 
 
 class _Sharded(Fsdp2):
@@ -203,3 +272,7 @@ class _Sharded(Fsdp2):
 
     def mesh(self, place: Place) -> DeviceMesh:
         return self.ranks
+
+
+def _whole(tensors: Tensors) -> Tensors:
+    return {name: None if one is None else whole(one) for name, one in tensors.items()}

@@ -23,6 +23,8 @@ class Zero1(Ddp):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
+        # Of its join hook. A rank that has run out has no gradients, and is not given any.
+        "uneven_batches": '"gradients must be properly set" on ranks that have run out of batches',
         "reload_checkpoint": "its state is brought together on one rank to be saved, never sharded",
         "reload_sharded": "its state is brought together on one rank to be saved, never sharded",
     }

@@ -13,6 +13,7 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class UnevenPerceptron(Basic):
+    traits = ("splits_unevenly",)
     tensor_parallel: ClassVar[Mapping[str, str]] = {"0": "column", "2": "row", "4": "split"}
 
     def model(self) -> nn.Module:

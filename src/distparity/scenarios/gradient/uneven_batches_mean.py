@@ -1,0 +1,10 @@
+"""Some ranks run out of batches before the others, whose last steps count in full.
+
+The gradient is divided by as many ranks as there are left.
+"""
+
+from distparity.scenarios.gradient.uneven_batches import UnevenBatches
+
+
+class UnevenBatchesMean(UnevenBatches):
+    missing_rows_count = False

@@ -1,0 +1,25 @@
+"""Units compute in bfloat16 but for the normalisation, which is kept in float32."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
+
+
+class Norm(nn.LayerNorm):
+    """In its own parameters' dtype, whatever comes in."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
+class KeptPrecise(MixedBfloat16):
+    kept_precise = ("1",)
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), Norm(8), nn.Tanh(), nn.Linear(8, 3))
+
+    def units(self, model: nn.Module) -> list[nn.Module]:
+        return [model[0], model[1]]  # type: ignore[index]

@@ -1,0 +1,17 @@
+"""Between steps whole parameters are written: every column of a weight is brought to norm 1."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from distparity.scenarios.calls.basic import Basic
+
+
+class WrittenWhole(Basic):
+    whole_parameters = "write"
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        weight: torch.Tensor = model[2].weight  # type: ignore[index]
+        with torch.no_grad():
+            weight.div_(weight.norm(dim=0, keepdim=True))

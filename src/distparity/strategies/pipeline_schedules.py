@@ -1,0 +1,64 @@
+"""Further schedules of ``torch.distributed.pipelining``, of two stages a rank."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch.distributed import pipelining
+
+from distparity.limit import Limit
+from distparity.strategies.pipeline import GPipe
+
+if TYPE_CHECKING:
+    from distparity.worlds.rank import Place
+
+
+class _TwoStages(GPipe):
+    """It has no name, so it makes no cases; likewise the next."""
+
+    per_rank = 2
+
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        getattr(pipelining, self.schedule)
+
+
+class _InAVee(_TwoStages):
+    """Stages go down the ranks and up again: the first rank has the first stage and the last."""
+
+    def holder(self, stage: int, ranks: int) -> int:
+        return min(stage, 2 * ranks - 1 - stage)
+
+
+class LoopedBfs(_TwoStages):
+    name = "pp_looped_bfs"
+    title = "pipelining.ScheduleLoopedBFS, two stages a rank"
+    schedule = "ScheduleLoopedBFS"
+
+
+class InterleavedZeroBubble(_TwoStages):
+    name = "pp_zero_bubble"
+    title = "pipelining.ScheduleInterleavedZeroBubble, two stages a rank"
+    schedule = "ScheduleInterleavedZeroBubble"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("ScheduleInterleavedZeroBubble", "has no attribute", before=(2, 5)),
+    )
+
+
+class ZbvZeroBubble(_InAVee):
+    name = "pp_zbv"
+    title = "pipelining.ScheduleZBVZeroBubble, two stages a rank, in a V"
+    schedule = "ScheduleZBVZeroBubble"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("ScheduleZBVZeroBubble", "has no attribute", before=(2, 6)),
+    )
+
+
+class DualPipeV(_InAVee):
+    name = "pp_dual_pipe_v"
+    title = "pipelining.ScheduleDualPipeV, two stages a rank, in a V"
+    schedule = "ScheduleDualPipeV"
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit("ScheduleDualPipeV", "has no attribute", before=(2, 10)),
+    )
