@@ -62,7 +62,7 @@ FAULTS = {
     ),
     "native-with-gil": (
         Status.TIMEOUT,
-        r"hang: CULPRIT in native code that holds the interpreter, its process sleeping, at injected\.py",
+        r"hang: CULPRIT in native code that holds the interpreter, its process \w+, at injected\.py",
     ),
     "skip-collective": (
         Status.TIMEOUT,

@@ -1,9 +1,10 @@
 """What became of the ranks whose task failed: the silent ones are asked, then all are reported.
 
-Two questions are put. The first to a rank's Python: faulthandler writes the stacks of all threads
-from within a signal's handler, so that neither an endless loop nor native code that holds the
-interpreter keeps a rank from answering, and the witness writes which collective it is in. The
-second ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
+Three questions are put, one after the other. On the first, faulthandler writes the stacks of all
+threads from within a signal's handler, so that neither an endless loop nor native code that holds
+the interpreter keeps a rank from answering. On the second, the witness writes which collective the
+rank is in; it must not run before, since faulthandler reads threads that run at its peril. The
+third ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from distparity.worlds.report import (
 __all__ = ["Autopsy", "last_output"]
 
 #: How often one looks for an answer, in seconds.
-GLANCE = 0.05
+GLANCE = 0.02
 #: What a rank's native stacks may take, in seconds.
 NATIVE = 0.3
 #: Bytes of a rank's output that are read, and of those that are reported.
@@ -53,50 +54,66 @@ class Autopsy:
     reports: list[Report] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        # What becomes of a rank from now on is our own doing.
+        self._fates = [rank.fate for rank in self.ranks]
         self._asked = [rank for rank in self.ranks if not rank.settled and rank.pid]
         self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
         self._until = time.monotonic() + self.patience
-        pids = [rank.pid for rank in self._asked]
-        if pids:
-            # To the main thread itself: of one that is stopped, this is where it stopped.
-            self.launcher.signal(pids, signal.SIGUSR1, main=True)
-            self.launcher.signal(pids, processes.WITNESS)
-            # A stopped process handles no signal until it goes on.
-            self.launcher.signal(pids, signal.SIGCONT)
+        self._stacks_until = time.monotonic() + self.patience / 3
+        self._written: list[int] | None = []
+        # To the main thread itself: of one that is stopped, this is where it stopped. And a stopped
+        # process handles no signal until it goes on.
+        self._send(signal.SIGUSR1, main=True)
+        self._send(signal.SIGCONT)
 
     def step(self) -> float | None:
         """Go on as far as can be; returns when to call again, None when there is no more to do."""
         now = time.monotonic()
+        again = now + GLANCE
+        if self._written is not None:
+            if now < self._stacks_until and not self._has_stacks():
+                return again
+            self._written = None
+            self._send(processes.WITNESS)
         if not self.reports:
             if now < self._until and not all(map(_testified, self._asked)):
-                return now + GLANCE
-            self.reports = [self._report(rank) for rank in self.ranks]
+                return again
+            self.reports = list(map(self._report, self.ranks, self._fates))
             self._open()
         if now < self._until and any(rank.exit is None for rank in self._asked):
-            return now + GLANCE
+            return again
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
         return None
 
+    def _send(self, number: int, *, main: bool = False) -> None:
+        pids = [rank.pid for rank in self._asked if rank.exit is None]
+        if pids:
+            self.launcher.signal(pids, number, main=main)
+
+    def _has_stacks(self) -> bool:
+        """True once every rank has written its stacks, and writes no more."""
+        before, self._written = self._written, [_size(rank) for rank in self._asked]
+        ended = [rank.exit is not None for rank in self._asked]
+        return before == self._written and all(map(max, self._written, ended))
+
     def _open(self) -> None:
         """Ask for the native stacks, which no process survives."""
         self._until = time.monotonic() + NATIVE
-        pids = [rank.pid for rank in self._asked if rank.exit is None]
-        if pids:
-            self.launcher.signal(pids, signal.SIGABRT, main=True)
+        self._send(signal.SIGABRT, main=True)
 
-    def _report(self, rank: Rank) -> Report:
-        found = Report(rank.number, rank.fate, when=rank.when, pid=rank.pid)
-        if rank.answer is not None and rank.exit is None:
+    def _report(self, rank: Rank, fate: Fate) -> Report:
+        found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
+        if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered, after {rank.answer['calls']} collectives"
             return found
         found.stack = without_witness(tail(f"{rank.output}.stacks"))
         found.output = last_output(rank)[0]
-        if rank.error is not None:
+        if fate is Fate.RAISED and rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
             found.text = rank.error["traceback"]
             found.where = describe(rank.error["seen"])
-        elif rank.exit is not None:
+        elif fate is Fate.DIED:
             found.what = _end(rank, found)
             found.where = locate(found.stack)
         else:
@@ -127,6 +144,14 @@ class Autopsy:
         if report.fate is Fate.SILENT and report.where is not None:
             waits = native.waits(stacks.get(rank.pid, []))
             report.where = report.where.named(native.collective(stacks), waits=waits)
+
+
+def _size(rank: Rank) -> int:
+    """Bytes of its Python stacks."""
+    try:
+        return Path(f"{rank.output}.stacks").stat().st_size
+    except OSError:
+        return 0
 
 
 def _testified(rank: Rank) -> bool:
