@@ -47,7 +47,10 @@ FAULTS = {
     "exit-3": (Status.CRASH, r"^CULPRIT exited with code 3; "),
     "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),
     "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
-    "sigsegv": (Status.CRASH, r"^CULPRIT killed by SIGSEGV, .* in string_at; "),
+    "sigsegv": (
+        Status.CRASH,
+        r"^CULPRIT (killed by SIGSEGV|died of a fatal error: \w+ \w+), .* in string_at; ",
+    ),
     "sigsegv-and-stays": (
         Status.CRASH,
         r"^CULPRIT died of a fatal error: Segmentation fault, .* in string_at; ",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,51 +56,53 @@ class Autopsy:
     def __post_init__(self) -> None:
         # What becomes of a rank from now on is our own doing.
         self._fates = [rank.fate for rank in self.ranks]
-        self._asked = [rank for rank in self.ranks if not rank.settled and rank.pid]
+        self._asked = [
+            rank for rank in self.ranks if not rank.settled and rank.dying is None and rank.pid
+        ]
         self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
-        self._until = time.monotonic() + self.patience
-        self._stacks_until = time.monotonic() + self.patience / 3
-        self._written: list[int] | None = []
-        # To the main thread itself: of one that is stopped, this is where it stopped. And a stopped
-        # process handles no signal until it goes on.
-        self._send(signal.SIGUSR1, main=True)
-        self._send(signal.SIGCONT)
+        self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
+        self._going = [rank for rank in self._asked if rank not in self._stopped]
+        self._sizes: list[int] = []
+        self._steps = self._ask()
 
     def step(self) -> float | None:
         """Go on as far as can be; returns when to call again, None when there is no more to do."""
-        now = time.monotonic()
-        again = now + GLANCE
-        if self._written is not None:
-            if now < self._stacks_until and not self._has_stacks():
-                return again
-            self._written = None
-            self._send(processes.WITNESS)
-        if not self.reports:
-            if now < self._until and not all(map(_testified, self._asked)):
-                return again
-            self.reports = list(map(self._report, self.ranks, self._fates))
-            self._open()
-        if now < self._until and any(rank.exit is None for rank in self._asked):
-            return again
+        return next(self._steps, None)
+
+    def _ask(self) -> Iterator[float]:
+        """Put the questions; yields when to look for the answers."""
+        began = time.monotonic()
+        # To the main thread itself: of one that is stopped, this is where it stopped.
+        self._send(self._asked, signal.SIGUSR1, main=True)
+        yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
+        self._send(self._going, processes.WITNESS)
+        yield from self._wait(
+            lambda: all(map(_testified, self._going)), began + self.patience * 3 / 4
+        )
+        # Only now, since the others may go on with it: a stopped process handles no signal before.
+        self._send(self._stopped, signal.SIGCONT)
+        yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
+        self.reports = list(map(self._report, self.ranks, self._fates))
+        self._send(self._asked, signal.SIGABRT, main=True)
+        ended = time.monotonic() + NATIVE
+        yield from self._wait(lambda: all(rank.exit is not None for rank in self._asked), ended)
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
-        return None
 
-    def _send(self, number: int, *, main: bool = False) -> None:
-        pids = [rank.pid for rank in self._asked if rank.exit is None]
+    def _wait(self, come: Callable[[], bool], until: float) -> Iterator[float]:
+        while not come() and (now := time.monotonic()) < until:
+            yield now + GLANCE
+
+    def _have_stacks(self, ranks: list[Rank]) -> bool:
+        """True once these have written their stacks, and write no more."""
+        before, self._sizes = self._sizes, [_size(rank) for rank in ranks]
+        ended = [rank.exit is not None for rank in ranks]
+        return before == self._sizes and all(map(max, self._sizes, ended))
+
+    def _send(self, ranks: list[Rank], number: int, *, main: bool = False) -> None:
+        pids = [rank.pid for rank in ranks if rank.exit is None]
         if pids:
             self.launcher.signal(pids, number, main=main)
-
-    def _has_stacks(self) -> bool:
-        """True once every rank has written its stacks, and writes no more."""
-        before, self._written = self._written, [_size(rank) for rank in self._asked]
-        ended = [rank.exit is not None for rank in self._asked]
-        return before == self._written and all(map(max, self._written, ended))
-
-    def _open(self) -> None:
-        """Ask for the native stacks, which no process survives."""
-        self._until = time.monotonic() + NATIVE
-        self._send(signal.SIGABRT, main=True)
 
     def _report(self, rank: Rank, fate: Fate) -> Report:
         found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
@@ -160,8 +162,7 @@ def _testified(rank: Rank) -> bool:
 
 def _end(rank: Rank, found: Report) -> str:
     """How a rank's process ended, in words."""
-    assert rank.exit is not None
-    if rank.helped:
+    if rank.exit is None or rank.helped:
         # It was dying already, and would not: the signal that it had is the reason.
         return f"died of a fatal error: {fatal_error(found.stack)}"
     words = [processes.describe_exit(rank.exit), last_words(found.output)]

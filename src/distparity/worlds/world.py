@@ -252,8 +252,9 @@ class World:
         if self._autopsy is None:
             if self._trouble is None:
                 self._upset("timeout")
+            self._help_the_dying(now)
             self.state = State.DYING
-            dead = any(rank.exit is not None for rank in self.ranks)
+            dead = any(rank.fate is Fate.DIED for rank in self.ranks)
             patience = HASTE[1] if dead else PATIENCE
             self._autopsy = Autopsy(self.ranks, self.launcher, patience, began=self._tasks > 0)
         again = self._autopsy.step()
@@ -353,7 +354,8 @@ class World:
         """
         for rank in self.ranks if self.state is not State.DYING else []:
             if not rank.settled and not rank.helped and _is_dying(rank):
-                rank.dying = rank.dying or now
+                if rank.dying is None:
+                    rank.dying = rank.when = now
                 if now - rank.dying >= LAST_BREATH:
                     rank.helped = True
                     self.launcher.kill([rank.pid])
