@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distparity.worlds import native, processes
-from distparity.worlds.call import Whereabouts, describe, locate
+from distparity.worlds.call import STOPPED, Whereabouts, describe, locate
 from distparity.worlds.handle import Rank
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.rank import tail
@@ -129,10 +129,12 @@ class Autopsy:
         at = "" if found is None else found.at
         if "stop" in state:
             # It waits for nobody, and has gone on by the time that its witness looks.
-            return Whereabouts(at=at, state="stopped")
+            return Whereabouts(at=at, state=STOPPED)
         try:
             seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            if found is not None and found.call is not None:
+                return found
             known = self.began and at
             why = "in native code that holds the interpreter" if known else "not heard of"
             return Whereabouts(at=at, state=f"{why}, its process {state}")

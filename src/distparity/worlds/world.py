@@ -25,7 +25,7 @@ START_LIMIT = 120.0
 #: After one rank has raised, what the others have to raise by themselves.
 GRACE = 0.5
 #: What the ranks that did not answer have to say where they are.
-PATIENCE = 1.2
+PATIENCE = 1.5
 #: In place of both when one of them has died: that is to be known within a second.
 HASTE = 0.2, 0.4
 #: What a process has to end by itself after a fatal error.
