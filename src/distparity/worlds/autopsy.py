@@ -76,9 +76,8 @@ class Autopsy:
         self._send(self._asked, signal.SIGUSR1, main=True)
         yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
         self._send(self._going, processes.WITNESS)
-        yield from self._wait(
-            lambda: all(map(_testified, self._going)), began + self.patience * 3 / 4
-        )
+        until = began + self.patience * (3 / 4 if self._stopped else 1)
+        yield from self._wait(lambda: all(map(_testified, self._going)), until)
         # Only now, since the others may go on with it: a stopped process handles no signal before.
         self._send(self._stopped, signal.SIGCONT)
         yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
