@@ -29,10 +29,10 @@ PATIENCE = 1.5
 #: In place of both when one of them has died: that is to be known within a second.
 HASTE = 0.2, 0.4
 #: What a process has to end by itself after a fatal error.
-LAST_BREATH = 0.4
+LAST_BREATH = 0.2
 #: What one rank's output may take on disk, in bytes, and how often its files are looked at.
 MOST_OUTPUT = 64 << 20
-LOOK_AT_FILES = 0.25
+LOOK_AT_FILES = 0.15
 
 #: What a rank may say, by operation.
 SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
