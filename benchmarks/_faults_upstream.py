@@ -22,8 +22,6 @@ from distparity.training import Recipe, train
 importlib.import_module("injected")
 
 FAULT = os.environ["FAULT"]
-#: What looks for what a case has left behind, or an ordinary case.
-AFTER = f"{FAULT}-check" if "leaves" in FAULT else "ddp"
 
 
 def work(strategy: str, rank: int) -> None:
@@ -56,7 +54,7 @@ class Spawned(MultiProcessTestCase):
         self._train(FAULT)
 
     def test_3_after(self) -> None:
-        self._train(AFTER)
+        self._train("ddp")
 
 
 class Continuous(MultiProcContinuousTest):
@@ -73,7 +71,7 @@ class Continuous(MultiProcContinuousTest):
         work(FAULT, self.rank)
 
     def test_3_after(self) -> None:
-        work(AFTER, self.rank)
+        work("ddp", self.rank)
 
 
 if os.environ["HARNESS"] == "Spawned":

@@ -49,9 +49,6 @@ SHARED = (
     "other-collective",
     "other-shape",
     "loud",
-    "leaves-children",
-    "leaves-environment",
-    "leaves-dtype",
 )
 #: How many seconds after the first test an upstream harness may take; it has limits of minutes.
 PATIENCE = 75
@@ -94,20 +91,22 @@ class Ran:
 
 
 @cache
-def _undisturbed(size: int) -> dict[str, Outcome]:
+def _undisturbed() -> dict[str, Outcome]:
     with tempfile.TemporaryDirectory() as folder:
-        names = tests.cases(*tests.OTHERS, sizes=[size])
+        names = tests.cases(*tests.OTHERS)
         return tests.Suite(Path(folder) / "run", tests.listed(names)).run().journal()
 
 
-def _among_others(size: int, *names: str) -> Ran:
-    quiet = _undisturbed(size)
+def _among_others(*names: str) -> Ran:
+    """Run cases at all world sizes beside and before others, and see what is left of them."""
+    quiet = _undisturbed()
     with tempfile.TemporaryDirectory() as place:
         times = Path(place) / "times"
         times.mkdir()
         environment = {"INJECTED_TIMES": str(times), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-        words = tests.listed([*quiet, *(_case(name, size) for name in names)])
-        words += ["--case-timeout", str(tests.LIMIT), "--worlds", str(2 * size)]
+        faults = [_case(name, size) for name in names for size in tests.SIZES]
+        words = tests.listed([*quiet, *faults])
+        words += ["--case-timeout", str(tests.LIMIT), "--worlds", "8"]
         suite = tests.Suite(Path(place) / "run", words, environment).run()
         tests.remove_groups()
         found = suite.journal()
@@ -140,8 +139,8 @@ def _happened(folder: Path) -> dict[str, float]:
 def _faults() -> Table:
     table = Table("faults", ["fault", "ranks", "status", "known", "other cases", "left", "message"])
     for name in tests.FAULTS:
+        ran = _among_others(name)
         for size in tests.SIZES:
-            ran = _among_others(size, name)
             outcome = ran.found[_case(name, size)]
             known = _known(ran, name, size)
             left = ", ".join(ran.left) or "nothing"
@@ -150,7 +149,7 @@ def _faults() -> Table:
             )
             print(table.rows[-1], flush=True)
     table.notes = [
-        "each row is a run of its own: the fault, and the other cases beside it and after it",
+        "each fault is a run of its own, at both world sizes, with other cases beside and after it",
         (
             "*known* is when the result was written down: after the fault happened, by the clock of the "
             f"rank that did it, or beyond the case's limit of {tests.LIMIT} s"
@@ -188,9 +187,9 @@ def _leftovers() -> Table:
         ],
     )
     for name in tests.LEFT:
+        leaver, check = f"leaves-{name}", f"leaves-{name}-check"
+        ran = _among_others(leaver, check)
         for size in tests.SIZES:
-            leaver, check = f"leaves-{name}", f"leaves-{name}-check"
-            ran = _among_others(size, leaver, check)
             case, after = ran.found[_case(leaver, size)], ran.found[_case(check, size)]
             said = case.facts.get("left_behind", "put back").partition(";")[0]
             left = ", ".join(ran.left) or "nothing"
@@ -314,8 +313,7 @@ def _theirs() -> Table:
         table.add(fault, UPSTREAM[harness], *result.row())
     table.notes = [
         (
-            "world size 2, three tests, the fault in the second; after what *leaves* something behind, "
-            "the third looks for it"
+            "world size 2, three tests, the fault in the second; each combination is a run of its own"
         ),
         (
             f"*known*: from the first test's result to the second's; pytest is killed {PATIENCE} s after "

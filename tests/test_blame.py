@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distparity.worlds import native
-from distparity.worlds.call import BACKWARD, Call, Whereabouts, describe, locate
+from distparity.worlds.call import BACKWARD, STOPPED, Call, Whereabouts, describe, locate
 from distparity.worlds.report import (
     Fate,
     Report,
@@ -253,5 +253,10 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     assert waiting.named("", waits=True) == waiting
     assert elsewhere.named("all_reduce", waits=False) == elsewhere
     assert str(elsewhere.named("all_reduce", waits=True)) == "in barrier #8"
+    mute = Whereabouts(at="a.py:1 in f", state="in native code that holds the interpreter")
+    assert mute.named("all_reduce", waits=False) == mute
+    assert str(mute.named("all_reduce", waits=True)) == "in all_reduce"
+    stopped = Whereabouts(at="a.py:1 in f", state=STOPPED)
+    assert stopped.named("all_reduce", waits=True) == stopped
     assert native.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
     assert not native.waits(["c10d::ProcessGroupGloo::runLoop"])

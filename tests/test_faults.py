@@ -47,7 +47,10 @@ FAULTS = {
     "exit-3": (Status.CRASH, r"^CULPRIT exited with code 3; "),
     "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),
     "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
-    "sigsegv": (Status.CRASH, r"^CULPRIT killed by SIGSEGV, .* in string_at; "),
+    "sigsegv": (
+        Status.CRASH,
+        r"^CULPRIT (killed by SIGSEGV|died of a fatal error: \w+ \w+), .* in string_at; ",
+    ),
     "sigsegv-and-stays": (
         Status.CRASH,
         r"^CULPRIT died of a fatal error: Segmentation fault, .* in string_at; ",
@@ -62,7 +65,7 @@ FAULTS = {
     ),
     "native-with-gil": (
         Status.TIMEOUT,
-        r"hang: CULPRIT in native code that holds the interpreter, its process sleeping, at injected\.py",
+        r"hang: CULPRIT in native code that holds the interpreter, its process \w+, at injected\.py",
     ),
     "skip-collective": (
         Status.TIMEOUT,

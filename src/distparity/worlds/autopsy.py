@@ -1,9 +1,10 @@
 """What became of the ranks whose task failed: the silent ones are asked, then all are reported.
 
-Two questions are put. The first to a rank's Python: faulthandler writes the stacks of all threads
-from within a signal's handler, so that neither an endless loop nor native code that holds the
-interpreter keeps a rank from answering, and the witness writes which collective it is in. The
-second ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
+Three questions are put, one after the other. On the first, faulthandler writes the stacks of all
+threads from within a signal's handler, so that neither an endless loop nor native code that holds
+the interpreter keeps a rank from answering. On the second, the witness writes which collective the
+rank is in; it must not run before, since faulthandler reads threads that run at its peril. The
+third ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from distparity.worlds import native, processes
-from distparity.worlds.call import Whereabouts, describe, locate
+from distparity.worlds.call import STOPPED, Whereabouts, describe, locate
 from distparity.worlds.handle import Rank
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.rank import tail
@@ -31,7 +32,7 @@ from distparity.worlds.report import (
 __all__ = ["Autopsy", "last_output"]
 
 #: How often one looks for an answer, in seconds.
-GLANCE = 0.05
+GLANCE = 0.02
 #: What a rank's native stacks may take, in seconds.
 NATIVE = 0.3
 #: Bytes of a rank's output that are read, and of those that are reported.
@@ -53,50 +54,67 @@ class Autopsy:
     reports: list[Report] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._asked = [rank for rank in self.ranks if not rank.settled and rank.pid]
+        # What becomes of a rank from now on is our own doing.
+        self._fates = [rank.fate for rank in self.ranks]
+        self._asked = [
+            rank for rank in self.ranks if not rank.settled and rank.dying is None and rank.pid
+        ]
         self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
-        self._until = time.monotonic() + self.patience
-        pids = [rank.pid for rank in self._asked]
-        if pids:
-            # To the main thread itself: of one that is stopped, this is where it stopped.
-            self.launcher.signal(pids, signal.SIGUSR1, main=True)
-            self.launcher.signal(pids, processes.WITNESS)
-            # A stopped process handles no signal until it goes on.
-            self.launcher.signal(pids, signal.SIGCONT)
+        self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
+        self._going = [rank for rank in self._asked if rank not in self._stopped]
+        self._sizes: list[int] = []
+        self._steps = self._ask()
 
     def step(self) -> float | None:
         """Go on as far as can be; returns when to call again, None when there is no more to do."""
-        now = time.monotonic()
-        if not self.reports:
-            if now < self._until and not all(map(_testified, self._asked)):
-                return now + GLANCE
-            self.reports = [self._report(rank) for rank in self.ranks]
-            self._open()
-        if now < self._until and any(rank.exit is None for rank in self._asked):
-            return now + GLANCE
+        return next(self._steps, None)
+
+    def _ask(self) -> Iterator[float]:
+        """Put the questions; yields when to look for the answers."""
+        began = time.monotonic()
+        # To the main thread itself: of one that is stopped, this is where it stopped.
+        self._send(self._asked, signal.SIGUSR1, main=True)
+        yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
+        self._send(self._going, processes.WITNESS)
+        until = began + self.patience * (3 / 4 if self._stopped else 1)
+        yield from self._wait(lambda: all(map(_testified, self._going)), until)
+        # Only now, since the others may go on with it: a stopped process handles no signal before.
+        self._send(self._stopped, signal.SIGCONT)
+        yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
+        self.reports = list(map(self._report, self.ranks, self._fates))
+        self._send(self._asked, signal.SIGABRT, main=True)
+        ended = time.monotonic() + NATIVE
+        yield from self._wait(lambda: all(rank.exit is not None for rank in self._asked), ended)
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
-        return None
 
-    def _open(self) -> None:
-        """Ask for the native stacks, which no process survives."""
-        self._until = time.monotonic() + NATIVE
-        pids = [rank.pid for rank in self._asked if rank.exit is None]
+    def _wait(self, come: Callable[[], bool], until: float) -> Iterator[float]:
+        while not come() and (now := time.monotonic()) < until:
+            yield now + GLANCE
+
+    def _have_stacks(self, ranks: list[Rank]) -> bool:
+        """True once these have written their stacks, and write no more."""
+        before, self._sizes = self._sizes, [_size(rank) for rank in ranks]
+        ended = [rank.exit is not None for rank in ranks]
+        return before == self._sizes and all(map(max, self._sizes, ended))
+
+    def _send(self, ranks: list[Rank], number: int, *, main: bool = False) -> None:
+        pids = [rank.pid for rank in ranks if rank.exit is None]
         if pids:
-            self.launcher.signal(pids, signal.SIGABRT, main=True)
+            self.launcher.signal(pids, number, main=main)
 
-    def _report(self, rank: Rank) -> Report:
-        found = Report(rank.number, rank.fate, when=rank.when, pid=rank.pid)
-        if rank.answer is not None and rank.exit is None:
+    def _report(self, rank: Rank, fate: Fate) -> Report:
+        found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
+        if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered, after {rank.answer['calls']} collectives"
             return found
         found.stack = without_witness(tail(f"{rank.output}.stacks"))
         found.output = last_output(rank)[0]
-        if rank.error is not None:
+        if fate is Fate.RAISED and rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
             found.text = rank.error["traceback"]
             found.where = describe(rank.error["seen"])
-        elif rank.exit is not None:
+        elif fate is Fate.DIED:
             found.what = _end(rank, found)
             found.where = locate(found.stack)
         else:
@@ -110,10 +128,12 @@ class Autopsy:
         at = "" if found is None else found.at
         if "stop" in state:
             # It waits for nobody, and has gone on by the time that its witness looks.
-            return Whereabouts(at=at, state="stopped")
+            return Whereabouts(at=at, state=STOPPED)
         try:
             seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
         except (OSError, ValueError):
+            if found is not None and found.call is not None:
+                return found
             known = self.began and at
             why = "in native code that holds the interpreter" if known else "not heard of"
             return Whereabouts(at=at, state=f"{why}, its process {state}")
@@ -129,14 +149,21 @@ class Autopsy:
             report.where = report.where.named(native.collective(stacks), waits=waits)
 
 
+def _size(rank: Rank) -> int:
+    """Bytes of its Python stacks."""
+    try:
+        return Path(f"{rank.output}.stacks").stat().st_size
+    except OSError:
+        return 0
+
+
 def _testified(rank: Rank) -> bool:
     return rank.settled or Path(f"{rank.output}.where").exists()
 
 
 def _end(rank: Rank, found: Report) -> str:
     """How a rank's process ended, in words."""
-    assert rank.exit is not None
-    if rank.helped:
+    if rank.exit is None or rank.helped:
         # It was dying already, and would not: the signal that it had is the reason.
         return f"died of a fatal error: {fatal_error(found.stack)}"
     words = [processes.describe_exit(rank.exit), last_words(found.output)]

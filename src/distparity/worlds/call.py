@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["BACKWARD", "COLLECTIVES", "Call", "Whereabouts", "describe", "locate"]
+__all__ = ["BACKWARD", "COLLECTIVES", "STOPPED", "Call", "Whereabouts", "describe", "locate"]
 
 #: Functions of torch.distributed in which a rank waits for others.
 COLLECTIVES = frozenset(
@@ -42,6 +42,8 @@ COLLECTIVES = frozenset(
 )
 #: In place of a collective's name: one that C++ began in the backward pass, not known which.
 BACKWARD = "a collective of backward,"
+#: The state of a rank that waits for nobody, wherever it is.
+STOPPED = "stopped"
 _FRAME = re.compile(r'^\s*File "(.*)", line (\d+) in (\S+)$', re.MULTILINE)
 
 
@@ -107,11 +109,15 @@ class Whereabouts:
         They say which one gloo is in, "" for none, and whether the main thread ``waits`` for one.
         """
         vague = self.call is None or self.call.name == BACKWARD
-        if self.state or not vague or not (self.waits or waits):
+        if self.state == STOPPED or not vague or not (self.waits or waits):
+            return self
+        if self.state and not waits:
             return self
         number = self.calls if self.call is None else self.call.number
         found = Call(collective, number, sure=False) if collective else self.call
-        return replace(self, call=self.open or found)
+        call = self.open or found
+        # Who waits for a collective is in it, whatever kept its witness from saying so.
+        return self if call is None else replace(self, call=call, state="")
 
 
 def describe(seen: dict[str, Any]) -> Whereabouts:

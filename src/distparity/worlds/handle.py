@@ -24,7 +24,8 @@ class Rank:
         self.exit: int | None = None
         #: The kernel killed processes for want of memory while this one lived, and it was killed.
         self.memory = False
-        #: When it was first seen to be dying, on the monotonic clock, and whether it was helped.
+        #: When it was first seen to have had a fatal error, on the monotonic clock, and whether it
+        #: was helped to end.
         self.dying: float | None = None
         self.helped = False
         self.ready = False
@@ -42,6 +43,6 @@ class Rank:
     def fate(self) -> Fate:
         if self.error is not None:
             return Fate.RAISED
-        if self.exit is not None:
+        if self.exit is not None or self.dying is not None:
             return Fate.DIED
         return Fate.SILENT if self.answer is None else Fate.ANSWERED

@@ -25,14 +25,14 @@ START_LIMIT = 120.0
 #: After one rank has raised, what the others have to raise by themselves.
 GRACE = 0.5
 #: What the ranks that did not answer have to say where they are.
-PATIENCE = 1.2
+PATIENCE = 1.5
 #: In place of both when one of them has died: that is to be known within a second.
 HASTE = 0.2, 0.4
 #: What a process has to end by itself after a fatal error.
-LAST_BREATH = 0.4
+LAST_BREATH = 0.2
 #: What one rank's output may take on disk, in bytes, and how often its files are looked at.
 MOST_OUTPUT = 64 << 20
-LOOK_AT_FILES = 0.25
+LOOK_AT_FILES = 0.15
 
 #: What a rank may say, by operation.
 SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -252,8 +252,9 @@ class World:
         if self._autopsy is None:
             if self._trouble is None:
                 self._upset("timeout")
+            self._help_the_dying(now)
             self.state = State.DYING
-            dead = any(rank.exit is not None for rank in self.ranks)
+            dead = any(rank.fate is Fate.DIED for rank in self.ranks)
             patience = HASTE[1] if dead else PATIENCE
             self._autopsy = Autopsy(self.ranks, self.launcher, patience, began=self._tasks > 0)
         again = self._autopsy.step()
@@ -353,7 +354,8 @@ class World:
         """
         for rank in self.ranks if self.state is not State.DYING else []:
             if not rank.settled and not rank.helped and _is_dying(rank):
-                rank.dying = rank.dying or now
+                if rank.dying is None:
+                    rank.dying = rank.when = now
                 if now - rank.dying >= LAST_BREATH:
                     rank.helped = True
                     self.launcher.kill([rank.pid])
