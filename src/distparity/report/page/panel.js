@@ -132,17 +132,19 @@ function groupDetails(path, column) {
   const here = among
     .filter((one) => statusOf(column, one) !== ABSENT)
     .sort((a, b) => statusOf(column, a).number - statusOf(column, b).number || ratioOf(column, b) - ratioOf(column, a));
-  const rows = here.map((one) =>
-    el(
+  const name = (one) => (path.includes("/") ? one.label : family ? one.id : one.name);
+  const rows = here.flatMap((one) => {
+    const said = (diagnosisOf(column, one) || messageOf(column, one)).slice(0, 300);
+    const line = el(
       "tr",
-      {},
-      el("th", { scope: "row" }, caseLink(one, column, path.includes("/") ? one.label : family ? one.id : one.name)),
+      { class: said ? "above" : null },
+      el("th", { scope: "row" }, caseLink(one, column, name(one))),
       el("td", {}, badge(statusOf(column, one))),
       el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
-      el("td", { class: "message" }, (diagnosisOf(column, one) || messageOf(column, one)).slice(0, 200)),
-    ),
-  );
-  const heads = ["case", "outcome", "ratio", ""].map((name) => el("th", { scope: "col" }, name));
+    );
+    return said ? [line, el("tr", {}, el("td", { class: "message", colspan: 3 }, said))] : [line];
+  });
+  const heads = ["case", "outcome", "ratio"].map((name) => el("th", { scope: "col" }, name));
   return [
     title(column.title, family ? among[0].family || "other" : path, inWords(found)),
     el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),

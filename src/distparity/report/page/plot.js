@@ -1,4 +1,6 @@
 // The ratio of one case over the torch versions: drift shows here before it fails.
+// One line of points on a logarithmic axis: a library for it would be more script than all of the page,
+// and what is here can be reached by the keyboard's table below it and is drawn with the page's pictures.
 
 const PLOT = { width: 640, height: 250, left: 52, right: 14, top: 16, bottom: 26, lane: 22 };
 const SHAPES = ["circle", "square", "diamond", "triangle", "cross", "plus"];
