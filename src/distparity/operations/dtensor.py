@@ -128,7 +128,7 @@ class TensorOperation(Operation):
         Limit(
             fact="a mean over the ranks on this backend",
             answer=r"Cannot use ReduceOp.AVG with Gloo",
-            before=(2, 5),
+            before=(2, 8),
         ),
     )
 
