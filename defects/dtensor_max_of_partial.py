@@ -45,7 +45,9 @@ def main() -> int:
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = found["maximum"] != 1 or abs(found["norm"] - 2**0.5) > 1e-5
     verdict = "defect" if wrong else "right"
-    print(f"{verdict}: torch {torch.__version__}: of [1, 1] the maximum is {found['maximum']}, the norm {found['norm']:.4f}")
+    print(
+        f"{verdict}: torch {torch.__version__}: of [1, 1] the maximum is {found['maximum']}, the norm {found['norm']:.4f}"
+    )
     return int(wrong)
 
 

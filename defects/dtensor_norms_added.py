@@ -27,8 +27,8 @@ def add(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
     )
     mesh = init_device_mesh("cpu", (RANKS,))
-    x = distribute_tensor(torch.tensor([3.0, 4.0]), mesh, [Shard(0)])
-    y = distribute_tensor(torch.tensor([4.0, 3.0]), mesh, [Shard(0)])
+    x = distribute_tensor(torch.tensor([3.0, 4.0]), mesh, [Shard(0)]).requires_grad_()
+    y = distribute_tensor(torch.tensor([4.0, 3.0]), mesh, [Shard(0)]).requires_grad_()
     found = (torch.linalg.vector_norm(x) + torch.linalg.vector_norm(y)).full_tensor().item()
     if rank == 0:
         torch.save(found, f"{folder}/found")
