@@ -349,10 +349,18 @@ def report(session: nox.Session) -> None:
     session.run("distparity", "report", *(session.posargs or ["reports"]))
 
 
+@nox.session(default=False)
+def versions(session: nox.Session) -> None:
+    """Write docs/versions.md from the XML under reports/ (or of what is named after --)."""
+    _install(session, "-e", ".[report]")
+    session.run("python", "ci/versions.py", *(session.posargs or ["reports"]))
+
+
 KNOWN = [row.session for row in matrix.ROWS] + [f"defects-{row.name}" for row in matrix.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
 KNOWN += [f"sim-{row.name}" for row in SIM_ROWS]
-KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared", "report"]
+KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared"]
+KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.
     if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:

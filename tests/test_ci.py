@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cells
 import pytest
 import yaml
 
@@ -447,3 +448,56 @@ def test_cells_side_by_side_have_equal_ids_and_names_of_their_own(write: Write) 
     assert len(set(ids[0])) == 3
     assert [path.name for path in found] == ["junit-2.12-cpu.xml", "junit-2.13-cpu.xml"]
     assert [s.get("name") for (s,) in suites] == [f"distparity torch 2.{n} cpu" for n in (12, 13)]
+
+
+# -- the page of the releases ----------------------------------------------------------------------
+
+DEFECT = {"reason": "the sum for the mean", "link": "https://example.org/1"}
+OTHER = {"reason": f"{DEFECT['reason']}; adds it twice", "link": f"{DEFECT['link']} https://x.org"}
+
+
+def _page(folder: Path, *reports: Path) -> str:
+    done = _run("versions.py", *map(str, reports), "-o", str(folder / "versions.md"))
+    assert (done.returncode, done.stderr) == (0, "")
+    return (folder / "versions.md").read_text()
+
+
+def test_page_counts_what_the_xml_of_each_release_has(tmp_path: Path) -> None:
+    asked = {"status": "not supported", "message": "fully_shard on cpu: torch 2.4.1 says Error: no"}
+    old = {
+        "basic/ddp-ws2-float32": {"status": "passed", "ratio": "0.25"},
+        "sum/shard-ws2-float32": {"status": "passed", "ratio": "1", "checks": "3"},
+        "sum/uneven-ws2-float32": {"status": "expected failure", "message": "", **OTHER},
+        "basic/fsdp2-ws2-float32": asked,
+        "basic/fsdp2-ws4-float32": asked,
+    }
+    new = {
+        "basic/ddp-ws2-float32": {"status": "failed", "message": "not | the same", "ratio": "7"},
+        "sum/uneven-ws2-float32": {"status": "expected failure", "message": "", **DEFECT},
+    }
+    runs = [cells.write(tmp_path, name, "cpu", run) for name, run in (("2.10", new), ("2.4", old))]
+    text = _page(tmp_path, *runs)
+
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [
+        "| 2.4 (cpu) | 5 | 2 | 0 | 1 | 2 | 0.250 (basic/ddp-ws2-float32) | 1.000 (sum/shard-ws2-float32) | 12 | 2026-11-20 |",
+        "| 2.10 (cpu) | 2 | 0 | 1 | 1 | 0 | nothing passed | nothing passed | 12 | 2026-11-20 |",
+        "| case | torch |  | ratio | message |",
+        "| basic/ddp-ws2-float32 | 2.10 (cpu) | failed | 7 | not &#124; the same |",
+        "| cases | 2.4 (cpu) | 2.10 (cpu) |",
+        "| adds it twice (https://x.org) | 1 |  |",
+        "| the sum for the mean (https://example.org/1) | 1 | 1 |",
+        "| cases | 2.4 (cpu) | 2.10 (cpu) |",
+        "| fully_shard on cpu | 2 |  |",
+    ]
+
+
+def test_page_is_not_made_of_two_runs_that_disagree(tmp_path: Path) -> None:
+    results = {"basic/ddp-ws2-float32": cells.PASSED}
+    one = cells.write(tmp_path / "one", "2.4", "cpu", results)
+    other = cells.write(tmp_path / "other", "2.4", "cpu", results, torch_git="another")
+    done = _run("versions.py", str(one), str(other), "-o", str(tmp_path / "versions.md"))
+
+    assert done.returncode == 1
+    assert "both claim the cell '2.4-cpu'" in done.stderr
+    assert not (tmp_path / "versions.md").exists()

@@ -122,6 +122,9 @@ class Collective(Operation):
     returning: ClassVar[tuple[str, ...]] = ("functional", "coalesced")
     #: Ways that put results where the inputs were.
     in_place: ClassVar[tuple[str, ...]] = ()
+    #: Ways with the one check that a backend may die of, which then hides no other: how they call
+    #: the collective, and the size or special word of that check.
+    apart: ClassVar[dict[str, tuple[str, str]]] = {}
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="the mean of integers",
@@ -131,7 +134,7 @@ class Collective(Operation):
         Limit(
             fact="the mean on this backend",
             answer=r"Cannot use ReduceOp.AVG with Gloo",
-            before=(2, 5),
+            before=(2, 8),
             feature="AVG",
         ),
         Limit(fact="the mean of booleans", answer=r"AVG with boolean inputs", feature="AVG"),
@@ -146,7 +149,7 @@ class Collective(Operation):
         Limit(
             fact="this collective on this backend",
             answer=r"does not support (reduce_scatter|alltoall)$",
-            before=(2, 9),
+            before=(2, 13),
         ),
         Limit(
             fact="tensors of other sizes on other ranks",
@@ -167,10 +170,14 @@ class Collective(Operation):
 
     def dtypes_of(self, way: str) -> tuple[str, ...]:
         # How a tensor lies in memory is the same question for all of them.
-        if way == NONCONTIGUOUS:
+        if way == NONCONTIGUOUS or way in self.apart:
             return ("float32",)
         # What is moved only is bytes: a dtype of each size will do.
         return (*self.dtypes, "int32", "int8") if self.reduces else self.dtypes
+
+    def called(self, way: str) -> str:
+        """The way to call it, in a way that is another one's on other tensors."""
+        return self.ways[0] if way == NONCONTIGUOUS else self.apart.get(way, (way, ""))[0]
 
     def given(self, check: Exchange, shape: Shape, count: int) -> list[Shape]:
         """The shapes of what a member gives, in a group of ``count``."""
@@ -196,6 +203,15 @@ class Collective(Operation):
             yield Exchange(self, request, setting)
 
     def settings(self, request: Request) -> Iterator[Setting]:
+        """What the way's case varies, without what is a case of its own."""
+        way, only = self.apart.get(request.way, (request.way, ""))
+        gone = {word for called, word in self.apart.values() if called == way}
+        for setting in self._settings(replace(request, way=way)):
+            words = {setting.size, setting.special}
+            if only in words if only else gone.isdisjoint(words):
+                yield setting
+
+    def _settings(self, request: Request) -> Iterator[Setting]:
         """Each thing varied by itself, from one that is plain; groups with every way to divide."""
         base = Setting(op="SUM" if self.reduces else None, root=0 if self.rooted else None)
         if request.way == NONCONTIGUOUS or request.way in self.returning:
@@ -236,7 +252,7 @@ class Exchange(Check):
         self.request = request
         self.setting = setting
         self.name = setting.name
-        self.way = collective.ways[0] if request.way == NONCONTIGUOUS else request.way
+        self.way = collective.called(request.way)
         words = (setting.op, setting.layout, setting.size, setting.special, request.way)
         self.features = tuple(word for word in words if word)
         self._given: dict[int, list[torch.Tensor]] = {}

@@ -19,7 +19,14 @@ from distparity.operations.collective import (
 
 
 class AllGather(Collective):
-    ways = ("list", "tensor", "functional", "coalesced", NONCONTIGUOUS)
+    ways = (
+        *("list", "tensor", "functional", "coalesced"),
+        *("functional_scalar", "coalesced_scalar", NONCONTIGUOUS),
+    )
+    apart = {  # noqa: RUF012
+        "functional_scalar": ("functional", "0-d"),
+        "coalesced_scalar": ("coalesced", "0-d"),
+    }
     ordered = True
     limits = (
         *Collective.limits,
@@ -32,6 +39,19 @@ class AllGather(Collective):
             fact="a result with a dim of its own for the ranks",
             answer=r"invalid tensor size",
             feature="stacked",
+        ),
+        Limit(
+            fact="tensors with gaps in memory",
+            # Up to 2.8 it asserts without a word.
+            answer=r"AssertionError: ($|Tensor must be contiguous)",
+            before=(2, 13),
+            feature="strided",
+        ),
+        Limit(
+            fact="tensors whose first dim is not the slowest in memory",
+            answer=r"AssertionError: ($|Tensor must be contiguous)",
+            before=(2, 13),
+            feature="transposed",
         ),
     )
 

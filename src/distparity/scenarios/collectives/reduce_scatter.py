@@ -13,7 +13,8 @@ from distparity.operations.collective import NONCONTIGUOUS, Call, Collective, Ex
 
 
 class ReduceScatter(Collective):
-    ways = ("list", "tensor", "functional", "coalesced", NONCONTIGUOUS)
+    ways = ("list", "tensor", "stacked", "functional", "coalesced", NONCONTIGUOUS)
+    apart = {"stacked": ("tensor", "stacked")}  # noqa: RUF012
     reduces = True
     parted = True
     limits = (

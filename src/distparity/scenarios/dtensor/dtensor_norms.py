@@ -18,7 +18,7 @@ class Norms(TensorOperation):
         Subject("0-norm", lambda x: _NORM(x, 0)),
         Subject("2-norm over rows", lambda x: _NORM(x, 2, 0)),
         Subject("2-norm over columns", lambda x: _NORM(x, 2, 1)),
-        Subject("foreach norm", lambda x, y: torch._foreach_norm([x, y]), ("x", "y")),  # noqa: SLF001  clipping's
+        Subject("foreach norm", lambda x, y: torch._foreach_norm([x, y], 2.0), ("x", "y")),  # noqa: SLF001  clipping's
         Subject("normalize", F.normalize),
         Subject("layer_norm", lambda x: F.layer_norm(x, (COLUMNS,))),
         Subject(

@@ -1,0 +1,56 @@
+"""The maximum over a sharded dim raises on a rank whose shard is empty, and leaves the others waiting.
+
+    python defects/dtensor_max_places_of_empty_shard.py
+
+The last line begins with ``defect:`` and the exit code is 1 where the defect shows; with ``right:``
+and 0 where it does not. Anything else says that nothing could be asked. It needs torch alone.
+"""
+
+import sys
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+
+try:
+    from torch.distributed.tensor import Shard, distribute_tensor
+except ImportError:  # before 2.5
+    from torch.distributed._tensor import Shard, distribute_tensor
+
+RANKS = 2
+
+
+def largest(rank: int, folder: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+    )
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = distribute_tensor(torch.ones(1, 2), mesh, [Shard(0)])
+    said = "no error"
+    try:
+        x.max(0)
+    except Exception as error:
+        said = str(error).splitlines()[0]
+    torch.save(said, f"{folder}/said-{rank}")
+    dist.barrier()
+    found = [torch.load(f"{folder}/said-{one}", weights_only=True) for one in range(RANKS)]
+    if rank == 0:
+        torch.save(found, f"{folder}/found")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(largest, (folder,), nprocs=RANKS)
+        found = torch.load(f"{folder}/found", weights_only=True)
+    wrong = len(set(found)) > 1
+    verdict = "defect" if wrong else "right"
+    print(f"{verdict}: torch {torch.__version__}: {'; '.join(found)}")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""``stack`` of DTensors that are sharded by columns looks for a dim that there is not.
+
+    python defects/dtensor_stack_columns.py
+
+The last line begins with ``defect:`` and the exit code is 1 where the defect shows; with ``right:``
+and 0 where it does not. Anything else says that nothing could be asked. It needs torch alone.
+"""
+
+import sys
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+
+try:
+    from torch.distributed.tensor import Shard, distribute_tensor
+except ImportError:  # before 2.5
+    from torch.distributed._tensor import Shard, distribute_tensor
+
+RANKS = 2
+
+
+def stack(rank: int, folder: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+    )
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, y = (distribute_tensor(torch.ones(2, 2), mesh, [Shard(1)]) for _ in range(2))
+    try:
+        found = str(torch.stack([x, y]).full_tensor().tolist())
+    except Exception as error:
+        found = f"{type(error).__name__}: {error}".splitlines()[0]
+    if rank == 0:
+        torch.save(found, f"{folder}/found")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(stack, (folder,), nprocs=RANKS)
+        found = torch.load(f"{folder}/found", weights_only=True)
+    wrong = found.startswith("IndexError")
+    verdict = "defect" if wrong else "right"
+    print(f"{verdict}: torch {torch.__version__}: {found}")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""The gradient of ``stack`` of replicated DTensors has a wrong shape.
+
+    python defects/dtensor_stack_gradient.py
+
+The last line begins with ``defect:`` and the exit code is 1 where the defect shows; with ``right:``
+and 0 where it does not. Anything else says that nothing could be asked. It needs torch alone.
+"""
+
+import sys
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+
+try:
+    from torch.distributed.tensor import Replicate, distribute_tensor
+except ImportError:  # before 2.5
+    from torch.distributed._tensor import Replicate, distribute_tensor
+
+RANKS = 2
+
+
+def stack(rank: int, folder: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+    )
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, y = (distribute_tensor(torch.ones(2, 2), mesh, [Replicate()]) for _ in range(2))
+    y.requires_grad_()
+    x.requires_grad_()
+    try:
+        torch.stack([x, y]).full_tensor().sum().backward()
+        found = str(y.grad.full_tensor().tolist())
+    except (NotImplementedError, RuntimeError) as error:
+        found = str(error).splitlines()[0]
+    if rank == 0:
+        torch.save(found, f"{folder}/found")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(stack, (folder,), nprocs=RANKS)
+        found = torch.load(f"{folder}/found", weights_only=True)
+    wrong = "returned an invalid gradient" in found
+    verdict = "defect" if wrong else "right"
+    print(f"{verdict}: torch {torch.__version__}: {found}")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
