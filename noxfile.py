@@ -323,7 +323,7 @@ def benchmark(session: nox.Session) -> None:
     # PyTorch's harnesses need expecttest, and do not say so in the wheel.
     _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH, "expecttest")
     _install(session, "-e", ".")
-    for name in ("startup", "marginal_cost", "forty_cases", "world_sizes"):
+    for name in ("startup", "marginal_cost", "forty_cases", "suite", "world_sizes"):
         session.run("python", f"benchmarks/{name}.py", *session.posargs)
 
 
