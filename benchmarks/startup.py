@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 from _measure import Table, arguments, bare_import, environment, publish, rounds, wall
@@ -25,9 +25,11 @@ WHOLE = "distparity run with one case, to its exit"
 
 def compile_bytecode() -> None:
     """As installers do that are told to; where packages may not be written, Python's own serves."""
-    folder = Path(str(distribution("torch").locate_file("torch")))
-    with contextlib.redirect_stdout(io.StringIO()):
-        compileall.compile_dir(folder, quiet=2, workers=0)
+    for name in ("torch", "_pytest", "distparity"):
+        spec = find_spec(name)
+        assert spec is not None and spec.origin is not None
+        with contextlib.redirect_stdout(io.StringIO()):
+            compileall.compile_dir(Path(spec.origin).parent, quiet=2, workers=0)
 
 
 def run(folder: str) -> tuple[float, float]:
