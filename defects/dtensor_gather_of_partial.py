@@ -27,10 +27,10 @@ def gather(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
     )
     mesh = init_device_mesh("cpu", (RANKS,))
-    x = DTensor.from_local(torch.ones(2, 2), mesh, [Partial()])
-    where = distribute_tensor(torch.zeros(2, 1, dtype=torch.int64), mesh, [Replicate()])
+    x = DTensor.from_local(torch.ones(8, 8), mesh, [Partial()])
+    where = distribute_tensor(torch.zeros(8, dtype=torch.int64), mesh, [Replicate()])
     try:
-        found = str(x.gather(1, where).full_tensor().tolist())
+        found = str(x.gather(1, where[:, None]).full_tensor()[0].item())
     except Exception as error:
         found = f"{type(error).__name__}: {error}".splitlines()[0]
     if rank == 0:

@@ -15,9 +15,9 @@ import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 
 try:
-    from torch.distributed.tensor import DTensor, Partial, Replicate, distribute_tensor
+    from torch.distributed.tensor import DTensor, Partial
 except ImportError:  # before 2.5
-    from torch.distributed._tensor import DTensor, Partial, Replicate, distribute_tensor
+    from torch.distributed._tensor import DTensor, Partial
 
 RANKS = 2
 
@@ -27,10 +27,10 @@ def fill(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
     )
     mesh = init_device_mesh("cpu", (RANKS,))
-    x = DTensor.from_local(torch.ones(2), mesh, [Partial()])
-    where = distribute_tensor(torch.tensor([True, False]), mesh, [Replicate()])
+    # The sum of the ranks' is 1 and -1, eight times.
+    x = DTensor.from_local(torch.tensor([float(rank), -float(rank)] * 8), mesh, [Partial()])
     try:
-        found = str(x.masked_fill(where, 5.0).full_tensor().tolist())
+        found = str(x.masked_fill(x > 0, 5.0).full_tensor()[:2].tolist())
     except (NotImplementedError, RuntimeError) as error:
         found = str(error).splitlines()[0]
     if rank == 0:
@@ -43,9 +43,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(fill, (folder,), nprocs=RANKS)
         found = torch.load(f"{folder}/found", weights_only=True)
-    wrong = found.startswith("[") and found != "[5.0, 2.0]"
+    wrong = found.startswith("[") and found != "[5.0, -1.0]"
     verdict = "defect" if wrong else "right"
-    print(f"{verdict}: torch {torch.__version__}: twos, and one of them filled with 5: {found}")
+    print(f"{verdict}: torch {torch.__version__}: 1 and -1, and 5 for what is above 0: {found}")
     return int(wrong)
 
 

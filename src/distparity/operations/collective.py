@@ -144,12 +144,12 @@ class Collective(Operation):
         ),
         Limit(
             fact="tensors with gaps in memory",
-            answer=r"has to be contiguous|is_contiguous\(\) to be true",
+            answer=r"(has to|must) be contiguous|is_contiguous\(\) to be true",
             feature="strided",
         ),
         Limit(
             fact="tensors whose first dim is not the slowest in memory",
-            answer=r"has to be contiguous|is_contiguous\(\) to be true",
+            answer=r"(has to|must) be contiguous|is_contiguous\(\) to be true",
             feature="transposed",
         ),
     )

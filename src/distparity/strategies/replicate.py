@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed._composable import replicate
 
 from distparity.limit import Limit
+from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp2 import Fsdp2
 
@@ -55,8 +56,12 @@ class ReplicateFsdp2(Fsdp2):
         *Fsdp2.limits,
     )
 
+    def mesh(self, place: Place) -> DeviceMesh:
+        # 2.10 wants a name for its one dim, which the others take.
+        return mesh(place, (place.world_size,), ("replicate",))
+
     def shard(self, place: Place) -> Callable[[nn.Module, bool], Any]:
         from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
 
-        mesh = self.mesh(place)
-        return lambda module, _: replicate_fsdp2(module, mesh=mesh)
+        ranks = self.mesh(place)
+        return lambda module, _: replicate_fsdp2(module, mesh=ranks)
