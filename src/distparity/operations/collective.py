@@ -36,7 +36,7 @@ Shape = tuple[int, ...]
 
 #: How gloo, functional collectives and NCCL refuse tensors with gaps.
 _GAPS = (
-    r"has to be contiguous|is_contiguous\(\) to be true"
+    r"(has to|must) be contiguous|is_contiguous\(\) to be true"
     r"|Tensors must be (contiguous|non-overlapping and dense)"
 )
 #: Enough elements for a backend to cut a tensor into segments.

@@ -34,7 +34,9 @@ class Fsdp1(Strategy):
         ),
         Limit("FSDP of a unit with a sparse gradient", "[Ss]parse", feature="sparse_gradient"),
         Limit("SyncBatchNorm", "SyncBatchNorm", except_device="cuda", feature="sync_batch_norm"),
-        Limit("FSDP with a 0-dimensional parameter", "support scalar parameters", feature="scalar"),
+        Limit(
+            "FSDP with a 0-dimensional parameter", "support sc?alar parameters", feature="scalar"
+        ),
         Limit("FSDP with an empty parameter", "unsharded_start_idx", feature="empty"),
         Limit("FSDP of several dtypes in a unit", "uniform dtype", feature="several_dtypes"),
         Limit("FSDP with a complex parameter", "Cannot flatten integer dtype", feature="complex"),

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed._composable import replicate
 
 from distparity.limit import Limit
+from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp2 import Fsdp2
 
@@ -56,6 +57,10 @@ class ReplicateFsdp2(Fsdp2):
         Limit(fact="replicate by fully_shard", answer=r"replicate_with_fsdp", before=(2, 9)),
         *Fsdp2.limits,
     )
+
+    def mesh(self, place: Place) -> DeviceMesh:
+        # 2.10 wants a name for its one dim, which the others take.
+        return mesh(place, (place.world_size,), ("replicate",))
 
     def shard(self, place: Place, model: nn.Module) -> Callable[[Any, bool], Any]:
         from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
