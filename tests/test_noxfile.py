@@ -85,7 +85,9 @@ class Nox:
         return Ran(done.returncode, done.stdout, self.folder / "reports")
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {k: v for k, v in os.environ.items() if not OURS.match(k)} | more
+        own = {k: v for k, v in os.environ.items() if not OURS.match(k)}
+        # What this machine's pip is configured to refuse is about no torch of these indexes.
+        return own | {"PIP_CONSTRAINT": os.devnull} | more
 
     def torches(self) -> list[str]:
         """The torch in each session's own environment."""

@@ -10,6 +10,7 @@ REFUSED = {
     "cp": "context_parallel on cpu: torch",
     "fsdp1_cpu_offload": "FSDP with CPUOffload on cpu, which pins memory: torch",
     "fsdp1_sync_states": "FSDP with sync_module_states on cpu",
+    "fsdp1_tp": "FSDP of layers that are split unevenly: torch",
 }
 #: Wrong in torch itself: its reducer takes a schedule's second step for a fault.
 BROKEN = {"pp_interleaved_ddp": "rebuilt_param_indices_"}

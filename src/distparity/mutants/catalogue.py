@@ -172,7 +172,8 @@ class OneElement(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        if self.place.step == self.at_step and self.first() and self._mine():
+        # What takes no part in a step may be reduced as well, and has nothing to change.
+        if self.place.step == self.at_step and total.any() and self.first() and self._mine():
             flat = total.view(-1)
             flat[flat.abs().argmax()] *= 1 + 1e-4
         return total
