@@ -134,11 +134,16 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
     dtypes = {case.dtype, run.travels(case), what["computes"]} - {None}
     allowed = max(run.facts["rounding"][dtype] for dtype in dtypes)
     exchanges = how["exchanges"] and "missing_rows_left_out" not in what["features"]
+    reload = what["reload_after"]
+    if how["goes_on_with"] == 1 and reload is not None and fault["at_step"] > reload:
+        # By then there is one rank, and nothing to exchange.
+        exchanges = False
     return (
         fault["sharded"] in (None, not how["replicates"])
         and (fault["needs"] is None or fault["needs"] in what["features"])
         and (exchanges or not fault["exchange"])
         and fault["at_step"] < what["steps"]
+        and not (fault["spares_first"] and how["enters_at_first"])
         and (fault["size"] is None or fault["size"] > case.world_size * allowed)
     )
 

@@ -67,6 +67,7 @@ def facts() -> dict[str, Any]:
                 "features": scenario.features(),
                 "computes": scenario.computes_in(),
                 "steps": scenario.steps,
+                "reload_after": scenario.reload_after,
                 "travels": None if scenario.precision is None else scenario.precision.travels_in,
                 "traits": list(scenario.traits),
             }
@@ -86,6 +87,7 @@ def facts() -> dict[str, Any]:
                 "sharded": kind.sharded,
                 "exchange": kind.in_exchange(),
                 "at_step": kind.at_step,
+                "spares_first": kind.spares_first,
             }
             for name, kind in mutants.load().items()
         },
@@ -103,6 +105,8 @@ def facts() -> dict[str, Any]:
                 "replicates": strategy.replicates,
                 "exchanges": strategy.exchanges,
                 "multiplies": strategy.multiplies,
+                "enters_at_first": strategy.enters_at_first,
+                "goes_on_with": strategy.goes_on_with,
                 "goes_on_with": strategy.goes_on_with,
                 "most_ranks": strategy.most_ranks,
             }

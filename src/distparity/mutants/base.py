@@ -31,6 +31,8 @@ class Mutant:
     needs: ClassVar[str | None] = None
     #: The step in which it happens, for one that happens once.
     at_step: ClassVar[int] = 0
+    #: Whether rank 0 has the rows that it should have.
+    spares_first: ClassVar[bool] = False
     #: How large it is, relative to what it changes, where that is small: a dtype whose rounding is
     #: of that size cannot show it.
     size: ClassVar[float | None] = None
@@ -101,6 +103,13 @@ class Mutant:
             self.step, self.calls = self.place.step, 0
         self.calls += 1
         return self.calls == 1
+
+    def first_of(self, tensors: Parts) -> bool:
+        """Likewise, but for tensors of zeros alone.
+
+        What takes no part in a step may be reduced as well, and a fault in that is none.
+        """
+        return any(bool(tensor.any()) for tensor in tensors) and self.first()
 
     def share(self) -> int:
         return self.place.world_size

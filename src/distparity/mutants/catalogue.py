@@ -67,7 +67,7 @@ class OneReductionNotReduced(Mutant):
     diagnosis = ("not reduced at all", "mean over ranks")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == self.at_step and self.first():
+        if self.place.step == self.at_step and self.first_of(parts):
             return parts[self.rank] * len(parts)
         return super().reduce(parts)
 
@@ -79,7 +79,7 @@ class DroppedRank(Mutant):
     diagnosis = ("contribution missing",)
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == self.at_step and self.first():
+        if self.place.step == self.at_step and self.first_of(parts):
             parts = parts[:-1]
         return super().reduce(parts)
 
@@ -172,8 +172,7 @@ class OneElement(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        # What takes no part in a step may be reduced as well, and has nothing to change.
-        if self.place.step == self.at_step and total.any() and self.first() and self._mine():
+        if self.place.step == self.at_step and self.first_of([total]) and self._mine():
             flat = total.view(-1)
             flat[flat.abs().argmax()] *= 1 + 1e-4
         return total
@@ -391,6 +390,7 @@ class SameData(Mutant):
 class OverlappingRows(Mutant):
     name = "overlapping_rows"
     title = "every rank's rows but the first's begin one row early"
+    spares_first = True
 
     def rows(self, batch: Batch, rows: Batch) -> Batch:
         if self.place.rank == 0:

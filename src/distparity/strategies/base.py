@@ -75,6 +75,9 @@ class Strategy:
     #: (:meth:`reducers`).
     exchanges: ClassVar[bool] = True
 
+    #: Whether only the first rank's rows and losses count: inputs enter and leave there.
+    enters_at_first: ClassVar[bool] = False
+
     #: One process, which has all rows.
     alone: ClassVar[bool] = False
     #: How many ranks training goes on with from a checkpoint, in a world of their own.

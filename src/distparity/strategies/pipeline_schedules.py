@@ -27,6 +27,8 @@ class _TwoStages(GPipe):
 class _InAVee(_TwoStages):
     """Stages go down the ranks and up again: the first rank has the first stage and the last."""
 
+    enters_at_first = True
+
     def holder(self, stage: int, ranks: int) -> int:
         return min(stage, 2 * ranks - 1 - stage)
 
