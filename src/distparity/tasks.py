@@ -107,7 +107,6 @@ def facts() -> dict[str, Any]:
                 "multiplies": strategy.multiplies,
                 "enters_at_first": strategy.enters_at_first,
                 "goes_on_with": strategy.goes_on_with,
-                "goes_on_with": strategy.goes_on_with,
                 "most_ranks": strategy.most_ranks,
             }
             for name, strategy in strategies.load().items()
