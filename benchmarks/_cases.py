@@ -98,6 +98,9 @@ def arguments(case: Case) -> dict[str, Any]:
         "strategy": case.strategy,
         "dtype": case.dtype,
         "parts": case.world_size,
+        "worlds": [case.world_size],
+        "leg": 0,
+        "folder": None,
         "seed": SEED,
     }
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from _cases import VARIABLE, forty, names, sample
+from _cases import STRATEGIES, VARIABLE, forty, names, sample
 from _measure import HERE, Series, Table, arguments, bare_import, environment, publish, rounds, wall
 
 from distparity.case import Case
@@ -41,6 +41,7 @@ class Forty:
         command = ["-m", "pytest", "-q", "-p", "distparity.plugin", "-c", "/dev/null"]
         command += [f"--rootdir={self.folder}", "--device=cpu", "--world-size=2,4", "--cell=bench"]
         command += [f"--report-dir={self.folder / 'reports'}"]
+        command += ["-k", " or ".join(f"/{strategy}-ws" for strategy in STRATEGIES)]
         for file in files:
             command += ["--include", file.stem, str(file)]
         seconds = wall(command, environment(self.folder), self.folder)
