@@ -120,7 +120,8 @@ class Scheduler:
     def busy(self) -> float:
         """Which part of the time since the first task the places were occupied, in ranks' own time.
 
-        The places are as many ranks as may be busy at once; 1 is a schedule without a gap.
+        The places are as many ranks as may be busy at once. A process alone that runs beside them
+        counts as well, so that this says at most how full the places were, and can be more than 1.
         """
         if self._began is None:
             return 0.0
