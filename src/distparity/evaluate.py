@@ -12,7 +12,7 @@ from distparity.outcome import Outcome, Status
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["SEED", "Question", "evaluate"]
+__all__ = ["JUDGE", "SEED", "Question", "evaluate"]
 
 #: Every run of every case begins with this.
 SEED = 20240917

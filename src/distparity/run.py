@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from distparity import devices, expectations, junit, selection
 from distparity.case import Case
 from distparity.censor import Censor
-from distparity.evaluate import Question, evaluate
+from distparity.evaluate import JUDGE, Question, evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import ATTEMPTED, Limit
 from distparity.operate import operate
@@ -172,6 +172,7 @@ class Run:
         """
         assert self.launcher is not None
         try:
+            self._read_expectations()
             self.facts = self.launcher.ready()
             self.options.check_devices(self.facts["devices"])
             self.scheduler = Scheduler(
@@ -281,11 +282,17 @@ class Run:
                 self._by_file.setdefault(files[case.scenario], []).append(case)
         self._folders = {folder for file in self._by_file for folder in file.parents}
 
-    def _expect(self) -> None:
-        """Read what is expected to fail, and find the cases; raises :class:`BadRequest`."""
+    def _read_expectations(self) -> None:
+        """Read what is expected to fail; raises :class:`BadRequest`."""
         shipped = [expectations.SHIPPED] if self.options.known_defects else []
         try:
             self.expected = expectations.load([*shipped, *self.options.expectations])
+        except expectations.Wrong as error:
+            raise BadRequest(str(error)) from None
+
+    def _expect(self) -> None:
+        """Find the cases that are expected to fail; raises :class:`BadRequest`."""
+        try:
             for cell in self.cells:
                 self._entries |= self._expect_of(cell)
         except expectations.Wrong as error:
@@ -324,6 +331,7 @@ class Run:
         """Fix which cases this run is to give a result for, and open each cell's side file."""
         assert self.launcher is not None
         self._ahead = list(cases)
+        self._prepare(self._ahead[:1])
         for cell in self.cells:
             cell.cases = [case for case in self._ahead if case.device == cell.device]
             header = {
@@ -336,6 +344,13 @@ class Run:
             path, xml = paths(self.options.report_dir, cell.torch, cell.name)
             cell.journal = Journal(path, xml, self._censor.all(header))
             self.launcher.journal(str(path.absolute()))
+
+    def _prepare(self, first: Sequence[Case]) -> None:
+        """Have ranks start for the first case; its oracle, which comes first, takes no longer."""
+        assert self.scheduler is not None
+        for case in first:
+            for spec in (JUDGE, Spec(case.device, case.world_size)):
+                self.scheduler.prepare(spec)
 
     def outcome(self, case: Case) -> Outcome:
         """What became of a case; later cases are under way meanwhile where there is room."""

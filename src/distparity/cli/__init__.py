@@ -8,9 +8,6 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from distparity import __version__
-from distparity.run import BadRequest
-
 __all__ = ["main"]
 
 
@@ -22,6 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         # All that follows is pytest's and the plugin's to read, --help as well.
         run.become_pytest(words[1:])
+    # Not before: what comes then is pytest's process, and that starts sooner.
+    from distparity import __version__
+    from distparity.run import BadRequest
+
     parser = argparse.ArgumentParser(
         prog="distparity",
         description="Does distributed training compute what one process computes?",

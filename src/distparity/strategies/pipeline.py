@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import itertools
 import json
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed import pipelining
 from torch.nn.parallel import DistributedDataParallel
 
 from distparity.strategies._meshes import DeviceMesh, mesh
@@ -25,6 +25,14 @@ from distparity.strategies.fsdp2 import Fsdp2, fsdp_module, whole
 if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
     from distparity.worlds.rank import Place
+
+
+def pipelining() -> Any:
+    """torch's own module, imported when it is used.
+
+    It imports torch._dynamo, a quarter of all that is imported, and to list the cases needs neither.
+    """
+    return importlib.import_module("torch.distributed.pipelining")
 
 
 @dataclass(frozen=True)
@@ -199,17 +207,17 @@ class GPipe(Strategy):
         stages = []
         for number in model.mine:
             options: dict[str, Any] = {"group": line.group}
-            takes = inspect.signature(pipelining.PipelineStage).parameters
+            takes = inspect.signature(pipelining().PipelineStage).parameters
             if takes["input_args"].default is inspect.Parameter.empty:
                 # Before 2.5 a stage is told what it will be given.
                 with torch.no_grad():
                     options["input_args"] = nn.Sequential(*model.all[:number])(x.chunk(count)[0])
             stages.append(
-                pipelining.PipelineStage(
+                pipelining().PipelineStage(
                     model.wrapped[number], number, len(model.all), line.device, **options
                 )
             )
-        kind = getattr(pipelining, self.schedule)
+        kind = getattr(pipelining(), self.schedule)
         more: dict[str, Any] = {"loss_fn": lambda *_: None}
         if "scale_grads" in inspect.signature(kind).parameters:
             # The loss of a micro-batch is its share of the whole batch's already.

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch.distributed import pipelining
 
 from distparity.limit import Limit
-from distparity.strategies.pipeline import GPipe
+from distparity.strategies.pipeline import GPipe, pipelining
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -21,7 +20,7 @@ class _TwoStages(GPipe):
     per_rank = 2
 
     def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
-        getattr(pipelining, self.schedule)
+        getattr(pipelining(), self.schedule)
 
 
 class _InAVee(_TwoStages):

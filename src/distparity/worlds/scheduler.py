@@ -290,13 +290,23 @@ class Scheduler:
         if not self._has_room(spec):
             return None
         for world in self._worlds:
-            if world.spec == spec and world.state is State.IDLE and world not in self._busy:
+            fits = world.spec == spec and world.state in (State.STARTING, State.IDLE)
+            if fits and world not in self._busy:
                 if spec.device in self.pools and world.held.clashes(self._held(spec.device)):
                     continue
                 if not task.fresh:
                     return world
                 # It makes room for the one that is asked for.
                 world.retire()
+        return self._new_world(spec)
+
+    def prepare(self, spec: Spec) -> None:
+        """Have a world start that a task will want soon, where nothing needs to give way to it."""
+        if spec.device not in self.pools and all(world.spec != spec for world in self._worlds):
+            self._new_world(spec)
+
+    def _new_world(self, spec: Spec) -> World | None:
+        """A world that starts now; None while there are not enough devices for it."""
         held = self._place(spec)
         if held is None:
             return None

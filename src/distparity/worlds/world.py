@@ -332,8 +332,8 @@ class World:
             deadline = now + (HASTE[0] if trouble == "crash" else GRACE)
         if self._trouble is not None:
             self._deadline = min(self._deadline, deadline)
-        elif self.task is None and self.state is State.IDLE:
-            # Died between two tasks: nobody's failure, but no world any more.
+        elif self.task is None and self.state in (State.IDLE, State.STARTING):
+            # Died between two tasks, or before the first: nobody's failure, but no world any more.
             self.retire()
         else:
             self._trouble = trouble

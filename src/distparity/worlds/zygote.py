@@ -40,9 +40,10 @@ PRELOAD = (
     "torch.distributed.device_mesh",
 )
 TASKS = "distparity.tasks"
-#: What the optimizers import at their first step; a rank that had to do that by itself would take
-#: seconds for its first case. Listing the cases does without, and so it is imported meanwhile.
-AFTERWARDS = "torch._dynamo"
+#: What the optimizers import at their first step, and pipelines besides; a rank that had to do that
+#: by itself would take seconds for its first case. Listing the cases does without, and so it is
+#: imported meanwhile.
+AFTERWARDS = ("torch._dynamo", "torch.distributed.pipelining")
 #: Seconds without a request after which there is time for :data:`AFTERWARDS`.
 IDLE = 0.02
 
@@ -165,9 +166,10 @@ class _Server:
         """Import the rest of what ranks need, if that has not been done."""
         if not self.complete:
             self.complete = True
-            with contextlib.suppress(Exception):
-                # Where it cannot be imported, a rank says so, and says who wanted it.
-                importlib.import_module(AFTERWARDS)
+            for name in AFTERWARDS:
+                with contextlib.suppress(Exception):
+                    # Where it cannot be imported, a rank says so, and says who wanted it.
+                    importlib.import_module(name)
             # What has been imported stays: a rank's collector need not walk it after every case.
             gc.freeze()
             gc.enable()
@@ -191,7 +193,8 @@ class _Server:
 
     def _become_rank(self, rank: dict[str, Any]) -> None:
         try:
-            # The zygote may not have come so far as to switch it on again.
+            # The zygote may not have come so far, and to walk what it has imported takes long.
+            gc.freeze()
             gc.enable()
             os.setsid()
             processes.die_with_parent()
