@@ -1,4 +1,4 @@
-"""The cases one after another in warm worlds, without pytest, reports or anything side by side."""
+"""The cases in warm worlds, side by side as in the suite, but without pytest and reports."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def main() -> None:
     launcher = Launcher(include)
     launcher.ready()
     scheduler = Scheduler(launcher)
-    for number, case in enumerate(cases):
-        errand = evaluate(case, 60.0)
-        if "--alone" in sys.argv:
-            errand = alone(errand, number)
-        outcome = scheduler.run(errand)
+
+    def errand(number: int) -> Errand[Outcome]:
+        found = evaluate(cases[number], 60.0)
+        return alone(found, number) if "--alone" in sys.argv else found
+
+    for _, outcome in scheduler.side_by_side(range(len(cases)), errand):
         assert outcome.status is Status.PASSED, outcome
     scheduler.close()
     launcher.close(reported=True)

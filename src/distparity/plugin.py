@@ -104,7 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--worlds",
         type=int,
         metavar="RANKS",
-        help="how many ranks may be busy at once (default: one per core)",
+        help="how many ranks may be busy at once (default: four per core)",
     )
     group.addoption(
         "--retry-failed",

@@ -12,7 +12,6 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -406,19 +405,7 @@ class Run:
     ) -> Iterator[tuple[T, Outcome]]:
         """The outcome of an errand for each of ``todo``, in order, as many at once as there is room."""
         assert self.scheduler is not None
-        waiting = iter(todo)
-        jobs: deque[tuple[T, Any]] = deque()
-        while True:
-            while self.scheduler.idle and (following := next(waiting, None)) is not None:
-                jobs.append((following, self.scheduler.start(errand(following))))
-            if not jobs:
-                return
-            one, job = jobs[0]
-            if job.finished:
-                jobs.popleft()
-                yield one, job.value
-            else:
-                self.scheduler.turn()
+        return self.scheduler.side_by_side(todo, errand)
 
     def errand(self, case: Case, **special: Any) -> Errand[Outcome]:
         """The case from beginning to end; ``special`` is :func:`evaluate`'s (a mutant, a seed)."""

@@ -12,7 +12,7 @@ import os
 import selectors
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from distparity.worlds.world import Answer, Spec, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -37,6 +38,12 @@ class Shared:
 
 Errand = Generator["Task | Shared", Any, T]
 
+
+#: How many ranks on the CPU may be busy at once: ranks wait for one another, and what a core does
+#: meanwhile is another world's case. Measured (benchmarks/suite.py) on two cores, where 8 ranks at
+#: once take a fifth less time than 2 and more than that takes none; on many cores less is left over.
+RANKS_PER_CORE = 4
+MOST_BESIDE_CORES = 16
 
 #: Connections that have not said yet which rank they are: how many, how long, in seconds, and how
 #: much they may say, in bytes.
@@ -59,7 +66,7 @@ class _Job:
 class Scheduler:
     """Owns all worlds. ``room`` is how many ranks may be busy at once.
 
-    Without it, ranks on the CPU are as many as cores, and ranks on other devices as many as
+    Without it, ranks on the CPU are several to a core, and ranks on other devices as many as
     :attr:`pools` has devices.
     """
 
@@ -68,7 +75,8 @@ class Scheduler:
     ) -> None:
         self.launcher = launcher
         self.room = room
-        self.cores = max(2, os.cpu_count() or 2)
+        cores = max(2, len(os.sched_getaffinity(0)))
+        self.cpu_places = min(RANKS_PER_CORE * cores, cores + MOST_BESIDE_CORES)
         #: By kind of device, where there are so many and no more.
         self.pools: dict[str, Pool] = {}
         self.timeout = timeout
@@ -111,17 +119,36 @@ class Scheduler:
     def run(self, errand: Errand[Any]) -> Any:
         return self.result(self.start(errand))
 
+    def side_by_side(
+        self, todo: Iterable[S], errand: Callable[[S], Errand[T]]
+    ) -> Iterator[tuple[S, T]]:
+        """The result of an errand for each of ``todo``, in order, as many at once as there is room."""
+        waiting = iter(todo)
+        jobs: deque[tuple[S, _Job]] = deque()
+        while True:
+            while self.idle and (following := next(waiting, None)) is not None:
+                jobs.append((following, self.start(errand(following))))
+            if not jobs:
+                return
+            one, job = jobs[0]
+            if job.finished:
+                jobs.popleft()
+                yield one, self.result(job)
+            else:
+                self.turn()
+
     @property
     def idle(self) -> bool:
         """True when another errand would find something to run on."""
         devices = sum(pool.count for pool in self.pools.values())
-        return len(self._queue) == 0 and self._ranks_busy() < (self.room or self.cores + devices)
+        places = self.room or self.cpu_places + devices
+        return len(self._queue) == 0 and self._ranks_busy() < places
 
     def busy(self) -> float:
         """Which part of the time since the first task the places were occupied, in ranks' own time.
 
-        The places are as many ranks as may be busy at once. A process alone that runs beside them
-        counts as well, so that this says at most how full the places were, and can be more than 1.
+        The places are as many ranks as may be busy at once; where the largest world does not fit
+        into what others leave, some are empty.
         """
         if self._began is None:
             return 0.0
@@ -137,7 +164,7 @@ class Scheduler:
         self._occupied[kind] = self._occupied.get(kind, 0.0) + ranks * seconds
 
     def _places(self, kind: str) -> int:
-        return self.room or (self.pools[kind].count if kind else self.cores)
+        return self.room or (self.pools[kind].count if kind else self.cpu_places)
 
     def turn(self, patience: float = 1.0) -> None:
         """Hand out what can be handed out, then wait for one round of events."""
@@ -242,10 +269,7 @@ class Scheduler:
             # As many as it has devices, which :meth:`_place` sees to.
             return True
         others = [world.spec for world in self._busy if world.spec.device not in self.pools]
-        taken = sum(min(other.size, self.cores) for other in others)
-        # Ranks that wait for one another leave time for one process alone (an oracle, a verdict).
-        alone = not all(one.group for one in [*others, spec])
-        return not others or taken + spec.size <= self.cores + alone
+        return not others or sum(other.size for other in others) + spec.size <= self.cpu_places
 
     def _place(self, spec: Spec) -> Held | None:
         """Devices for a new world, or None while there are not enough."""
