@@ -58,6 +58,8 @@ class Entry:
     #: Patterns of an operation's checks: these diverge, each pattern's, and no others.
     checks: tuple[str, ...] = ()
     not_run: bool = False
+    #: It does not show in every run: a pass is none the less one.
+    sometimes: bool = False
     expires: date | None = None
     program: str | None = None
 
@@ -123,6 +125,8 @@ class Entry:
         What says nothing about the case (not supported, an error of the harness) stays as it is.
         """
         facts = {**outcome.facts, "expectation": self.where, "link": self.link}
+        if outcome.status is Status.PASSED and self.sometimes:
+            return replace(outcome, facts=facts)
         if outcome.status is Status.PASSED:
             message = f"fixed: remove this entry: {self.where} ({self.reason})"
             return Outcome(Status.FIXED, message, outcome.message, facts)

@@ -144,6 +144,8 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
             raise Wrong(f"{where}: {failure} has no {key}")
     if values.get("not_run") and failure not in ("crash", "timeout"):
         raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
+    if values.get("not_run") and values.get("sometimes"):
+        raise Wrong(f"{where}: sometimes is of what runs, and not_run does not")
 
 
 # -- one value of each key -------------------------------------------------------------------------
@@ -249,6 +251,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "quantity": _regex,
     "error": _regex,
     "not_run": _flag,
+    "sometimes": _flag,
     "reason": _text,
     "link": _link,
     "expires": _date,
