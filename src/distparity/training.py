@@ -12,7 +12,7 @@ from torch import nn
 
 from distparity.attendance import Attendance
 from distparity.scenarios import Batch, Scenario
-from distparity.strategies import Strategy, Tensors
+from distparity.strategies import Pending, Strategy, Tensors
 from distparity.trajectory import Step, Trajectory
 
 if TYPE_CHECKING:
@@ -132,6 +132,10 @@ class _Run:
         self.recipe, self.scenario = recipe, recipe.scenario
         self.strategy, self.place = strategy, place
         self.order, self.parts, self.watch = order, parts, watch
+        #: What ranks have yet to bring together, and what it is of which step.
+        self.pending: list[tuple[Step | Trajectory, str, Pending]] = []
+        #: Steps that the scaler skipped: their gradients reached no optimizer.
+        self.skipped: list[Step] = []
 
     def train(self, attendance: Attendance, folder: str | None) -> Trajectory:
         self.place.kind.seed(self.recipe.seed)
@@ -139,7 +143,8 @@ class _Run:
         found = Trajectory(steps=[Step() for _ in range(attendance.total)])
         if attendance.starts:
             # Buffers first: to read parameters may be what casts them.
-            found.initial = {**self._buffers(), **self._parameters()}
+            self._keep(found, "initial", self.strategy.buffers(self.made.model))
+            self._keep(found, "initial", self.strategy.parameters(self.made.model))
         else:
             assert folder is not None
             self.strategy.load(self.made.model, self.made.optimizer, folder)
@@ -149,13 +154,17 @@ class _Run:
                 if self.scenario.reload_after == number and attendance.ends:
                     self._reload()
         for kind in attendance.in_the_end:
-            tensors = self._parameters() if kind == "parameter" else self._buffers()
-            setattr(found.steps[-1], kind, tensors)
+            read = self.strategy.parameters if kind == "parameter" else self.strategy.buffers
+            self._keep(found.steps[-1], kind, read(self.made.model))
         state = _copy(self.strategy.optimizer_state(self.made.model, self.made.optimizer))
         if attendance.ends:
             found.optimizer = state
         elif folder is not None:
             self.strategy.save(self.made.model, self.made.optimizer, folder)
+        for where, kind, tensors in self.pending:
+            getattr(where, kind).update(_copy(tensors))
+        for step in self.skipped:
+            step.gradient = dict.fromkeys(step.gradient)
         return found
 
     def _step(self, number: int) -> Step:
@@ -174,12 +183,19 @@ class _Run:
             strategy.clip(made.model, scenario.clip_norm, scenario.clip_kind)
         if scenario.clip_value is not None:
             strategy.clip_value(made.model, scenario.clip_value)
-        step.gradient = _copy(strategy.gradients(made.model))
+        self._keep(step, "gradient", strategy.gradients(made.model))
         if not made.step():
-            step.gradient = dict.fromkeys(step.gradient)
-        step.parameter = self._parameters()
-        step.buffer = self._buffers()
+            self.skipped.append(step)
+        self._keep(step, "parameter", strategy.parameters(made.model))
+        self._keep(step, "buffer", strategy.buffers(made.model))
         return step
+
+    def _keep(self, where: Step | Trajectory, kind: str, tensors: Tensors | Pending) -> None:
+        """Record what was read, or that it is to be, once training has ended."""
+        if isinstance(tensors, Pending):
+            self.pending.append((where, kind, tensors))
+        else:
+            getattr(where, kind).update(_copy(tensors))
 
     def _batch(self, number: int) -> Batch:
         """The rows of a step, in the order in which they are taken."""
@@ -217,12 +233,6 @@ class _Run:
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
         self.made = new
-
-    def _parameters(self) -> Tensors:
-        return _copy(self.strategy.parameters(self.made.model))
-
-    def _buffers(self) -> Tensors:
-        return _copy(self.strategy.buffers(self.made.model))
 
 
 @dataclass
@@ -320,7 +330,7 @@ def _backward(
     return loss.cpu()
 
 
-def _copy(tensors: Tensors) -> Tensors:
+def _copy(tensors: Tensors | Pending) -> Tensors:
     return {
         name: None if tensor is None else dense(tensor.detach()).to("cpu", copy=True)
         for name, tensor in tensors.items()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distparity.mutants.base import Mutant
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Pending, Strategy, Tensors
 
 if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
@@ -94,9 +94,10 @@ class _Mutated(Strategy):
     def buffers(self, model: nn.Module) -> Tensors:
         return self.right.buffers(model)
 
-    def _read(self, reader: Callable[..., Tensors], *words: Any) -> Tensors:
+    def _read(self, reader: Callable[..., Tensors | Pending], *words: Any) -> Tensors:
         with self._unbroken():
-            return reader(*words)
+            # At once, also what could be brought together later: then it is unbroken, too.
+            return dict(reader(*words))
 
     @contextmanager
     def _unbroken(self) -> Iterator[None]:

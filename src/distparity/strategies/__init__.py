@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from distparity.limit import Limit
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Pending, Strategy, Tensors
 
-__all__ = ["Limit", "Strategy", "Tensors", "load"]
+__all__ = ["Limit", "Pending", "Strategy", "Tensors", "load"]
 
 
 @cache

@@ -32,9 +32,17 @@ if TYPE_CHECKING:
     from distparity.scenarios import Batch, Scenario
     from distparity.worlds.rank import Place
 
-__all__ = ["Strategy", "Tensors", "parameters_in"]
+__all__ = ["Pending", "Strategy", "Tensors", "parameters_in"]
 
 Tensors = dict[str, "torch.Tensor | None"]
+
+
+class Pending(Mapping[str, "torch.Tensor | None"]):
+    """Full tensors by name that ranks bring together when somebody looks at one.
+
+    All ranks look together. They are what they were when this was made, and share memory with none.
+    """
+
 
 _FULL = StateDictOptions(full_state_dict=True)
 
@@ -114,14 +122,14 @@ class Strategy:
         if "clip_norm" in features:
             self.clip(model, 1.0)
 
-    def parameters(self, model: nn.Module) -> Tensors:
+    def parameters(self, model: nn.Module) -> Tensors | Pending:
         """Every full parameter, by the name it had before :meth:`wrap`; all ranks call together.
 
         The tensors may share memory with the model: the caller copies what it keeps.
         """
         raise NotImplementedError
 
-    def gradients(self, model: nn.Module) -> Tensors:
+    def gradients(self, model: nn.Module) -> Tensors | Pending:
         """Every full gradient by the parameter's name, None where there is none; likewise."""
         raise NotImplementedError
 

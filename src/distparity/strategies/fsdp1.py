@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -13,7 +14,8 @@ from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import CustomPolicy
 
 from distparity.limit import Limit
-from distparity.strategies.base import Strategy, Tensors, parameters_in
+from distparity.strategies._shards import Layout, learn
+from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.worlds.rank import Place
@@ -111,37 +113,25 @@ class Fsdp1(Strategy):
         assert isinstance(model, FSDP)
         model.clip_grad_norm_(norm, kind)
 
-    def parameters(self, model: nn.Module) -> Tensors:
-        with FSDP.summon_full_params(model, writeback=False):
-            return {
-                self.clean(name): parameter.detach().clone()
-                for name, parameter in model.named_parameters()
-            }
+    def parameters(self, model: nn.Module) -> Pending:
+        shards = [parameter.detach() for parameter in model.parameters()]
+        return self._layout(model).keep(shards, lambda found: found)
 
-    def gradients(self, model: nn.Module) -> Tensors:
-        # ``summon_full_params(with_grads=True)`` refuses flat parameters. So the local shards of
-        # the gradients take the place of those of the parameters for a moment, and the unsharding
-        # that is there for parameters brings the gradients together.
-        flat = list(model.parameters())
-        kept = [parameter.detach().clone() for parameter in flat]
-        with torch.no_grad():
-            for parameter in flat:
-                if parameter.grad is None:
-                    parameter.fill_(torch.nan)
-                else:
-                    parameter.copy_(parameter.grad)
-        # What is nothing but NaN had no gradient; if its gradient was that, it is wrong either way.
-        gradients: Tensors = {
-            name: None if value is not None and value.numel() and value.isnan().all() else value
-            for name, value in self.parameters(model).items()
-        }
-        with torch.no_grad():
-            for parameter, value in zip(flat, kept, strict=True):
-                parameter.copy_(value)
-        return gradients
+    def gradients(self, model: nn.Module) -> Pending:
+        shards = []
+        for parameter in model.parameters():
+            # A frozen parameter is shown zeros beside trained ones.
+            gradient = parameter.grad if parameter.requires_grad else None
+            shards.append(torch.full_like(parameter, torch.nan) if gradient is None else gradient)
+        return self._layout(model).keep(shards, _present)
+
+    def _layout(self, model: nn.Module) -> Layout:
+        if model not in _LAYOUTS:
+            _LAYOUTS[model] = learn(model, lambda: unsharded(model))
+        return _LAYOUTS[model]
 
     def clean(self, name: str) -> str:
-        return name.replace("_fsdp_wrapped_module.", "")
+        return clean(name)
 
 
 class Fsdp1OrigParams(Fsdp1):
@@ -155,12 +145,36 @@ class Fsdp1OrigParams(Fsdp1):
         if feature not in ("groups_in_unit", "compiles_whole")
     }
 
-    def gradients(self, model: nn.Module) -> Tensors:
-        with FSDP.summon_full_params(model, writeback=False, with_grads=True):
-            return {
-                self.clean(name): _gradient(parameter)
-                for name, parameter in model.named_parameters()
-            }
+
+#: Where the elements of a model's parameters lie: it is asked once, and stays so.
+_LAYOUTS: WeakKeyDictionary[nn.Module, Layout] = WeakKeyDictionary()
+
+
+def _present(found: Tensors) -> Tensors:
+    # What is nothing but NaN had no gradient; if its gradient was that, it is wrong either way.
+    return {
+        name: None if value is not None and value.numel() and value.isnan().all() else value
+        for name, value in found.items()
+    }
+
+
+def unsharded(model: nn.Module) -> Tensors:
+    """The full parameters, as FSDP itself brings them together."""
+    with FSDP.summon_full_params(model, writeback=False):
+        return {
+            clean(name): parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
+
+
+def unsharded_gradients(model: nn.Module) -> Tensors:
+    """The full gradients likewise, with ``use_orig_params``."""
+    with FSDP.summon_full_params(model, writeback=False, with_grads=True):
+        return {clean(name): _gradient(parameter) for name, parameter in model.named_parameters()}
+
+
+def clean(name: str) -> str:
+    """A parameter's name before FSDP wrapped its module."""
+    return name.replace("_fsdp_wrapped_module.", "")
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor | None:

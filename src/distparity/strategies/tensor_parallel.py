@@ -29,7 +29,7 @@ from distparity.strategies._meshes import (
     mesh,
 )
 from distparity.strategies.base import Strategy, Tensors
-from distparity.strategies.fsdp1 import Fsdp1OrigParams
+from distparity.strategies.fsdp1 import Fsdp1OrigParams, unsharded, unsharded_gradients
 from distparity.strategies.fsdp2 import Fsdp2, whole
 
 if TYPE_CHECKING:
@@ -214,10 +214,10 @@ class TensorParallelFsdp1(_WithData):
         return Fsdp1OrigParams().clean(name)
 
     def parameters(self, model: nn.Module) -> Tensors:
-        return _whole(Fsdp1OrigParams().parameters(model))
+        return _whole(unsharded(model))
 
     def gradients(self, model: nn.Module) -> Tensors:
-        return _whole(Fsdp1OrigParams().gradients(model))
+        return _whole(unsharded_gradients(model))
 
 
 class TensorParallelFsdp2(_WithData):
