@@ -47,7 +47,9 @@ def main() -> int:
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = not torch.allclose(found, torch.tensor([0.6, 0.8]), atol=1e-5)
     verdict = "defect" if wrong else "right"
-    print(f"{verdict}: torch {torch.__version__}: [3, 4], a fifth of it in place, is {found.tolist()}")
+    print(
+        f"{verdict}: torch {torch.__version__}: [3, 4], a fifth of it in place, is {found.tolist()}"
+    )
     return int(wrong)
 
 
