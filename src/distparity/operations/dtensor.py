@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from distparity import propagation
 from distparity.limit import Limit
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation, Request, Site, Tensors, seeded
@@ -128,7 +129,7 @@ class TensorOperation(Operation):
         Limit(
             fact="a view of uneven shards",
             # Later it says in words that it cannot: the answer above.
-            answer=r"shape '\[.*\]' is invalid for input of size",
+            answer=r"shape '\[.*\]' is invalid for input of size|view size is not compatible",
             before=(2, 7),
             feature="shard_uneven",
         ),
@@ -202,6 +203,8 @@ class _Function(Check):
     # -- in a rank -----------------------------------------------------------------------------
 
     def run(self, site: Site) -> Tensors:
+        # What one check finds depends on no other.
+        propagation.forget()
         mesh = _mesh(site.place.device.type, site.place.world_size)
         leaves = [self._distribute(site, mesh, kind, parts) for kind, parts in self.inputs()]
         found = self._evaluate(leaves, site.place.device)

@@ -219,7 +219,13 @@ class GPipe(Strategy):
             )
         kind = getattr(pipelining(), self.schedule)
         more: dict[str, Any] = {"loss_fn": lambda *_: None}
-        if "scale_grads" in inspect.signature(kind).parameters:
+        takes = inspect.signature(kind).parameters
+        if "stage_index_to_group_rank" in takes:
+            # Before 2.7 a schedule is told which rank has a stage; it takes them to go round.
+            ranks = len(line.ranks)
+            holders = {stage: self.holder(stage, ranks) for stage in range(len(model.all))}
+            more["stage_index_to_group_rank"] = holders
+        if "scale_grads" in takes:
             # The loss of a micro-batch is its share of the whole batch's already.
             more["scale_grads"] = False
         many = self.per_rank > 1

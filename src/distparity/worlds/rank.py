@@ -73,12 +73,15 @@ def main(spec: dict[str, Any]) -> None:
     except BaseException as error:
         channel.send(_raised(0, error))
         return
+    from distparity import propagation
+
     tasks = importlib.import_module("distparity.tasks")
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None:
         # Only what this task says is of interest when it fails.
         os.ftruncate(output, 0)
         before.restore_generators()
+        propagation.forget()
         witness.begin()
         started = time.perf_counter()
         try:

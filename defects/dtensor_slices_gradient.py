@@ -1,0 +1,54 @@
+"""The gradient of a second part of a DTensor is put where the first part was.
+
+    python defects/dtensor_slices_gradient.py
+
+The last line begins with ``defect:`` and the exit code is 1 where the defect shows; with ``right:``
+and 0 where it does not. Anything else says that nothing could be asked. It needs torch alone.
+"""
+
+import sys
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+
+try:
+    from torch.distributed.tensor import Shard, distribute_tensor
+except ImportError:  # before 2.5
+    from torch.distributed._tensor import Shard, distribute_tensor
+
+RANKS = 2
+
+
+def differentiate(rank: int, folder: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS
+    )
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = distribute_tensor(torch.zeros(RANKS, 2), mesh, [Shard(0)]).requires_grad_()
+    try:
+        first, second = x[:, :1].full_tensor(), x[:, 1:].full_tensor()
+        (first.sum() + 10 * second.sum()).backward()
+        found = x.grad.full_tensor()[0].tolist()
+    except RuntimeError:
+        found = "a RuntimeError"
+    if rank == 0:
+        torch.save(found, f"{folder}/found")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(differentiate, (folder,), nprocs=RANKS)
+        found = torch.load(f"{folder}/found", weights_only=True)
+    wrong = found != [1.0, 10.0]
+    verdict = "defect" if wrong else "right"
+    print(f"{verdict}: torch {torch.__version__}: the gradient of x[:, 0] + 10 x[:, 1] is {found}")
+    return int(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
