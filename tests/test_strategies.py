@@ -60,3 +60,35 @@ def test_strategies_do_what_their_names_say(suite: Suite) -> None:
         f"multiple_forward/telling_{name}-ws2-float32": "passed"
         for name in ("small_buckets", "powersgd", "powersgd_at_once")
     }, ran.output
+
+
+#: Scenarios whose shards are of every kind: uneven and empty, frozen, in two dtypes, and the like.
+READ = (
+    "multiple_forward or small_shards or frozen_now_and_then or tied_in_unit or left_alone"
+    " or low_precision or mixed_bfloat16 or clipping_by_sum"
+)
+
+
+def test_shards_put_together_are_what_fsdp_unshards(suite: Suite) -> None:
+    ran = suite(
+        "--device", "cpu", "--include", "read_twice", "--select", "full", "--world-size", "4",
+        "-k", f"read_twice and (float32 or bfloat16) and ({READ})",
+    )  # fmt: skip
+    statuses = ran.statuses("here-cpu")
+
+    assert {
+        case for case, status in statuses.items() if status not in ("passed", "not supported")
+    } == set()
+    assert {facts["strategy"] for facts in ran.properties("here-cpu").values() if facts["status"] == "passed"} == {
+        "read_twice", "read_twice_orig_params", "read_twice_hybrid",
+        "read_twice_hybrid_orig_params", "read_twice_no_shard", "read_twice_shard_grad_op",
+    }  # fmt: skip
+
+
+def test_shards_that_are_not_what_fsdp_unshards_fail_the_case(suite: Suite) -> None:
+    ran = suite("--include", "read_twice", "-k", "misled and multiple_forward and float32 and ws2")
+
+    assert ran.statuses("here-cpu") == {"multiple_forward/misled-ws2-float32": "failed"}
+    assert "is not what its shards hold" in ran.text(
+        "here-cpu", "multiple_forward/misled-ws2-float32"
+    )
