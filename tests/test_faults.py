@@ -103,6 +103,15 @@ ASTRAY = {
     "read-coalesced-gather": "all_gather",
     "read-coalesced-scatter": "(all_reduce|reduce_scatter)",
 }
+#: Functions that a rank's native stacks name, by the fault and whether the rank did it or waits: where
+#: it crashed, where a library holds the interpreter, and where C++ waits for the others.
+NATIVE = {
+    ("sigsegv", "culprit"): "ffi_call",
+    ("native-with-gil", "culprit"): "nanosleep",
+    ("native-with-gil", "waits"): "c10d::Reducer::finalize_backward",
+    ("endless-loop", "waits"): "c10d::Reducer::finalize_backward",
+    ("skip-collective", "waits"): "c10d::Work::wait",
+}
 #: What is left behind -> how the case that left it is marked.
 LEFT = {
     "stdout-closed": "standard streams",
@@ -286,6 +295,17 @@ def test_the_detail_has_every_rank(disturbed: Suite, fault: str, size: int) -> N
         account = part.partition("\n")[0]
         silent = re.search("^answered|^exited|^killed by SIGKILL", account)
         assert silent or "in gradients" in part or "train" in part, account
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("fault", "who"), NATIVE)
+def test_the_detail_has_native_stacks(disturbed: Suite, fault: str, who: str, size: int) -> None:
+    detail = disturbed.journal()[f"multiple_forward/fault-{fault}-ws{size}-float32"].detail
+    rank = size - 1 if who == "culprit" else 0
+    told = re.search(rf"-- native stacks of rank {rank}\n((  .*\n)+)", f"{detail}\n")
+
+    assert told, detail
+    assert NATIVE[fault, who] in told[1]
 
 
 def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:

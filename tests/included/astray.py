@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed import _functional_collectives as functional
 
-from distparity.strategies import Strategy, Tensors
+from distparity.strategies import Pending, Strategy, Tensors
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp1 import Fsdp1
 from distparity.strategies.fsdp2 import Fsdp2
@@ -36,7 +36,7 @@ class Astray(Strategy):
         wrapped.register_forward_hook(self._after)
         return wrapped
 
-    def gradients(self, model: nn.Module) -> Tensors:
+    def gradients(self, model: nn.Module) -> Tensors | Pending:
         self._leave("read")
         return super().gradients(model)
 
