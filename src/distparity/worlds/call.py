@@ -42,6 +42,8 @@ COLLECTIVES = frozenset(
 )
 #: In place of a collective's name: one that C++ began in the backward pass, not known which.
 BACKWARD = "a collective of backward,"
+#: What C++ waits for and nobody names: asynchronous and functional collectives, without a recorder.
+UNNAMED = "a collective that it does not name,"
 #: The state of a rank that waits for nobody, wherever it is.
 STOPPED = "stopped"
 _FRAME = re.compile(r'^\s*File "(.*)", line (\d+) in (\S+)$', re.MULTILINE)
@@ -68,7 +70,7 @@ class Call:
 
     def differs(self, other: Call) -> bool:
         """True when the two cannot be the same collective, seen from two ranks."""
-        if BACKWARD in (self.name, other.name):
+        if not {BACKWARD, UNNAMED}.isdisjoint((self.name, other.name)):
             return False
         if self.name != other.name or self.group != other.group:
             return True
@@ -116,6 +118,8 @@ class Whereabouts:
         number = self.calls if self.call is None else self.call.number
         found = Call(collective, number, sure=False) if collective else self.call
         call = self.open or found
+        if call is None and waits:
+            call = Call(UNNAMED, number, sure=False)
         # Who waits for a collective is in it, whatever kept its witness from saying so.
         return self if call is None else replace(self, call=call, state="")
 
