@@ -338,7 +338,7 @@ def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size:
 
     told = rf"out of step: ranks? 0.* in {ASTRAY[where]}\w* #\d+"
     if Version(version("torch")) < Version("2.8") and where not in NAMED_WITHOUT_RECORDER:
-        told = rf"({told}|hang: ranks? 0.* in a collective that it does not name, #\d+)"
+        told = rf"({told}|hang: ranks? 0.* in an exchange that it does not name, #\d+)"
 
     assert outcome.status is Status.TIMEOUT
     assert re.search(rf"{told}.*; rank {size - 1} in recv #\d+", outcome.message)
