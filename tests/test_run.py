@@ -196,7 +196,7 @@ def test_whatever_ends_the_process_results_stay_and_ranks_go(
         start_new_session=True,
     )
     journal = tmp_path / "reports" / "junit-here-cpu.jsonl"
-    _wait(lambda: journal.exists() and '"case"' in journal.read_text(), 60)
+    _wait(lambda: journal.exists() and '"status": "passed"' in journal.read_text(), 60)
 
     process.send_signal(ending)
     process.wait(30)
@@ -205,7 +205,7 @@ def test_whatever_ends_the_process_results_stay_and_ranks_go(
     xml = journal.with_suffix(".xml")
     _wait(xml.exists, 5)
     statuses = set(Ran(1, "", journal.parent).statuses("here-cpu").values())
-    assert statuses == {"passed", "missing"}
+    assert statuses - {"not supported"} == {"passed", "missing"}
     assert process.returncode != 0
 
 
