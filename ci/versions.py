@@ -24,7 +24,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "versions.md"
 HEAD = """\
 # The releases
 
-Written by `nox -s versions -- reports` from the XML of the runs below; nothing in it is typed.
+Written by `nox -s versions -- reports` from the XML of the runs below; nothing in it is typed. How many
+seconds a run took says also what else its machine did; [performance.md](performance.md) has measurements.
 """
 #: What torch's answer begins with in a message, behind the fact that it was asked.
 _ANSWER = re.compile(r": torch \S+ says .*", re.DOTALL)

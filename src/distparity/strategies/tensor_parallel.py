@@ -198,6 +198,9 @@ class TensorParallelFsdp1(_WithData):
     )
     lacks = Fsdp1OrigParams.lacks
 
+    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp1OrigParams().attempt(place, dtype, features)
+
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
         split = super().wrap(model, units, place)
         return _Flat(self.data(place)).wrap(split, units, place)

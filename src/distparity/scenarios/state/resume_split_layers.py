@@ -4,6 +4,8 @@ from distparity.scenarios.layers.transformer_block import TransformerBlock
 
 
 class ResumeSplitLayers(TransformerBlock):
+    # Few, so that ranks' gradients differ by more than a reduction in bfloat16 would hide.
+    rows_per_rank = 2
     steps = 4
     reload_after = 1
     reload_by = "sharded"
