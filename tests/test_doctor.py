@@ -119,7 +119,7 @@ def test_numpy_is_asked_for_where_it_is_missing() -> None:
         ("Miscounts", "count", "answers 'two' in count(), expected int", "count(): How many"),
         ("Forgets", "backend", "answers None in backend(), expected str", "backend(): What `"),
         ("SeedFails", "seed", "fails in seed(): RuntimeError: generator 0 is busy", "seed(): Seed"),
-        ("Aborts", "synchronize", "SIGABRT|Aborted", "synchronize(): Wait for everything"),
+        ("Aborts", "synchronize", "killed by SIGABRT", "synchronize(): Wait for everything"),
         ("Alone", "ranks", "1 device, and 2 ranks need as many", "--share-devices puts two ranks"),
     ],
 )
@@ -133,8 +133,7 @@ def test_what_fails_first_is_named_with_what_to_do(
     failed = [one for one in steps(report, "faulty").values() if one["error"]]
     assert (code, report["works"]) == (1, False)
     assert failed[0]["name"] == step
-    # A process that dies slowly is known by its last words before it has ended.
-    assert any(one in failed[0]["error"] for one in error.split("|"))
+    assert error in failed[0]["error"]
     assert failed[0]["advice"].startswith(advice)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -281,8 +282,11 @@ def test_judge(changes: dict[str, str | None], outcome: Outcome, status: Status)
         assert judged.message == "fixed: remove this entry: vendor.toml:1 (torch sums)"
     elif status.value in ("failed", "crash"):
         assert judged.message.startswith(f"{outcome.message}; not what vendor.toml:1 expects")
+    elif status is Status.PASSED:
+        named = {"expectation": "vendor.toml:1", "link": "https://example.org/1"}
+        assert judged == replace(outcome, facts={**outcome.facts, **named})
     else:
-        assert (judged.message, judged.detail) == (outcome.message, outcome.detail)
+        assert judged == outcome
 
 
 def test_set_of_outcomes_is_closed_and_each_is_one_of_three_kinds() -> None:

@@ -330,7 +330,7 @@ class Run:
         """Fix which cases this run is to give a result for, and open each cell's side file."""
         assert self.launcher is not None
         self._ahead = list(cases)
-        self._prepare(self._ahead[:1])
+        self._prepare()
         for cell in self.cells:
             cell.cases = [case for case in self._ahead if case.device == cell.device]
             header = {
@@ -344,12 +344,13 @@ class Run:
             cell.journal = Journal(path, xml, self._censor.all(header))
             self.launcher.journal(str(path.absolute()))
 
-    def _prepare(self, first: Sequence[Case]) -> None:
+    def _prepare(self) -> None:
         """Have ranks start for the first case; its oracle, which comes first, takes no longer."""
         assert self.scheduler is not None
-        for case in first:
-            for spec in (JUDGE, Spec(case.device, case.world_size)):
-                self.scheduler.prepare(spec)
+        if self._ahead:
+            first = self._ahead[0]
+            self.scheduler.prepare(JUDGE)
+            self.scheduler.prepare(Spec(first.device, first.world_size))
 
     def outcome(self, case: Case) -> Outcome:
         """What became of a case; later cases are under way meanwhile where there is room."""
