@@ -67,6 +67,8 @@ def main(spec: dict[str, Any]) -> None:
 
         witness = Witness(f"{spec['output']}.where")
         place = _join(channel, spec)
+        if spec["group"]:
+            witness.joined()
         from distparity.worlds.residue import Snapshot
 
         before = Snapshot(place.kind)
@@ -184,7 +186,8 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     from distparity.torchversion import installed
     from distparity.worlds import witness
 
-    os.environ.update(witness.ENVIRONMENT)
+    for name, value in witness.ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     options: dict[str, Any] = {}
     if spec["rank"] == 0:

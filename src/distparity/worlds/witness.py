@@ -1,9 +1,9 @@
 """A thread that tells, when asked by a signal, where its rank's main thread is.
 
 What matters is the collective: a rank that hangs in one is waiting for the others, and the one that
-is in another collective, or in none, is the one to look at. Nothing is wrapped, so that what runs
-is torch's own; the thread reads the main thread's frames, and torch's flight recorder, which also
-knows the collectives that C++ starts, in the releases where it works without NCCL.
+is in another collective, or in none, is the one to look at. The thread reads the main thread's
+frames, and torch's flight recorder, which also knows the collectives that C++ starts. Where torch
+records nothing of a backend, a record of our own is kept.
 
 A rank whose interpreter lock is held by native code gives no answer here, and that is one as well.
 """
@@ -26,10 +26,11 @@ import torch.distributed as dist
 
 from distparity.worlds import processes
 from distparity.worlds.call import BACKWARD, COLLECTIVES
+from distparity.worlds.record import Record, sequence
 
 __all__ = ["Witness"]
 
-#: Size of torch's flight recorder; it must be set before the first process group is made.
+#: Size of torch's flight recorder, where nobody has set it; to be there before the first group is made.
 ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
 #: Where the main thread is while it waits for a collective that C++ began. The recorder's last
 #: entry alone proves nothing: gloo's are marked as ended some time after they did.
@@ -62,16 +63,33 @@ class Witness:
         self._path = Path(path)
         self._main = threading.get_ident()
         self._base = 0
+        self._record: Record | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, {processes.WITNESS})
         threading.Thread(target=self._watch, name="distparity-witness", daemon=True).start()
 
+    def joined(self) -> None:
+        """The rank has a process group, whose first collective it has been in.
+
+        If torch has no record of that, there will be one of ours.
+        """
+        if not _entries():
+            self._record = Record()
+            self._record.keep()
+
     def begin(self) -> None:
         """A task begins: collectives count from here."""
-        self._base = _sequence()
+        self._base = self._sequence()
 
     def calls(self) -> int:
         """How many collectives of the default group this rank has begun in this task."""
-        return _sequence() - self._base
+        return self._sequence() - self._base
+
+    def _sequence(self) -> int:
+        count = self._record.count if self._record else 0
+        # A rank of a bare process has no group, and a task may have destroyed it.
+        with contextlib.suppress(ValueError):
+            return sequence(dist.distributed_c10d._get_default_group(), count)
+        return count
 
     def _watch(self) -> None:
         while True:
@@ -99,7 +117,7 @@ class Witness:
             found["at"] = f"{Path(code.co_filename).name}:{frames[0].f_lineno} in {code.co_name}"
             found["waits"] = any(part in code.co_filename for part in _WAITING)
             with contextlib.suppress(Exception):
-                found["open"] = _recorded(self._base)
+                found |= self._open(frames)
             if found["waits"]:
                 found["call"] = found.get("open") or found["call"]
             if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
@@ -107,14 +125,18 @@ class Witness:
                 found["call"] = {"name": BACKWARD}
         return found
 
-
-def _sequence() -> int:
-    # A rank of a bare process has no group, and a task may have destroyed it.
-    try:
-        group: Any = dist.distributed_c10d._get_default_group()
-        return int(group._get_sequence_number_for_group())
-    except (RuntimeError, ValueError):
-        return 0
+    def _open(self, frames: list[FrameType]) -> dict[str, Any]:
+        """The last collective that has not ended, and whether the main thread waits for it, if known."""
+        if self._record is None:
+            return {"open": _recorded(self._base)}
+        begun = self._record.open(frames)
+        if begun is None:
+            return {}
+        number = begun.number
+        if number is not None and not begun.group:
+            number -= self._base
+        account = {key: vars(begun)[key] for key in ("name", "shapes", "dtype", "group")}
+        return {"open": account | {"number": number}, "waits": begun.waited}
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
@@ -150,12 +172,15 @@ def _tensors(value: object) -> list[torch.Tensor]:
     return []
 
 
-def _recorded(base: int) -> dict[str, Any] | None:
-    """The flight recorder's last call when it has not ended; None where it has, or keeps none."""
+def _entries() -> list[dict[str, Any]]:
+    """What torch's flight recorder holds; nothing before 2.8, but for NCCL."""
     dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace_json", None)
-    if dump is None:
-        return None
-    entries = json.loads(dump()).get("entries", [])
+    return [] if dump is None else json.loads(dump()).get("entries", [])
+
+
+def _recorded(base: int) -> dict[str, Any] | None:
+    """The flight recorder's last call; None where it has ended."""
+    entries = _entries()
     if not entries or entries[-1]["retired"]:
         return None
     entry = entries[-1]
