@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
 from distparity.report.statuses import BY_NAME, STATUSES
 
+D3 = Path(html.__file__).parent / "page" / "d3"
 CASE = "a/ddp-ws2-float32"
 PASSED = {CASE: cells.PASSED}
 FOUND = {"ratio": 0.25, "diagnosis": "summed, not averaged"}
@@ -373,12 +375,24 @@ def test_case_that_a_cell_has_not_is_neither_missing_nor_passed(tmp_path: Path) 
 
 
 def test_page_reaches_for_nothing(tmp_path: Path) -> None:
-    text = html.render(report(cells.write(tmp_path, "2.4", "cpu", PASSED)))
+    whole = html.render(report(cells.write(tmp_path, "2.4", "cpu", PASSED)))
+    # It can fetch, and names its home; what the page allows itself is in its first lines.
+    library = (D3 / "d3.min.js").read_text(encoding="utf-8")
+    text = whole.replace(library, "")
+
+    assert len(text) == len(whole) - len(library)
 
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     # The links of expectations are for a reader to follow, and the page asks what is one.
     assert "https://" not in text.replace('startsWith("https://")', "")
     assert "default-src 'none'" in text
+
+
+def test_library_is_what_was_published() -> None:
+    library, readme = (D3 / name for name in ("d3.min.js", "README.md"))
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+
+    assert digest in readme.read_text(encoding="utf-8")
 
 
 def test_markup_in_the_data_is_data(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def render(report: Report) -> str:
     folder = resources("distparity.report") / "page"
     script = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();'
+    library = (folder / "d3" / "d3.min.js").read_text(encoding="utf-8")
     style = (folder / "page.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
@@ -43,9 +44,10 @@ def render(report: Report) -> str:
         version=__version__,
         data=embed(payload(report)),
         style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own files
-        # With these two the page runs our code, and no other that may have slipped into it.
-        script_hash=_hash(script),
+        # One that is not ours and those that are.
+        scripts=[Markup(library), Markup(script)],  # noqa: S704 - none holds what a report says
+        # With these the page runs that code, and no other that may have slipped into it.
+        script_hashes=[_hash(library), _hash(script)],
         style_hash=_hash(style),
     )
 

@@ -1,134 +1,117 @@
-// The ratio of one case over the torch versions: drift shows here before it fails.
-// One line of points on a logarithmic axis: a library for it would be more script than all of the page,
-// and what is here can be reached by the keyboard's table below it and is drawn with the page's pictures.
+// The ratio of one case over the torch versions, drawn with D3: drift shows here before it fails.
 
 const PLOT = { width: 640, height: 250, left: 52, right: 14, top: 16, bottom: 26, lane: 22 };
-const SHAPES = ["circle", "square", "diamond", "triangle", "cross", "plus"];
+const FLOOR = PLOT.height - PLOT.bottom;
+const END = PLOT.width - PLOT.right;
+// Filled ones, told apart by shape alone.
+const SHAPES = [d3.symbolCircle, d3.symbolSquare, d3.symbolDiamond, d3.symbolTriangle, d3.symbolCross, d3.symbolStar];
 
 function plot(one, chosen, choose) {
   const shown = shownColumns();
   const names = torches.filter((torch) => shown.some((column) => column.torch === torch));
   const kinds = devices.filter((device) => shown.some((column) => column.device === device));
-  const lanes = kinds.length;
-  const height = PLOT.height + lanes * PLOT.lane;
-  const floor = PLOT.height - PLOT.bottom;
-  const span = PLOT.width - PLOT.left - PLOT.right;
-  const step = span / names.length;
-  const x = (column) => {
-    const shift = kinds.length > 1 ? (kinds.indexOf(column.device) - (kinds.length - 1) / 2) * Math.min(9, step / (kinds.length + 1)) : 0;
-    return PLOT.left + step * (names.indexOf(column.torch) + 0.5) + shift;
-  };
-  const [low, high] = decades(shown.map((column) => column.ratio[one.index]));
-  const y = (ratio) => {
-    if (ratio === Infinity) return PLOT.top;
-    const place = (Math.log10(Math.max(ratio, 10 ** low)) - low) / (high - low);
-    return floor - place * (floor - PLOT.top - 12);
-  };
-  const picture = svg("svg", {
-    class: "plot",
-    viewBox: `0 0 ${PLOT.width} ${height}`,
-    role: "img",
-    "aria-label": `Ratio over torch versions, on a logarithmic scale; the table below has the numbers. ${one.id}`,
-  });
-  picture.append(...axes(low, high, y, floor), ...ticks(names, step, floor));
+  const ratioOf = (column) => column.ratio[one.index];
+  const across = d3.scalePoint(names, [PLOT.left, END]).padding(0.5);
+  // Devices of one torch stand side by side.
+  const beside = d3.scalePoint(kinds, [-1, 1].map((side) => side * Math.min(5 * (kinds.length - 1), across.step() / 3)));
+  const x = (column) => across(column.torch) + (kinds.length > 1 ? beside(column.device) : 0);
+  const scaled = d3.scaleLog(decades(shown.map(ratioOf)), [FLOOR, PLOT.top + 12]).clamp(true);
+  const y = (ratio) => (ratio === Infinity ? PLOT.top : scaled(Math.max(ratio, scaled.domain()[0])));
+  const picture = d3
+    .create("svg:svg")
+    .attr("class", "plot")
+    .attr("viewBox", `0 0 ${PLOT.width} ${PLOT.height + kinds.length * PLOT.lane}`)
+    .attr("role", "img")
+    .attr("aria-label", `Ratio over torch versions, on a logarithmic scale; the table below has the numbers. ${one.id}`);
+  drawAxes(picture, across, scaled);
   kinds.forEach((device, lane) => {
     const line = shown.filter((column) => column.device === device);
-    picture.append(...series(line, one, { x, y, lane, chosen, choose }));
-    picture.append(...laneOf(line, one, { x, lane, device, lanes }));
+    const judged = line.filter((column) => ratioOf(column) !== null);
+    const symbol = d3.symbol(SHAPES[lane % SHAPES.length]);
+    const color = `d${lane % 6}`;
+    picture.append("path").attr("class", `way ${color}`).attr("d", d3.line(x, (column) => y(ratioOf(column)))(judged));
+    picture
+      .selectAll(null)
+      .data(judged)
+      .join("path")
+      .attr("class", (column) => `point ${color} f-${statusOf(column, one).family}${column === chosen ? " chosen" : ""}`)
+      .attr("transform", (column) => `translate(${x(column)},${y(ratioOf(column))})`)
+      .attr("d", (column) => symbol.size(column === chosen ? 120 : 60)())
+      .on("click", (_, column) => choose(column))
+      .append("title")
+      .text((column) => `${column.title}: ${statusOf(column, one).name}, ratio ${short(ratioOf(column))}`);
+    picture
+      .selectAll(null)
+      .data(judged.filter((column) => ratioOf(column) === Infinity))
+      .join("text")
+      .attr("x", (column) => x(column) + 8)
+      .attr("y", PLOT.top + 5)
+      .text("∞");
+    drawLane(picture, device, PLOT.height + lane * PLOT.lane + 8, symbol.size(60)(), color);
+    drawIcons(picture, line.filter((column) => ratioOf(column) === null), one, x, PLOT.height + lane * PLOT.lane + 1);
   });
-  return picture;
+  return picture.node();
 }
 
+// Whole powers of ten around the ratios, and around what is allowed.
 function decades(ratios) {
-  const sized = ratios.filter((ratio) => ratio !== null && ratio > 0 && ratio !== Infinity);
-  const low = Math.floor(Math.log10(Math.min(0.1, ...sized)));
-  const high = Math.ceil(Math.log10(Math.max(10, ...sized)));
-  return [Math.max(low, -12), Math.min(high, 30)];
+  const sized = ratios.filter((ratio) => ratio > 0 && ratio !== Infinity);
+  const [low, high] = d3.extent([0.1, 10, ...sized], Math.log10);
+  return [10 ** Math.max(Math.floor(low), -12), 10 ** Math.min(Math.ceil(high), 30)];
 }
 
-function axes(low, high, y, floor) {
-  const drawn = [];
+function drawAxes(picture, across, scaled) {
+  const allowed = scaled(1);
+  const [low, high] = scaled.domain().map(Math.log10).map(Math.round);
   const every = Math.ceil((high - low) / 7);
-  const end = PLOT.width - PLOT.right;
-  drawn.push(
-    svg("rect", {
-      class: "beyond",
-      x: PLOT.left,
-      y: PLOT.top,
-      width: end - PLOT.left,
-      height: y(1) - PLOT.top,
-    }),
-  );
-  for (let power = low; power <= high; power += 1) {
-    if (power === 0 || power % every !== 0) continue;
-    const at = y(10 ** power);
-    drawn.push(svg("line", { class: "grid", x1: PLOT.left, x2: end, y1: at, y2: at }));
-    const label = Math.abs(power) <= 2 ? String(Number((10 ** power).toFixed(2))) : `1e${power}`;
-    drawn.push(svg("text", { class: "axis", x: PLOT.left - 6, y: at + 4, "text-anchor": "end" }, label));
-  }
-  drawn.push(svg("line", { class: "limit", x1: PLOT.left, x2: end, y1: y(1), y2: y(1) }));
-  drawn.push(svg("text", { class: "axis limit", x: PLOT.left - 6, y: y(1) + 4, "text-anchor": "end" }, "1"));
-  drawn.push(svg("text", { class: "limit", x: end - 4, y: y(1) - 5, "text-anchor": "end" }, "allowed"));
-  drawn.push(svg("line", { class: "grid", x1: PLOT.left, x2: end, y1: floor, y2: floor }));
-  return drawn;
+  const powers = d3.range(low, high + 1).filter((power) => power !== 0 && power % every === 0);
+  const label = (value) => (value >= 0.01 && value <= 100 ? d3.format("~r")(value) : d3.format(".0e")(value).replace("+", ""));
+  const room = Math.ceil(46 / across.step());
+  picture.append("rect").attr("class", "beyond").attr("x", PLOT.left).attr("y", PLOT.top).attr("width", END - PLOT.left).attr("height", allowed - PLOT.top);
+  picture
+    .append("g")
+    .attr("class", "axis")
+    .attr("transform", `translate(${PLOT.left},0)`)
+    .call(d3.axisLeft(scaled).tickValues(powers.map((power) => 10 ** power)).tickFormat(label).tickSizeInner(PLOT.left - END).tickSizeOuter(0).tickPadding(6));
+  picture
+    .append("g")
+    .attr("class", "axis")
+    .attr("transform", `translate(0,${FLOOR})`)
+    .call(d3.axisBottom(across).tickFormat((name, place) => (place % room ? "" : name.slice(0, 14))).tickSizeInner(PLOT.top - FLOOR).tickSizeOuter(0).tickPadding(8));
+  picture.append("line").attr("class", "limit").attr("x1", PLOT.left).attr("x2", END).attr("y1", allowed).attr("y2", allowed);
+  const words = [
+    { text: "1", x: PLOT.left - 6, y: allowed + 4 },
+    { text: "allowed", x: END - 4, y: allowed - 5 },
+  ];
+  picture
+    .selectAll(null)
+    .data(words)
+    .join("text")
+    .attr("class", "limit")
+    .attr("x", (word) => word.x)
+    .attr("y", (word) => word.y)
+    .text((word) => word.text);
 }
 
-function ticks(names, step, floor) {
-  const every = Math.ceil(46 / step);
-  return names.flatMap((name, place) => {
-    const at = PLOT.left + step * (place + 0.5);
-    const mark = svg("line", { class: "grid", x1: at, x2: at, y1: PLOT.top, y2: floor });
-    if (place % every !== 0) return [mark];
-    return [mark, svg("text", { class: "axis", x: at, y: floor + 17, "text-anchor": "middle" }, name.slice(0, 14))];
-  });
+// Below the axis, one line a device: its shape, and the outcomes that have no ratio.
+function drawLane(picture, device, middle, symbol, color) {
+  picture.append("path").attr("class", `point ${color} f-good`).attr("transform", `translate(8,${middle})`).attr("d", symbol);
+  picture.append("text").attr("x", 17).attr("y", middle + 4).text(device.slice(0, 8));
+  picture.append("line").attr("class", "rule").attr("x1", PLOT.left).attr("x2", END).attr("y1", middle + 11).attr("y2", middle + 11);
 }
 
-function series(line, one, { x, y, lane, chosen, choose }) {
-  const judged = line.filter((column) => column.ratio[one.index] !== null);
-  const points = judged.map((column) => `${x(column)},${y(column.ratio[one.index])}`);
-  const way = svg("polyline", { class: `way d${lane % 6}`, points: points.join(" ") });
-  const marks = judged.map((column) => {
-    const ratio = column.ratio[one.index];
-    const status = statusOf(column, one);
-    const point = shape(SHAPES[lane % SHAPES.length], x(column), y(ratio), column === chosen ? 6.5 : 4.5);
-    point.setAttribute("class", `point d${lane % 6} f-${status.family}${column === chosen ? " chosen" : ""}`);
-    point.append(svg("title", {}, `${column.title}: ${status.name}, ratio ${short(ratio)}`));
-    point.addEventListener("click", () => choose(column));
-    return point;
-  });
-  const tops = judged.filter((column) => column.ratio[one.index] === Infinity);
-  const endless = tops.map((column) =>
-    svg("text", { class: "axis", x: x(column) + 8, y: PLOT.top + 5 }, "∞"),
-  );
-  return [way, ...marks, ...endless];
-}
-
-// Below the axis: the outcomes that have no ratio, one line a device.
-function laneOf(line, one, { x, lane, device, lanes }) {
-  const middle = PLOT.height + lane * PLOT.lane + 8;
-  const mark = shape(SHAPES[lane % SHAPES.length], 8, middle, 4.5);
-  mark.setAttribute("class", `point d${lane % 6} f-good`);
-  const label = svg("text", { class: "axis", x: 17, y: middle + 4 }, device.slice(0, 8));
-  const rule = lanes > 1 || lane === 0 ? svg("line", { class: "grid", x1: PLOT.left, x2: PLOT.width - PLOT.right, y1: middle + 11, y2: middle + 11 }) : null;
-  const icons = line
-    .filter((column) => column.ratio[one.index] === null)
-    .map((column) => {
-      const status = statusOf(column, one);
-      const use = svg("use", { href: `#i-${status.key}`, x: x(column) - 7, y: middle - 7, width: 14, height: 14 });
-      return svg("g", { class: `icon s-${status.key}` }, svg("title", {}, `${column.title}: ${status.name}`), use);
-    });
-  return [mark, label, rule, ...icons].filter(Boolean);
-}
-
-function shape(kind, x, y, r) {
-  const s = r * 0.9;
-  const path = {
-    circle: `M${x - r},${y}a${r},${r} 0 1 0 ${2 * r},0a${r},${r} 0 1 0 ${-2 * r},0z`,
-    square: `M${x - s},${y - s}h${2 * s}v${2 * s}h${-2 * s}z`,
-    diamond: `M${x},${y - r * 1.25}L${x + r * 1.25},${y}L${x},${y + r * 1.25}L${x - r * 1.25},${y}z`,
-    triangle: `M${x},${y - r * 1.15}L${x + r * 1.1},${y + r * 0.85}H${x - r * 1.1}z`,
-    cross: `M${x - s},${y - s}L${x + s},${y + s}M${x + s},${y - s}L${x - s},${y + s}`,
-    plus: `M${x - r},${y}H${x + r}M${x},${y - r}V${y + r}`,
-  }[kind];
-  return svg("path", { d: path });
+function drawIcons(picture, columns, one, x, top) {
+  const icons = picture
+    .selectAll(null)
+    .data(columns)
+    .join("g")
+    .attr("class", (column) => `icon s-${statusOf(column, one).key}`);
+  icons.append("title").text((column) => `${column.title}: ${statusOf(column, one).name}`);
+  icons
+    .append("use")
+    .attr("href", (column) => `#i-${statusOf(column, one).key}`)
+    .attr("x", (column) => x(column) - 7)
+    .attr("y", top)
+    .attr("width", 14)
+    .attr("height", 14);
 }
