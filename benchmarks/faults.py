@@ -33,6 +33,7 @@ sys.path[:0] = [str(HERE.parent / "src"), str(TESTS)]
 import test_faults as tests  # noqa: E402  see above
 
 from distparity.outcome import Outcome, Status  # noqa: E402  likewise
+from distparity.torchversion import installed  # noqa: E402  likewise
 
 UPSTREAM = {"Spawned": "MultiProcessTestCase", "Continuous": "MultiProcContinuousTest"}
 #: What the upstream harnesses are given, at world size 2.
@@ -137,7 +138,9 @@ def _happened(folder: Path) -> dict[str, float]:
 
 
 def _faults() -> Table:
-    table = Table("faults", ["fault", "ranks", "status", "known", "other cases", "left", "message"])
+    # The older releases have a table of their own: less of them is torch's to tell.
+    name = "faults" if installed() >= (2, 8) else "faults-before-2.8"
+    table = Table(name, ["fault", "ranks", "status", "known", "other cases", "left", "message"])
     for name in tests.FAULTS:
         ran = _among_others(name)
         for size in tests.SIZES:
@@ -168,6 +171,33 @@ def _known(ran: Ran, name: str, size: int) -> str:
     if not outcome.status.bad:
         return "-"
     return f"{ran.written[case] - ran.happened[f'fault-{name}-ws{size}']:.2f} s"
+
+
+# -- ranks out of step ---------------------------------------------------------------------------
+
+
+def _astray() -> Table:
+    """What is told of a rank that waits for nobody's message, by who keeps the record."""
+    table = Table("astray", ["one rank leaves", "ranks", "as torch records it", "as we do"])
+    told = {record: _stray_messages(size) for record, size in tests.RECORDS.items()}
+    for where in tests.ASTRAY:
+        for size in tests.SIZES:
+            (case,) = tests.cases(f"astray-{where}", sizes=[size])
+            table.add(where, size, *(_cell(told[record][case]) for record in ("torch", "ours")))
+    table.notes = [
+        "the last rank waits in `recv` for a message that nobody sends; the others wait for it",
+        "*as we do*: `TORCH_FR_BUFFER_SIZE=0`, which leaves torch no record, as before 2.8",
+    ]
+    return table
+
+
+def _stray_messages(size: str) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as place:
+        words = tests.listed(tests.cases(*(f"astray-{where}" for where in tests.ASTRAY)))
+        words += ["--include", "astray", "--case-timeout", str(tests.LIMIT), "--worlds", "16"]
+        suite = tests.Suite(Path(place) / "run", words, {"TORCH_FR_BUFFER_SIZE": size}).run()
+        found = suite.journal()
+    return {case: outcome.message.partition(" s: ")[2] for case, outcome in found.items()}
 
 
 # -- what a case leaves behind -------------------------------------------------------------------
@@ -388,7 +418,7 @@ def _listen(process: subprocess.Popen[bytes]) -> tuple[dict[str, tuple[str, floa
     return times, text, ended
 
 
-PARTS = {"faults": _faults, "left": _leftovers, "run": _run, "upstream": _theirs}
+PARTS = {"faults": _faults, "astray": _astray, "left": _leftovers, "run": _run, "upstream": _theirs}
 
 
 if __name__ == "__main__":
