@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +23,7 @@ from distparity.censor import Censor
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.report import Failure
 from distparity.worlds.scheduler import STRANGERS, Errand, Scheduler
+from distparity.worlds.start import Zygote
 from distparity.worlds.wire import Channel, Frame, ProtocolError, check
 from distparity.worlds.world import SCHEMAS, Answer, Spec, Task
 
@@ -170,7 +170,9 @@ class Quiet(Launcher):
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self.channel, self.other_end = Channel(ours), Channel(theirs)
-        self.process = subprocess.Popen(["true"])
+        output = os.open(os.devnull, os.O_RDONLY)
+        self.process = Zygote(os.posix_spawnp("true", ["true"], os.environ), -1, output)
+        self._settle()
 
     def token(self) -> str:
         """The token of the one rank that was asked for."""

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+#: What pytest answers by itself.
+_ENDS_SOON = {"-h", "--help", "-V", "--version", "--markers", "--fixtures"}
+
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -34,5 +37,9 @@ def become_pytest(words: list[str]) -> NoReturn:
     if any("no:cacheprovider" in word for word in words):
         cache = []
     command = [sys.executable, "-m", "pytest", "--noconftest", *cache, suite, *words]
+    if not _ENDS_SOON.intersection(words):
+        from distparity.worlds import start
+
+        start.ahead()
     sys.stdout.flush()
     os.execv(sys.executable, command)

@@ -5,7 +5,7 @@ JSON arguments, and brings back what they answered, or what became of them.
 
 =============== ====================================================================================
 ``wire``        frames: a JSON object and raw bytes, on a socket
-``zygote``      the process that has torch imported and forks ranks
+``zygote``      the process that has torch imported and forks ranks; ``start``, how it is started
 ``rank``        the loop in a rank process
 ``launcher``    the controller's end of the zygote
 ``world``       the controller's end of one world

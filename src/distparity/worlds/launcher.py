@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from distparity.worlds import start
 from distparity.worlds.wire import Channel, Frame, ProtocolError
 
 __all__ = ["Launcher", "StartError"]
-
-_BOOT = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[2])
-from distparity.worlds import zygote
-zygote.main(int(sys.argv[1]))
-"""
 
 
 class StartError(Exception):
@@ -46,6 +37,28 @@ class Launcher:
     def __init__(self, include: list[str] | None = None, plugins: list[str] | None = None) -> None:
         self.include = include or []
         self.plugins = plugins or []
+        self.facts: dict[str, Any] | None = None
+        self.journals: list[str] = []
+        #: Nothing is on the disk before :meth:`ready`: until then nobody would remove it.
+        self.directory = ""
+        self._start()
+
+    def restart(self) -> str:
+        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
+        self.channel.close()
+        status = self.process.wait()
+        os.close(self.process.output)
+        self.facts = None
+        self._start()
+        self.ready()
+        return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+    def _start(self) -> None:
+        self.process = start.take()
+        self.channel = Channel(socket.socket(fileno=self.process.channel))
+
+    def _settle(self) -> None:
+        """Make the run's directory, and the socket in it."""
         # A socket's path has at most 107 bytes.
         base = tempfile.gettempdir()
         base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
@@ -55,55 +68,24 @@ class Launcher:
         self.listener.bind(self.address)
         self.listener.listen(128)
         self.listener.setblocking(False)
-        self.facts: dict[str, Any] | None = None
-        self.journals: list[str] = []
-        self._start()
-
-    def restart(self) -> str:
-        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
-        self.channel.close()
-        status = self.process.wait()
-        self.facts = None
-        self._start()
-        for path in self.journals:
-            self.channel.send({"op": "journal", "path": path})
-        self.ready()
-        return signal.Signals(-status).name if status < 0 else f"exit code {status}"
-
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        scratch = os.path.join(self.directory, "scratch")
-        Path(scratch).mkdir(exist_ok=True)
-        self.output = os.path.join(self.directory, "zygote")
-        with Path(self.output).open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # Ctrl-C on the terminal is for the controller, who ends the others in order.
-                start_new_session=True,
-                env={
-                    # What torch compiles is kept as long as the run, for all of its ranks.
-                    "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
-                    **os.environ,
-                    "OMP_NUM_THREADS": "1",
-                    # A process that has initialised CUDA cannot be forked, and asking whether
-                    # there is a GPU would; this way the driver's library is asked.
-                    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-                    "TMPDIR": scratch,
-                },
-            )
-        theirs.close()
-        self.channel = Channel(ours)
-        setup = {"include": self.include, "plugins": self.plugins, "directory": self.directory}
-        self.channel.send({"op": "setup", **setup})
 
     def ready(self, limit: float = 300.0) -> dict[str, Any]:
         """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
         if self.facts is not None:
             return self.facts
+        self._hear(limit)
+        if not self.directory:
+            self._settle()
+        setup = {"include": self.include, "plugins": self.plugins, "directory": self.directory}
+        self.channel.send({"op": "setup", **setup})
+        facts: dict[str, Any] = self._hear(limit)["facts"]
+        for path in self.journals:
+            self.channel.send({"op": "journal", "path": path})
+        self.facts = facts
+        return facts
+
+    def _hear(self, limit: float) -> Frame:
+        """The zygote's next frame, before it serves."""
         self.channel.sock.settimeout(limit)
         try:
             frame = self.channel.receive()
@@ -125,14 +107,12 @@ class Launcher:
             if frame["plugin"]:
                 raise StartError(frame["error"], frame["traceback"])
             raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
-        facts: dict[str, Any] = frame["facts"]
-        self.facts = facts
-        return facts
+        return frame
 
     def _tail(self) -> str:
         from distparity.worlds.rank import tail
 
-        return tail(self.output)
+        return tail(f"/proc/self/fd/{self.process.output}")
 
     def fork(self, world: int, specs: list[dict[str, Any]]) -> None:
         """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`."""
@@ -183,13 +163,15 @@ class Launcher:
             while self.channel.pending and time.monotonic() < deadline:
                 self.channel.flush()
         self.channel.close()
-        self.listener.close()
         try:
             self.process.wait(10)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.process.kill()
             self.process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self.process.output)
+        if self.directory:
+            self.listener.close()
+            shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def first_frame(frame: Frame) -> str | None:

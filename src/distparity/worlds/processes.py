@@ -17,6 +17,7 @@ __all__ = [
     "have_children",
     "memory_kills",
     "offer_to_memory_killer",
+    "outlive_parent",
     "signal_main_thread",
     "state",
 ]
@@ -37,6 +38,11 @@ def _prctl(option: int, value: int) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def outlive_parent() -> None:
+    """Undo :func:`die_with_parent`."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def adopt_orphans() -> None:

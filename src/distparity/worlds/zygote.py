@@ -19,6 +19,7 @@ import selectors
 import shutil
 import signal
 import socket
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,14 +58,19 @@ def main(fd: int) -> None:
     # controller has, which the end of the socket tells, and not before.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    setup = channel.receive()
-    if setup is None:
-        return
     # Importing makes a million objects and next to no garbage: the collector would look for it
     # again and again, for a fifth of the whole time.
     gc.disable()
     try:
-        facts = _preload(setup)
+        # Until somebody wants it, it leaves nothing behind and need not see to anything.
+        processes.die_with_parent()
+        _preload()
+        processes.outlive_parent()
+        channel.send({"op": "imported"})
+        setup = channel.receive()
+        if setup is None:
+            os._exit(0)
+        facts = _set_up(setup)
     except BaseException as error:
         plugin = isinstance(error, PluginError)
         text = str(error) if plugin else f"{type(error).__name__}: {error}"
@@ -83,19 +89,28 @@ def main(fd: int) -> None:
     os._exit(0)
 
 
-def _preload(setup: dict[str, Any]) -> dict[str, Any]:
+def _preload() -> None:
     # Vendors' packages read what chooses their device while they are imported, and that a rank
     # knows. So its device loads them there; here a driver that is missing would be everybody's end.
     with _variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"):
         importlib.import_module("torch")
     for name in PRELOAD:
         importlib.import_module(name)
-    tasks = importlib.import_module(TASKS)
+    importlib.import_module(TASKS)
+
+
+def _set_up(setup: dict[str, Any]) -> dict[str, Any]:
+    """Come to know the run: its directory, and what is included; returns the facts."""
+    scratch = os.path.join(setup["directory"], "scratch")
+    Path(scratch).mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
+    # What torch compiles is kept as long as the run, for all of its ranks.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(scratch, "compiled"))
     for name in setup["include"]:
         importlib.import_module(name)
     for reference in setup["plugins"]:
         devices.plug(reference)
-    facts: dict[str, Any] = tasks.facts()
+    facts: dict[str, Any] = importlib.import_module(TASKS).facts()
     return facts
 
 

@@ -1,0 +1,138 @@
+"""The zygote's process, and how it is started: by the launcher, or before pytest is.
+
+``distparity run`` makes way for pytest, which takes a while until it knows what it is for. Torch is
+imported in any case; so the zygote is started first, as a child of the process that will be pytest.
+It is taken over when nothing has changed that it was started with, and dies with that process when
+nobody does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+__all__ = ["Zygote", "ahead", "start", "take"]
+
+#: Says, from one program to the next in the same process, what has been started.
+VARIABLE = "DISTPARITY_STARTED_AHEAD"
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[2])
+from distparity.worlds import zygote
+zygote.main(int(sys.argv[1]))
+"""
+
+
+class Zygote:
+    """A process that imports torch, this one's child.
+
+    ``channel`` is a descriptor, of our end of the socket on which it answers, and ``output`` another,
+    of a file without a name that holds what it writes.
+    """
+
+    def __init__(self, pid: int, channel: int, output: int) -> None:
+        self.pid = pid
+        self.channel = channel
+        self.output = output
+        self._code: int | None = None
+
+    def wait(self, limit: float | None = None) -> int:
+        """Its exit code, or the negative signal that killed it; raises ``TimeoutError``."""
+        until = None if limit is None else time.monotonic() + limit
+        while self._code is None:
+            pid, status = os.waitpid(self.pid, 0 if until is None else os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+            elif until is not None and time.monotonic() > until:
+                raise TimeoutError(f"process {self.pid} has not ended within {limit:g} s")
+            else:
+                time.sleep(0.002)
+        return self._code
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def discard(self) -> None:
+        """End it, and let go of what belongs to it."""
+        self.kill()
+        self.wait()
+        os.close(self.channel)
+        os.close(self.output)
+
+
+def start(path: list[str] | None = None) -> Zygote:
+    """Start one, with ``sys.path`` or another; it dies with the calling thread until it is set up."""
+    ours, theirs = socket.socketpair()
+    output = os.memfd_create("zygote")
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(path or sys.path)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C on the terminal is for the controller, who ends the others in order.
+            start_new_session=True,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                # A process that has initialised CUDA cannot be forked, and asking whether there is
+                # a GPU would; this way the driver's library is asked.
+                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            },
+        )
+    # It is known by its number alone, as the next program in this process will know it.
+    process.returncode = 0
+    return Zygote(process.pid, ours.detach(), output)
+
+
+def ahead() -> None:
+    """Start one for the program that this process will become: ``python -m`` something."""
+    safe = getattr(sys.flags, "safe_path", False)
+    path = sys.path if safe else [str(Path.cwd()), *sys.path[1:]]
+    found = start(path)
+    for descriptor in (found.channel, found.output):
+        os.set_inheritable(descriptor, True)
+    known = [found.pid, found.channel, found.output, _circumstances(path)]
+    os.environ[VARIABLE] = json.dumps(known)
+
+
+def take() -> Zygote:
+    """The one that was started ahead, if another would not be any different; else another."""
+    said = os.environ.pop(VARIABLE, None)
+    if said is None:
+        return start()
+    pid, channel, output, circumstances = json.loads(said)
+    if not _is_child(pid):
+        # The variable came to another process than it was meant for.
+        return start()
+    found = Zygote(pid, channel, output)
+    if circumstances != _circumstances(sys.path):
+        found.discard()
+        return start()
+    for descriptor in (channel, output):
+        os.set_inheritable(descriptor, False)
+    return found
+
+
+def _is_child(pid: int) -> bool:
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _circumstances(path: list[str]) -> int:
+    """A number for what a process is started with, and its imports go by."""
+    variables = sorted(item for item in os.environ.items() if not item[0].startswith("PYTEST_"))
+    return zlib.crc32(repr((variables, path, Path.cwd())).encode("utf-8", "surrogateescape"))
