@@ -8,7 +8,6 @@ import secrets
 import shutil
 import signal
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,53 +38,35 @@ class Launcher:
         self.plugins = plugins or []
         self.facts: dict[str, Any] | None = None
         self.journals: list[str] = []
-        #: Nothing is on the disk before :meth:`ready`: until then nobody would remove it.
-        self.directory = ""
-        self._start()
-
-    def restart(self) -> str:
-        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
-        self.channel.close()
-        status = self.process.wait()
-        os.close(self.process.output)
-        self.facts = None
-        self._start()
-        self.ready()
-        return signal.Signals(-status).name if status < 0 else f"exit code {status}"
-
-    def _start(self) -> None:
         self.process = start.take()
-        self.channel = Channel(socket.socket(fileno=self.process.channel))
-
-    def _settle(self) -> None:
-        """Make the run's directory, and the socket in it."""
-        # A socket's path has at most 107 bytes.
-        base = tempfile.gettempdir()
-        base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
-        self.directory = tempfile.mkdtemp(prefix="distparity-", dir=base)
+        self.directory = self.process.directory
         self.listener = socket.socket(socket.AF_UNIX)
         self.address = os.path.join(self.directory, "ranks")
         self.listener.bind(self.address)
         self.listener.listen(128)
         self.listener.setblocking(False)
+        self._connect()
+
+    def restart(self) -> str:
+        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
+        self.channel.close()
+        status = self.process.wait()
+        self.facts = None
+        self.process = start.start(self.directory)
+        self._connect()
+        self.ready()
+        return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+    def _connect(self) -> None:
+        self.channel = Channel(socket.socket(fileno=self.process.channel))
+        # Should it be dead already, then waiting for it tells how.
+        with contextlib.suppress(OSError):
+            self.channel.send({"op": "setup", "include": self.include, "plugins": self.plugins})
 
     def ready(self, limit: float = 300.0) -> dict[str, Any]:
         """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
         if self.facts is not None:
             return self.facts
-        self._hear(limit)
-        if not self.directory:
-            self._settle()
-        setup = {"include": self.include, "plugins": self.plugins, "directory": self.directory}
-        self.channel.send({"op": "setup", **setup})
-        facts: dict[str, Any] = self._hear(limit)["facts"]
-        for path in self.journals:
-            self.channel.send({"op": "journal", "path": path})
-        self.facts = facts
-        return facts
-
-    def _hear(self, limit: float) -> Frame:
-        """The zygote's next frame, before it serves."""
         self.channel.sock.settimeout(limit)
         try:
             frame = self.channel.receive()
@@ -107,12 +88,16 @@ class Launcher:
             if frame["plugin"]:
                 raise StartError(frame["error"], frame["traceback"])
             raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
-        return frame
+        facts: dict[str, Any] = frame["facts"]
+        for path in self.journals:
+            self.channel.send({"op": "journal", "path": path})
+        self.facts = facts
+        return facts
 
     def _tail(self) -> str:
         from distparity.worlds.rank import tail
 
-        return tail(f"/proc/self/fd/{self.process.output}")
+        return tail(start.output(self.directory))
 
     def fork(self, world: int, specs: list[dict[str, Any]]) -> None:
         """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`."""
@@ -163,15 +148,13 @@ class Launcher:
             while self.channel.pending and time.monotonic() < deadline:
                 self.channel.flush()
         self.channel.close()
+        self.listener.close()
         try:
             self.process.wait(10)
         except TimeoutError:
             self.process.kill()
             self.process.wait()
-        os.close(self.process.output)
-        if self.directory:
-            self.listener.close()
-            shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def first_frame(frame: Frame) -> str | None:

@@ -9,12 +9,14 @@ import signal
 from pathlib import Path
 
 __all__ = [
+    "ORPHANED",
     "WITNESS",
     "adopt_orphans",
     "children",
     "describe_exit",
     "die_with_parent",
     "have_children",
+    "hear_of_parents_end",
     "memory_kills",
     "offer_to_memory_killer",
     "outlive_parent",
@@ -24,6 +26,8 @@ __all__ = [
 
 #: What asks a rank's witness. Not one of the two for users: torch's handlers use SIGUSR2.
 WITNESS = signal.SIGRTMIN + 3
+#: What the kernel tells a process of its parent's end.
+ORPHANED = signal.SIGRTMIN + 4
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -40,8 +44,13 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def hear_of_parents_end() -> None:
+    """Have the kernel send :data:`ORPHANED` when the thread that started this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, ORPHANED)
+
+
 def outlive_parent() -> None:
-    """Undo :func:`die_with_parent`."""
+    """Undo :func:`hear_of_parents_end`."""
     _prctl(_PR_SET_PDEATHSIG, 0)
 
 

@@ -2,8 +2,8 @@
 
 ``distparity run`` makes way for pytest, which takes a while until it knows what it is for. Torch is
 imported in any case; so the zygote is started first, as a child of the process that will be pytest.
-It is taken over when nothing has changed that it was started with, and dies with that process when
-nobody does.
+It is taken over when nothing has changed that it was started with; when nobody does, it ends with
+that process, and its directory as well.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
 
-__all__ = ["Zygote", "ahead", "start", "take"]
+__all__ = ["Zygote", "ahead", "output", "start", "take"]
 
 #: Says, from one program to the next in the same process, what has been started.
 VARIABLE = "DISTPARITY_STARTED_AHEAD"
@@ -27,21 +29,21 @@ _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
 from distparity.worlds import zygote
-zygote.main(int(sys.argv[1]))
+zygote.main(int(sys.argv[1]), sys.argv[3])
 """
 
 
 class Zygote:
     """A process that imports torch, this one's child.
 
-    ``channel`` is a descriptor, of our end of the socket on which it answers, and ``output`` another,
-    of a file without a name that holds what it writes.
+    ``directory`` is the run's own, where temporary files are made. ``channel`` is a descriptor, of
+    our end of the socket on which it answers.
     """
 
-    def __init__(self, pid: int, channel: int, output: int) -> None:
+    def __init__(self, pid: int, channel: int, directory: str) -> None:
         self.pid = pid
         self.channel = channel
-        self.output = output
+        self.directory = directory
         self._code: int | None = None
 
     def wait(self, limit: float | None = None) -> int:
@@ -62,47 +64,64 @@ class Zygote:
             os.kill(self.pid, signal.SIGKILL)
 
     def discard(self) -> None:
-        """End it, and let go of what belongs to it."""
+        """End it, and remove what is its own."""
         self.kill()
         self.wait()
         os.close(self.channel)
-        os.close(self.output)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def start(path: list[str] | None = None) -> Zygote:
-    """Start one, with ``sys.path`` or another; it dies with the calling thread until it is set up."""
+def output(directory: str) -> str:
+    """The file that has what the zygote of this directory wrote."""
+    return os.path.join(directory, "zygote")
+
+
+def start(directory: str | None = None, path: list[str] | None = None) -> Zygote:
+    """Start one, in a new directory or in one that is there, with ``sys.path`` or another.
+
+    Until it is set up, it ends with the thread that calls this.
+    """
+    if directory is None:
+        # A socket's path has at most 107 bytes.
+        base = tempfile.gettempdir()
+        base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
+        directory = tempfile.mkdtemp(prefix="distparity-", dir=base)
+    scratch = os.path.join(directory, "scratch")
+    Path(scratch).mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
-    output = os.memfd_create("zygote")
-    with theirs:
+    words = [str(theirs.fileno()), json.dumps(path or sys.path), directory]
+    with theirs, Path(output(directory)).open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(path or sys.path)],
+            [sys.executable, "-c", _BOOT, *words],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=file,
+            stderr=file,
             # Ctrl-C on the terminal is for the controller, who ends the others in order.
             start_new_session=True,
             env={
+                # What torch compiles is kept as long as the run, for all of its ranks.
+                "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
                 # A process that has initialised CUDA cannot be forked, and asking whether there is
                 # a GPU would; this way the driver's library is asked.
                 "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+                "TMPDIR": scratch,
             },
         )
     # It is known by its number alone, as the next program in this process will know it.
     process.returncode = 0
-    return Zygote(process.pid, ours.detach(), output)
+    return Zygote(process.pid, ours.detach(), directory)
 
 
 def ahead() -> None:
     """Start one for the program that this process will become: ``python -m`` something."""
     safe = getattr(sys.flags, "safe_path", False)
     path = sys.path if safe else [str(Path.cwd()), *sys.path[1:]]
-    found = start(path)
-    for descriptor in (found.channel, found.output):
-        os.set_inheritable(descriptor, True)
-    known = [found.pid, found.channel, found.output, _circumstances(path)]
+    found = start(path=path)
+    os.set_inheritable(found.channel, True)
+    known = [found.pid, found.channel, found.directory, _circumstances(path)]
     os.environ[VARIABLE] = json.dumps(known)
 
 
@@ -111,16 +130,15 @@ def take() -> Zygote:
     said = os.environ.pop(VARIABLE, None)
     if said is None:
         return start()
-    pid, channel, output, circumstances = json.loads(said)
+    pid, channel, directory, circumstances = json.loads(said)
     if not _is_child(pid):
         # The variable came to another process than it was meant for.
         return start()
-    found = Zygote(pid, channel, output)
+    found = Zygote(pid, channel, directory)
     if circumstances != _circumstances(sys.path):
         found.discard()
         return start()
-    for descriptor in (channel, output):
-        os.set_inheritable(descriptor, False)
+    os.set_inheritable(channel, False)
     return found
 
 

@@ -19,11 +19,10 @@ import selectors
 import shutil
 import signal
 import socket
-import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from distparity import devices
 from distparity.devices import PluginError
@@ -49,8 +48,11 @@ AFTERWARDS = ("torch._dynamo", "torch.distributed.pipelining")
 IDLE = 0.02
 
 
-def main(fd: int) -> None:
-    """Serve the controller on the inherited socket ``fd`` until it goes away."""
+def main(fd: int, directory: str) -> None:
+    """Serve the controller on the inherited socket ``fd`` until it goes away.
+
+    ``directory`` is the run's own.
+    """
     channel = Channel(socket.socket(fileno=fd))
     os.set_inheritable(fd, False)
     processes.adopt_orphans()
@@ -62,14 +64,11 @@ def main(fd: int) -> None:
     # again and again, for a fifth of the whole time.
     gc.disable()
     try:
-        # Until somebody wants it, it leaves nothing behind and need not see to anything.
-        processes.die_with_parent()
-        _preload()
-        processes.outlive_parent()
-        channel.send({"op": "imported"})
+        with _ending_with_parent(directory):
+            _preload()
         setup = channel.receive()
         if setup is None:
-            os._exit(0)
+            _leave(directory)
         facts = _set_up(setup)
     except BaseException as error:
         plugin = isinstance(error, PluginError)
@@ -84,7 +83,7 @@ def main(fd: int) -> None:
         )
         return
     channel.send({"op": "ready", "facts": facts})
-    _Server(channel, setup).run()
+    _Server(channel, directory).run()
     # The controller waits for this end, and to take torch apart has no other use.
     os._exit(0)
 
@@ -99,13 +98,22 @@ def _preload() -> None:
     importlib.import_module(TASKS)
 
 
-def _set_up(setup: dict[str, Any]) -> dict[str, Any]:
-    """Come to know the run: its directory, and what is included; returns the facts."""
-    scratch = os.path.join(setup["directory"], "scratch")
-    Path(scratch).mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = tempfile.tempdir = scratch
-    # What torch compiles is kept as long as the run, for all of its ranks.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(scratch, "compiled"))
+@contextlib.contextmanager
+def _ending_with_parent(directory: str) -> Iterator[None]:
+    """While nobody has said what for this process is there, and it cannot listen."""
+    signal.signal(processes.ORPHANED, lambda *_: _leave(directory))
+    processes.hear_of_parents_end()
+    yield
+    processes.outlive_parent()
+
+
+def _leave(directory: str) -> NoReturn:
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(0)
+
+
+def _set_up(setup: Frame) -> dict[str, Any]:
+    """Load what belongs to this run alone; returns the facts."""
     for name in setup["include"]:
         importlib.import_module(name)
     for reference in setup["plugins"]:
@@ -131,9 +139,9 @@ def _variable(name: str, value: str) -> Iterator[None]:
 class _Server:
     """The zygote's loop: fork, signal and kill on request, report every exit."""
 
-    def __init__(self, channel: Channel, setup: dict[str, Any]) -> None:
+    def __init__(self, channel: Channel, directory: str) -> None:
         self.channel = channel
-        self.setup = setup
+        self.directory = directory
         #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
         self.ranks: dict[int, int] = {}
         self.journals: list[str] = []
@@ -273,7 +281,7 @@ class _Server:
         for path in self.journals:
             with contextlib.suppress(Exception):
                 junit.write_from_journal(path)
-        shutil.rmtree(self.setup["directory"], ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _ended() -> int | None:
