@@ -258,5 +258,8 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     assert str(mute.named("all_reduce", waits=True)) == "in all_reduce"
     stopped = Whereabouts(at="a.py:1 in f", state=STOPPED)
     assert stopped.named("all_reduce", waits=True) == stopped
+    assert str(elsewhere.named("", waits=True, message="recv")) == "in recv #8"
+    assert native.message(["pthread_cond_timedwait", "c10d::ProcessGroupGloo::SendWork::wait"])
+    assert native.message(["c10d::Work::wait"]) == ""
     assert native.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
     assert not native.waits(["c10d::ProcessGroupGloo::runLoop"])

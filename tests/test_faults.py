@@ -81,6 +81,12 @@ FAULTS = {
         r"^CULPRIT raised RuntimeError: .*can't allocate memory.*injected\.py",
     ),
     "memory-killer": (Status.CRASH, r"^CULPRIT killed by SIGKILL"),
+    "sigkill-shared-memory": (Status.CRASH, r"^CULPRIT killed by SIGKILL"),
+    "sigusr1": (Status.PASSED, "^ratio"),
+    "deep-witness": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT .*, at injected\.py:\d+ in misbehave; ranks? 0",
+    ),
     "port-taken": (Status.FAILED, r"^CULPRIT raised (DistNetwork|Runtime)Error: .*EADDRINUSE"),
     "loud": (Status.PASSED, "^ratio"),
     "loud-raise": (Status.FAILED, r"raised ValueError: injected"),
@@ -102,6 +108,11 @@ ASTRAY = {
     "read-coalesced-sum": "all_reduce",
     "read-coalesced-gather": "all_gather",
     "read-coalesced-scatter": "(all_reduce|reduce_scatter)",
+    "read-message": "recv",
+    "read-in-order": "all_reduce",
+    "read-future": "all_reduce",
+    "read-other-thread": "all_reduce",
+    "read-other-group": r"all_gather\w* #1 .*in the group .*",
 }
 #: Who keeps the record of collectives -> the size of torch's flight recorder. With none, as with
 #: gloo before 2.8 and a vendor's backend, it is ours.
@@ -125,6 +136,9 @@ LEFT = {
     "generators": "^$",
     "threads": r"thread count, threads \(left\)",
     "modes": "gradient mode, deterministic algorithms",
+    "autograd": "autograd settings",
+    "hooks": "hooks of all modules or optimizers",
+    "denormals": "flushing of denormals",
     "limits": "umask, signal handlers, resource limits",
 }
 
@@ -229,7 +243,14 @@ class Suite:
             *(f"core {path}" for path in self.folder.glob("core*")),
             *(f"folder {path}" for path in Path(place).iterdir() if path.is_dir()),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
+            *(f"shared memory {path}" for path in Path("/dev/shm").glob("torch_*") if lost(path)),
         ]
+
+
+def lost(path: Path) -> bool:
+    """Whether shared memory was named after a process that is no more."""
+    found = re.match(r"torch_(\d+)_", path.name)
+    return found is not None and not Path(f"/proc/{found[1]}").exists()
 
 
 def listed(arguments: list[str]) -> list[str]:
@@ -336,7 +357,7 @@ def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size:
     if outcome.status is Status.NOT_SUPPORTED:
         pytest.skip(outcome.message)
 
-    told = rf"out of step: ranks? 0.* in {ASTRAY[where]}\w* #\d+.*; rank {size - 1} in recv #\d+"
+    told = rf"out of step: ranks? 0.* in {ASTRAY[where]}\w*( #\d+)?.*; rank {size - 1} in recv #\d+"
 
     assert outcome.status is Status.TIMEOUT
     assert re.search(told, outcome.message)
@@ -411,10 +432,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came to that")
 
 
-def fill_disk(suite: Suite) -> bool:
-    """Run a suite whose report folder is on a disk of 16 KB; False where none can be mounted."""
+def fill_disk(suite: Suite, temporary: str = "tmp") -> bool:
+    """Run a suite whose report folder is on a disk of 16 KB; False where none can be mounted.
+
+    ``temporary`` is its folder for temporary files, which may be on the same one.
+    """
     reports = suite.folder / "reports"
     reports.mkdir(parents=True)
+    suite.environment["TMPDIR"] = str(suite.folder / temporary)
     mount = f'mount -t tmpfs -o size=16k none {reports} && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     if subprocess.run([*prefix, "true"], check=False).returncode:
@@ -434,11 +459,12 @@ def fetch_saved(suite: Suite) -> None:
     Path(found[1]).rmdir()
 
 
-def test_the_disk_is_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("temporary", ["tmp", "reports"])
+def test_the_disk_is_full(tmp_path: Path, temporary: str) -> None:
     """The results are put elsewhere, the run says so, and it is no success."""
     names = cases("ddp", "fsdp1", "fault-raise-one")
     suite = Suite(tmp_path, listed(names))
-    if not fill_disk(suite):
+    if not fill_disk(suite, temporary):
         pytest.skip("a small file system cannot be mounted here: unshare and mount refuse")
     fetch_saved(suite)
 
@@ -457,6 +483,27 @@ def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
     assert all(found[case].status is Status.PASSED for case in others)
     assert found[guilty].status is Status.CRASH
     assert "the process that forks ranks died (SIGKILL)" in found[guilty].message
+    assert suite.leftovers() == []
+
+
+#: Which forks find no room -> what becomes of the case whose rank it was, when alone.
+NO_ROOM = {"once": ("8", Status.PASSED), "whenever": ("8,9,10,11,12,13,14", Status.CRASH)}
+
+
+@pytest.mark.parametrize(("forks", "status"), NO_ROOM.values(), ids=NO_ROOM)
+def test_there_is_no_room_for_a_rank(tmp_path: Path, forks: str, status: Status) -> None:
+    """As where somebody else has all the processes that are allowed."""
+    names = cases("ddp", "fsdp1")
+    arguments = [*listed(names), "--include", "no_room", "--worlds", "8"]
+    suite = Suite(tmp_path, arguments, {"NO_ROOM": forks}).run()
+    found = suite.journal()
+
+    assert set(names) == set(found)
+    wrong = {
+        case: outcome for case, outcome in found.items() if outcome.status is not Status.PASSED
+    }
+    assert {outcome.status for outcome in wrong.values()} <= {status}
+    assert all("could not be started" in outcome.message for outcome in wrong.values())
     assert suite.leftovers() == []
 
 

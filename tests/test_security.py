@@ -281,6 +281,8 @@ def test_a_rank_that_talks_rubbish_fails_its_own_case(launcher: Quiet, lie: dict
 SECRET = "hunter2-hunter2"
 KEY = "-----BEGIN KEY-----\nabcdefghijklmnop\n-----END KEY-----"
 
+UMLAUTS = "p\u00e4ss-w\u00f6rd"
+
 CENSORED = {
     "a token": ({"HF_TOKEN": SECRET}, f"it is {SECRET}", "it is [$HF_TOKEN]"),
     "a key": ({"AWS_SECRET_ACCESS_KEY": SECRET}, SECRET, "[$AWS_SECRET_ACCESS_KEY]"),
@@ -291,6 +293,24 @@ CENSORED = {
     ),
     "as Python shows it": ({"DB_PASSWORD": 'it\'s\n"so"'}, repr('it\'s\n"so"'), "'[$DB_PASSWORD]'"),
     "a line of it": ({"SSH_KEY": KEY}, "  abcdefghijklmnop", "  [$SSH_KEY]"),
+    "as ASCII and as bytes": (
+        {"DB_PASSWORD": UMLAUTS},
+        f"{ascii(UMLAUTS)} {UMLAUTS.encode()}",
+        "'[$DB_PASSWORD]' b'[$DB_PASSWORD]'",
+    ),
+    "as a part of a URL": ({"A_TOKEN": "a/b c+d=="}, "?t=a%2Fb%20c%2Bd%3D%3D", "?t=[$A_TOKEN]"),
+    "cut off behind": ({"A_TOKEN": SECRET}, f"it is {SECRET[:9]}...", "it is [$A_TOKEN]..."),
+    "cut off before": (
+        {"A_TOKEN": SECRET},
+        f"[...]\n  {SECRET[5:]} it is",
+        "[...]\n  [$A_TOKEN] it is",
+    ),
+    "cut off before, with a count": (
+        {"A_TOKEN": SECRET},
+        f"x\n[70 bytes before this left out]\n{SECRET[-4:]}",
+        "x\n[70 bytes before this left out]\n[$A_TOKEN]",
+    ),
+    "dots behind something else": ({"A_TOKEN": SECRET}, "hunt, and so on...", "hunt, and so on..."),
     "in a URL": ({}, "https://me:word@host/x", "https://me:***@host/x"),
     "no secret": ({"PWD": "/home/me", "KEYBOARD": "qwerty"}, "/home/me qwerty", "/home/me qwerty"),
     "too short to tell": ({"A_TOKEN": "on"}, "on and on", "on and on"),
@@ -322,6 +342,16 @@ def test_secrets_of_the_environment_are_not_written_down(suite: Suite) -> None:
 
     written = ran.output + "".join(path.read_text() for path in ran.folder.iterdir())
     assert "[$BLAB_TOKEN]" in ran.text("here-cpu", case)
+    assert SECRET not in written
+
+
+def test_no_part_of_a_secret_is_left_where_a_text_is_cut(suite: Suite) -> None:
+    """A message is cut after 240 characters, what a rank printed before its last 8 KB."""
+    case = "multiple_forward/fault-blab-cut-ws2-float32"
+    ran = suite("--device", "cpu", "--include", "injected", "--case", case, BLAB_TOKEN=SECRET * 9)
+
+    written = ran.output + "".join(path.read_text() for path in ran.folder.iterdir())
+    assert "[$BLAB_TOKEN]..." in ran.text("here-cpu", case)
     assert SECRET not in written
 
 

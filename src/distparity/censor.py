@@ -7,11 +7,13 @@ still hold a secret of it, so all text of a report goes through :class:`Censor` 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
-__all__ = ["Censor"]
+__all__ = ["DOTS", "LEFT_OUT", "Censor"]
 
 #: Names of variables and options whose value is nobody's business. Words are cut at underscores and
 #: hyphens, so that PWD and KEYBOARD are not among them.
@@ -24,6 +26,15 @@ _OPTION = re.compile(r"(?P<name>--?[\w-]+)(?P<between>=|\s+)(?P<value>'[^']*'|\S
 _IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@", re.IGNORECASE)
 #: A shorter value is found in too much that is no secret.
 _SHORTEST = 6
+#: A part of one that was cut is replaced from so many characters on.
+_SHORTEST_PART = 4
+#: What stands in place of what was cut off, behind a text and before one.
+DOTS = "..."
+LEFT_OUT = "[...]\n"
+_CUT_AFTER = re.compile(r"[^\n]*?\.\.\.")
+_CUT_BEFORE = re.compile(
+    r"(?P<mark>\[(?:\.\.\.|\d+ bytes before this left out)\]\n\s*)(?P<rest>[^\n]*)"
+)
 
 
 class Censor:
@@ -46,7 +57,27 @@ class Censor:
     def text(self, text: str) -> str:
         for value, name in self._names.items():
             text = text.replace(value, f"[${name}]")
+        # Where a text was cut, a secret may have been.
+        text = _CUT_AFTER.sub(lambda found: self._end(found[0]), text)
+        text = _CUT_BEFORE.sub(lambda found: found["mark"] + self._start(found["rest"]), text)
         return _IN_URL.sub(r"\g<before>***@", text)
+
+    def _end(self, text: str) -> str:
+        """Without what a secret begins with, before the dots that this ends with."""
+        rest = text.removesuffix(DOTS)
+        for value, name in self._names.items():
+            for length in range(min(len(value), len(rest)), _SHORTEST_PART - 1, -1):
+                if rest.endswith(value[:length]):
+                    return f"{rest[:-length]}[${name}]{DOTS}"
+        return text
+
+    def _start(self, text: str) -> str:
+        """Without what a secret ends with, at the beginning."""
+        for value, name in self._names.items():
+            for length in range(min(len(value), len(text)), _SHORTEST_PART - 1, -1):
+                if text.startswith(value[-length:]):
+                    return f"[${name}]{text[length:]}"
+        return text
 
     def command(self, line: str) -> str:
         """A command line: what stands after an option named like a secret goes as well."""
@@ -64,8 +95,10 @@ class Censor:
 
 
 def _spellings(value: str) -> set[str]:
-    """A value as it may stand in a text: as it is, as Python or JSON show it, each of its lines."""
-    return {value, repr(value)[1:-1], json.dumps(value)[1:-1], *map(str.strip, value.splitlines())}
+    """A value as it may stand in a text: as it is, as Python, JSON or a URL has it, by its lines."""
+    shown = [repr(value), ascii(value), json.dumps(value), repr(os.fsencode(value))[1:]]
+    lines = map(str.strip, value.splitlines())
+    return {value, *(text[1:-1] for text in shown), *lines, quote(value, safe="")}
 
 
 def _hide(found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import traceback
@@ -123,6 +124,20 @@ class Cell:
     def name(self) -> str:
         """The column's name, after torch's: the device, and whether ranks share one."""
         return f"{self.device}-shared" if self.sharing else self.device
+
+
+def _saved(journal: Journal, place: Path) -> Path | None:
+    """The XML in a new folder of ``place``; None, and nothing left, where that takes none."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place))
+    except OSError:
+        return None
+    try:
+        journal.save(folder / journal.path.name)
+        return junit.write_from_journal(folder / journal.path.name)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
 
 
 class Run:
@@ -497,21 +512,23 @@ class Run:
                 cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
                 written.append(self._write(cell.journal))
         self.close(reported=True)
-        return written
+        return list(filter(None, written))
 
-    def _write(self, journal: Journal) -> Path:
+    def _write(self, journal: Journal) -> Path | None:
+        """Make a side file into XML; where its folder takes no more, in a place that does."""
         try:
             if journal.error is not None:
                 raise journal.error
             return junit.write_from_journal(journal.path)
         except OSError as error:
-            elsewhere = Path(tempfile.mkdtemp(prefix="distparity-reports-")) / journal.path.name
-            journal.save(elsewhere)
-            self.complaints.append(
-                f"the reports could not be written to {journal.path.parent} ({error}); "
-                f"they are in {elsewhere.parent}"
-            )
-            return junit.write_from_journal(elsewhere)
+            lost = f"the reports could not be written to {journal.path.parent} ({error})"
+        for place in (Path(tempfile.gettempdir()), Path.cwd(), Path.home(), Path("/dev/shm")):  # noqa: S108  the last resort
+            found = _saved(journal, place)
+            if found is not None:
+                self.complaints.append(f"{lost}; they are in {found.parent}")
+                return found
+        self.complaints.append(f"{lost}, nor anywhere else; what is told here is all there is")
+        return None
 
     def close(self, *, reported: bool = False) -> None:
         """End every process; may be called at any time, and again."""

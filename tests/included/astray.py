@@ -6,6 +6,7 @@ The others wait for it in whatever the strategy exchanges there. Given to a run 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -106,6 +107,64 @@ class CoalescedScatter(Exchange):
         group, dims = _everybody(), [0, 0]
         for one in functional.reduce_scatter_tensor_coalesced(tensors, "sum", dims, group):
             _finish(one)
+
+
+class Message(Exchange):
+    """To and from each other: the recorder has no messages of gloo's."""
+
+    label = "message"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        other = (dist.get_rank() + 1) % dist.get_world_size()
+        sent, came = torch.ones(5), torch.ones(5)
+        operations = [dist.P2POp(dist.isend, sent, other), dist.P2POp(dist.irecv, came, other)]
+        for work in dist.batch_isend_irecv(operations):
+            work.wait()
+
+
+class InOrder(Exchange):
+    """Waits for the one that it began first, after another."""
+
+    label = "in-order"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        works = [dist.all_reduce(tensors[0], async_op=True)]
+        works.append(dist.broadcast(tensors[1], src=0, async_op=True))
+        works[0].wait()
+
+
+class Future(Exchange):
+    """Waits for what stands for the work, which nobody holds any more."""
+
+    label = "future"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        work: Any = dist.all_reduce(tensors[0], async_op=True)
+        future = work.get_future()
+        del work
+        future.wait()
+
+
+class OtherThread(Exchange):
+    """Waits for a thread that waits."""
+
+    label = "other-thread"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        work: Any = dist.all_reduce(tensors[0], async_op=True)
+        thread = threading.Thread(target=work.wait)
+        thread.start()
+        thread.join()
+
+
+class OtherGroup(Exchange):
+    """Gathers along another dimension, which torch waits for by itself, after a sum of everybody's."""
+
+    label = "other-group"
+
+    def exchange(self, tensors: list[torch.Tensor]) -> None:
+        group: Any = dist.new_group(list(range(dist.get_world_size())))
+        _finish(functional.all_gather_tensor(torch.ones(2, 2), 1, group))
 
 
 def _everybody() -> dist.ProcessGroup:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from ipaddress import ip_address
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import ClassVar
 
@@ -126,6 +127,49 @@ class Kill(Fault):
         # What a rank that dies like this may leave in shared memory.
         Path(f"/dev/shm/torch_{os.getpid()}_{os.environ['SUITE_MARK']}").write_bytes(b"left")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillShared(Fault):
+    """Shared memory that a rank and a child of it have, by Python and by torch, and no more time."""
+
+    name = "fault-sigkill-shared-memory"
+
+    def misbehave(self) -> None:
+        name = f"{os.environ['SUITE_MARK']}-{os.getpid()}"
+        self.memory = shared_memory.SharedMemory(name, create=True, size=64)
+        torch.multiprocessing.set_sharing_strategy("file_system")
+        self.kept = torch.ones(1000).share_memory_()
+        if os.fork() == 0:
+            self.more = torch.ones(1000).share_memory_()
+            time.sleep(FOREVER)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Signalled(Fault):
+    """Gets a signal that means nothing to it, as a batch system sends it, and goes on."""
+
+    name = "fault-sigusr1"
+
+    def misbehave(self) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(1)
+
+
+class DeepWitness(Fault):
+    """What its witness saw is not to be read."""
+
+    name = "fault-deep-witness"
+
+    def misbehave(self) -> None:
+        path = str(Path("/proc/self/fd/1").readlink())
+        threading.Thread(target=self._write, args=(f"{path}.where",), daemon=True).start()
+        time.sleep(FOREVER)
+
+    def _write(self, path: str) -> None:
+        while True:
+            Path(path).write_text("[" * 200_000)
+            time.sleep(0.01)
 
 
 class KillsParent(Fault):
@@ -358,6 +402,30 @@ class LeavesModes(Leaves):
         torch.use_deterministic_algorithms(True)
 
 
+class LeavesAutograd(Leaves):
+    name = "fault-leaves-autograd"
+    step = 2
+
+    def misbehave(self) -> None:
+        torch.autograd.set_multithreading_enabled(False)
+
+
+class LeavesHooks(Leaves):
+    name = "fault-leaves-hooks"
+    step = 2
+
+    def misbehave(self) -> None:
+        nn.modules.module.register_module_forward_hook(lambda *_: None)
+
+
+class LeavesDenormals(Leaves):
+    name = "fault-leaves-denormals"
+    step = 2
+
+    def misbehave(self) -> None:
+        torch.set_flush_denormal(True)
+
+
 class LeavesLimits(Leaves):
     name = "fault-leaves-limits"
 
@@ -384,6 +452,9 @@ def _pristine() -> dict[str, bool]:
         "children": not processes.have_children(),
         "autograd": torch.is_grad_enabled(),
         "algorithms": not torch.are_deterministic_algorithms_enabled(),
+        "multithreading": torch._C._is_multithreading_enabled(),
+        "hooks": not nn.modules.module._global_forward_hooks,
+        "denormals": torch.tensor([1e-310], dtype=torch.float64).mul(2.0).item() > 0.0,
         "umask": mask != 0o777,
         "alarm": signal.getsignal(signal.SIGALRM) is signal.SIG_DFL,
     }
@@ -440,6 +511,17 @@ class Blab(Fault):
     def misbehave(self) -> None:
         print(os.environ)
         raise ValueError(dict(os.environ))
+
+
+class BlabCut(Fault):
+    """Says a secret in such a place that what is reported of it begins, or ends, in its middle."""
+
+    name = "fault-blab-cut"
+
+    def misbehave(self) -> None:
+        secret = os.environ["BLAB_TOKEN"]
+        print(secret + "." * (8192 - len(secret) // 2), end="", flush=True)
+        raise ValueError("x" * (240 - len("raised ValueError: ") - len(secret) // 2) + secret)
 
 
 class Harassed(Fault):

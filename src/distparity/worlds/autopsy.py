@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distparity.censor import LEFT_OUT
 from distparity.worlds import native, processes
 from distparity.worlds.call import STOPPED, Whereabouts, describe, locate
 from distparity.worlds.handle import Rank
@@ -131,7 +132,7 @@ class Autopsy:
             return Whereabouts(at=at, state=STOPPED)
         try:
             seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             if found is not None and found.call is not None:
                 return found
             known = self.began and at
@@ -145,8 +146,10 @@ class Autopsy:
         stacks = native.read(last_output(rank)[1])
         report.native = native.brief(stacks)
         if report.fate is Fate.SILENT and report.where is not None:
-            waits = native.waits(stacks.get(rank.pid, []))
-            report.where = report.where.named(native.collective(stacks), waits=waits)
+            main = stacks.get(rank.pid, [])
+            report.where = report.where.named(
+                native.collective(stacks), waits=native.waits(main), message=native.message(main)
+            )
 
 
 def _size(rank: Rank) -> int:
@@ -175,4 +178,4 @@ def last_output(rank: Rank) -> tuple[str, str]:
     """The end of what a rank wrote, and the native stacks that came after it."""
     text, stacks = native.split(tail(rank.output, _READ))
     cut = len(text) - _OUTPUT
-    return (f"[...]\n{text[cut:]}" if cut > 0 else text), stacks
+    return (LEFT_OUT + text[cut:] if cut > 0 else text), stacks

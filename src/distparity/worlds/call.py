@@ -105,10 +105,11 @@ class Whereabouts:
         after = "" if self.calls is None else f", after {self.calls} of them"
         return f"in no collective{after}, at {self.at}" if self.at else ""
 
-    def named(self, collective: str, *, waits: bool) -> Whereabouts:
+    def named(self, collective: str, *, waits: bool, message: str = "") -> Whereabouts:
         """With the collective that it is in, now that its native stacks are known.
 
-        They say which one gloo is in, "" for none, and whether the main thread ``waits`` for one.
+        They say which one gloo is in, "" for none, whether the main thread ``waits`` for one, and
+        whether that is for a ``message`` ("recv" or "send").
         """
         vague = self.call is None or self.call.name == BACKWARD
         if self.state == STOPPED or not vague or not (self.waits or waits):
@@ -117,7 +118,7 @@ class Whereabouts:
             return self
         number = self.calls if self.call is None else self.call.number
         found = Call(collective, number, sure=False) if collective else self.call
-        call = self.open or found
+        call = Call(message, number, sure=False) if message else self.open or found
         if call is None and waits:
             call = Call(UNNAMED, number, sure=False)
         # Who waits for a collective is in it, whatever kept its witness from saying so.

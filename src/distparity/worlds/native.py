@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-__all__ = ["brief", "collective", "enable", "read", "split", "waits"]
+__all__ = ["brief", "collective", "enable", "message", "read", "split", "waits"]
 
 _BEGIN = re.compile(r"^SIG[A-Z]+\(\d+\), PID: \d+, Thread (\d+): *$", re.MULTILINE)
 _FRAME = re.compile(r"^ ?frame #\d+: (.+) \+ 0x[0-9a-f]+ \(0x[0-9a-f]+ in (.*)\)$")
@@ -39,7 +39,11 @@ _IN_GLOO = re.compile(r"^gloo::(\w+)$")
 #: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this.
 _REDUCER = "c10d::Reducer::"
 #: Where a thread waits for what it, or another, has begun.
-_WORK = re.compile(r"^c10d::.*(Work::|Reducer::|wait)")
+_WORK = re.compile(r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait)")
+#: A message from one rank to another, which torch's recorder leaves out with gloo.
+_MESSAGE = re.compile(r"^c10d::.*::(Recv|Send)Work::wait$")
+#: A future of torch's, whose own function has no name.
+_FUTURE = ["std::condition_variable::wait", "a function of libtorch_python.so"]
 
 Stacks = dict[int, list[str]]
 
@@ -109,6 +113,12 @@ def collective(stacks: Mapping[int, list[str]]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
+def message(frames: list[str]) -> str:
+    """``recv`` or ``send``, where a thread waits for that; else empty."""
+    found = next(filter(None, map(_MESSAGE.match, frames)), None)
+    return "" if found is None else found[1].lower()
+
+
 def waits(frames: list[str]) -> bool:
-    """Whether a thread waits for a collective, to go by its frames."""
-    return any(_WORK.match(frame) for frame in frames)
+    """Whether a thread waits for a collective or a message, to go by its frames."""
+    return any(_WORK.match(frame) for frame in frames) or frames[1:3] == _FUTURE

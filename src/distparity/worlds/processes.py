@@ -6,12 +6,15 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = [
     "ORPHANED",
     "WITNESS",
     "adopt_orphans",
+    "await_end",
     "children",
     "describe_exit",
     "die_with_parent",
@@ -20,8 +23,10 @@ __all__ = [
     "memory_kills",
     "offer_to_memory_killer",
     "outlive_parent",
+    "session",
     "signal_main_thread",
     "state",
+    "tidies_up",
 ]
 
 #: What asks a rank's witness. Not one of the two for users: torch's handlers use SIGUSR2.
@@ -29,6 +34,10 @@ WITNESS = signal.SIGRTMIN + 3
 #: What the kernel tells a process of its parent's end.
 ORPHANED = signal.SIGRTMIN + 4
 
+#: Of /proc/PID/stat, what comes after the command.
+_PARENT, _SESSION = 1, 3
+#: Python's. Torch's takes seconds until it sees that nobody is left.
+_TIDY = b"multiprocessing.resource_tracker"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -85,16 +94,40 @@ def memory_kills() -> int:
 
 def children() -> list[int]:
     """Process ids of this process's own children, zombies included."""
+    return _where(_PARENT, os.getpid())
+
+
+def session(leader: int) -> list[int]:
+    """Process ids of all that are in a session, its leader included."""
+    return _where(_SESSION, leader)
+
+
+def _where(field: int, value: int) -> list[int]:
     found = []
-    me = os.getpid()
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 # The command in parentheses may itself hold spaces and parentheses.
                 fields = (path / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[1]) == me:
+                if int(fields[field]) == value:
                     found.append(int(path.name))
     return found
+
+
+def tidies_up(pid: int) -> bool:
+    """True for a process that removes the shared memory of others when these have ended."""
+    try:
+        return _TIDY in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def await_end(pids: Iterable[int], limit: float) -> None:
+    """Wait until these processes have ended, for at most so many seconds."""
+    until = time.monotonic() + limit
+    for pid in pids:
+        while state(pid) not in ("gone", "zombie") and time.monotonic() < until:
+            time.sleep(0.005)
 
 
 def signal_main_thread(pid: int, number: int) -> None:

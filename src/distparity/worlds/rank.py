@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distparity.censor import DOTS, LEFT_OUT
 from distparity.worlds import native
 from distparity.worlds.wire import Channel, Frame
 
@@ -237,8 +238,8 @@ def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None)
         "op": "raised",
         "id": task,
         "kind": type(error).__name__,
-        "text": text[:_MAX_TEXT],
-        "traceback": trace[-_MAX_TEXT:],
+        "text": text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + DOTS,
+        "traceback": trace if len(trace) <= _MAX_TEXT else LEFT_OUT + trace[-_MAX_TEXT:],
         "when": when,
         "seen": seen or {},
     }

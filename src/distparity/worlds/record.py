@@ -1,8 +1,9 @@
 """Our own record of the collectives that a rank begins and waits for.
 
 Kept only where torch keeps none: before 2.8 with gloo, and with a vendor's backend that has no
-flight recorder. There the process group's methods, ``Work.wait`` and the functional collectives are
-wrapped; each notes what was asked and then does it. Nobody sees here what C++ begins by itself.
+flight recorder. There the process group's methods, the functional collectives and what waits for
+either are wrapped; each notes what was asked and then does it, and what it noted is a variable of its
+frame, where the witness finds it. Nobody sees here what C++ begins by itself.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import _resolve_process_group
 from torch.distributed import _functional_collectives as functional
 
-__all__ = ["Begun", "Record", "sequence"]
+__all__ = ["Begun", "Record", "is_ours", "sequence"]
 
 #: A process group's methods, some by an older and a newer name, and what users know them by.
 _METHODS = {
@@ -63,7 +63,6 @@ _FUNCTIONS = (
     "all_to_all_single",
     "all_to_all_single_autograd",
     "broadcast",
-    "permute_tensor",
     "reduce_scatter_tensor",
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
@@ -72,7 +71,6 @@ _FUNCTIONS = (
 _WAIT_TENSOR = "wait_tensor"
 #: How many frames, from the innermost one, are between that and the C++ that waits.
 _NEAR = 3
-_MAIN = threading.main_thread()
 
 
 @dataclass
@@ -85,21 +83,19 @@ class Begun:
     #: Description and name; empty for the default group.
     group: str
     number: int | None = None
-    #: At this moment it is begun, or waited for.
-    waited: bool = False
 
 
 class Record:
-    """What this process began last, and what its main thread waits for, once :meth:`keep` is called."""
+    """What this process began, and what of it has not ended, once :meth:`keep` is called."""
 
     def __init__(self) -> None:
         #: How many collectives of the default group were begun, those of C++ left out.
         self.count = 0
         self._last: Begun | None = None
-        #: Of that one; a Work is the caller's to keep alive.
-        self._group: Any = None
-        self._work: weakref.ref[Any] | None = None
-        self._waited: Begun | None = None
+        self._group: weakref.ref[Any] | None = None
+        #: What somebody could still wait for, of the last one; None for a functional one.
+        self._handles: list[weakref.ref[Any]] | None = None
+        #: By what is waited for: a Work or its future.
         self._begun: weakref.WeakKeyDictionary[Any, Begun] = weakref.WeakKeyDictionary()
 
     def keep(self) -> None:
@@ -107,42 +103,52 @@ class Record:
 
         Raises ``ValueError`` when there is no default process group.
         """
-        # A vendor's may be a class of its own, in Python.
-        group = type(dist.distributed_c10d._get_default_group())
-        for method, name in _METHODS.items():
-            if hasattr(group, method):
-                setattr(group, method, self._method(getattr(group, method), name))
+        # A vendor's may be a class of its own, in Python, and other groups torch's.
+        for group in {type(dist.distributed_c10d._get_default_group()), dist.ProcessGroup}:
+            for method, name in _METHODS.items():
+                if method in vars(group):
+                    setattr(group, method, self._method(getattr(group, method), name))
         for name in _FUNCTIONS:
             if hasattr(functional, name):
                 setattr(functional, name, self._function(getattr(functional, name), name))
         work: Any = dist.Work
-        work.wait = self._wait(work.wait)
+        future: Any = torch._C.Future
+        work.wait, future.wait = self._wait(work.wait), self._wait(future.wait)
+        work.get_future = self._get_future(work.get_future)
 
-    def open(self, frames: list[FrameType]) -> Begun | None:
-        """What the main thread waits for; else what it began last, unless that is known to have ended.
+    def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool]:
+        """What is waited for in these frames, or what was begun last and may not have ended.
 
-        ``frames`` are that thread's, from the innermost outward.
+        The second is true where it is known to be waited for. ``frames`` are those of a thread, from
+        the innermost outward.
         """
-        if self._waited is not None:
-            return self._waited
-        last, work = self._last, self._work
-        if last is None or sequence(self._group, self.count) != last.number:
+        found = [frame.f_locals.get("begun") for frame in frames if is_ours(frame)]
+        for begun in reversed(found):
+            if isinstance(begun, Begun):
+                return begun, True
+        last = self._last
+        if last is None or self._has_ended(last):
+            return None, False
+        if self._handles is None:
+            near = [frame.f_code.co_name for frame in frames[:_NEAR]]
+            return last, _WAIT_TENSOR in near
+        return last, False
+
+    def _has_ended(self, last: Begun) -> bool:
+        group = self._group and self._group()
+        if group is None or sequence(group, self.count) != last.number:
             # C++ has begun another one since.
-            return None
-        if work is None:
-            last.waited = any(frame.f_code.co_name == _WAIT_TENSOR for frame in frames[:_NEAR])
-            return last
-        found = work()
-        # Where nobody holds it, nobody can wait for it.
-        return None if found is None or found.is_completed() else last
+            return True
+        if self._handles is None:
+            return False
+        # Where nobody holds one any more, nobody can wait for it.
+        return all(map(_is_done, [handle() for handle in self._handles]))
 
     def _method(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @functools.wraps(method)
         def begin(group: Any, *args: Any, **kwargs: Any) -> Any:
             begun = self._note(name, group, [*args, *kwargs.values()])
-            # It may wait itself, asynchronous or not.
-            with self._waiting(begun):
-                work = method(group, *args, **kwargs)
+            work = method(group, *args, **kwargs)
             self._begin(begun, group, work)
             return work
 
@@ -153,54 +159,78 @@ class Record:
 
         @functools.wraps(function)
         def begin(*args: Any, **kwargs: Any) -> Any:
-            found = function(*args, **kwargs)
             # A compiler that reads this is to find torch's own and no more.
-            if not torch.compiler.is_compiling():
-                with contextlib.suppress(Exception):
-                    asked = bind(*args, **kwargs).arguments
-                    group = _group(asked["group"])
-                    self._begin(self._note(name, group, list(asked.values())), group, None)
+            if torch.compiler.is_compiling():
+                return function(*args, **kwargs)
+            group, values = _asked(bind, args, kwargs)
+            begun = self._note(name, group, values)
+            found = function(*args, **kwargs)
+            self._begin(begun, group, None)
             return found
 
         return begin
 
     def _wait(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(wait)
-        def wait_for(work: Any, *args: Any, **kwargs: Any) -> Any:
-            with self._waiting(self._begun.get(work)):
-                return wait(work, *args, **kwargs)
+        def wait_for(handle: Any, *args: Any, **kwargs: Any) -> Any:
+            begun = self._begun_of(handle)  # noqa: F841  the witness reads it
+            return wait(handle, *args, **kwargs)
 
         return wait_for
 
-    def _note(self, name: str, group: Any, values: list[Any]) -> Begun:
-        tensors = _tensors(values)
-        shapes = [list(tensor.shape) for tensor in tensors[:1]]
-        dtype = str(tensors[0].dtype).removeprefix("torch.") if tensors else ""
-        return Begun(name, shapes, dtype, _title(group))
+    def _get_future(self, get_future: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(get_future)
+        def get(work: Any) -> Any:
+            future = get_future(work)
+            begun = self._begun_of(work)
+            if begun is not None:
+                self._add(begun, future)
+            return future
 
-    def _begin(self, begun: Begun, group: Any, work: Any) -> None:
+        return get
+
+    # None of what follows may raise: it is in the way of what the rank is there for.
+
+    def _begun_of(self, handle: Any) -> Begun | None:
+        try:
+            return self._begun.get(handle)
+        except TypeError:
+            return None
+
+    def _note(self, name: str, group: Any, values: list[Any]) -> Begun | None:
+        try:
+            tensors = _tensors(values)
+            shapes = [list(tensor.shape) for tensor in tensors[:1]]
+            dtype = str(tensors[0].dtype).removeprefix("torch.") if tensors else ""
+            next_one = sequence(group, self.count) + 1
+            return Begun(name, shapes, dtype, _title(group), next_one)
+        except Exception:
+            return None
+
+    def _begin(self, begun: Begun | None, group: Any, work: Any) -> None:
         """It was begun; of a functional one there is no ``work``."""
+        if begun is None:
+            return
         self.count += not begun.group
         begun.number = sequence(group, self.count)
-        self._last, self._group = begun, group
-        self._work = None
-        # A vendor's may be of a class that nothing can refer to weakly: as if it had none.
+        self._last, self._group = begun, None
+        self._handles = None if work is None else []
         with contextlib.suppress(TypeError):
-            if work is not None:
-                self._work = weakref.ref(work)
-                self._begun[work] = begun
+            self._group = weakref.ref(group)
+        if work is not None:
+            self._add(begun, work)
 
-    @contextlib.contextmanager
-    def _waiting(self, begun: Begun | None) -> Iterator[None]:
-        """While the main thread is in it, it waits for that; the outermost one counts."""
-        if begun is None or self._waited or threading.current_thread() is not _MAIN:
-            yield
-            return
-        begun.waited, self._waited = True, begun
-        try:
-            yield
-        finally:
-            begun.waited, self._waited = False, None
+    def _add(self, begun: Begun, handle: Any) -> None:
+        # A vendor's may be of a class that nothing can refer to weakly.
+        with contextlib.suppress(TypeError):
+            self._begun[handle] = begun
+            if begun is self._last and self._handles is not None:
+                self._handles.append(weakref.ref(handle))
+
+
+def is_ours(frame: FrameType) -> bool:
+    """True for a frame of what is wrapped here: it is in nobody's program."""
+    return frame.f_code.co_filename == __file__
 
 
 def sequence(group: Any, otherwise: int) -> int:
@@ -211,15 +241,34 @@ def sequence(group: Any, otherwise: int) -> int:
         return otherwise
 
 
+def _is_done(handle: Any) -> bool:
+    if handle is None:
+        return True
+    return bool(handle.done() if isinstance(handle, torch._C.Future) else handle.is_completed())
+
+
 def _title(group: Any) -> str:
     if group is None:
         return "that it does not tell"
-    default = group is dist.distributed_c10d._get_default_group()
-    return "" if default else f"{group.group_desc} ({group.group_name})"
+    if group is dist.distributed_c10d._get_default_group():
+        return ""
+    try:
+        return f"{group.group_desc} ({group.group_name})"
+    except RuntimeError:
+        # A vendor's may have been given neither.
+        return "that has no name"
+
+
+def _asked(bind: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
+    """The process group of a functional collective, None where it is not found, and its arguments."""
+    try:
+        asked = bind(*args, **kwargs).arguments
+        return _group(asked["group"]), list(asked.values())
+    except Exception:
+        return None, []
 
 
 def _group(value: Any) -> Any:
-    """The process group that a functional collective was given in one form or another, or None."""
     if isinstance(value, dist.ProcessGroup):
         return value
     if isinstance(value, list):

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from distparity.censor import DOTS
 from distparity.worlds.call import Call, Whereabouts
 
 __all__ = ["Failure", "Fate", "Report", "blame", "fatal_error", "last_words", "without_witness"]
@@ -66,7 +67,7 @@ class Report:
         """What it did, and where it was, in one line."""
         what = _headline(self.what)
         if len(what) > _LONGEST:
-            what = f"{what[:_LONGEST]}..."
+            what = f"{what[:_LONGEST]}{DOTS}"
         return ", ".join(filter(None, [what, str(self.where or "")]))
 
     @property

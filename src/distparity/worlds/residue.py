@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from distparity.worlds import processes
 
@@ -37,6 +38,10 @@ _LIMITS = [
     getattr(resource, f"RLIMIT_{name}")
     for name in ("AS", "DATA", "STACK", "FSIZE", "NOFILE", "NPROC", "CPU", "CORE")
 ]
+
+
+#: Not zero, unless a processor flushes it.
+_SMALLEST = [5e-324]
 
 
 def _directory() -> str:
@@ -106,6 +111,30 @@ def _precision() -> Hashable:
     )
 
 
+def _autograd() -> Hashable:
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return (
+        torch._C._is_multithreading_enabled(),
+        None if hooks is None else str(hooks(True)),
+    )
+
+
+def _global_hooks() -> Hashable:
+    """How many there are that every module or optimizer calls."""
+    places = (nn.modules.module, sys.modules[torch.optim.Optimizer.__module__])
+    return tuple(
+        (name, len(value))
+        for place in places
+        for name, value in sorted(vars(place).items())
+        if name.startswith("_global_") and isinstance(value, dict)
+    )
+
+
+def _denormals() -> Hashable:
+    """Whether this thread takes the smallest numbers for zero; they are doubled as it does."""
+    return [number * 2.0 for number in _SMALLEST] == [0.0]
+
+
 _PROBES: dict[str, Callable[[], Hashable]] = {
     "working directory": _directory,
     "umask": _umask,
@@ -121,6 +150,9 @@ _PROBES: dict[str, Callable[[], Hashable]] = {
     "gradient mode": torch.is_grad_enabled,
     "inference mode": torch.is_inference_mode_enabled,
     "anomaly mode": torch.is_anomaly_enabled,
+    "autograd settings": _autograd,
+    "hooks of all modules or optimizers": _global_hooks,
+    "flushing of denormals": _denormals,
     "function or dispatch modes": _modes,
     "autocast": _autocast,
     "deterministic algorithms": _determinism,

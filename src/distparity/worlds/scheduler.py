@@ -370,6 +370,8 @@ class Scheduler:
                 for world in self._worlds:
                     if world.number == frame["world"]:
                         world.on_forked(frame["pids"])
+                        if frame["error"]:
+                            self._not_started(world, frame["error"])
             elif frame["op"] == "exit":
                 self._ending.pop(frame["pid"], None)
                 any(
@@ -378,6 +380,14 @@ class Scheduler:
                 )
         if not alive:
             self._start_over()
+
+    def _not_started(self, world: World, error: str) -> None:
+        """There was no room for another process, whoever took it: the task is done again, alone."""
+        if world.task is not None and not world.task.alone:
+            self._queue.appendleft((replace(world.task, alone=True), self._busy.pop(world)))
+            world.orphan(None)
+        else:
+            world.orphan(f"a rank's process could not be started: {error}")
 
     def _start_over(self) -> None:
         """The process that forks ranks died, and every rank with it: begin again with another.

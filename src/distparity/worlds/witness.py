@@ -26,7 +26,7 @@ import torch.distributed as dist
 
 from distparity.worlds import processes
 from distparity.worlds.call import BACKWARD, COLLECTIVES
-from distparity.worlds.record import Record, sequence
+from distparity.worlds.record import Record, is_ours, sequence
 
 __all__ = ["Witness"]
 
@@ -39,6 +39,7 @@ _WAITING = (
     "/torch/autograd/graph.py",
     "/torch/nn/parallel/",
     "/torch/_ops.py",
+    threading.__file__,
 )
 #: Dtypes as the recorder calls them.
 _DTYPES = {
@@ -70,9 +71,10 @@ class Witness:
     def joined(self) -> None:
         """The rank has a process group, whose first collective it has been in.
 
-        If torch has no record of that, there will be one of ours.
+        If torch has no record of that, there will be one of ours. What a vendor's group does by way
+        of another one is no record of its own.
         """
-        if not _entries():
+        if not any(map(_is_default, _entries())):
             self._record = Record()
             self._record.keep()
 
@@ -106,18 +108,20 @@ class Witness:
     def of_error(self, error: BaseException) -> dict[str, Any]:
         """Where an exception came from, as this thread would tell it of a rank that hangs."""
         with contextlib.suppress(Exception):
-            return self._testify([step for step, _ in traceback.walk_tb(error.__traceback__)][::-1])
+            frames = [step for step, _ in traceback.walk_tb(error.__traceback__)][::-1]
+            return self._testify(frames, ended=True)
         return {}
 
-    def _testify(self, frames: list[FrameType]) -> dict[str, Any]:
-        """``frames`` go from the innermost outward."""
+    def _testify(self, frames: list[FrameType], *, ended: bool = False) -> dict[str, Any]:
+        """``frames`` go from the innermost outward; ``ended`` is true where nobody waits any more."""
         found: dict[str, Any] = {"calls": self.calls(), "call": _call_in(frames)}
-        if frames:
-            code = frames[0].f_code
-            found["at"] = f"{Path(code.co_filename).name}:{frames[0].f_lineno} in {code.co_name}"
+        told = [frame for frame in frames if not is_ours(frame)]
+        if told:
+            code = told[0].f_code
+            found["at"] = f"{Path(code.co_filename).name}:{told[0].f_lineno} in {code.co_name}"
             found["waits"] = any(part in code.co_filename for part in _WAITING)
             with contextlib.suppress(Exception):
-                found |= self._open(frames)
+                found |= self._open(frames, ended=ended)
             if found["waits"]:
                 found["call"] = found.get("open") or found["call"]
             if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
@@ -125,18 +129,28 @@ class Witness:
                 found["call"] = {"name": BACKWARD}
         return found
 
-    def _open(self, frames: list[FrameType]) -> dict[str, Any]:
-        """The last collective that has not ended, and whether the main thread waits for it, if known."""
+    def _open(self, frames: list[FrameType], *, ended: bool) -> dict[str, Any]:
+        """The collective that has not ended, and whether these frames wait for it, where that is known."""
         if self._record is None:
-            return {"open": _recorded(self._base)}
-        begun = self._record.open(frames)
+            return {"open": _recorded(self._base, latest=ended)}
+        begun, waited = self._record.open(frames)
+        if not waited and _waits_for_thread(frames):
+            # Who waits for another thread waits for what that one waits for.
+            for frame in sys._current_frames().values():
+                other = self._record.open(list(_outward(frame)))
+                if other[1]:
+                    begun, waited = other
         if begun is None:
             return {}
         number = begun.number
         if number is not None and not begun.group:
             number -= self._base
         account = {key: vars(begun)[key] for key in ("name", "shapes", "dtype", "group")}
-        return {"open": account | {"number": number}, "waits": begun.waited}
+        return {"open": account | {"number": number}, "waits": waited}
+
+
+def _waits_for_thread(frames: list[FrameType]) -> bool:
+    return bool(frames) and frames[0].f_code.co_filename == threading.__file__
 
 
 def _outward(frame: FrameType | None) -> Iterator[FrameType]:
@@ -159,6 +173,8 @@ def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
     tensors = [tensor for name in names for tensor in _tensors(values.get(name))]
     return {
         "name": found.f_code.co_name,
+        # To make a group is no collective of one, though all ranks take part.
+        **({"number": None} if found.f_code.co_name == "new_group" else {}),
         "shapes": [list(tensor.shape) for tensor in tensors[:1]],
         "dtype": str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
     }
@@ -178,15 +194,19 @@ def _entries() -> list[dict[str, Any]]:
     return [] if dump is None else json.loads(dump()).get("entries", [])
 
 
-def _recorded(base: int) -> dict[str, Any] | None:
-    """The flight recorder's last call; None where it has ended."""
-    entries = _entries()
-    if not entries or entries[-1]["retired"]:
+def _is_default(entry: dict[str, Any]) -> bool:
+    return bool(entry["process_group"][1] == "default_pg")
+
+
+def _recorded(base: int, *, latest: bool) -> dict[str, Any] | None:
+    """The flight recorder's first call that has not ended; the ``latest`` of all, if it has not."""
+    entries = _entries()[-1:] if latest else _entries()
+    entry = next((entry for entry in entries if not entry["retired"]), None)
+    if entry is None:
         return None
-    entry = entries[-1]
     group, description = entry["process_group"]
     number = entry["collective_seq_id"]
-    default = description == "default_pg"
+    default = _is_default(entry)
     return {
         "name": entry["profiling_name"].rpartition(":")[2],
         "number": number - base if default else number,

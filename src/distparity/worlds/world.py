@@ -92,6 +92,10 @@ class Answer:
     left: str = ""
 
 
+#: The bytes of a rank's stacks among which it stands that they are those of a fatal error.
+_FATAL_WITHIN = 1 << 16
+
+
 class State(enum.Enum):
     STARTING = "starting"
     IDLE = "idle"
@@ -169,12 +173,12 @@ class World:
         self.launcher.forget(self.number)
 
     def orphan(self, how: str | None) -> None:
-        """The process that forks ranks died, and all ranks with it.
+        """The process that forks ranks died, and all ranks with it, or it could not fork them all.
 
         With ``how``, that is the task's failure; without, the task is to be done again elsewhere.
         """
-        if how is not None:
-            what = "died with the process that forks ranks"
+        if how is not None and self.task is not None:
+            what = "died with the process that forks ranks, or was never there"
             self._trouble = "crash"
             reports = [
                 Report(rank.number, Fate.DIED, what, output=last_output(rank)[0], pid=rank.pid)
@@ -195,7 +199,8 @@ class World:
     # -- events --------------------------------------------------------------------------------
 
     def on_forked(self, pids: list[int]) -> None:
-        for rank, pid in zip(self.ranks, pids, strict=True):
+        # Fewer than ranks where one could not be started.
+        for rank, pid in zip(self.ranks, pids, strict=False):
             rank.pid = pid
 
     def on_connected(self, rank: Rank, channel: Channel) -> None:
@@ -380,8 +385,9 @@ class World:
 
 
 def _is_dying(rank: Rank) -> bool:
-    """True once faulthandler has written of a rank that nobody has asked: it had a fatal error."""
+    """True once faulthandler has written of a fatal error: of a signal alone it writes stacks."""
     try:
-        return Path(f"{rank.output}.stacks").stat().st_size > 0
+        with Path(f"{rank.output}.stacks").open("rb") as file:
+            return b"Fatal Python error" in file.read(_FATAL_WITHIN)
     except OSError:
         return False

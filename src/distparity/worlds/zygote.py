@@ -20,7 +20,7 @@ import shutil
 import signal
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,6 +44,8 @@ TASKS = "distparity.tasks"
 #: by itself would take seconds for its first case. Listing the cases does without, and so it is
 #: imported meanwhile.
 AFTERWARDS = ("torch._dynamo", "torch.distributed.pipelining")
+#: Seconds that a process has which removes shared memory when those have ended that had it.
+TIDYING = 0.5
 #: Seconds without a request after which there is time for :data:`AFTERWARDS`.
 IDLE = 0.02
 
@@ -144,6 +146,8 @@ class _Server:
         self.directory = directory
         #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
         self.ranks: dict[int, int] = {}
+        #: By rank, who may have shared memory: it and what it has started.
+        self.owners: dict[int, set[int]] = {}
         self.journals: list[str] = []
         self.complete = False
 
@@ -169,23 +173,36 @@ class _Server:
                 for frame in frames:
                     getattr(self, f"on_{frame['op']}")(frame)
                 self._reap()
-        except (OSError, ProtocolError):
+        except (ConnectionError, ProtocolError):
+            # It went away in the middle of a word.
             pass
-        finally:
-            self._last_act()
+        except BaseException:
+            # Who starts another one of these still needs what is on the disk.
+            self._end_ranks()
+            raise
+        self._last_act()
 
     def on_fork(self, frame: Frame) -> None:
-        pids = []
+        pids: list[int] = []
+        error = ""
         if any(rank["device"] for rank in frame["ranks"]):
             # A bare process looks at a device, and does not train.
             self._complete()
         for rank in frame["ranks"]:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as refused:
+                # Somebody has left no room for another process.
+                error = f"{refused.strerror} ({refused.errno})"
+                break
             if pid == 0:
                 self._become_rank(rank)
             self.ranks[pid] = processes.memory_kills()
             pids.append(pid)
-        self.channel.send({"op": "forked", "world": frame["world"], "pids": pids})
+        if error:
+            for pid in pids:
+                self._kill(pid)
+        self.channel.send({"op": "forked", "world": frame["world"], "pids": pids, "error": error})
 
     def _complete(self) -> None:
         """Import the rest of what ranks need, if that has not been done."""
@@ -239,11 +256,18 @@ class _Server:
         os._exit(0)
 
     def _kill(self, pid: int) -> None:
-        # The whole group: what a rank started dies with it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        """Kill a rank and what it has started, but for what removes its shared memory then."""
+        members = processes.session(pid)
+        self.owners[pid] = {pid, *members, *self.owners.get(pid, ())}
+        tidy = [member for member in members if processes.tidies_up(member)]
+        if not tidy:
+            # All at once, so that none can start another in between.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        for member in {pid, *members}.difference(tidy):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        processes.await_end(tidy, TIDYING)
 
     def _reap(self) -> None:
         while (pid := _ended()) is not None:
@@ -253,29 +277,34 @@ class _Server:
             _, status = os.waitpid(pid, 0)
             if pid in self.ranks:
                 memory = processes.memory_kills() > self.ranks.pop(pid)
-                _remove_shared_memory(pid)
+                _remove_shared_memory(self.owners.pop(pid))
                 self.channel.send({"op": "exit", "pid": pid, "status": status, "memory": memory})
             # Killing an orphan makes orphans of its own children.
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:
         """Kill what dead ranks left behind: every child that is no rank was adopted."""
-        for pid in processes.children():
-            if pid not in self.ranks:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        adopted = [pid for pid in processes.children() if pid not in self.ranks]
+        processes.await_end(filter(processes.tidies_up, adopted), TIDYING)
+        for pid in adopted:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _remove_shared_memory(adopted)
 
-    def _last_act(self) -> None:
+    def _end_ranks(self) -> None:
+        """Kill every process that came from this one, and remove what is theirs in memory."""
         for pid in list(self.ranks):
             self._kill(pid)
-        ranks = list(self.ranks)
         self.ranks.clear()
         while processes.have_children():
             self._kill_orphans()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
-        for pid in ranks:
-            _remove_shared_memory(pid)
+        for pids in self.owners.values():
+            _remove_shared_memory(pids)
+
+    def _last_act(self) -> None:
+        self._end_ranks()
         from distparity import junit
 
         for path in self.journals:
@@ -293,8 +322,10 @@ def _ended() -> int | None:
     return None if found is None else found.si_pid
 
 
-def _remove_shared_memory(pid: int) -> None:
-    """Remove the segments that torch named after a process, which only that process would."""
-    for path in Path("/dev/shm").glob(f"torch_{pid}_*"):  # noqa: S108  it is where they are
-        with contextlib.suppress(OSError):
-            path.unlink()
+def _remove_shared_memory(pids: Iterable[int]) -> None:
+    """Remove the segments that torch named after processes, which only these would."""
+    mine = {str(pid) for pid in pids}
+    for path in Path("/dev/shm").glob("torch_*"):  # noqa: S108  it is where they are
+        if path.name.split("_")[1] in mine:
+            with contextlib.suppress(OSError):
+                path.unlink()
