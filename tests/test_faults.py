@@ -108,11 +108,11 @@ ASTRAY = {
     "read-coalesced-sum": "all_reduce",
     "read-coalesced-gather": "all_gather",
     "read-coalesced-scatter": "(all_reduce|reduce_scatter)",
-    "read-message": "recv",
+    "read-message": "send",
     "read-in-order": "all_reduce",
     "read-future": "all_reduce",
     "read-other-thread": "all_reduce",
-    "read-other-group": r"all_gather\w* #1 .*in the group .*",
+    "read-other-group": r"all_gather\w* #2 of \[[\d, ]+\] float32 in the group .*",
 }
 #: Who keeps the record of collectives -> the size of torch's flight recorder. With none, as with
 #: gloo before 2.8 and a vendor's backend, it is ours.

@@ -110,14 +110,16 @@ class CoalescedScatter(Exchange):
 
 
 class Message(Exchange):
-    """To and from each other: the recorder has no messages of gloo's."""
+    """A message of every rank for the last one: torch's recorder has no messages of gloo's."""
 
     label = "message"
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        other = (dist.get_rank() + 1) % dist.get_world_size()
-        sent, came = torch.ones(5), torch.ones(5)
-        operations = [dist.P2POp(dist.isend, sent, other), dist.P2POp(dist.irecv, came, other)]
+        rank, last = dist.get_rank(), dist.get_world_size() - 1
+        # By a number of their own, so that who went astray receives none of them.
+        operations = [dist.P2POp(dist.isend, torch.ones(5), last, tag=1)]
+        if rank == last:
+            operations = [dist.P2POp(dist.irecv, torch.ones(5), r, tag=1) for r in range(last)]
         for work in dist.batch_isend_irecv(operations):
             work.wait()
 
@@ -162,9 +164,12 @@ class OtherGroup(Exchange):
 
     label = "other-group"
 
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+        self.group: Any = dist.new_group(list(range(place.world_size)))
+        return super().wrap(model, units, place)
+
     def exchange(self, tensors: list[torch.Tensor]) -> None:
-        group: Any = dist.new_group(list(range(dist.get_world_size())))
-        _finish(functional.all_gather_tensor(torch.ones(2, 2), 1, group))
+        _finish(functional.all_gather_tensor(torch.ones(2, 2), 1, self.group))
 
 
 def _everybody() -> dist.ProcessGroup:

@@ -56,6 +56,9 @@ _METHODS = {
 #: Functions of torch's functional collectives, which C++ begins; what they return is waited for.
 _FUNCTIONS = (
     "all_gather_into_tensor_coalesced",
+    "all_gather_single",
+    "all_gather_single_autograd",
+    "all_gather_single_coalesced",
     "all_gather_tensor",
     "all_gather_tensor_autograd",
     "all_reduce",
@@ -63,14 +66,16 @@ _FUNCTIONS = (
     "all_to_all_single",
     "all_to_all_single_autograd",
     "broadcast",
+    "permute_tensor",
+    "reduce_scatter_single",
+    "reduce_scatter_single_autograd",
+    "reduce_scatter_single_coalesced",
     "reduce_scatter_tensor",
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
 )
 #: Where somebody waits for what a functional collective returned.
 _WAIT_TENSOR = "wait_tensor"
-#: How many frames, from the innermost one, are between that and the C++ that waits.
-_NEAR = 3
 
 
 @dataclass
@@ -91,6 +96,7 @@ class Record:
     def __init__(self) -> None:
         #: How many collectives of the default group were begun, those of C++ left out.
         self.count = 0
+        self._inside = False
         self._last: Begun | None = None
         self._group: weakref.ref[Any] | None = None
         #: What somebody could still wait for, of the last one; None for a functional one.
@@ -130,8 +136,7 @@ class Record:
         if last is None or self._has_ended(last):
             return None, False
         if self._handles is None:
-            near = [frame.f_code.co_name for frame in frames[:_NEAR]]
-            return last, _WAIT_TENSOR in near
+            return last, any(frame.f_code.co_name == _WAIT_TENSOR for frame in frames)
         return last, False
 
     def _has_ended(self, last: Begun) -> bool:
@@ -159,12 +164,17 @@ class Record:
 
         @functools.wraps(function)
         def begin(*args: Any, **kwargs: Any) -> Any:
-            # A compiler that reads this is to find torch's own and no more.
-            if torch.compiler.is_compiling():
+            # A compiler that reads this is to find torch's own and no more; and what one of them
+            # does by another is one collective.
+            if torch.compiler.is_compiling() or self._inside:
                 return function(*args, **kwargs)
             group, values = _asked(bind, args, kwargs)
             begun = self._note(name, group, values)
-            found = function(*args, **kwargs)
+            self._inside = True
+            try:
+                found = function(*args, **kwargs)
+            finally:
+                self._inside = False
             self._begin(begun, group, None)
             return found
 
