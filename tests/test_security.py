@@ -295,7 +295,7 @@ CENSORED = {
     "a line of it": ({"SSH_KEY": KEY}, "  abcdefghijklmnop", "  [$SSH_KEY]"),
     "as ASCII and as bytes": (
         {"DB_PASSWORD": UMLAUTS},
-        f"{UMLAUTS!a} {UMLAUTS.encode()}",
+        f"{UMLAUTS!a} {UMLAUTS.encode()!r}",
         "'[$DB_PASSWORD]' b'[$DB_PASSWORD]'",
     ),
     "as a part of a URL": ({"A_TOKEN": "a/b c+d=="}, "?t=a%2Fb%20c%2Bd%3D%3D", "?t=[$A_TOKEN]"),
