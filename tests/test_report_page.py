@@ -928,8 +928,9 @@ def test_names_on_paper_are_whole(on_paper: Callable[[Path, str], Page], tmp_pat
 
 
 def test_screen_is_as_it_was_before_it_was_printed(browse: Opened, large: Path) -> None:
-    page = browse(large).visit("open=*")
-    page.js("document.querySelector('.scroller').scrollTo(900, 3000)")
+    opened = "&".join(f"open=scenario_{n:03}/strategy{s:02}" for n in range(2) for s in range(10))
+    page = browse(large).visit(f"open=scenario_000&open=scenario_001&{opened}")
+    page.js("document.querySelector('.scroller').scrollTo(900, 2000)")
     page.settle()
     page.js("document.querySelector('tr:nth-child(12) [data-column=\"12\"]').focus()")
     page.settle()
@@ -941,9 +942,9 @@ def test_screen_is_as_it_was_before_it_was_printed(browse: Opened, large: Path) 
     printed = page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
     page.settle()
 
-    assert before[0] > 2000
+    assert before[0] > 1500
     assert before[3].startswith("torch 2.10 on cpu")
     assert page.js(screen) == before
     assert page.all(".paper") == []
     # Rows of four tables, two dozen a page and more.
-    assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed["data"]))) > 100
+    assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed["data"]))) > 30
