@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import os
 import re
 import shutil
@@ -64,6 +66,12 @@ class Page:
 
     def js(self, script: str) -> Any:
         return self.driver.execute_script(f"return {script}")
+
+    def settle(self) -> None:
+        """Wait until what was scrolled to is drawn."""
+        self.driver.execute_async_script(
+            "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
+        )
 
     @property
     def hash(self) -> str:
@@ -326,6 +334,31 @@ def test_case_has_its_outcomes_plot_texts_and_command(browse: Opened, small: Pat
     assert page.one("#panel code").text == "distparity run --case alpha/fsdp2-ws2-float32"
 
 
+def test_plot_has_a_place_for_what_its_scale_has_none_for(browse: Opened, tmp_path: Path) -> None:
+    ratios = {"2.4": "0", "2.5": "0.1", "2.6": "1e-9", "2.7": "inf"}
+    for torch, ratio in ratios.items():
+        status = "failed" if ratio == "inf" else "passed"
+        result = {"alpha/ddp-ws2-float32": {"status": status, "ratio": ratio}}
+        cells.write(tmp_path, torch, "cpu", result)
+    write([tmp_path], tmp_path / "report")
+    page = browse(tmp_path / "report" / "index.html").visit("case=alpha/ddp-ws2-float32")
+
+    def heights(selector: str) -> list[float]:
+        middle = "((box) => (box.top + box.bottom) / 2)(one.getBoundingClientRect())"
+        found = page.js(f"[...document.querySelectorAll({selector!r})].map((one) => {middle})")
+        return [float(one) for one in found]
+
+    zero, usual, least, infinite = heights(".plot .point")[: len(ratios)]
+    assert infinite < usual < least < zero - 10
+    signs = page.js(
+        "[...document.querySelectorAll('.plot text.beyond')].map((one) => one.textContent)"
+    )
+    assert dict(zip(signs, heights(".plot text.beyond"), strict=True)) == {
+        "0": pytest.approx(zero, abs=3),
+        "\u221e": pytest.approx(infinite, abs=3),
+    }
+
+
 def test_markup_in_a_message_is_shown_and_not_run(browse: Opened, small: Path) -> None:
     page = browse(small).visit("case=alpha/fsdp2-ws2-float32&col=2.11-cpu")
 
@@ -342,12 +375,108 @@ def test_comparison_sorts_the_changes(browse: Opened, small: Path) -> None:
     }
 
     assert found == {
-        "regressed": ["beta/ddp-ws2-float32", "beta/ddp-ws4-float32"],
+        "regressed": ["beta/ddp-ws2-float32"],
         "fixed": ["alpha/ddp-ws2-float32"],
         "drifted": ["alpha/ddp-ws4-float32"],
-        "other": ["alpha/fsdp2-ws2-float32"],
+        "other": ["alpha/fsdp2-ws2-float32", "beta/ddp-ws4-float32"],
     }
     assert page.one("#change-drifted tbody td:last-child").text == "\u00d7 4.5"
+
+
+#: What an outcome says of the numbers: that they are right, that they are wrong, or nothing.
+SAYS = {
+    "passed": "right",
+    "unexpectedly fixed": "right",
+    "failed": "wrong",
+    "crash": "wrong",
+    "timeout": "wrong",
+    "flaky": "wrong",
+    "expected failure": "wrong",
+    "error": "",
+    "missing": "",
+    "not run": "",
+    "not available": "",
+    "not supported": "",
+    "absent": "",
+}
+SECTIONS = {("right", "wrong"): "regressed", ("wrong", "right"): "fixed"}
+
+
+def test_comparison_has_every_pair_of_outcomes_in_its_place(browse: Opened, tmp_path: Path) -> None:
+    def case(pair: tuple[str, str]) -> str:
+        return f"{pair[0]}/{pair[1]}-ws2-float32".replace(" ", "_")
+
+    pairs = list(itertools.product(SAYS, SAYS))
+    for side, torch in enumerate(("2.4", "2.5")):
+        results = {case(pair): {"status": pair[side], "message": "said"} for pair in pairs}
+        present = {name: one for name, one in results.items() if one["status"] != "absent"}
+        cells.write(tmp_path, torch, "cpu", present)
+    write([tmp_path], tmp_path / "report")
+    page = browse(tmp_path / "report" / "index.html").visit("view=compare")
+    script = "[...document.querySelectorAll('#change-{} tbody th')].map((one) => one.textContent)"
+
+    found = {name: page.js(script.format(name)) for name in ("regressed", "fixed", "other")}
+    expected: dict[str, list[str]] = {name: [] for name in found}
+    for was, now in pairs:
+        if was != now:
+            section = SECTIONS.get((SAYS[was], SAYS[now]), "other")
+            expected[section].append(case((was, now)))
+    assert set(SAYS) == {one.name for one in STATUSES} | {"absent"}
+    assert {name: sorted(rows) for name, rows in found.items()} == {
+        name: sorted(rows) for name, rows in expected.items()
+    }
+
+
+COMPARED = {
+    "differ": ("diff=1&a=2.4-cpu&b=2.10-cpu", "2 of 8 cases, 2 cells"),
+    "outcome of a third cell": ("out=crash&a=2.4-cpu&b=2.10-cpu", "0 of 8 cases, 2 cells"),
+    "outcome of one of them": ("out=crash&a=2.4-cpu&b=2.11-cpu", "1 of 8 cases, 2 cells"),
+    "message of a third cell": ("q=killed&a=2.4-cpu&b=2.10-cpu", "0 of 8 cases, 2 cells"),
+    "message of one of them": ("q=killed&a=2.4-cpu&b=2.11-cpu", "1 of 8 cases, 2 cells"),
+    "another device": ("dev=xpu&a=2.4-cpu&b=2.10-cpu", "8 cases, 2 cells"),
+}
+
+
+@pytest.mark.parametrize(("address", "said"), COMPARED.values(), ids=COMPARED)
+def test_filters_of_a_comparison_are_about_the_two(
+    browse: Opened, small: Path, address: str, said: str
+) -> None:
+    page = browse(small).visit(f"view=compare&{address}")
+
+    assert page.said == said
+    if "b=2.10-cpu" in address:
+        assert page.one("#outcomes [data-value=passed] b").text == "14"
+
+
+def test_case_of_a_comparison_has_its_row_whatever_devices_are_chosen(
+    browse: Opened, small: Path
+) -> None:
+    page = browse(small).visit("view=compare&dev=xpu&a=2.4-cpu&b=2.11-cpu")
+    page.one("#change-regressed button").click()
+
+    assert page.one("#panel .chosen th").text == "2.11 cpu"
+
+
+@pytest.mark.parametrize("width", [1400, 1000, 840])
+def test_texts_of_a_comparison_stay_in_their_cells(browse: Opened, large: Path, width: int) -> None:
+    page = browse(large)
+    sized = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sized)
+        page.visit("view=compare&case=scenario_000/strategy00-ws2-float32")
+        cut = page.js(
+            "[...document.querySelectorAll('.change :is(th, td)')].filter((cell) => {"
+            "const words = document.createRange(); words.selectNodeContents(cell);"
+            "return words.getBoundingClientRect().right > cell.getBoundingClientRect().right; })"
+            ".map((cell) => cell.textContent)"
+        )
+        words = page.one(".compare").text
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert cut == []
+    assert "expected failure" in words
+    assert "unexpectedly fixed" in words
 
 
 def test_comparison_is_chosen_by_hand(browse: Opened, small: Path) -> None:
@@ -387,6 +516,75 @@ def test_keyboard_alone_is_enough(browse: Opened, small: Path) -> None:
     assert page.focused.startswith("torch 2.11 on cpu: 2 of 4 passed")
     page.press(Keys.ARROW_UP, Keys.ARROW_UP)
     assert page.focused.startswith("torch 2.11 on cpu: facts of the run")
+
+
+#: What is shut, and where the keyboard is then.
+SHUT = {
+    "menu": (
+        "",
+        "#strategy-menu summary",
+        (Keys.ENTER, Keys.TAB, Keys.ESCAPE),
+        "#strategy-menu summary",
+    ),
+    "key": ("", "#key summary", (Keys.ENTER, Keys.ESCAPE), "#key summary"),
+    "details in a comparison": (
+        "view=compare&a=2.4-cpu&b=2.11-cpu",
+        "#change-drifted button",
+        (Keys.ENTER, Keys.TAB, Keys.ESCAPE),
+        "#change-drifted button",
+    ),
+    "details by their button": (
+        "view=compare&a=2.4-cpu&b=2.11-cpu",
+        "#change-drifted button",
+        (Keys.ENTER, Keys.TAB, Keys.ENTER),
+        "#change-drifted button",
+    ),
+    "details of an address": (
+        "view=compare&a=2.4-cpu&b=2.11-cpu&case=alpha/ddp-ws4-float32",
+        "",
+        (Keys.ESCAPE,),
+        "#change-drifted button",
+    ),
+    "details of a case that is in no list": (
+        "view=compare&a=2.4-cpu&b=2.11-cpu&case=beta/fsdp2-ws2-float32",
+        "#panel",
+        (Keys.ESCAPE,),
+        "main",
+    ),
+    "details for a comparison": ("col=2.11-cpu", "#panel .plain", (Keys.ENTER,), "main"),
+    "filters": ("q=alpha", "#reset", (Keys.ENTER,), "#q"),
+}
+
+
+@pytest.mark.parametrize(("address", "start", "keys", "end"), SHUT.values(), ids=SHUT)
+def test_keyboard_is_never_lost(
+    browse: Opened, small: Path, address: str, start: str, keys: tuple[str, ...], end: str
+) -> None:
+    page = browse(small).visit(address)
+    if start:
+        page.js(f"document.querySelector({start!r}).focus()")
+    page.press(*keys)
+
+    assert page.driver.switch_to.active_element == page.one(end)
+
+
+def test_keyboard_is_not_lost_by_going_back(browse: Opened, small: Path) -> None:
+    page = browse(small).visit("view=compare&a=2.4-cpu&b=2.11-cpu")
+    page.one("#change-drifted button").click()
+    page.driver.back()
+
+    assert page.driver.switch_to.active_element == page.one("#change-drifted button")
+
+
+def test_columns_are_counted_in_the_header_as_in_the_rows(browse: Opened, small: Path) -> None:
+    page = browse(small)
+
+    def places(selector: str) -> list[str | None]:
+        return [cell.get_attribute("aria-colindex") for cell in page.all(selector)]
+
+    assert places("thead tr:first-child [role=columnheader]") == ["1", "2", "3", "5"]
+    assert places("thead tr:last-child [role=columnheader]") == ["2", "3", "4", "5"]
+    assert places("[data-row='0'] > [role]") == ["1", "2", "3", "4", "5"]
 
 
 def test_one_place_of_the_matrix_is_in_the_order_of_tabs(browse: Opened, small: Path) -> None:
@@ -476,6 +674,103 @@ def test_every_step_of_the_scale_can_be_read(browse: Opened, small: Path, theme:
     assert {name: value for name, value in contrasts.items() if value < 4.5} == {}
 
 
+def contrast(ink: str, paper: str) -> float:
+    dark, light = sorted((luminance(ink), luminance(paper)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+#: Of every cell of a branch that is in sight: what it says, its text's two colours, its look.
+BRANCHES = """[...document.querySelectorAll('main td.branch')].map((cell) => {
+    const words = cell.querySelector('.judged');
+    if (!words) return null;
+    const grounds = [words, cell].map((one) => getComputedStyle(one).backgroundColor);
+    return {
+        label: cell.getAttribute('aria-label'),
+        title: cell.title,
+        text: words.textContent,
+        ink: getComputedStyle(words).color,
+        paper: grounds.find((one) => one !== 'rgba(0, 0, 0, 0)'),
+        ground: grounds[0],
+        partly: cell.classList.contains('partly'),
+        marks: cell.querySelectorAll('.count').length,
+        edge: getComputedStyle(cell).outlineStyle,
+    };
+}).filter(Boolean)"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "forced"])
+def test_worst_ratio_of_a_row_can_be_read(browse: Opened, large: Path, theme: str) -> None:
+    page = browse(large)
+    forced = [{"name": "forced-colors", "value": "active"}] if theme == "forced" else []
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": forced})
+        found = page.visit("" if forced else f"theme={theme}").js(BRANCHES)
+        steps = page.js(
+            "[...document.querySelectorAll('.scale .step')].map((step) => {"
+            "const { color, backgroundColor, borderStyle } = getComputedStyle(step);"
+            "return [color, backgroundColor, borderStyle]; })"
+        )
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    assert sum(one["marks"] > 0 for one in found) > 20
+    for one in found:
+        said = re.fullmatch(r"[^:]*: (\d+) of (\d+) passed;.* worst ratio (\S+), .*", one["label"])
+        assert said is not None
+        assert one["text"] == "{}/{}{}".format(*said.groups())
+        assert one["title"] == one["label"]
+        assert contrast(one["ink"], one["paper"]) >= 4.5
+        # Below the text of a cell with a hatch is a ground, not the hatch.
+        assert not one["partly"] or one["ground"] == one["paper"]
+    assert {step[2] for step in steps} == {"solid" if forced else "none"}
+    assert all(contrast(ink, paper) >= 4.5 for ink, paper, _ in steps)
+    if forced:
+        assert {one["edge"] for one in found} == {"none", "solid", "dashed"}
+
+
+#: The share of an element's picture that has the colour of its background.
+COLOURED = """
+const [cell, picture, done] = arguments;
+const image = new Image();
+image.onload = () => {
+    const { width, height } = image;
+    const canvas = Object.assign(document.createElement('canvas'), { width, height });
+    const on = canvas.getContext('2d');
+    on.drawImage(image, 0, 0);
+    const { data } = on.getImageData(0, 0, width, height);
+    const hue = getComputedStyle(cell).backgroundColor.match(/\\d+/g).map(Number);
+    let found = 0;
+    for (let at = 0; at < data.length; at += 4) {
+        found += [0, 1, 2].every((part) => Math.abs(data[at + part] - hue[part]) <= 2);
+    }
+    done(found / (width * height));
+};
+image.src = `data:image/png;base64,${picture}`;
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colour_of_a_cell_is_as_wide_as_what_was_judged(
+    browse: Opened, tmp_path: Path, theme: str
+) -> None:
+    silent = {"status": "not supported", "message": "no"}
+    names = [f"ddp-ws{size}-float32" for size in range(2, 11)]
+    results = {
+        f"{scenario}/{name}": silent if place >= passed else cells.PASSED
+        for scenario, passed in {"one": 1, "five": 5, "nine": 9}.items()
+        for place, name in enumerate(names)
+    }
+    cells.write(tmp_path, "2.4", "cpu", results)
+    write([tmp_path], tmp_path / "report")
+    page = browse(tmp_path / "report" / "index.html").visit(f"open=&theme={theme}")
+    shares = {}
+    for name, cell in zip(page.names(), page.all("main td.branch"), strict=True):
+        picture = cell.screenshot_as_base64
+        shares[name] = page.driver.execute_async_script(COLOURED, cell, picture)
+
+    assert shares["one"] < 0.4 < shares["five"] < 0.75 < shares["nine"]
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 cells of 2,000 cases, every outcome among them."""
@@ -512,9 +807,7 @@ def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
         "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
     )
     page.js("document.querySelector('.scroller').scrollTo(900, 30000)")
-    page.driver.execute_async_script(
-        "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-    )
+    page.settle()
     after = page.js(
         "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
     )
@@ -553,3 +846,104 @@ def test_paper_has_all_rows(browse: Opened, small: Path) -> None:
     page.js("dispatchEvent(new Event('afterprint'))")
 
     assert whole == 2 + 4 + 8
+
+
+@pytest.fixture
+def on_paper(browse: Opened) -> Iterator[Callable[[Path, str], Page]]:
+    """A page as it is printed: A4, landscape, between its margins."""
+    pages = []
+
+    def lay(path: Path, address: str) -> Page:
+        page = browse(path)
+        pages.append(page)
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SHEET)
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        page.visit(address)
+        page.js("dispatchEvent(new Event('beforeprint'))")
+        return page
+
+    yield lay
+    for page in pages:
+        page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+SHEET = {"width": 1032, "height": 703, "deviceScaleFactor": 1, "mobile": False}
+#: Texts that are smaller than 6 pt, and elements that are cut or wider than the page.
+SMALL = """[...document.querySelectorAll('.paper *, .top *, #outcomes *')].filter((one) =>
+    [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim())
+    && 0.75 * (one.closest('table')?.style.zoom || 1) * parseFloat(getComputedStyle(one).fontSize) < 6
+).map((one) => one.textContent)"""
+CUT = """[...document.querySelectorAll('.paper :is(th, td, button)')].filter((one) =>
+    one.scrollWidth > one.clientWidth + 1 || one.getBoundingClientRect().right > innerWidth
+).map((one) => one.textContent)"""
+PAPERS = {
+    "matrix": ("", ".paper .inner button", "aria-label", 25),
+    "matrix, by device": ("by=device", ".paper .inner button", "aria-label", 25),
+    "runs": ("view=runs", ".paper thead th:not(:first-child)", "textContent", 12),
+}
+
+
+@pytest.mark.parametrize(("address", "heads", "name", "rows"), PAPERS.values(), ids=PAPERS)
+def test_paper_has_all_columns_and_they_can_be_read(
+    on_paper: Callable[[Path, str], Page],
+    large: Path,
+    address: str,
+    heads: str,
+    name: str,
+    rows: int,
+) -> None:
+    page = on_paper(large, address)
+    columns = [(f"2.{n}", device) for n in range(4, 24) for device in ("cpu", "hpu")]
+    if "by=device" in address:
+        columns.sort(key=lambda column: column[1])
+
+    titles = [str(head.get_attribute(name)) for head in page.all(heads)]
+    assert [title.partition(":")[0] for title in titles] == [
+        f"torch {torch} on {device}" for torch, device in columns
+    ]
+    tables = page.all(".paper table")
+    assert len(tables) > 1
+    assert all(len(table.find_elements(By.CSS_SELECTOR, "tbody tr")) >= rows for table in tables)
+    assert page.js(SMALL) == []
+    assert page.js(CUT) == []
+    assert page.js("document.documentElement.scrollWidth") <= SHEET["width"]
+
+
+def test_names_on_paper_are_whole(on_paper: Callable[[Path, str], Page], tmp_path: Path) -> None:
+    torch, device = "2.12.0.dev20261120+rocm7.2", "a_device_with_quite_a_long_name"
+    case = f"{'a_scenario_with_a_long_name_' * 2}/{'strategy_of_many_words_' * 3}-ws2-float32"
+    cells.write(tmp_path, torch, device, {case: cells.PASSED})
+    cells.write(tmp_path, "2.4", "cpu", {case: cells.PASSED})
+    write([tmp_path], tmp_path / "report")
+    report = tmp_path / "report" / "index.html"
+
+    for address in ("open=*", "view=runs"):
+        page = on_paper(report, address)
+        assert page.js(CUT) == []
+        words = page.one(".paper").text
+        assert torch in words.replace("\n", "")
+        assert device in words.replace("\n", "")
+
+
+def test_screen_is_as_it_was_before_it_was_printed(browse: Opened, large: Path) -> None:
+    opened = "&".join(f"open=scenario_{n:03}/strategy{s:02}" for n in range(2) for s in range(10))
+    page = browse(large).visit(f"open=scenario_000&open=scenario_001&{opened}")
+    page.js("document.querySelector('.scroller').scrollTo(900, 2000)")
+    page.settle()
+    page.js("document.querySelector('tr:nth-child(12) [data-column=\"12\"]').focus()")
+    page.settle()
+    screen = (
+        "(({ scrollTop, scrollLeft }) => [scrollTop, scrollLeft, document.querySelectorAll('tr').length,"
+        "document.activeElement.getAttribute('aria-label')])(document.querySelector('.scroller'))"
+    )
+    before = page.js(screen)
+    printed = page.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    page.settle()
+
+    assert before[0] > 1500
+    assert before[3].startswith("torch 2.10 on cpu")
+    assert page.js(screen) == before
+    assert page.all(".paper") == []
+    # Rows of four tables, two dozen a page and more.
+    assert len(re.findall(rb"/Type /Page\b", base64.b64decode(printed["data"]))) > 30

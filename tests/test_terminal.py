@@ -114,7 +114,14 @@ def test_case_without_a_result_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("statuses", "style"),
-    [([P, P], "green"), ([P, N], "green"), ([N], "yellow"), ([P, F], "red"), ([N, F], "red")],
+    [
+        ([P, P], "green"),
+        ([P, N], ""),
+        ([P, Status.EXPECTED], ""),
+        ([N], "yellow"),
+        ([P, F], "red"),
+        ([N, F], "red"),
+    ],
 )
 def test_colour_of_a_square(statuses: list[Status], style: str) -> None:
     cases = [Case("a", "ddp", size, "float32", "cpu") for size in range(len(statuses))]

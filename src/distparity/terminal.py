@@ -58,8 +58,10 @@ class _Square:
     def style(self) -> str:
         if any(status.bad for status in self.counts):
             return "red"
-        # What was not judged is no pass: green is for squares that say something.
-        return "green" if self.counts[Status.PASSED] else "yellow"
+        # What was not judged, or fails as declared, is no pass: green says that all did.
+        if not self.counts[Status.PASSED]:
+            return "yellow"
+        return "green" if set(self.counts) == {Status.PASSED} else ""
 
     def text(self, marks: Mapping[str, str]) -> str:
         """``7/8`` passed, and what the others are; only that where nothing could pass."""

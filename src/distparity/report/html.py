@@ -21,8 +21,8 @@ __all__ = ["render"]
 
 #: The scripts share one scope, in this order.
 SCRIPTS = (
-    *("data", "state", "draw", "groups", "matrix", "move"),
-    *("plot", "panel", "compare", "runs", "filters", "main"),
+    *("data", "state", "draw", "groups", "matrix", "move", "plot"),
+    *("panel", "compare", "runs", "paper", "filters", "main"),
 )
 #: Beyond this much text the page would open slowly, so that each text is cut shorter.
 ROOM_FOR_TEXTS = 16 * 2**20

@@ -4,7 +4,7 @@ const DRIFT = 4;
 
 function drawCompare(main) {
   const [a, b] = compared();
-  const shown = shownCases(columns);
+  const shown = shownCases();
   const changes = a && b ? compareColumns(a, b, shown) : null;
   renew(
     main,
@@ -59,10 +59,11 @@ function compareColumns(a, b, shown) {
 }
 
 // Of the numbers alone: that a failure is declared makes it no less a failure, and what passes though
-// it is declared to fail is right.
-const FIXED = BY_KEY.get("unexpectedly-fixed");
-const right = (status) => status === PASSED || status === FIXED;
-const wrong = (status) => !right(status) && (status.family === "bad" || status.family === "known");
+// it is declared to fail is right. What has not come, and what could not be judged, is neither.
+const RIGHT = ["passed", "unexpectedly-fixed"];
+const WRONG = ["failed", "crash", "timeout", "flaky", "expected-failure"];
+const right = (status) => RIGHT.includes(status.key);
+const wrong = (status) => WRONG.includes(status.key);
 
 function moved(was, is) {
   if (was === null || is === null || was === undefined || is === undefined || was === is) return 1;
@@ -79,7 +80,7 @@ function sections(a, b, changes) {
     ["regressed", "Regressed", "It was right, and is not."],
     ["fixed", "Fixed", "It was wrong, and is right."],
     ["drifted", `Drifted by more than ${DRIFT} ×`, "The same outcome, and another ratio."],
-    ["other", "Other changes", "What one of the two cannot say anything about, or fails in another way."],
+    ["other", "Other changes", "What one of the two says nothing about, or is right or wrong in another way."],
   ];
   return told.map(([name, heading, meaning]) =>
     el(
@@ -93,7 +94,8 @@ function sections(a, b, changes) {
 }
 
 function changeTable(a, b, rows) {
-  const heads = ["case", `${a.torch} ${a.device}`, "ratio", `${b.torch} ${b.device}`, "ratio", "factor"];
+  const side = (column) => [`${column.torch} ${column.device} `, el("small", {}, "outcome, ratio")];
+  const heads = ["case", side(a), side(b), "factor"];
   return el(
     "table",
     { class: "outcomes" },
@@ -106,13 +108,17 @@ function changeTable(a, b, rows) {
           "tr",
           {},
           el("th", { scope: "row" }, caseLink(one, b)),
-          el("td", {}, badge(was)),
-          el("td", { class: "number" }, swatch(a.ratio[one.index]), short(a.ratio[one.index])),
-          el("td", {}, badge(is)),
-          el("td", { class: "number" }, swatch(b.ratio[one.index]), short(b.ratio[one.index])),
-          el("td", { class: "number" }, times(factor)),
+          el("td", {}, verdict(was, a.ratio[one.index])),
+          el("td", {}, verdict(is, b.ratio[one.index])),
+          el("td", {}, times(factor)),
         ),
       ),
     ),
   );
+}
+
+// An outcome and its ratio: beside it where there is room, else below.
+function verdict(status, ratio) {
+  const size = ratio === null ? null : el("span", { class: "number" }, swatch(ratio), short(ratio));
+  return el("div", { class: "verdict" }, badge(status), size);
 }

@@ -56,10 +56,13 @@ const rerunOf = (column, one) => text(column.rerun[one.index]);
 const moreOf = (column, one) =>
   Object.entries(column.more[one.index] ?? {}).map(([name, place]) => [name, text(place)]);
 
-// What a filter by text looks at: the name, and whatever was said of the case anywhere.
-const haystacks = [];
-function haystack(one) {
-  const said = () => columns.flatMap((column) => [messageOf(column, one), diagnosisOf(column, one)]);
-  haystacks[one.index] ??= [one.id, one.family, ...unique(said())].join("\n").toLowerCase();
-  return haystacks[one.index];
+// What a filter by text looks at: the name, and whatever was said of the case in these columns. It is
+// kept while these are looked at, since every letter that is typed asks for it.
+let kept = { of: "", texts: [] };
+function haystacks(shown) {
+  const of = shown.map((column) => column.index).sort().join();
+  if (kept.of !== of) kept = { of, texts: [] };
+  const { texts } = kept;
+  const said = (one) => shown.flatMap((column) => [messageOf(column, one), diagnosisOf(column, one)]);
+  return (one) => (texts[one.index] ??= [one.id, one.family, ...unique(said(one))].join("\n").toLowerCase());
 }

@@ -79,18 +79,18 @@ function key() {
     ),
   );
   const edges = EDGES.map(({ edge, name, meaning }) => {
-    const cell = el("td", { class: `cell branch p3 ${edge}` }, el("b", {}, "6/8"));
+    const cell = el("td", { class: `cell branch p3 ${edge}` }, judged("6/8", 0.2));
     cell.style.setProperty("--silent", "25%");
     return el("tr", {}, cell, el("th", { scope: "row" }, name), el("td", {}, meaning));
   });
   const table = (caption, lines) => el("table", { class: "key" }, el("caption", {}, caption), ...lines);
-  return [table("Every outcome, and how it is drawn", rows), table("A row of several cases: how many passed, in the colour of the worst ratio", edges)];
+  return [table("Every outcome, and how it is drawn", rows), table("A row of several cases: how many passed, and the worst ratio, with its colour", edges)];
 }
 
 const EDGES = [
-  { edge: "bad", name: "something is wrong", meaning: "The worst ratio, where there is one, is in the colour." },
-  { edge: "known", name: "failed as declared", meaning: "Their ratios are not in the colour, so that they hide no other." },
-  { edge: "partly", name: "not judged", meaning: "The hatched part of the lower edge is their share." },
+  { edge: "bad", name: "something is wrong", meaning: "The ratio and its colour are the worst, where there is one." },
+  { edge: "known", name: "failed as declared", meaning: "Their ratios are not among these, so that they hide no other." },
+  { edge: "partly", name: "not judged", meaning: "The hatched part is their share." },
 ];
 
 // A case in a column: its fill, and what stands in it.

@@ -18,7 +18,8 @@ function drawFilters() {
   chips(byId("by"), devices.length > 1 ? orders : [], (value) => state.by === value, (by) => go({ by }));
   drawOutcomes();
   drawDepth();
-  byId("reset").hidden = !(state.q || state.out.size || state.str.size || state.dev.size || state.diff);
+  const devicesChosen = state.view !== "compare" && state.dev.size;
+  byId("reset").hidden = !(state.q || state.out.size || state.str.size || devicesChosen || state.diff);
   const theme = byId("theme");
   theme.replaceChildren(icon(state.theme), state.theme);
   theme.setAttribute("aria-label", `Colours: ${state.theme}; switch to ${THEMES[state.theme]}`);
@@ -79,16 +80,21 @@ function drawDepth() {
   chips(byId("depth"), offered.map(({ value, title }) => ({ value, title, content: value })), isOn, choose);
 }
 
-const totals = statuses.map((status) =>
-  columns.reduce((sum, column) => sum + column.status.filter((s) => s === status.number).length, 0),
-);
+// How many there are of every outcome, by column.
+const totals = columns.map((column) => {
+  const found = statuses.map(() => 0);
+  for (const status of column.status) if (status >= 0) found[status] += 1;
+  return found;
+});
 
 function drawOutcomes() {
-  const there = [PASSED, ...statuses.slice(0, -1)].filter((status) => totals[status.number]);
+  const sum = (among, status) => among.reduce((total, column) => total + totals[column.index][status.number], 0);
+  const there = [PASSED, ...statuses.slice(0, -1)].filter((status) => sum(columns, status));
+  const here = lookedAt();
   const offered = there.map((status) => ({
     value: status.key,
     title: status.meaning,
-    content: [badge(status), el("b", {}, totals[status.number].toLocaleString("en"))],
+    content: [badge(status), el("b", {}, sum(here, status).toLocaleString("en"))],
   }));
   const place = byId("outcomes");
   const choose = (value) => go({ out: toggled(state.out, value) });

@@ -3,8 +3,6 @@
 const byId = (id) => document.getElementById(id);
 const main = byId("main");
 const VIEW = { matrix: drawMatrix, compare: drawCompare, runs: drawRuns };
-// How many pixels of a landscape page the matrix may be wide.
-const PAPER = 1000;
 const THEMES = { auto: "light", light: "dark", dark: "auto" };
 
 function say(words) {
@@ -16,11 +14,14 @@ function draw() {
   root.dataset.theme = state.theme;
   root.dataset.view = state.view;
   drawFilters();
+  const held = panel.contains(document.activeElement);
+  const before = panel.dataset.case;
   // First, because what it leaves is the matrix's.
   drawPanel();
   const shown = VIEW[state.view](main);
+  if (held && panel.hidden) focusBehind(before);
   const few = shown.length === cases.length ? plural(cases.length, "case") : `${shown.length.toLocaleString("en")} of ${plural(cases.length, "case")}`;
-  say(`${few}, ${plural(shownColumns().length, "cell")}`);
+  say(`${few}, ${plural(lookedAt().length, "cell")}`);
 }
 
 function readAndDraw() {
@@ -43,35 +44,33 @@ function start() {
   byId("q").addEventListener("input", (event) => go({ q: event.target.value }));
   byId("diff").addEventListener("change", (event) => go({ diff: event.target.checked }));
   byId("theme").addEventListener("click", () => go({ theme: THEMES[state.theme] }));
-  byId("reset").addEventListener("click", () => {
+  byId("reset").addEventListener("click", (event) => {
     const { q, out, str, dev, diff } = blank();
     go({ q, out, str, dev, diff });
+    // By a key: the button has gone, and what it cleared begins here.
+    if (event.detail === 0) (byId("q").offsetParent ? byId("q") : main).focus();
   });
   addEventListener("hashchange", readAndDraw);
   addEventListener("popstate", readAndDraw);
-  addEventListener("resize", () => matrix.scroller && state.view === "matrix" && draw());
+  addEventListener("resize", () => matrix.scroller && state.view === "matrix" && !laid && draw());
   addEventListener("keydown", onKey);
   addEventListener("click", (event) => {
     // What was clicked may have been drawn anew since.
     const way = event.composedPath();
     shutMenus((menu) => !way.includes(menu));
   });
-  // On paper there is nothing to scroll: all rows are drawn.
-  addEventListener("beforeprint", () => drawWhole(true));
-  addEventListener("afterprint", () => drawWhole(false));
+  addEventListener("beforeprint", layOnPaper);
+  addEventListener("afterprint", layBack);
   readAndDraw();
-}
-
-function drawWhole(whole) {
-  if (!matrix.scroller || state.view !== "matrix") return;
-  matrix.whole = whole;
-  windowed(true);
-  matrix.table.style.zoom = whole ? Math.min(1, PAPER / matrix.table.offsetWidth) : "";
 }
 
 function shutMenus(which) {
   const open = [...document.querySelectorAll("details.menu[open]")].filter(which);
-  for (const menu of open) menu.open = false;
+  for (const menu of open) {
+    // What is shut cannot keep the keyboard.
+    if (menu.contains(document.activeElement)) menu.querySelector("summary").focus();
+    menu.open = false;
+  }
   return open.length > 0;
 }
 

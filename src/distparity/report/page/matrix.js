@@ -2,9 +2,9 @@
 // columns.
 
 const HEIGHT = { row: 28, line: 15 };
-// Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit, what is around
-// a count and around a mark, a cell's edge.
-const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, count: 8, mark: 22, edge: 14 };
+// Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit and a small one,
+// what is around a count, a ratio and a mark, a ground below texts, a cell's edge.
+const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, small: 6.4, count: 8, ratio: 8, mark: 22, ground: 8, edge: 14 };
 // So many rows and columns beyond those in sight are in the document.
 const AHEAD = { rows: 6, columns: 2 };
 
@@ -21,7 +21,6 @@ const matrix = {
   at: { row: 0, column: -1 },
   // What is drawn, as rows and columns from and to.
   drawn: null,
-  whole: false,
   scroller: null,
   table: null,
   body: null,
@@ -92,7 +91,7 @@ function drawMatrix(main) {
       onclick: onMatrixClick,
       onfocusin: onMatrixFocus,
     },
-    head(),
+    head(0, matrix.columns.length),
     matrix.body,
   );
   matrix.scroller = el("div", { class: "scroller", onscroll: () => windowed() }, matrix.table);
@@ -118,17 +117,19 @@ function widths() {
   matrix.table.style.width = `${matrix.names + matrix.width * matrix.columns.length}px`;
 }
 
-// How many lines the fullest cell of a row takes: the count, and beside or below it the marks.
+// How many lines the fullest cell of a row takes: the count, and beside or below it the ratio and the
+// marks.
 function linesIn(node) {
   return Math.max(...matrix.columns.map((column) => linesOf(tally(node, column))));
 }
 
 function linesOf(found) {
   const room = matrix.width - WIDTH.edge;
-  let left = room - WIDTH.count - WIDTH.digit * `${found.passed}/${found.total}`.length;
+  let left = room - WIDTH.count - WIDTH.digit * `${found.passed}/${found.total}`.length - (found.silent ? WIDTH.ground : 0);
   let lines = 1;
-  for (const status of others(found)) {
-    const width = WIDTH.mark + WIDTH.digit * String(found.counts.get(status)).length;
+  const widths = others(found).map((status) => WIDTH.mark + WIDTH.digit * String(found.counts.get(status)).length);
+  if (found.worst !== null) widths.unshift(WIDTH.ratio + WIDTH.small * short(found.worst).length);
+  for (const width of widths) {
     if (width > left) {
       lines += 1;
       left = room;
@@ -148,15 +149,16 @@ function sameRow(held) {
 
 // -- the header ------------------------------------------------------------------------------
 
-function head() {
+function head(from, to) {
   const outer = state.by === "torch" ? "torch" : "device";
   const inner = outer === "torch" ? "device" : "torch";
+  const here = matrix.columns.slice(from, to);
   const spans = [];
-  for (const column of matrix.columns) {
+  here.forEach((column, index) => {
     if (spans.at(-1)?.name === column[outer]) spans.at(-1).span += 1;
-    else spans.push({ name: column[outer], span: 1 });
-  }
-  const corner = el("th", { class: "corner", rowspan: 2, scope: "col", role: "columnheader" }, "");
+    else spans.push({ name: column[outer], span: 1, place: from + index });
+  });
+  const corner = el("th", { class: "corner", rowspan: 2, scope: "col", role: "columnheader", "aria-colindex": 1 });
   corner.append(el("span", {}, "scenario"), el("small", {}, "strategy, ranks · dtype"));
   return el(
     "thead",
@@ -165,28 +167,28 @@ function head() {
       "tr",
       { role: "row", "aria-rowindex": 1 },
       corner,
-      spans.map(({ name, span }) =>
+      spans.map(({ name, span, place }) =>
         el(
           "th",
-          { colspan: span, scope: "colgroup", role: "columnheader", class: "outer" },
-          el("span", {}, outer === "torch" ? name : `${name}`),
+          { colspan: span, scope: "colgroup", role: "columnheader", class: "outer", "aria-colindex": place + 2 },
+          el("span", {}, name),
         ),
       ),
     ),
     el(
       "tr",
       { role: "row", "aria-rowindex": 2 },
-      matrix.columns.map((column, index) => {
-        const starts = index > 0 && matrix.columns[index - 1][outer] !== column[outer];
+      here.map((column, index) => {
+        const place = from + index;
         return el(
           "th",
-          { scope: "col", role: "columnheader", class: `inner${starts ? " starts" : ""}` },
+          { scope: "col", role: "columnheader", class: `inner${starts(place) ? " starts" : ""}`, "aria-colindex": place + 2 },
           el(
             "button",
             {
               type: "button",
               tabindex: "-1",
-              "data-head": index,
+              "data-head": place,
               "aria-label": `${column.title}${whole(column) ? "" : ", did not end well"}: facts of the run`,
               title: whole(column) ? column.title : `${column.title}: the run did not come to its end`,
               class: state.col === column.name && !state.case ? "chosen" : null,
@@ -198,6 +200,12 @@ function head() {
       }),
     ),
   );
+}
+
+// Whether a column is the first of its torch, or of its device where these are the outer ones.
+function starts(place) {
+  const { columns } = matrix;
+  return place > 0 && columns[place - 1][state.by] !== columns[place][state.by];
 }
 
 // Whether the run came to its end; a cell that could not even start has the case "cell/start".
@@ -215,12 +223,17 @@ function windowed(fresh = false) {
   const focused = body.contains(document.activeElement);
   matrix.drawn = drawn;
   const [from, to] = drawn.rows;
+  const [left, right] = drawn.columns;
   const total = rows.at(-1).top + rows.at(-1).height;
   const above = rows[from].top;
   const below = total - rows[to - 1].top - rows[to - 1].height;
   body.replaceChildren(
     ...space(above),
-    ...rows.slice(from, to).map((row, place) => drawRow(row, from + place)),
+    ...rows
+      .slice(from, to)
+      .map((row, place) =>
+        drawRow(row, from + place, [gap(left), ...drawCells(row, left, right), gap(matrix.columns.length - right)]),
+      ),
     ...space(below),
   );
   if (focused) {
@@ -232,8 +245,7 @@ function windowed(fresh = false) {
 }
 
 function rowsInSight() {
-  const { rows, scroller, whole } = matrix;
-  if (whole) return [0, rows.length];
+  const { rows, scroller } = matrix;
   const end = scroller.scrollTop + (scroller.clientHeight || 800);
   const first = rows.findIndex((row) => row.top + row.height >= scroller.scrollTop);
   const last = rows.findIndex((row) => row.top > end);
@@ -241,8 +253,7 @@ function rowsInSight() {
 }
 
 function columnsInSight() {
-  const { columns, scroller, whole, width, names } = matrix;
-  if (whole) return [0, columns.length];
+  const { columns, scroller, width, names } = matrix;
   const first = Math.floor(scroller.scrollLeft / width);
   const last = Math.ceil((scroller.scrollLeft + (scroller.clientWidth || 1200) - names) / width);
   return [Math.max(0, first - AHEAD.columns), Math.min(columns.length, last + AHEAD.columns)];
@@ -255,7 +266,7 @@ function space(height) {
   return [row];
 }
 
-function drawRow(row, index) {
+function drawRow(row, index, drawnCells) {
   const label = row.node ? row.node.label : row.one.label;
   const name = el(
     "th",
@@ -264,8 +275,6 @@ function drawRow(row, index) {
     el("span", { class: "label" }, label),
     row.node ? el("small", {}, String(row.node.cases.length)) : null,
   );
-  const outer = state.by === "torch" ? "torch" : "device";
-  const [from, to] = matrix.drawn.columns;
   const line = el(
     "tr",
     {
@@ -279,20 +288,21 @@ function drawRow(row, index) {
       "aria-expanded": row.node ? String(row.open) : null,
     },
     name,
-    gap(from),
-    matrix.columns.slice(from, to).map((column, index) => {
-      const place = from + index;
-      const starts = place > 0 && matrix.columns[place - 1][outer] !== column[outer];
-      const cell = row.node ? branchCell(row.node, column) : leafCell(row.one, column);
-      if (starts) cell.classList.add("starts");
-      cell.dataset.column = place;
-      cell.setAttribute("aria-colindex", place + 2);
-      return cell;
-    }),
-    gap(matrix.columns.length - to),
+    drawnCells,
   );
   line.style.height = `${row.height}px`;
   return line;
+}
+
+function drawCells(row, from, to) {
+  return matrix.columns.slice(from, to).map((column, index) => {
+    const place = from + index;
+    const cell = row.node ? branchCell(row.node, column) : leafCell(row.one, column);
+    if (starts(place)) cell.classList.add("starts");
+    cell.dataset.column = place;
+    cell.setAttribute("aria-colindex", place + 2);
+    return cell;
+  });
 }
 
 // In place of columns that are not in the document.
@@ -318,15 +328,20 @@ function branchCell(node, column) {
   const cell = el(
     "td",
     { ...attributes, class: `cell branch ${hue}${edge(found)}${found.silent ? " partly" : ""}` },
-    el("b", {}, `${found.passed}/${found.total}`),
+    judged(`${found.passed}/${found.total}`, found.worst),
     marks.map((status) =>
       el("i", { class: `count f-${status.family}` }, icon(status.key), String(found.counts.get(status))),
     ),
-    marks.length || found.worst === null ? null : el("i", { class: "ratio" }, short(found.worst)),
   );
-  // The colour speaks for the judged cases alone; the others have their share of the lower edge.
+  // The colour speaks for the judged cases alone; the others have their share of the cell.
   cell.style.setProperty("--silent", `${(100 * found.silent) / found.total}%`);
   return cell;
+}
+
+// How many passed, and the worst ratio: what the colour of a cell speaks for.
+function judged(passed, worst) {
+  const ratio = worst === null ? null : el("i", { class: "ratio" }, short(worst));
+  return el("span", { class: "judged" }, el("b", {}, passed), ratio);
 }
 
 function edge(found) {

@@ -15,14 +15,22 @@ function drawPanel() {
   document.body.classList.toggle("with-panel", content !== null);
   const same = panel.dataset.of === `${state.case}|${state.group}|${state.case ? "" : state.col}`;
   panel.dataset.of = `${state.case}|${state.group}|${state.case ? "" : state.col}`;
+  panel.dataset.case = state.case;
   const { scrollTop } = panel;
   renew(panel, ...(content ?? []));
   panel.scrollTop = same ? scrollTop : 0;
 }
 
 function closePanel() {
+  const before = state.case;
   go({ case: "", group: "", col: "" }, { step: true });
+  if (state.view === "matrix" || document.activeElement === document.body) focusBehind(before);
+}
+
+// Gives the keyboard to what the details, which have gone, were opened from: a cell, a case's link.
+function focusBehind(before) {
   if (matrix.table && state.view === "matrix") focusCell();
+  else (main.querySelector(`[data-case="${CSS.escape(before)}"]`) ?? main).focus();
 }
 
 function title(over, name, under) {
@@ -158,7 +166,7 @@ function caseLink(one, column, label = one.id) {
     go({ case: one.id, group: "", col: column?.name ?? "" }, { step: true });
     panel.focus();
   };
-  return el("button", { type: "button", onclick: open, title: one.id }, label);
+  return el("button", { type: "button", onclick: open, title: one.id, "data-case": one.id }, label);
 }
 
 // -- a column --------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 const PLOT = { width: 640, height: 250, left: 52, right: 14, top: 16, bottom: 26, lane: 22 };
 const FLOOR = PLOT.height - PLOT.bottom;
+// What a logarithmic scale has no place for: above it what is infinite, below it what is 0.
+const BEYOND = 14;
 const END = PLOT.width - PLOT.right;
 // Filled ones, told apart by shape alone.
 const SHAPES = [d3.symbolCircle, d3.symbolSquare, d3.symbolDiamond, d3.symbolTriangle, d3.symbolCross, d3.symbolStar];
@@ -15,15 +17,15 @@ function plot(one, chosen, choose) {
   // Devices of one torch stand side by side.
   const beside = d3.scalePoint(kinds, [-1, 1].map((side) => side * Math.min(5 * (kinds.length - 1), across.step() / 3)));
   const x = (column) => across(column.torch) + (kinds.length > 1 ? beside(column.device) : 0);
-  const scaled = d3.scaleLog(decades(shown.map(ratioOf)), [FLOOR, PLOT.top + 12]).clamp(true);
-  const y = (ratio) => (ratio === Infinity ? PLOT.top : scaled(Math.max(ratio, scaled.domain()[0])));
+  const scaled = d3.scaleLog(decades(shown.map(ratioOf)), [FLOOR - BEYOND, PLOT.top + BEYOND]).clamp(true);
+  const y = (ratio) => (ratio === Infinity ? PLOT.top : ratio === 0 ? FLOOR : scaled(ratio));
   const picture = d3
     .create("svg:svg")
     .attr("class", "plot")
     .attr("viewBox", `0 0 ${PLOT.width} ${PLOT.height + kinds.length * PLOT.lane}`)
     .attr("role", "img")
     .attr("aria-label", `Ratio over torch versions, on a logarithmic scale; the table below has the numbers. ${one.id}`);
-  drawAxes(picture, across, scaled);
+  drawAxes(picture, across, scaled, shown.map(ratioOf));
   kinds.forEach((device, lane) => {
     const line = shown.filter((column) => column.device === device);
     const judged = line.filter((column) => ratioOf(column) !== null);
@@ -40,13 +42,6 @@ function plot(one, chosen, choose) {
       .on("click", (_, column) => choose(column))
       .append("title")
       .text((column) => `${column.title}: ${statusOf(column, one).name}, ratio ${short(ratioOf(column))}`);
-    picture
-      .selectAll(null)
-      .data(judged.filter((column) => ratioOf(column) === Infinity))
-      .join("text")
-      .attr("x", (column) => x(column) + 8)
-      .attr("y", PLOT.top + 5)
-      .text("∞");
     drawLane(picture, device, PLOT.height + lane * PLOT.lane + 8, symbol.size(60)(), color);
     drawIcons(picture, line.filter((column) => ratioOf(column) === null), one, x, PLOT.height + lane * PLOT.lane + 1);
   });
@@ -60,7 +55,7 @@ function decades(ratios) {
   return [10 ** Math.max(Math.floor(low), -12), 10 ** Math.min(Math.ceil(high), 30)];
 }
 
-function drawAxes(picture, across, scaled) {
+function drawAxes(picture, across, scaled, ratios) {
   const allowed = scaled(1);
   const [low, high] = scaled.domain().map(Math.log10).map(Math.round);
   const every = Math.ceil((high - low) / 7);
@@ -80,14 +75,16 @@ function drawAxes(picture, across, scaled) {
     .call(d3.axisBottom(across).tickFormat((name, place) => (place % room ? "" : name.slice(0, 14))).tickSizeInner(PLOT.top - FLOOR).tickSizeOuter(0).tickPadding(8));
   picture.append("line").attr("class", "limit").attr("x1", PLOT.left).attr("x2", END).attr("y1", allowed).attr("y2", allowed);
   const words = [
-    { text: "1", x: PLOT.left - 6, y: allowed + 4 },
-    { text: "allowed", x: END - 4, y: allowed - 5 },
+    { text: "1", kind: "limit", x: PLOT.left - 6, y: allowed + 4 },
+    { text: "allowed", kind: "limit", x: END - 4, y: allowed - 5 },
   ];
+  if (ratios.includes(Infinity)) words.push({ text: "∞", kind: "beyond", x: PLOT.left - 6, y: PLOT.top + 4 });
+  if (ratios.includes(0)) words.push({ text: "0", kind: "beyond", x: PLOT.left - 6, y: FLOOR + 4 });
   picture
     .selectAll(null)
     .data(words)
     .join("text")
-    .attr("class", "limit")
+    .attr("class", (word) => word.kind)
     .attr("x", (word) => word.x)
     .attr("y", (word) => word.y)
     .text((word) => word.text);

@@ -2,6 +2,18 @@
 
 function drawRuns(main) {
   const shown = shownColumns();
+  main.replaceChildren(
+    el(
+      "div",
+      { class: "scroller", tabindex: "0", role: "region", "aria-label": "Facts of every run" },
+      runsTable(shown, shown),
+    ),
+  );
+  return cases;
+}
+
+// The columns that are here, of all that are shown: what differs does so among all.
+function runsTable(shown, here) {
   const known = new Map(shown.map((column) => [column, new Map(factsOf(column))]));
   const names = unique(shown.flatMap((column) => [...known.get(column).keys()]));
   const rows = names.map((name) => {
@@ -11,33 +23,26 @@ function drawRuns(main) {
       "tr",
       { class: differ ? "differ" : null },
       el("th", { scope: "row" }, name.replaceAll("_", " ")),
-      values.map((value) => el("td", {}, value || "–")),
+      here.map((column) => el("td", {}, known.get(column).get(name) || "–")),
     );
   });
-  const tallies = shown.map((column) => count(cases, column));
+  const tallies = new Map(shown.map((column) => [column, count(cases, column)]));
   const outcomeRows = [PASSED, ...statuses.slice(0, -1)]
-    .filter((status) => tallies.some((found) => found.counts.has(status)))
+    .filter((status) => [...tallies.values()].some((found) => found.counts.has(status)))
     .map((status) =>
       el(
         "tr",
         {},
         el("th", { scope: "row" }, badge(status)),
-        tallies.map((found) => el("td", { class: "number" }, String(found.counts.get(status) ?? "–"))),
+        here.map((column) => el("td", { class: "number" }, String(tallies.get(column).counts.get(status) ?? "–"))),
       ),
     );
-  const heads = shown.map((column) => el("th", { scope: "col" }, column.title));
-  main.replaceChildren(
-    el(
-      "div",
-      { class: "scroller", tabindex: "0", role: "region", "aria-label": "Facts of every run" },
-      el(
-        "table",
-        { class: "runs" },
-        el("caption", { class: "hidden" }, "Facts of every run"),
-        el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), heads)),
-        el("tbody", {}, ...outcomeRows, ...rows),
-      ),
-    ),
+  const heads = here.map((column) => el("th", { scope: "col" }, column.title));
+  return el(
+    "table",
+    { class: "runs" },
+    el("caption", { class: "hidden" }, "Facts of every run"),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "fact"), heads)),
+    el("tbody", {}, ...outcomeRows, ...rows),
   );
-  return cases;
 }

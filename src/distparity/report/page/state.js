@@ -97,17 +97,25 @@ function inGroup(one, path) {
 }
 
 function shownColumns() {
-  const shown = columns.filter((column) => !state.dev.size || state.dev.has(column.device));
+  // A comparison names its two columns itself, whatever their devices.
+  const all = state.view === "compare" || !state.dev.size;
+  const shown = columns.filter((column) => all || state.dev.has(column.device));
   if (state.by === "torch") return shown;
   return devices.flatMap((device) => shown.filter((column) => column.device === device));
 }
 
-function shownCases(shown = shownColumns()) {
+// The columns that a view is about: filters look at these alone.
+function lookedAt() {
+  return state.view === "compare" ? unique(compared()) : shownColumns();
+}
+
+function shownCases(shown = lookedAt()) {
+  const said = haystacks(shown);
   const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
   const wanted = new Set([...state.out].map((key) => BY_KEY.get(key)));
   return cases.filter((one) => {
     if (state.str.size && !state.str.has(one.strategy)) return false;
-    if (words.length && !words.every((word) => haystack(one).includes(word))) return false;
+    if (words.length && !words.every((word) => said(one).includes(word))) return false;
     if (wanted.size && !shown.some((column) => wanted.has(statusOf(column, one)))) return false;
     return !state.diff || differs(one, shown);
   });
