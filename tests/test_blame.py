@@ -237,6 +237,8 @@ def test_native_stacks() -> None:
     }
     assert native.collective(found) == "all_reduce"
     assert native.collective({7: ["c10d::Reducer::finalize_backward", "Python"]}) == "all_reduce"
+    order = ["c10d::Work::wait", "c10d::Reducer::sync_bucket_indices"]
+    assert native.collective({7: [*order, "c10d::Reducer::rebuild_buckets"]}) == "broadcast"
     assert native.collective({7: ["gloo::allreduce"], 8: ["gloo::broadcast"]}) == ""
     assert native.brief({**found, 9: found[8]}).count("\n") == 6
     assert native.split("nothing") == ("nothing", "")

@@ -36,8 +36,10 @@ _GLOO = {
     "scatter": "scatter",
 }
 _IN_GLOO = re.compile(r"^gloo::(\w+)$")
-#: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this.
+#: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this. Once
+#: it waits for the first rank's order of them.
 _REDUCER = "c10d::Reducer::"
+_REDUCER_ORDER = "c10d::Reducer::sync_bucket_indices"
 #: Where a thread waits for what it, or another, has begun.
 _WORK = re.compile(r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait)")
 #: A message from one rank to another, which torch's recorder leaves out with gloo.
@@ -109,7 +111,7 @@ def collective(stacks: Mapping[int, list[str]]) -> str:
     called = [found[1] for function in functions if (found := _IN_GLOO.match(function))]
     names = {_GLOO[name] for name in called if name in _GLOO}
     if not names and any(function.startswith(_REDUCER) for function in functions):
-        return "all_reduce"
+        return "broadcast" if _REDUCER_ORDER in functions else "all_reduce"
     return names.pop() if len(names) == 1 else ""
 
 
