@@ -83,6 +83,10 @@ FAULTS = {
     "memory-killer": (Status.CRASH, r"^CULPRIT killed by SIGKILL"),
     "sigkill-shared-memory": (Status.CRASH, r"^CULPRIT killed by SIGKILL"),
     "sigusr1": (Status.PASSED, "^ratio"),
+    "sigusr1-endless-loop": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT in no collective, .*injected\.py:\d+ in spin; ranks? 0",
+    ),
     "deep-witness": (
         Status.TIMEOUT,
         r"hang: CULPRIT .*, at injected\.py:\d+ in misbehave; ranks? 0",

@@ -156,6 +156,20 @@ class Signalled(Fault):
         time.sleep(1)
 
 
+class SignalledAndSpins(Signalled):
+    """What the signal had written is not where it hangs."""
+
+    name = "fault-sigusr1-endless-loop"
+
+    def misbehave(self) -> None:
+        super().misbehave()
+        self.spin()
+
+    def spin(self) -> None:
+        while True:
+            pass
+
+
 class DeepWitness(Fault):
     """What its witness saw is not to be read."""
 

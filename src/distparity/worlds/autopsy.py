@@ -63,6 +63,8 @@ class Autopsy:
         self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
         self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
         self._going = [rank for rank in self._asked if rank not in self._stopped]
+        #: What stands there already: a signal that was not ours had them written as well.
+        self._old = {rank.number: _size(rank) for rank in self._asked}
         self._sizes: list[int] = []
         self._steps = self._ask()
 
@@ -95,7 +97,8 @@ class Autopsy:
 
     def _have_stacks(self, ranks: list[Rank]) -> bool:
         """True once these have written their stacks, and write no more."""
-        before, self._sizes = self._sizes, [_size(rank) for rank in ranks]
+        sizes = [_size(rank) - self._old[rank.number] for rank in ranks]
+        before, self._sizes = self._sizes, sizes
         ended = [rank.exit is not None for rank in ranks]
         return before == self._sizes and all(map(max, self._sizes, ended))
 
@@ -109,7 +112,9 @@ class Autopsy:
         if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered, after {rank.answer['calls']} collectives"
             return found
-        found.stack = without_witness(tail(f"{rank.output}.stacks"))
+        found.stack = without_witness(
+            tail(f"{rank.output}.stacks", since=self._old.get(rank.number, 0))
+        )
         found.output = last_output(rank)[0]
         if fate is Fate.RAISED and rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()

@@ -245,13 +245,13 @@ def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None)
     }
 
 
-def tail(path: str, size: int = 8192) -> str:
-    """The last ``size`` bytes of a rank's file, as text; empty when there is none."""
+def tail(path: str, size: int = 8192, since: int = 0) -> str:
+    """The last ``size`` bytes of a rank's file, as text, without its first ``since``; empty for none."""
     try:
         with Path(path).open("rb") as file:
             file.seek(0, os.SEEK_END)
-            length = file.tell()
-            file.seek(max(0, length - size))
+            length = file.tell() - since
+            file.seek(since + max(0, length - size))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
