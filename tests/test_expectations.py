@@ -591,6 +591,8 @@ def test_file_that_cannot_be_used_ends_the_run(
 
     assert ran.code == 4
     assert re.search(complaint, ran.output)
+    assert ran.statuses("here-cpu") == {"cell/start": "error"}
+    assert re.search(complaint, ran.text("here-cpu", "cell/start"))
 
 
 def test_what_a_run_leaves_out_is_not_missed(suite: Suite, tmp_path: Path) -> None:

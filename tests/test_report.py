@@ -312,6 +312,26 @@ def test_nothing_to_read_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("status", "complaint"),
+    [
+        ("error", "2.4-cpu: nothing ran: 1 error"),
+        ("missing", "2.4-cpu: nothing ran: 1 missing"),
+        ("not run", "2.4-cpu: nothing ran: 1 not run"),
+        ("failed", ""),
+        ("expected failure", ""),
+    ],
+)
+def test_cell_in_which_nothing_was_judged_shows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, complaint: str
+) -> None:
+    cells.write(tmp_path, "2.4", "cpu", {"cell/start": {"status": status}})
+    code = cli.main(["report", str(tmp_path), "-o", str(tmp_path / "o"), "--strict", "2.4-cpu"])
+
+    assert code == bool(complaint)
+    assert complaint in capsys.readouterr().err
+
+
 # -- what it writes ----------------------------------------------------------------------------
 
 

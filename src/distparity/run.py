@@ -170,23 +170,35 @@ class Run:
         When that fails, every cell that was asked for is left as an error in its XML file.
         """
         assert self.launcher is not None
+        # While torch is imported. An error in them is one of the cells, whose names come with torch.
+        unread = self._read_expectations()
         try:
-            self._read_expectations()
             self.facts = self.launcher.ready()
             self.options.check_devices(self.facts["devices"])
             self.scheduler = Scheduler(
                 self.launcher, room=self.options.room, timeout=2 * self.options.limit
             )
             self._find_devices()
+            if unread is not None:
+                raise unread
             self._list_cases()
             self._expect()
         except (BadRequest, StartError) as error:
             # What could not be imported may have said what it knows.
             message, detail = self._censor.text(str(error)), self._censor.text(error.detail)
-            for device in self.options.named or ["cpu"]:
-                if not any(cell.device == device for cell in self.cells):
-                    self._broken(device, message, detail)
+            for name in self._asked_for():
+                self._broken(name, message, detail)
             raise BadRequest(message, detail) from None
+
+    def _asked_for(self) -> list[str]:
+        """The names of all cells that were asked for: of those that were found, and of the others."""
+        found = {cell.device: cell.name for cell in self.cells}
+        shared = self.options.sharing is not None
+        others = {
+            device: f"{device}-shared" if shared and device != "cpu" else device
+            for device in self.options.named
+        }
+        return list({**others, **found}.values()) or ["cpu"]
 
     def _broken(self, device: str, message: str, detail: str) -> None:
         facts = {"torch": self.facts.get("torch", "unknown"), **self._surroundings()}
@@ -281,13 +293,14 @@ class Run:
                 self._by_file.setdefault(files[case.scenario], []).append(case)
         self._folders = {folder for file in self._by_file for folder in file.parents}
 
-    def _read_expectations(self) -> None:
-        """Read what is expected to fail; raises :class:`BadRequest`."""
+    def _read_expectations(self) -> BadRequest | None:
+        """Read what is expected to fail; returns what is wrong with it."""
         shipped = [expectations.SHIPPED] if self.options.known_defects else []
         try:
             self.expected = expectations.load([*shipped, *self.options.expectations])
         except expectations.Wrong as error:
-            raise BadRequest(str(error)) from None
+            return BadRequest(str(error))
+        return None
 
     def _expect(self) -> None:
         """Find the cases that are expected to fail; raises :class:`BadRequest`."""
