@@ -146,14 +146,77 @@ def test_checks_are_all_that_diverged(checks: str, diverged: str, status: Status
     assert one.judge(outcome).status is status
 
 
-def test_entries_that_know_a_part_of_the_checks_are_one() -> None:
-    text = "".join(
-        named("resume/ddp-ws2-float32", diagnosis=None, checks=f'["{name}"]') for name in "ab"
-    )
-    (one,) = place(parse(text, "x", TODAY), HERE, CASES).values()
+def checked(*checks: str, **changes: str | None) -> str:
+    """An entry on checks of one case."""
+    words = repr(list(checks)).replace("'", '"')
+    return named("resume/ddp-ws2-float32", diagnosis=None, checks=words, **changes)
+
+
+def test_entries_that_know_other_checks_of_a_case_are_one() -> None:
+    (one,) = place(parse(checked("a") + checked("b"), "x", TODAY), HERE, CASES).values()
 
     assert one.checks == ("a", "b")
     assert one.where == "x:1 and x:9"
+
+
+MEET = {
+    "the same": ("gather columns", "gather columns"),
+    "within": ("gather*", "gather columns"),
+    "across": ("gather*", "*columns"),
+    "one sign": ("gather ?", "gather [a-c]"),
+    "sets": ("[!a-c]", "[b-d]"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), MEET.values(), ids=MEET)
+def test_entries_with_a_check_in_common_are_two_on_one_case(one: str, other: str) -> None:
+    for first, second in ((one, other), (other, one)):
+        entries = parse(checked("x", first) + checked(second, "y"), "x", TODAY)
+        with pytest.raises(Wrong, match=r"^x:1 and x:9: two entries on one case, resume/ddp-ws2"):
+            place(entries, HERE, CASES)
+
+
+APART = [("a", "b"), ("a*", "b*"), ("a?", "a"), ("[ab]", "[cd]"), ("[!a-c]", "[a-c]"), ("*a", "*b")]
+
+
+@pytest.mark.parametrize(("one", "other"), APART, ids=map(str, APART))
+def test_entries_without_a_check_in_common_stand_side_by_side(one: str, other: str) -> None:
+    assert place(parse(checked(one) + checked(other), "x", TODAY), HERE, CASES)
+
+
+#: Beside an entry that knows ``a``, whose failure always shows: another's keys, what diverged, what
+#: diverged first, and what comes of it.
+BESIDE: dict[str, tuple[dict[str, str | None], str, str, Status]] = {
+    "both": ({}, "a; b", "a", Status.EXPECTED),
+    "one": ({}, "a", "a", Status.FAILED),
+    "one, as it sometimes is": ({"sometimes": "true"}, "a", "a", Status.EXPECTED),
+    "both, as they sometimes are": ({"sometimes": "true"}, "a; b; b2", "a", Status.EXPECTED),
+    "a part of what is sometimes": ({"sometimes": "true"}, "a; b", "a", Status.FAILED),
+    "without the one that always is": ({"sometimes": "true"}, "b; b2", "b", Status.FAILED),
+    "nothing": ({"sometimes": "true"}, "", "", Status.FIXED),
+    "look of the first": ({"quantity": '"^b"'}, "a; b", "a", Status.EXPECTED),
+    "look of the other": ({"quantity": '"^c"'}, "b; a", "b", Status.FAILED),
+}
+
+
+@pytest.mark.parametrize(("changes", "diverged", "first", "status"), BESIDE.values(), ids=BESIDE)
+def test_each_entry_of_a_case_is_held_to_its_own_keys(
+    changes: dict[str, str | None], diverged: str, first: str, status: Status
+) -> None:
+    others = ["b", "b2"] if "sometimes" in changes else ["b"]
+    always = checked("a", expires="2026-08-01", facts="{device_name = 'Max *'}")
+    text = always + checked(*others, **changes)
+    for entries in (parse(text, "x", TODAY), parse(text, "x", TODAY)[::-1]):
+        (one,) = place(entries, HERE, CASES).values()
+        facts = {"ratio": 2.0, "diverged": diverged}
+        outcome = Outcome(Status.FAILED, f"{first}: gradient, rank 0: off", facts=facts)
+        judged = one.judge(outcome if diverged else Outcome(Status.PASSED))
+
+        assert judged.status is status
+        assert one.expires == date(2026, 8, 1)
+        assert one.facts == {"device_name": "Max *"}
+        if status is Status.FIXED:
+            assert judged.message == "fixed: remove this entry: x:1 (torch sums)"
 
 
 # -- which cases -----------------------------------------------------------------------------------
