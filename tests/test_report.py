@@ -6,11 +6,14 @@ import hashlib
 import json
 import math
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cells
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distparity import cli, journal, junit
 from distparity.outcome import Outcome, Status
@@ -18,7 +21,7 @@ from distparity.report import Refused, html, markdown, write
 from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
-from distparity.report.statuses import BY_NAME, STATUSES
+from distparity.report.statuses import BY_NAME, STATUSES, TAGS
 
 D3 = Path(html.__file__).parent / "page" / "d3"
 CASE = "a/ddp-ws2-float32"
@@ -67,6 +70,40 @@ def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) ->
         assert (result.ratio, result.diagnosis) == (0.25, "summed, not averaged")
 
 
+#: Whatever a case may bring with it.
+FACTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "ratio": st.floats(0, 1) | st.just("0"),
+        "largest_error": st.floats(0) | st.sampled_from(["inf", "nan"]),
+        "seconds_in_ranks": st.floats(0, 1e6),
+        "diagnosis": st.text(),
+        "more": st.text(),
+    },
+)
+
+
+@settings(deadline=None)
+@given(
+    outcomes=st.lists(st.builds(Outcome, st.sampled_from(Status), st.text(), st.text(), FACTS)),
+    allow_flaky=st.booleans(),
+)
+def test_whatever_a_run_writes_is_read(outcomes: list[Outcome], allow_flaky: bool) -> None:
+    cases = [f"a/ddp-ws{number}-float32" for number in range(len(outcomes))]
+    cell = {"torch": "2.13", "device": "cpu"}
+    header = {"cell": cell, "facts": {}, "cases": cases, "allow_flaky": allow_flaky}
+    with tempfile.TemporaryDirectory() as folder:
+        path, xml = journal.paths(Path(folder), "2.13", "cpu")
+        side = journal.Journal(path, xml, header)
+        for case, outcome in zip(cases, outcomes, strict=True):
+            side.add(case, outcome)
+        side.end("finished")
+        (column,) = read(junit.write_from_journal(path))
+
+    assert [one.status for one in column.results.values()] == [one.status.value for one in outcomes]
+    assert json.loads(as_json.render(Report([column], list(column.results))))
+
+
 def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
     facts = {"torch": "torch==2.8.0", "python": "3.14"}
     xml = junit.write_broken_cell(tmp_path, "2.8", "cpu", "no wheel", "pip said so", facts)
@@ -77,8 +114,9 @@ def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
     assert {case.id: one.status for case, one in column.results.items()} == {"cell/start": "error"}
 
 
-def test_every_status_of_a_run_has_a_drawing() -> None:
+def test_every_status_of_a_run_has_a_drawing_and_its_tags() -> None:
     assert {status.value for status in Status} <= BY_NAME.keys()
+    assert BY_NAME.keys() == TAGS.keys()
 
 
 @pytest.mark.parametrize("field", ["name", "key", "short", "mark", "meaning"])
@@ -238,6 +276,21 @@ RESULTS = {
     "passed-in-capitals": ({"status": "Passed"}, "unknown status 'Passed'"),
     "no-status": ({"ratio": "0.1"}, "it has no property 'status'"),
     "ratio-no-number": ({"status": "passed", "ratio": "low"}, "ratio is no number: 'low'"),
+    "ratio-below-0": ({"status": "failed", "ratio": "-5"}, "ratio is no number from 0 on: '-5'"),
+    "error-below-0": (
+        {"status": "failed", "largest_error": "-inf"},
+        "largest_error is no number from 0 on: '-inf'",
+    ),
+    "pass-beyond-1": (
+        {"status": "passed", "ratio": "1.00001"},
+        "it says passed, and has the ratio 1.00001",
+    ),
+    "pass-far-beyond-1": (
+        {"status": "passed", "ratio": "1e6"},
+        "it says passed, and has the ratio 1e6",
+    ),
+    "pass-of-nan": ({"status": "passed", "ratio": "nan"}, "it says passed, and has the ratio nan"),
+    "pass-of-inf": ({"status": "passed", "ratio": "inf"}, "it says passed, and has the ratio inf"),
 }
 
 
@@ -249,12 +302,58 @@ def test_result_is_refused_with_its_case(tmp_path: Path, result: Any, why: str) 
         read(path)
 
 
-def test_pass_with_a_failure_in_it_is_refused(tmp_path: Path) -> None:
-    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
-    path.write_text(path.read_text().replace('value="failed"', 'value="passed"'))
+#: What is written as one status, and says that it is another.
+CONTRADICTIONS = {
+    "pass-with-failure": ("failed", "passed", "a <failure>"),
+    "pass-with-skip": ("not run", "passed", "a <skipped>"),
+    "skip-with-failure": ("failed", "not supported", "a <failure>"),
+    "skip-with-nothing": ("passed", "not available", "no <skipped>"),
+    "failure-with-nothing": ("passed", "failed", "no <failure>"),
+    "failure-with-error": ("missing", "crash", "a <error>"),
+    "error-with-failure": ("timeout", "error", "a <failure>"),
+    "flaky-with-nothing": ("passed", "flaky", "no <failure>"),
+    "flaky-with-error": ("error", "flaky", "a <error>"),
+    "known-with-failure": ("failed", "expected failure", "a <failure>"),
+}
 
-    with pytest.raises(Refused, match="it says passed, and holds a <failure>"):
+
+@pytest.mark.parametrize(
+    ("written", "status", "holds"), CONTRADICTIONS.values(), ids=CONTRADICTIONS
+)
+def test_result_that_contradicts_itself_is_refused(
+    tmp_path: Path, written: str, status: str, holds: str
+) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": written}})
+    path.write_text(path.read_text().replace(f'value="{written}"', f'value="{status}"'))
+
+    with pytest.raises(
+        Refused, match=f"^{path}: case {CASE}: it says {status}, and holds {holds}$"
+    ):
         read(path)
+
+
+def test_result_that_holds_two_is_refused(tmp_path: Path) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
+    path.write_text(path.read_text().replace("</testcase>", "<skipped/></testcase>"))
+
+    with pytest.raises(Refused, match="it says failed, and holds a <failure> and a <skipped>"):
+        read(path)
+
+
+@pytest.mark.parametrize("where", ["suite", "case"])
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "-inf", "1e300", "soon"])
+def test_time_that_is_none_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, where: str
+) -> None:
+    path = cells.write(tmp_path / "in", "2.4", "cpu", PASSED)
+    own = {"suite": 'time="12.5"', "case": 'time="0.05"'}[where]
+    path.write_text(path.read_text().replace(own, f'time="{text}"'))
+    code = cli.main(["report", str(tmp_path / "in"), "-o", str(tmp_path / "out")])
+
+    named = f"{path}: case {CASE}" if where == "case" else str(path)
+    assert code == 1
+    assert f"distparity: {named}: time is no number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 CONFLICTS = {
