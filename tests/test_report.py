@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -194,6 +197,34 @@ def test_two_runs_of_one_cell_are_one_column(tmp_path: Path) -> None:
     assert [case.id for case in column.results] == [CASE, "b/ddp-ws2-float32"]
     assert column.facts["command"] == "run a | run b"
     assert column.files == [str(one), str(two)]
+
+
+def test_same_run_in_two_folders_is_one_run(tmp_path: Path) -> None:
+    one = cells.write(tmp_path / "1", "2.4", "cpu", PASSED, command="run a")
+    other = {"b/ddp-ws2-float32": cells.PASSED}
+    two = cells.write(tmp_path / "2", "2.4", "cpu", other, command="run b")
+    copies = [tmp_path / name for name in ("again.xml", "and_again.xml")]
+    for path, copy in zip((one, two), copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    (column,) = report(one, copies[0], two, *copies).columns
+
+    assert column.seconds == 2 * 12.5
+    assert column.host == "host"
+    assert column.facts["command"] == "run a | run b"
+    assert len(column.files) == 5
+
+
+def test_parts_from_two_hosts_name_both(tmp_path: Path) -> None:
+    paths = [
+        cells.write(tmp_path / host, "2.4", "cpu", {f"{host}/ddp-ws2-f": cells.PASSED})
+        for host in ("a", "b", "c")
+    ]
+    for path, host in zip(paths, ("one", "two", "one"), strict=True):
+        path.write_text(path.read_text().replace('hostname="host"', f'hostname="{host}"'))
+    (column,) = report(*paths).columns
+
+    assert (column.host, column.seconds) == ("one, two", 3 * 12.5)
+    assert "on one, two, 38 s" in markdown.render(report(*paths))
 
 
 def test_folder_means_the_files_below_it(tmp_path: Path) -> None:
@@ -528,6 +559,39 @@ def test_markup_in_the_data_is_data(tmp_path: Path) -> None:
     assert HOSTILE in page_data(text)["strings"]
     # Inside a fence everything is text.
     assert "<script>" not in re.sub(r"(?ms)^(```+)text$.*?^\1$", "", summary)
+
+
+SPELLED = {"\x9b": r"\x9b", "\x7f": r"\x7f", "\u202e": r"\u202e", "\u2066": r"\u2066"}
+
+
+@pytest.mark.parametrize("sign", SPELLED)
+def test_what_is_not_to_be_seen_is_spelled_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    result = {"status": "failed", "message": f"m{sign}", "detail": f"d{sign}", f"f{sign}": sign}
+    case = f"a{sign}/ddp{sign}-ws2-f"
+    path = cells.write(tmp_path, "2.4", f"c{sign}", {case: result}, platform=f"p{sign}")
+    code = cli.main(["report", str(path.parent), "-o", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    written = [path.read_text("utf-8") for path in (tmp_path / "out").iterdir()]
+
+    assert code == 0
+    assert f"torch 2.4 on c{SPELLED[sign]}: 1 failed" in said
+    assert not any(sign in text for text in (said, *written))
+    data = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    (found,) = data["cases"][0]["results"].values()
+    assert (found["message"], found["detail"]) == (f"m{SPELLED[sign]}", f"d{SPELLED[sign]}")
+
+
+def test_terminal_that_has_not_the_characters_of_a_name(tmp_path: Path) -> None:
+    cells.write(tmp_path, "gr\u00fcn", "cpu", PASSED)
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    words = ["report", str(tmp_path), "-o", str(tmp_path / "out\u2026")]
+    command = [sys.executable, "-m", "distparity", *words]
+    done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert rb"torch gr\xfcn on cpu: 1 passed" in done.stdout
 
 
 def test_fence_in_the_summary_is_longer_than_any_in_the_text(tmp_path: Path) -> None:
