@@ -340,10 +340,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = config.stash[RUN]
     terminalreporter.section("distparity")
     for cell in run.cells:
-        counts: dict[str, int] = {}
-        for outcome in cell.outcomes.values():
-            counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
-        text = ", ".join(f"{count} {status}" for status, count in counts.items())
+        text = ", ".join(f"{count} {status}" for status, count in cell.counts.items())
         # What is declared to fail hides no other.
         ratios = {
             case: outcome.facts["ratio"]

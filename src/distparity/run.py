@@ -12,6 +12,7 @@ import shlex
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,9 @@ PROBE_LIMIT = 60.0
 _RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
+
+#: A case that has no result when the run is over.
+_GONE = Outcome(Status.MISSING)
 
 
 class BadRequest(Exception):
@@ -123,6 +127,17 @@ class Cell:
     def name(self) -> str:
         """The column's name, after torch's: the device, and whether ranks share one."""
         return f"{self.device}-shared" if self.sharing else self.device
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each status, as in the XML: also those that have no result.
+
+        Empty where nothing was to be run.
+        """
+        if self.journal is None:
+            return {}
+        found = [self.outcomes.get(case.id, _GONE).status.value for case in self.cases]
+        return dict(Counter(found))
 
 
 class Run:
