@@ -210,6 +210,30 @@ def test_changed_manifest_is_seen(packed: Path) -> None:
     assert complaint.startswith("SHA256SUMS: damaged, or manifest.json is")
 
 
+def _between(content: bytes) -> bytes:
+    """Something hidden between the files and their directory, with the directory's place put right."""
+    at = content.index(b"PK\x01\x02")
+    hidden = content[:at] + b"evil" + content[at:]
+    return hidden[:-6] + (at + 4).to_bytes(4, "little") + hidden[-2:]
+
+
+LOOSE: dict[str, Callable[[bytes], bytes]] = {
+    "before": lambda content: b"#!/bin/sh\n" + content,
+    "behind": lambda content: content + b"evil" * 10,
+    "before and behind": lambda content: b"evil" + content + b"evil",
+    "comment": lambda content: content[:-2] + b"\x04\x00evil",
+    "between": _between,
+}
+
+
+@pytest.mark.parametrize("change", LOOSE.values(), ids=LOOSE)
+def test_what_is_beside_the_files_is_seen(packed: Path, change: Callable[[bytes], bytes]) -> None:
+    packed.write_bytes(change(packed.read_bytes()))
+
+    (complaint,) = bundle.verify(packed).complaints
+    assert complaint.startswith("it is not as it was packed")
+
+
 def test_flipped_bit_is_named(packed: Path) -> None:
     content = bytearray(packed.read_bytes())
     content[content.index(REPORT.encode()) + len(REPORT) + 40] ^= 1

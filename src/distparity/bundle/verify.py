@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ __all__ = ["Checked", "verify"]
 
 _ENCRYPTED = 0x1
 _BLOCK = 1 << 20
+#: Bytes of a file's header, of its entry in the directory, and of what ends the archive, without
+#: names and comments.
+_HEAD, _ENTRY, _END = 30, 46, 22
+_LOOSE = "it is not as it was packed: there are bytes in it that are none of its files'"
 
 
 @dataclass
@@ -79,13 +84,32 @@ def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
     manifest = _manifest(path, archive)
     files: dict[str, dict[str, Any]] = manifest["files"]
     found: dict[str, _Found | str] = {name: _read(archive, name) for name in archive.namelist()}
-    checked = Checked(manifest)
+    checked = Checked(manifest, _loose(path, archive))
     for name, said in files.items():
         checked.complaints += _compare(name, said, found.get(name))
     own = {layout.MANIFEST, layout.SUMS}
     checked.complaints += [f"{name}: additional" for name in found if name not in {*files, *own}]
     checked.complaints += _check_sums(archive, files, found)
     return checked
+
+
+def _loose(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    """Whether the archive has anything besides its files, their directory, and what ends it."""
+    members = archive.infolist()
+    at = 0
+    with path.open("rb") as file:
+        for member in sorted(members, key=lambda member: member.header_offset):
+            file.seek(member.header_offset + _HEAD - 4)
+            lengths = file.read(4)
+            if member.header_offset != at or len(lengths) < 4:
+                return [_LOOSE]
+            at += _HEAD + sum(struct.unpack("<HH", lengths)) + member.compress_size
+    directory = sum(
+        _ENTRY + len(member.orig_filename.encode()) + len(member.extra) + len(member.comment)
+        for member in members
+    )
+    whole = at == archive.start_dir and at + directory + _END == path.stat().st_size
+    return [] if whole else [_LOOSE]
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
