@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity.bundle import layout
+from distparity.bundle.cell import read
 from distparity.bundle.layout import Refused
 
 __all__ = ["Checked", "verify"]
@@ -43,10 +44,10 @@ class _Found:
 
 
 def verify(path: Path) -> Checked:
-    """Check every checksum of a bundle.
+    """Check every checksum of a bundle, and that it has the expectation files of its runs.
 
     Raises :class:`Refused` where it is no bundle: no archive, a name that leaves the folder or is
-    none of a bundle's, more than a bundle may hold, no manifest.
+    none of a bundle's, more than a bundle may hold, no manifest, a report that is no cell.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -90,7 +91,21 @@ def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
     own = {layout.MANIFEST, layout.SUMS}
     checked.complaints += [f"{name}: additional" for name in found if name not in {*files, *own}]
     checked.complaints += _check_sums(archive, files, found)
+    if not checked.complaints:
+        checked.complaints += _not_held(archive, files)
     return checked
+
+
+def _not_held(archive: zipfile.ZipFile, files: dict[str, Any]) -> list[str]:
+    """The expectation files that a run was under and that are not there as they were then."""
+    held = {said["sha256"] for name, said in files.items() if name.startswith("expectations/")}
+    cells = [read(name, archive.read(name)) for name in files if name.startswith("reports/")]
+    return [
+        f"{cell.name} was run under {name!r}, which is not there as it was then"
+        for cell in cells
+        for name, wanted in (cell.expectations or {}).items()
+        if wanted not in held
+    ]
 
 
 def _loose(path: Path, archive: zipfile.ZipFile) -> list[str]:
