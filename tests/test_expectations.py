@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from conftest import Ran, Suite
 
 from distparity import cli
 from distparity.case import Case
-from distparity.expectations import SHIPPED, Surroundings, Wrong, load, place
+from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, check, load, place
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, propose
 from distparity.outcome import Outcome, Status
@@ -284,6 +285,87 @@ def test_entries_that_do_not_fit_the_cell(text: str, complaint: str) -> None:
         place(parse(text, "x", TODAY), HERE, CASES)
 
 
+# -- what can never be -------------------------------------------------------------------------
+
+NAMES = Names({"cpu", "xpu", "accelerator"}, {"basic", "resume"}, {"ddp", "fsdp2", "stacked"})
+#: An entry that is about no torch that there is.
+LATER = {"torch": '">=30"'}
+IMPOSSIBLE = {
+    "device": (entry(device='"cppu"', **LATER), r"x:1: no device is called 'cppu'; known here: "),
+    "device that is left out": (
+        entry(device='["*", "!cppu"]', **LATER),
+        r"x:1: no device is called '!cppu'",
+    ),
+    "scenario": (entry(scenario='["res*", "gone"]', **LATER), r"x:1: no scenario is called 'gone'"),
+    "strategy": (entry(strategy='"fsdp9*"', **LATER), r"x:1: no strategy is called 'fsdp9\*', "),
+    "scenario of an id": (
+        named("gone/ddp-ws2-float32", **LATER),
+        r"x:1: no case is called 'gone/d",
+    ),
+    "strategy of an id": (named("basic/dpd-ws2-float32", **LATER), r"x:1: no case is called 'basi"),
+    "id without a world": (named("basic/ddp-float32", **LATER), r"x:1: 'basic/ddp-float32' is no "),
+    "one id twice": (
+        named("basic/ddp-ws2-float32", **LATER) + named("basic/ddp-ws2-float32", **LATER),
+        r"^x:1 and x:9: two entries on one case, basic/ddp-ws2-float32$",
+    ),
+    "id and pattern": (
+        entry(torch='"<2.8"', device='"*pu"') + named("resume/ddp-ws2-float32", device='"xpu"'),
+        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+    ),
+    "one pattern twice": (
+        entry(torch='">=2.8.1"') + entry(torch='"<2.9"'),
+        r"^x:1 and x:9: two entries on one case, scenario resume$",
+    ),
+    "one within the facts of the other": (
+        entry(facts="{device_name = 'A'}") + entry(facts="{device_name = 'A', torch = '2*'}"),
+        r"^x:1 and x:10: two entries on one case, scenario resume$",
+    ),
+    "checks in common": (
+        checked("a*", **LATER) + checked("ab", **LATER),
+        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_entry_that_can_never_hold_is_an_error(text: str, complaint: str) -> None:
+    entries = parse(text, "x", TODAY)
+
+    with pytest.raises(Wrong, match=complaint):
+        check(entries, NAMES)
+
+
+POSSIBLE = {
+    "no torch yet": entry(**LATER),
+    "no such world here": named("resume/ddp-ws64-float32"),
+    "way of an operation": named("basic/stacked-ws2-int64"),
+    "device of torch's": entry(device='"mps"'),
+    "apart by torch": entry(torch='"<2.8"') + entry(torch='">=2.8"'),
+    "apart by one release": entry(torch='"==2.8.*"') + entry(torch='"!=2.8.*"'),
+    "apart by device": entry(device='"cpu"') + entry(device='["*", "!cpu"]'),
+    "apart by facts": entry(facts="{device_name='A'}") + entry(facts="{device_name='B'}"),
+    "apart by case": named("basic/ddp-ws2-float32") + entry(),
+    "apart by checks": checked("a", **LATER) + checked("b", **LATER),
+}
+
+
+@pytest.mark.parametrize("text", POSSIBLE.values(), ids=POSSIBLE)
+def test_entry_that_can_hold_somewhere_is_none(text: str) -> None:
+    check(
+        parse(text, "x", TODAY), Names({*NAMES.devices, "mps"}, NAMES.scenarios, NAMES.strategies)
+    )
+
+
+def test_names_of_the_files_are_those_of_the_suite() -> None:
+    program = "import json; from distparity import tasks; print(json.dumps(tasks.facts()))"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    suite, files = Names.of(json.loads(done.stdout), ["cpu"]), Names.of_files(["mine"])
+
+    assert {*suite.scenarios, "mine"} <= set(files.scenarios)
+    assert {*suite.strategies, "mine"} <= set(files.strategies)
+    assert {*suite.devices, "mine"} == set(files.devices)
+
+
 # -- what an outcome is ------------------------------------------------------------------------
 
 NUMBERS = {"ratio": 12.0, "diagnosis": "summed, not averaged"}
@@ -480,11 +562,45 @@ def test_update_adds_to_a_file_and_says_nothing_twice(
     assert path.read_text() == before
 
 
+CHECKED_FILES = {
+    "right": ([entry()], [], ""),
+    "no such device": ([entry(device='"cppu"')], [], "x1.toml:1: no device is called 'cppu'"),
+    "no such scenario": ([entry(scenario='"gone"')], [], "x1.toml:1: no scenario is called 'gone'"),
+    "no such strategy": ([entry(strategy='"dpd*"')], [], "x1.toml:1: no strategy is called 'dpd*'"),
+    "names of one's own": (
+        [entry(device='"cppu"', scenario='"gone"')],
+        ["--known", "cppu", "--known", "gone"],
+        "",
+    ),
+    "two on one case": ([entry() * 2], [], "x1.toml:1 and {}x1.toml:9: two entries on one case"),
+    "two files": ([entry(), entry()], [], "x1.toml:1 and {}x2.toml:1: two entries on one case"),
+}
+
+
+@pytest.mark.parametrize(("texts", "words", "complaint"), CHECKED_FILES.values(), ids=CHECKED_FILES)
+def test_check_finds_what_can_be_known_without_torch(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    texts: list[str],
+    words: list[str],
+    complaint: str,
+) -> None:
+    paths = [tmp_path / f"x{number}.toml" for number in range(1, len(texts) + 1)]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    code = cli.main(["expectations", "check", *map(str, paths), *words])
+
+    assert code == bool(complaint)
+    assert complaint.format(f"{tmp_path}/") in capsys.readouterr().err
+
+
 # -- what is shipped ---------------------------------------------------------------------------
 
 
 def test_shipped_files_are_right_and_every_entry_has_a_program() -> None:
-    for one in load([SHIPPED]).entries:
+    entries = load([SHIPPED]).entries
+    check(entries, Names.of_files())
+    for one in entries:
         assert one.program is not None
         assert (ROOT / one.program).is_file(), one.where
 
@@ -642,6 +758,15 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
 BAD = {
     "expired": (named(SUM, expires="2020-01-01"), r"1\.toml:1: past its date, 2020-01-01"),
     "no such case": (named("multiple_forward/ddp-ws2-int8", **ANY), r"1\.toml:1: no case here"),
+    "no such world": (
+        named("multiple_forward/ddp-ws65-float32", **ANY),
+        r"1\.toml:1: no case here",
+    ),
+    "no such device": (
+        named(SUM, device='"cppu"', **ANY),
+        r"1\.toml:1: no device is called 'cppu'",
+    ),
+    "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: no case is "),
     "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries on one case"),
 }
 

@@ -319,7 +319,9 @@ class Run:
 
     def _expect(self) -> None:
         """Find the cases that are expected to fail; raises :class:`BadRequest`."""
+        types = [cell.found["type"] for cell in self.cells]
         try:
+            expectations.check(self.expected.entries, expectations.Names.of(self.facts, types))
             for cell in self.cells:
                 self._entries |= self._expect_of(cell)
         except expectations.Wrong as error:
@@ -333,6 +335,8 @@ class Run:
         # A world of any size can be asked for: an entry that names one does not miss its cases.
         named = [entry.world_sizes for entry in self.expected.entries]
         sizes = sorted({*DEFAULT_WORLD_SIZES, *self.options.world_sizes}.union(*named))
+        if cell.found["most_ranks"] is None:
+            sizes = [size for size in sizes if size <= MOST_CPU_RANKS]
         every = selection.cases("full", self.facts, cell.device, sizes)
         names = (cell.device, cell.found["type"])
         here = expectations.Surroundings(self.facts["torch"], names, self._place_facts(cell))

@@ -20,8 +20,22 @@ def add(commands: Any) -> None:
         "expectations", help="check files of what is expected to fail, or propose entries"
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    check = actions.add_parser("check", help="whether every entry is as it should be")
+    check = actions.add_parser(
+        "check",
+        help="whether every entry is as it should be, as far as that is known without torch",
+        description="Hold every entry against the schema, and its names of devices, scenarios and "
+        "strategies against those that there are; and find two entries that name the same case. "
+        "Whether an entry's patterns together, its world sizes and dtypes mean any case, and whether "
+        "it stands beside a known defect, depends on torch and the device: a run says so.",
+    )
     check.add_argument("file", nargs="+", type=Path)
+    check.add_argument(
+        "--known",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a device, scenario or strategy of your own, which is not here; may be repeated",
+    )
     check.set_defaults(act=_check)
     update = actions.add_parser("update", help="propose entries for what failed in result files")
     update.add_argument("results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml")
@@ -33,13 +47,17 @@ def add(commands: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
+    names = expectations.Names.of_files(given.known)
     code = 0
+    read: list[Path] = []
     for path in given.file:
         try:
+            # Beside those before it, which are right.
+            expectations.check(expectations.load([*read, path]).entries, names)
             print(f"{path}: {len(expectations.load([path]).entries)} entries")
+            read.append(path)
         except expectations.Wrong as error:
-            print(f"distparity: {error}", file=sys.stderr)
-            code = 1
+            code = _refuse(str(error))
     return code
 
 
