@@ -521,18 +521,56 @@ def results(tmp_path: Path) -> str:
     return str(cells.write(tmp_path, "2.8", "cpu", RESULTS))
 
 
+@pytest.mark.parametrize("words", [[], REASON[:2], REASON[2:]], ids=["nothing", "reason", "link"])
 def test_update_proposes_what_a_person_has_to_complete(
-    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    assert cli.main(["expectations", "update", results]) == 0
+    assert cli.main(["expectations", "update", results, "--case", "[ade]/*", *words]) == 0
     said = capsys.readouterr()
 
-    assert said.out.count("[[expect]]") == said.out.count('reason = ""') == 2
     assert "fixed: remove this: x:3" in said.err
-    path = tmp_path / "new.toml"
-    path.write_text(said.out)
-    assert cli.main(["expectations", "check", str(path)]) == 1
-    assert f"{path}:1: reason: it is empty" in capsys.readouterr().err
+    assert all(line.startswith("#") for line in said.out.splitlines())
+    assert parse(said.out, "x", TODAY) == []
+    text = re.sub(r"(?m)^# ?", "", said.out.partition("\n#\n")[2])
+    assert text.count("[[expect]]") == 1
+    with pytest.raises(Wrong, match=r"x:1: (reason|link): "):
+        parse(text, "x", TODAY)
+
+
+def test_update_with_a_reason_proposes_what_can_be_loaded(
+    results: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["expectations", "update", results, "--case", "a/*", "--case", "c/*", *REASON]
+
+    assert cli.main(words) == 0
+    (one,) = parse(capsys.readouterr().out, "x", TODAY)
+    assert (one.cases, one.reason) == (("a/ddp-ws2-float32",), "torch sums")
+
+
+def test_one_reason_is_for_one_kind_of_failure(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vendor.toml"
+
+    for more in (["-o", str(path)], []):
+        assert cli.main(["expectations", "update", results, *REASON, *more]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "2 kinds of failure, and one reason: choose one of them by --case" in said.err
+        assert "  wrong numbers, diagnosis ^summed: a/ddp-ws2-float32\n" in said.err
+        assert "  crash, error rank \\d+ killed by SIGSEGV: b/ddp-ws2-float32\n" in said.err
+    assert not path.exists()
+
+
+def test_one_kind_of_failure_in_several_cells_has_one_reason(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = cells.write(tmp_path, "2.9", "cpu", {"b/x-ws2-f": RESULTS["a/ddp-ws2-float32"]})
+    words = ["expectations", "update", results, str(other), "--case", "a/*", "--case", "b/x*"]
+
+    assert cli.main([*words, *REASON]) == 0
+    entries = parse(capsys.readouterr().out, "x", TODAY)
+    assert [str(one.torch) for one in entries] == ["==2.8", "==2.9"]
 
 
 def test_update_writes_no_entry_without_a_reason(results: str, tmp_path: Path) -> None:
