@@ -119,12 +119,25 @@ def test_bad_request_is_one_clear_error(suite: Suite, words: list[str], message:
     assert "INTERNALERROR" not in ran.output
 
 
-def test_absent_device_asked_for_by_name_is_an_error_and_a_red_cell(suite: Suite) -> None:
-    ran = suite("--device", "xpu")
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["--device", "xpu"], ["here-xpu"]),
+        (["--device", "cpu,xpu"], ["here-cpu", "here-xpu"]),
+        (["--device", "xpu", "--share-devices"], ["here-xpu-shared"]),
+    ],
+    ids=["alone", "beside another", "shared"],
+)
+def test_absent_device_asked_for_by_name_is_an_error_and_every_cell_red(
+    suite: Suite, words: list[str], cells: list[str]
+) -> None:
+    ran = suite(*words)
 
     assert ran.code == 4
     assert "the device 'xpu' was asked for and is not here" in ran.output
-    assert ran.statuses("here-xpu") == {"cell/start": "error"}
+    assert sorted(path.stem for path in ran.folder.glob("*.xml")) == [f"junit-{c}" for c in cells]
+    for cell in cells:
+        assert ran.statuses(cell) == {"cell/start": "error"}
 
 
 #: What ends a run before its first case, and after torch and the devices were looked at.
