@@ -174,6 +174,28 @@ def test_run_that_does_not_begin_leaves_no_cell_as_it_was(
     assert message in ran.text(f"{version}-cpu", "cell/start")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--device", "cpu", "--collect-only", "--case", "no/such-ws2-float32"],
+        ["explain", "no/such-ws2-float32"],
+    ],
+    ids=["collect-only", "explain"],
+)
+def test_what_is_no_run_leaves_every_cell_as_it_was(tmp_path: Path, words: list[str]) -> None:
+    xml = tmp_path / "reports" / f"junit-{torch.__version__}-cpu.xml"
+    xml.parent.mkdir()
+    xml.write_text("a green cell of yesterday")
+    program = [sys.executable, "-m", "distparity", *words]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 4
+    assert "unknown case 'no/such-ws2-float32'" in done.stderr
+    assert xml.read_text() == "a green cell of yesterday"
+
+
 def test_torch_that_does_not_import_is_an_error_and_a_red_cell(
     suite: Suite, tmp_path: Path
 ) -> None:

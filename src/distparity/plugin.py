@@ -216,6 +216,9 @@ def _wait(config: pytest.Config) -> None:
     try:
         run.ready()
     except BadRequest as error:
+        # What only lists cases leaves the results of others as they are.
+        if not config.option.collectonly:
+            run.leave_red(error)
         detail = f"\n{error.detail}" if error.detail else ""
         raise pytest.UsageError(f"{error}{detail}") from None
 

@@ -180,10 +180,7 @@ class Run:
         self.launcher = Launcher(self.options.include, self.options.plugins)
 
     def ready(self) -> None:
-        """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`.
-
-        When that fails, every cell that was asked for is left as an error in its XML file.
-        """
+        """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`."""
         assert self.launcher is not None
         # While torch is imported. An error in them is one of the cells, whose names come with torch.
         unread = self._read_expectations()
@@ -201,9 +198,12 @@ class Run:
         except (BadRequest, StartError) as error:
             # What could not be imported may have said what it knows.
             message, detail = self._censor.text(str(error)), self._censor.text(error.detail)
-            for name in self._asked_for():
-                self._broken(name, message, detail)
             raise BadRequest(message, detail) from None
+
+    def leave_red(self, error: BadRequest) -> None:
+        """Leave every cell that was asked for as an error in its XML file: :meth:`ready` failed."""
+        for name in self._asked_for():
+            self._broken(name, str(error), error.detail)
 
     def _asked_for(self) -> list[str]:
         """The names of all cells that were asked for: of those that were found, and of the others."""
