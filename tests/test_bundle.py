@@ -17,6 +17,7 @@ import pytest
 
 from distparity import bundle, junit
 from distparity.bundle import layout
+from distparity.expectations import SHIPPED, load
 from distparity.journal import Journal, paths
 from distparity.outcome import Outcome, Status
 
@@ -40,19 +41,23 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def reports(tmp_path: Path) -> Path:
-    folder = tmp_path / "reports"
-    folder.mkdir()
-    path, xml = paths(folder, "2.13", "cpu")
-    facts = {"torch": "2.13.0+cpu", "torch_git": "abc", "command": "pytest --device cpu"}
-    header = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": facts, "cases": list(CASES)}
+def _cell(folder: Path, torch: str, **more: object) -> None:
+    """A cell as a run leaves it."""
+    folder.mkdir(exist_ok=True)
+    path, xml = paths(folder, torch, "cpu")
+    facts = {"torch": "2.13.0+cpu", "torch_git": "abc", "command": "pytest --device cpu", **more}
+    header = {"cell": {"torch": torch, "device": "cpu"}, "facts": facts, "cases": list(CASES)}
     journal = Journal(path, xml, header)
     for case, outcome in CASES.items():
         journal.add(case, outcome)
     journal.end("finished")
     junit.write_from_journal(path)
-    return folder
+
+
+@pytest.fixture
+def reports(tmp_path: Path) -> Path:
+    _cell(tmp_path / "reports", "2.13")
+    return tmp_path / "reports"
 
 
 @pytest.fixture
@@ -134,6 +139,114 @@ def test_report_that_holds_a_secret_is_not_packed(
     assert not (tmp_path / "b.zip").exists()
 
 
+# -- the expectation files of its runs -------------------------------------------------------------
+
+
+@pytest.fixture
+def under(tmp_path: Path) -> tuple[Path, Path]:
+    """Reports of two runs, both under what is shipped and one under a vendor's file; and that."""
+    folder, vendor = tmp_path / "reports", tmp_path / "a, vendor.toml"
+    vendor.write_text("# nothing is expected\n")
+    _cell(folder, "2.12", expectations=load([SHIPPED]).files)
+    _cell(folder, "2.13", expectations=load([SHIPPED, vendor]).files)
+    return folder, vendor
+
+
+def test_bundle_has_the_expectation_files_of_its_runs(
+    under: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, vendor = under
+    names = bundle.pack([folder], tmp_path / "b.zip", [vendor])
+
+    packed = [name for name in names if name.startswith("expectations/")]
+    shipped = [f"{n:02}-{path.name}" for n, path in enumerate(sorted(SHIPPED.glob("*.toml")), 2)]
+    assert packed == [f"expectations/{name}" for name in [f"01-{vendor.name}", *shipped]]
+    archive = zipfile.ZipFile(tmp_path / "b.zip")
+    sums = [hashlib.sha256(archive.read(name)).hexdigest() for name in packed]
+    assert all(f"sha256:{one}" in str(load([SHIPPED, vendor]).files) for one in sums)
+    assert bundle.verify(tmp_path / "b.zip").complaints == []
+
+
+def test_bundle_of_a_run_under_none_has_none(tmp_path: Path) -> None:
+    _cell(tmp_path / "reports", "2.13", expectations="none")
+
+    assert set(bundle.pack([tmp_path / "reports"], tmp_path / "b.zip")) == NAMES
+
+
+def test_folder_of_expectation_files_stands_for_them(tmp_path: Path) -> None:
+    own = tmp_path / "waivers"
+    own.mkdir()
+    for name in "ab":
+        (own / f"{name}.toml").write_text(f"# {name}\n")
+    _cell(tmp_path / "reports", "2.13", expectations=load([own]).files)
+    names = bundle.pack([tmp_path / "reports"], tmp_path / "b.zip", [own])
+
+    assert names == sorted({*NAMES, "expectations/01-a.toml", "expectations/02-b.toml"})
+
+
+def _other_version(folder: Path, vendor: Path) -> list[Path]:
+    _cell(folder, "2.11", expectations=[f"known_defects/operations.toml sha256:{'0' * 64}"])
+    return [vendor]
+
+
+def _changed(folder: Path, vendor: Path) -> list[Path]:
+    vendor.write_text("# another\n")
+    return [vendor]
+
+
+def _elsewhere(folder: Path, vendor: Path) -> list[Path]:
+    (folder / "other.toml").write_text("# another\n")
+    return [vendor, folder / "other.toml"]
+
+
+def _garbled(folder: Path, vendor: Path) -> list[Path]:
+    _cell(folder, "2.11", expectations="vendor.toml sha256:abc")
+    return [vendor]
+
+
+Given = Callable[[Path, Path], list[Path]]
+LACKING: dict[str, tuple[Given, str]] = {
+    "not given": (lambda _, __: [], r"2\.13-cpu was run under it, and it is not given"),
+    "changed since": (_changed, r"vendor\.toml: not as it was when 2\.13-cpu was run"),
+    "another beside": (_elsewhere, r"other\.toml: no run that is packed was under it"),
+    "of another version": (_other_version, r"operations\.toml: 2\.11-cpu .* of another version"),
+    "garbled": (_garbled, r"junit-2\.11-cpu\.xml: its expectation files cannot be read"),
+    "empty folder": (lambda folder, _: [folder], r"reports: no TOML file is in this folder"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), LACKING.values(), ids=LACKING)
+def test_expectation_files_are_those_of_the_runs_or_there_is_no_bundle(
+    under: tuple[Path, Path], tmp_path: Path, given: Given, message: str
+) -> None:
+    files = given(*under)
+
+    with pytest.raises(bundle.Refused, match=message):
+        bundle.pack([under[0]], tmp_path / "b.zip", files)
+    assert not list(tmp_path.glob("*b.zip*"))
+
+
+def test_check_misses_the_expectation_file_of_a_run(
+    under: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Taken out of the lists as well, so that nothing but the XML tells of it."""
+    folder, vendor = under
+    path, name = tmp_path / "b.zip", f"expectations/01-{vendor.name}"
+    bundle.pack([folder], path, [vendor])
+    manifest = json.loads(zipfile.ZipFile(path).read("manifest.json"))
+    del manifest["files"][name]
+    held = {n: zipfile.ZipFile(path).read(n) for n in manifest["files"]}
+    held["manifest.json"] = json.dumps(manifest).encode()
+    sums = [f"{hashlib.sha256(held[n]).hexdigest()}  {n}\n" for n in sorted(held)]
+    _rewrite(path, **held, SHA256SUMS="".join(sums).encode(), **{name: None})
+
+    assert bundle.verify(path).complaints == [
+        f"2.13-cpu was run under {str(vendor)!r}, which is not there as it was then"
+    ]
+
+
+# -- what makes none -------------------------------------------------------------------------------
+
 Change = Callable[[Path], None]
 
 
@@ -208,6 +321,30 @@ def test_changed_manifest_is_seen(packed: Path) -> None:
 
     (complaint,) = bundle.verify(packed).complaints
     assert complaint.startswith("SHA256SUMS: damaged, or manifest.json is")
+
+
+def _between(content: bytes) -> bytes:
+    """Something hidden between the files and their directory, with the directory's place put right."""
+    at = content.index(b"PK\x01\x02")
+    hidden = content[:at] + b"evil" + content[at:]
+    return hidden[:-6] + (at + 4).to_bytes(4, "little") + hidden[-2:]
+
+
+LOOSE: dict[str, Callable[[bytes], bytes]] = {
+    "before": lambda content: b"#!/bin/sh\n" + content,
+    "behind": lambda content: content + b"evil" * 10,
+    "before and behind": lambda content: b"evil" + content + b"evil",
+    "comment": lambda content: content[:-2] + b"\x04\x00evil",
+    "between": _between,
+}
+
+
+@pytest.mark.parametrize("change", LOOSE.values(), ids=LOOSE)
+def test_what_is_beside_the_files_is_seen(packed: Path, change: Callable[[bytes], bytes]) -> None:
+    packed.write_bytes(change(packed.read_bytes()))
+
+    (complaint,) = bundle.verify(packed).complaints
+    assert complaint.startswith("it is not as it was packed")
 
 
 def test_flipped_bit_is_named(packed: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from conftest import Ran, Suite
 
 from distparity import cli
 from distparity.case import Case
-from distparity.expectations import SHIPPED, Surroundings, Wrong, load, place
+from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, check, load, place
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, propose
 from distparity.outcome import Outcome, Status
@@ -146,14 +147,77 @@ def test_checks_are_all_that_diverged(checks: str, diverged: str, status: Status
     assert one.judge(outcome).status is status
 
 
-def test_entries_that_know_a_part_of_the_checks_are_one() -> None:
-    text = "".join(
-        named("resume/ddp-ws2-float32", diagnosis=None, checks=f'["{name}"]') for name in "ab"
-    )
-    (one,) = place(parse(text, "x", TODAY), HERE, CASES).values()
+def checked(*checks: str, **changes: str | None) -> str:
+    """An entry on checks of one case."""
+    words = repr(list(checks)).replace("'", '"')
+    return named("resume/ddp-ws2-float32", diagnosis=None, checks=words, **changes)
+
+
+def test_entries_that_know_other_checks_of_a_case_are_one() -> None:
+    (one,) = place(parse(checked("a") + checked("b"), "x", TODAY), HERE, CASES).values()
 
     assert one.checks == ("a", "b")
     assert one.where == "x:1 and x:9"
+
+
+MEET = {
+    "the same": ("gather columns", "gather columns"),
+    "within": ("gather*", "gather columns"),
+    "across": ("gather*", "*columns"),
+    "one sign": ("gather ?", "gather [a-c]"),
+    "sets": ("[!a-c]", "[b-d]"),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), MEET.values(), ids=MEET)
+def test_entries_with_a_check_in_common_are_two_on_one_case(one: str, other: str) -> None:
+    for first, second in ((one, other), (other, one)):
+        entries = parse(checked("x", first) + checked(second, "y"), "x", TODAY)
+        with pytest.raises(Wrong, match=r"^x:1 and x:9: two entries on one case, resume/ddp-ws2"):
+            place(entries, HERE, CASES)
+
+
+APART = [("a", "b"), ("a*", "b*"), ("a?", "a"), ("[ab]", "[cd]"), ("[!a-c]", "[a-c]"), ("*a", "*b")]
+
+
+@pytest.mark.parametrize(("one", "other"), APART, ids=map(str, APART))
+def test_entries_without_a_check_in_common_stand_side_by_side(one: str, other: str) -> None:
+    assert place(parse(checked(one) + checked(other), "x", TODAY), HERE, CASES)
+
+
+#: Beside an entry that knows ``a``, whose failure always shows: another's keys, what diverged, what
+#: diverged first, and what comes of it.
+BESIDE: dict[str, tuple[dict[str, str | None], str, str, Status]] = {
+    "both": ({}, "a; b", "a", Status.EXPECTED),
+    "one": ({}, "a", "a", Status.FAILED),
+    "one, as it sometimes is": ({"sometimes": "true"}, "a", "a", Status.EXPECTED),
+    "both, as they sometimes are": ({"sometimes": "true"}, "a; b; b2", "a", Status.EXPECTED),
+    "a part of what is sometimes": ({"sometimes": "true"}, "a; b", "a", Status.FAILED),
+    "without the one that always is": ({"sometimes": "true"}, "b; b2", "b", Status.FAILED),
+    "nothing": ({"sometimes": "true"}, "", "", Status.FIXED),
+    "look of the first": ({"quantity": '"^b"'}, "a; b", "a", Status.EXPECTED),
+    "look of the other": ({"quantity": '"^c"'}, "b; a", "b", Status.FAILED),
+}
+
+
+@pytest.mark.parametrize(("changes", "diverged", "first", "status"), BESIDE.values(), ids=BESIDE)
+def test_each_entry_of_a_case_is_held_to_its_own_keys(
+    changes: dict[str, str | None], diverged: str, first: str, status: Status
+) -> None:
+    others = ["b", "b2"] if "sometimes" in changes else ["b"]
+    always = checked("a", expires="2026-08-01", facts="{device_name = 'Max *'}")
+    text = always + checked(*others, **changes)
+    for entries in (parse(text, "x", TODAY), parse(text, "x", TODAY)[::-1]):
+        (one,) = place(entries, HERE, CASES).values()
+        facts = {"ratio": 2.0, "diverged": diverged}
+        outcome = Outcome(Status.FAILED, f"{first}: gradient, rank 0: off", facts=facts)
+        judged = one.judge(outcome if diverged else Outcome(Status.PASSED))
+
+        assert judged.status is status
+        assert one.expires == date(2026, 8, 1)
+        assert one.facts == {"device_name": "Max *"}
+        if status is Status.FIXED:
+            assert judged.message == "fixed: remove this entry: x:1 (torch sums)"
 
 
 # -- which cases -----------------------------------------------------------------------------------
@@ -219,6 +283,87 @@ MISPLACED = {
 def test_entries_that_do_not_fit_the_cell(text: str, complaint: str) -> None:
     with pytest.raises(Wrong, match=complaint):
         place(parse(text, "x", TODAY), HERE, CASES)
+
+
+# -- what can never be -------------------------------------------------------------------------
+
+NAMES = Names({"cpu", "xpu", "accelerator"}, {"basic", "resume"}, {"ddp", "fsdp2", "stacked"})
+#: An entry that is about no torch that there is.
+LATER = {"torch": '">=30"'}
+IMPOSSIBLE = {
+    "device": (entry(device='"cppu"', **LATER), r"x:1: no device is called 'cppu'; known here: "),
+    "device that is left out": (
+        entry(device='["*", "!cppu"]', **LATER),
+        r"x:1: no device is called '!cppu'",
+    ),
+    "scenario": (entry(scenario='["res*", "gone"]', **LATER), r"x:1: no scenario is called 'gone'"),
+    "strategy": (entry(strategy='"fsdp9*"', **LATER), r"x:1: no strategy is called 'fsdp9\*', "),
+    "scenario of an id": (
+        named("gone/ddp-ws2-float32", **LATER),
+        r"x:1: no case is called 'gone/d",
+    ),
+    "strategy of an id": (named("basic/dpd-ws2-float32", **LATER), r"x:1: no case is called 'basi"),
+    "id without a world": (named("basic/ddp-float32", **LATER), r"x:1: 'basic/ddp-float32' is no "),
+    "one id twice": (
+        named("basic/ddp-ws2-float32", **LATER) + named("basic/ddp-ws2-float32", **LATER),
+        r"^x:1 and x:9: two entries on one case, basic/ddp-ws2-float32$",
+    ),
+    "id and pattern": (
+        entry(torch='"<2.8"', device='"*pu"') + named("resume/ddp-ws2-float32", device='"xpu"'),
+        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+    ),
+    "one pattern twice": (
+        entry(torch='">=2.8.1"') + entry(torch='"<2.9"'),
+        r"^x:1 and x:9: two entries on one case, scenario resume$",
+    ),
+    "one within the facts of the other": (
+        entry(facts="{device_name = 'A'}") + entry(facts="{device_name = 'A', torch = '2*'}"),
+        r"^x:1 and x:10: two entries on one case, scenario resume$",
+    ),
+    "checks in common": (
+        checked("a*", **LATER) + checked("ab", **LATER),
+        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "complaint"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_entry_that_can_never_hold_is_an_error(text: str, complaint: str) -> None:
+    entries = parse(text, "x", TODAY)
+
+    with pytest.raises(Wrong, match=complaint):
+        check(entries, NAMES)
+
+
+POSSIBLE = {
+    "no torch yet": entry(**LATER),
+    "no such world here": named("resume/ddp-ws64-float32"),
+    "way of an operation": named("basic/stacked-ws2-int64"),
+    "device of torch's": entry(device='"mps"'),
+    "apart by torch": entry(torch='"<2.8"') + entry(torch='">=2.8"'),
+    "apart by one release": entry(torch='"==2.8.*"') + entry(torch='"!=2.8.*"'),
+    "apart by device": entry(device='"cpu"') + entry(device='["*", "!cpu"]'),
+    "apart by facts": entry(facts="{device_name='A'}") + entry(facts="{device_name='B'}"),
+    "apart by case": named("basic/ddp-ws2-float32") + entry(),
+    "apart by checks": checked("a", **LATER) + checked("b", **LATER),
+}
+
+
+@pytest.mark.parametrize("text", POSSIBLE.values(), ids=POSSIBLE)
+def test_entry_that_can_hold_somewhere_is_none(text: str) -> None:
+    check(
+        parse(text, "x", TODAY), Names({*NAMES.devices, "mps"}, NAMES.scenarios, NAMES.strategies)
+    )
+
+
+def test_names_of_the_files_are_those_of_the_suite() -> None:
+    program = "import json; from distparity import tasks; print(json.dumps(tasks.facts()))"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+    suite, files = Names.of(json.loads(done.stdout), ["cpu"]), Names.of_files(["mine"])
+
+    assert {*suite.scenarios, "mine"} <= set(files.scenarios)
+    assert {*suite.strategies, "mine"} <= set(files.strategies)
+    assert {*suite.devices, "mine"} == set(files.devices)
 
 
 # -- what an outcome is ------------------------------------------------------------------------
@@ -376,18 +521,56 @@ def results(tmp_path: Path) -> str:
     return str(cells.write(tmp_path, "2.8", "cpu", RESULTS))
 
 
+@pytest.mark.parametrize("words", [[], REASON[:2], REASON[2:]], ids=["nothing", "reason", "link"])
 def test_update_proposes_what_a_person_has_to_complete(
-    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    assert cli.main(["expectations", "update", results]) == 0
+    assert cli.main(["expectations", "update", results, "--case", "[ade]/*", *words]) == 0
     said = capsys.readouterr()
 
-    assert said.out.count("[[expect]]") == said.out.count('reason = ""') == 2
     assert "fixed: remove this: x:3" in said.err
-    path = tmp_path / "new.toml"
-    path.write_text(said.out)
-    assert cli.main(["expectations", "check", str(path)]) == 1
-    assert f"{path}:1: reason: it is empty" in capsys.readouterr().err
+    assert all(line.startswith("#") for line in said.out.splitlines())
+    assert parse(said.out, "x", TODAY) == []
+    text = re.sub(r"(?m)^# ?", "", said.out.partition("\n#\n")[2])
+    assert text.count("[[expect]]") == 1
+    with pytest.raises(Wrong, match=r"x:1: (reason|link): "):
+        parse(text, "x", TODAY)
+
+
+def test_update_with_a_reason_proposes_what_can_be_loaded(
+    results: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["expectations", "update", results, "--case", "a/*", "--case", "c/*", *REASON]
+
+    assert cli.main(words) == 0
+    (one,) = parse(capsys.readouterr().out, "x", TODAY)
+    assert (one.cases, one.reason) == (("a/ddp-ws2-float32",), "torch sums")
+
+
+def test_one_reason_is_for_one_kind_of_failure(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "vendor.toml"
+
+    for more in (["-o", str(path)], []):
+        assert cli.main(["expectations", "update", results, *REASON, *more]) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "2 kinds of failure, and one reason: choose one of them by --case" in said.err
+        assert "  wrong numbers, diagnosis ^summed: a/ddp-ws2-float32\n" in said.err
+        assert "  crash, error rank \\d+ killed by SIGSEGV: b/ddp-ws2-float32\n" in said.err
+    assert not path.exists()
+
+
+def test_one_kind_of_failure_in_several_cells_has_one_reason(
+    results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = cells.write(tmp_path, "2.9", "cpu", {"b/x-ws2-f": RESULTS["a/ddp-ws2-float32"]})
+    words = ["expectations", "update", results, str(other), "--case", "a/*", "--case", "b/x*"]
+
+    assert cli.main([*words, *REASON]) == 0
+    entries = parse(capsys.readouterr().out, "x", TODAY)
+    assert [str(one.torch) for one in entries] == ["==2.8", "==2.9"]
 
 
 def test_update_writes_no_entry_without_a_reason(results: str, tmp_path: Path) -> None:
@@ -417,11 +600,45 @@ def test_update_adds_to_a_file_and_says_nothing_twice(
     assert path.read_text() == before
 
 
+CHECKED_FILES = {
+    "right": ([entry()], [], ""),
+    "no such device": ([entry(device='"cppu"')], [], "x1.toml:1: no device is called 'cppu'"),
+    "no such scenario": ([entry(scenario='"gone"')], [], "x1.toml:1: no scenario is called 'gone'"),
+    "no such strategy": ([entry(strategy='"dpd*"')], [], "x1.toml:1: no strategy is called 'dpd*'"),
+    "names of one's own": (
+        [entry(device='"cppu"', scenario='"gone"')],
+        ["--known", "cppu", "--known", "gone"],
+        "",
+    ),
+    "two on one case": ([entry() * 2], [], "x1.toml:1 and {}x1.toml:9: two entries on one case"),
+    "two files": ([entry(), entry()], [], "x1.toml:1 and {}x2.toml:1: two entries on one case"),
+}
+
+
+@pytest.mark.parametrize(("texts", "words", "complaint"), CHECKED_FILES.values(), ids=CHECKED_FILES)
+def test_check_finds_what_can_be_known_without_torch(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    texts: list[str],
+    words: list[str],
+    complaint: str,
+) -> None:
+    paths = [tmp_path / f"x{number}.toml" for number in range(1, len(texts) + 1)]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    code = cli.main(["expectations", "check", *map(str, paths), *words])
+
+    assert code == bool(complaint)
+    assert complaint.format(f"{tmp_path}/") in capsys.readouterr().err
+
+
 # -- what is shipped ---------------------------------------------------------------------------
 
 
 def test_shipped_files_are_right_and_every_entry_has_a_program() -> None:
-    for one in load([SHIPPED]).entries:
+    entries = load([SHIPPED]).entries
+    check(entries, Names.of_files())
+    for one in entries:
         assert one.program is not None
         assert (ROOT / one.program).is_file(), one.where
 
@@ -579,6 +796,15 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
 BAD = {
     "expired": (named(SUM, expires="2020-01-01"), r"1\.toml:1: past its date, 2020-01-01"),
     "no such case": (named("multiple_forward/ddp-ws2-int8", **ANY), r"1\.toml:1: no case here"),
+    "no such world": (
+        named("multiple_forward/ddp-ws65-float32", **ANY),
+        r"1\.toml:1: no case here",
+    ),
+    "no such device": (
+        named(SUM, device='"cppu"', **ANY),
+        r"1\.toml:1: no device is called 'cppu'",
+    ),
+    "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: no case is "),
     "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries on one case"),
 }
 
@@ -591,6 +817,8 @@ def test_file_that_cannot_be_used_ends_the_run(
 
     assert ran.code == 4
     assert re.search(complaint, ran.output)
+    assert ran.statuses("here-cpu") == {"cell/start": "error"}
+    assert re.search(complaint, ran.text("here-cpu", "cell/start"))
 
 
 def test_what_a_run_leaves_out_is_not_missed(suite: Suite, tmp_path: Path) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cells
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from distparity import cli, journal, junit
 from distparity.outcome import Outcome, Status
@@ -18,7 +24,7 @@ from distparity.report import Refused, html, markdown, write
 from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
-from distparity.report.statuses import BY_NAME, STATUSES
+from distparity.report.statuses import BY_NAME, STATUSES, TAGS
 
 D3 = Path(html.__file__).parent / "page" / "d3"
 CASE = "a/ddp-ws2-float32"
@@ -67,6 +73,40 @@ def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) ->
         assert (result.ratio, result.diagnosis) == (0.25, "summed, not averaged")
 
 
+#: Whatever a case may bring with it.
+FACTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "ratio": st.floats(0, 1) | st.just("0"),
+        "largest_error": st.floats(0) | st.sampled_from(["inf", "nan"]),
+        "seconds_in_ranks": st.floats(0, 1e6),
+        "diagnosis": st.text(),
+        "more": st.text(),
+    },
+)
+
+
+@settings(deadline=None)
+@given(
+    outcomes=st.lists(st.builds(Outcome, st.sampled_from(Status), st.text(), st.text(), FACTS)),
+    allow_flaky=st.booleans(),
+)
+def test_whatever_a_run_writes_is_read(outcomes: list[Outcome], allow_flaky: bool) -> None:
+    cases = [f"a/ddp-ws{number}-float32" for number in range(len(outcomes))]
+    cell = {"torch": "2.13", "device": "cpu"}
+    header = {"cell": cell, "facts": {}, "cases": cases, "allow_flaky": allow_flaky}
+    with tempfile.TemporaryDirectory() as folder:
+        path, xml = journal.paths(Path(folder), "2.13", "cpu")
+        side = journal.Journal(path, xml, header)
+        for case, outcome in zip(cases, outcomes, strict=True):
+            side.add(case, outcome)
+        side.end("finished")
+        (column,) = read(junit.write_from_journal(path))
+
+    assert [one.status for one in column.results.values()] == [one.status.value for one in outcomes]
+    assert json.loads(as_json.render(Report([column], list(column.results))))
+
+
 def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
     facts = {"torch": "torch==2.8.0", "python": "3.14"}
     xml = junit.write_broken_cell(tmp_path, "2.8", "cpu", "no wheel", "pip said so", facts)
@@ -77,8 +117,9 @@ def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
     assert {case.id: one.status for case, one in column.results.items()} == {"cell/start": "error"}
 
 
-def test_every_status_of_a_run_has_a_drawing() -> None:
+def test_every_status_of_a_run_has_a_drawing_and_its_tags() -> None:
     assert {status.value for status in Status} <= BY_NAME.keys()
+    assert BY_NAME.keys() == TAGS.keys()
 
 
 @pytest.mark.parametrize("field", ["name", "key", "short", "mark", "meaning"])
@@ -156,6 +197,34 @@ def test_two_runs_of_one_cell_are_one_column(tmp_path: Path) -> None:
     assert [case.id for case in column.results] == [CASE, "b/ddp-ws2-float32"]
     assert column.facts["command"] == "run a | run b"
     assert column.files == [str(one), str(two)]
+
+
+def test_same_run_in_two_folders_is_one_run(tmp_path: Path) -> None:
+    one = cells.write(tmp_path / "1", "2.4", "cpu", PASSED, command="run a")
+    other = {"b/ddp-ws2-float32": cells.PASSED}
+    two = cells.write(tmp_path / "2", "2.4", "cpu", other, command="run b")
+    copies = [tmp_path / name for name in ("again.xml", "and_again.xml")]
+    for path, copy in zip((one, two), copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    (column,) = report(one, copies[0], two, *copies).columns
+
+    assert column.seconds == 2 * 12.5
+    assert column.host == "host"
+    assert column.facts["command"] == "run a | run b"
+    assert len(column.files) == 5
+
+
+def test_parts_from_two_hosts_name_both(tmp_path: Path) -> None:
+    paths = [
+        cells.write(tmp_path / host, "2.4", "cpu", {f"{host}/ddp-ws2-f": cells.PASSED})
+        for host in ("a", "b", "c")
+    ]
+    for path, host in zip(paths, ("one", "two", "one"), strict=True):
+        path.write_text(path.read_text().replace('hostname="host"', f'hostname="{host}"'))
+    (column,) = report(*paths).columns
+
+    assert (column.host, column.seconds) == ("one, two", 3 * 12.5)
+    assert "on one, two, 38 s" in markdown.render(report(*paths))
 
 
 def test_folder_means_the_files_below_it(tmp_path: Path) -> None:
@@ -238,6 +307,21 @@ RESULTS = {
     "passed-in-capitals": ({"status": "Passed"}, "unknown status 'Passed'"),
     "no-status": ({"ratio": "0.1"}, "it has no property 'status'"),
     "ratio-no-number": ({"status": "passed", "ratio": "low"}, "ratio is no number: 'low'"),
+    "ratio-below-0": ({"status": "failed", "ratio": "-5"}, "ratio is no number from 0 on: '-5'"),
+    "error-below-0": (
+        {"status": "failed", "largest_error": "-inf"},
+        "largest_error is no number from 0 on: '-inf'",
+    ),
+    "pass-beyond-1": (
+        {"status": "passed", "ratio": "1.00001"},
+        "it says passed, and has the ratio 1.00001",
+    ),
+    "pass-far-beyond-1": (
+        {"status": "passed", "ratio": "1e6"},
+        "it says passed, and has the ratio 1e6",
+    ),
+    "pass-of-nan": ({"status": "passed", "ratio": "nan"}, "it says passed, and has the ratio nan"),
+    "pass-of-inf": ({"status": "passed", "ratio": "inf"}, "it says passed, and has the ratio inf"),
 }
 
 
@@ -249,12 +333,58 @@ def test_result_is_refused_with_its_case(tmp_path: Path, result: Any, why: str) 
         read(path)
 
 
-def test_pass_with_a_failure_in_it_is_refused(tmp_path: Path) -> None:
-    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
-    path.write_text(path.read_text().replace('value="failed"', 'value="passed"'))
+#: What is written as one status, and says that it is another.
+CONTRADICTIONS = {
+    "pass-with-failure": ("failed", "passed", "a <failure>"),
+    "pass-with-skip": ("not run", "passed", "a <skipped>"),
+    "skip-with-failure": ("failed", "not supported", "a <failure>"),
+    "skip-with-nothing": ("passed", "not available", "no <skipped>"),
+    "failure-with-nothing": ("passed", "failed", "no <failure>"),
+    "failure-with-error": ("missing", "crash", "a <error>"),
+    "error-with-failure": ("timeout", "error", "a <failure>"),
+    "flaky-with-nothing": ("passed", "flaky", "no <failure>"),
+    "flaky-with-error": ("error", "flaky", "a <error>"),
+    "known-with-failure": ("failed", "expected failure", "a <failure>"),
+}
 
-    with pytest.raises(Refused, match="it says passed, and holds a <failure>"):
+
+@pytest.mark.parametrize(
+    ("written", "status", "holds"), CONTRADICTIONS.values(), ids=CONTRADICTIONS
+)
+def test_result_that_contradicts_itself_is_refused(
+    tmp_path: Path, written: str, status: str, holds: str
+) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": written}})
+    path.write_text(path.read_text().replace(f'value="{written}"', f'value="{status}"'))
+
+    with pytest.raises(
+        Refused, match=f"^{path}: case {CASE}: it says {status}, and holds {holds}$"
+    ):
         read(path)
+
+
+def test_result_that_holds_two_is_refused(tmp_path: Path) -> None:
+    path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
+    path.write_text(path.read_text().replace("</testcase>", "<skipped/></testcase>"))
+
+    with pytest.raises(Refused, match="it says failed, and holds a <failure> and a <skipped>"):
+        read(path)
+
+
+@pytest.mark.parametrize("where", ["suite", "case"])
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "-inf", "1e300", "soon"])
+def test_time_that_is_none_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, where: str
+) -> None:
+    path = cells.write(tmp_path / "in", "2.4", "cpu", PASSED)
+    own = {"suite": 'time="12.5"', "case": 'time="0.05"'}[where]
+    path.write_text(path.read_text().replace(own, f'time="{text}"'))
+    code = cli.main(["report", str(tmp_path / "in"), "-o", str(tmp_path / "out")])
+
+    named = f"{path}: case {CASE}" if where == "case" else str(path)
+    assert code == 1
+    assert f"distparity: {named}: time is no number" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 CONFLICTS = {
@@ -310,6 +440,26 @@ def test_nothing_to_read_is_refused(
     assert code == 1
     assert str(tmp_path / name) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "complaint"),
+    [
+        ("error", "2.4-cpu: nothing ran: 1 error"),
+        ("missing", "2.4-cpu: nothing ran: 1 missing"),
+        ("not run", "2.4-cpu: nothing ran: 1 not run"),
+        ("failed", ""),
+        ("expected failure", ""),
+    ],
+)
+def test_cell_in_which_nothing_was_judged_shows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, complaint: str
+) -> None:
+    cells.write(tmp_path, "2.4", "cpu", {"cell/start": {"status": status}})
+    code = cli.main(["report", str(tmp_path), "-o", str(tmp_path / "o"), "--strict", "2.4-cpu"])
+
+    assert code == bool(complaint)
+    assert complaint in capsys.readouterr().err
 
 
 # -- what it writes ----------------------------------------------------------------------------
@@ -409,6 +559,39 @@ def test_markup_in_the_data_is_data(tmp_path: Path) -> None:
     assert HOSTILE in page_data(text)["strings"]
     # Inside a fence everything is text.
     assert "<script>" not in re.sub(r"(?ms)^(```+)text$.*?^\1$", "", summary)
+
+
+SPELLED = {"\x9b": r"\x9b", "\x7f": r"\x7f", "\u202e": r"\u202e", "\u2066": r"\u2066"}
+
+
+@pytest.mark.parametrize("sign", SPELLED)
+def test_what_is_not_to_be_seen_is_spelled_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    result = {"status": "failed", "message": f"m{sign}", "detail": f"d{sign}", f"f{sign}": sign}
+    case = f"a{sign}/ddp{sign}-ws2-f"
+    path = cells.write(tmp_path, "2.4", f"c{sign}", {case: result}, platform=f"p{sign}")
+    code = cli.main(["report", str(path.parent), "-o", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    written = [path.read_text("utf-8") for path in (tmp_path / "out").iterdir()]
+
+    assert code == 0
+    assert f"torch 2.4 on c{SPELLED[sign]}: 1 failed" in said
+    assert not any(sign in text for text in (said, *written))
+    data = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    (found,) = data["cases"][0]["results"].values()
+    assert (found["message"], found["detail"]) == (f"m{SPELLED[sign]}", f"d{SPELLED[sign]}")
+
+
+def test_terminal_that_has_not_the_characters_of_a_name(tmp_path: Path) -> None:
+    cells.write(tmp_path, "gr\u00fcn", "cpu", PASSED)
+    plain = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    words = ["report", str(tmp_path), "-o", str(tmp_path / "out\u2026")]
+    command = [sys.executable, "-m", "distparity", *words]
+    done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert rb"torch gr\xfcn on cpu: 1 passed" in done.stdout
 
 
 def test_fence_in_the_summary_is_longer_than_any_in_the_text(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import CORE, CORE_ONLY, Ran, Suite, command, environment
 
 NAMES = [
@@ -118,12 +119,81 @@ def test_bad_request_is_one_clear_error(suite: Suite, words: list[str], message:
     assert "INTERNALERROR" not in ran.output
 
 
-def test_absent_device_asked_for_by_name_is_an_error_and_a_red_cell(suite: Suite) -> None:
-    ran = suite("--device", "xpu")
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["--device", "xpu"], ["here-xpu"]),
+        (["--device", "cpu,xpu"], ["here-cpu", "here-xpu"]),
+        (["--device", "xpu", "--share-devices"], ["here-xpu-shared"]),
+    ],
+    ids=["alone", "beside another", "shared"],
+)
+def test_absent_device_asked_for_by_name_is_an_error_and_every_cell_red(
+    suite: Suite, words: list[str], cells: list[str]
+) -> None:
+    ran = suite(*words)
 
     assert ran.code == 4
     assert "the device 'xpu' was asked for and is not here" in ran.output
-    assert ran.statuses("here-xpu") == {"cell/start": "error"}
+    assert sorted(path.stem for path in ran.folder.glob("*.xml")) == [f"junit-{c}" for c in cells]
+    for cell in cells:
+        assert ran.statuses(cell) == {"cell/start": "error"}
+
+
+#: What ends a run before its first case, and after torch and the devices were looked at.
+ENDED = {
+    "no such world": (["--world-size", "999"], "world size 999: cpu takes at most 64 ranks"),
+    "no such case": (["--case", "multiple_forward/ddp"], "unknown case 'multiple_forward/ddp'"),
+    "another device": (["--device", "xpu"], "the device 'xpu' was asked for and is not here"),
+    "no such file": (["--expectations", "no.toml"], "no.toml: cannot be read"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), ENDED.values(), ids=ENDED)
+def test_run_that_does_not_begin_leaves_no_cell_as_it_was(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    """Without ``--cell``: the cell has torch's version in its name, as in a run that goes well."""
+    version = torch.__version__
+    xml = tmp_path / "reports" / f"junit-{version}-cpu.xml"
+    xml.parent.mkdir()
+    xml.write_text("a green cell of yesterday")
+    done = subprocess.run(
+        command("--device", "cpu", *words),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    ran = Ran(done.returncode, done.stderr, xml.parent)
+    assert ran.code == 4
+    assert message in ran.output
+    assert ran.statuses(f"{version}-cpu") == {"cell/start": "error"}
+    assert message in ran.text(f"{version}-cpu", "cell/start")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--device", "cpu", "--collect-only", "--case", "no/such-ws2-float32"],
+        ["explain", "no/such-ws2-float32"],
+    ],
+    ids=["collect-only", "explain"],
+)
+def test_what_is_no_run_leaves_every_cell_as_it_was(tmp_path: Path, words: list[str]) -> None:
+    xml = tmp_path / "reports" / f"junit-{torch.__version__}-cpu.xml"
+    xml.parent.mkdir()
+    xml.write_text("a green cell of yesterday")
+    program = [sys.executable, "-m", "distparity", *words]
+    done = subprocess.run(
+        program, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 4
+    assert "unknown case 'no/such-ws2-float32'" in done.stderr
+    assert xml.read_text() == "a green cell of yesterday"
 
 
 def test_torch_that_does_not_import_is_an_error_and_a_red_cell(

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,7 +158,9 @@ class Clock:
         (1, 60, "1 of 100"),
         (20, 1, "20 of 100"),
         (20, 10, "20 of 100, about 40 s left"),
-        (99, 99, "99 of 100, about 10 s left"),
+        (99, 99, "99 of 100, a few seconds left"),
+        (90, 90, "90 of 100, about 10 s left"),
+        (40, 39.6, "40 of 100, about 60 s left"),
         (10, 60, "10 of 100, about 9 min left"),
         (10, 1200, "10 of 100, about 3.0 h left"),
     ],
@@ -285,6 +288,22 @@ def test_pipe_gets_plain_text_a_block_for_a_failure_and_the_matrix(suite: Suite)
     assert block.lstrip(" _\n").startswith("failed: step 0, gradient")
     assert block.rstrip().splitlines()[-1].startswith("again: distparity run --device cpu --case")
     assert "\nF failed\n" in ran.output
+
+
+MANY = ("-k", "multiple_forward and float32 and (ddp or fsdp or wrong)")
+
+
+@pytest.mark.parametrize("words", [("-x", *MANY), FEW[-2:]], ids=["stopped", "whole"])
+def test_counts_at_the_end_are_those_of_the_xml(suite: Suite, words: tuple[str, ...]) -> None:
+    ran = suite(*WORDS, *words, "--worlds", "2")
+    (line,) = re.findall(r"torch here on cpu: (\d+) cases, (.*); worst ratio", ran.output)
+    number, counts = line
+
+    found = Counter(ran.statuses("here-cpu").values())
+    assert ("missing" in found) == ("-x" in words)
+    assert int(number) == found.total()
+    said = {status: int(count) for count, status in re.findall(r"(\d+) ([a-z ]+)", counts)}
+    assert said == found
 
 
 def test_header_shows_no_secret(suite: Suite) -> None:

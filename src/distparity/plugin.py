@@ -216,6 +216,9 @@ def _wait(config: pytest.Config) -> None:
     try:
         run.ready()
     except BadRequest as error:
+        # What only lists cases leaves the results of others as they are.
+        if not config.option.collectonly:
+            run.leave_red(error)
         detail = f"\n{error.detail}" if error.detail else ""
         raise pytest.UsageError(f"{error}{detail}") from None
 
@@ -340,10 +343,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = config.stash[RUN]
     terminalreporter.section("distparity")
     for cell in run.cells:
-        counts: dict[str, int] = {}
-        for outcome in cell.outcomes.values():
-            counts[outcome.status.value] = counts.get(outcome.status.value, 0) + 1
-        text = ", ".join(f"{count} {status}" for status, count in counts.items())
+        text = ", ".join(f"{count} {status}" for status, count in cell.counts.items())
         # What is declared to fail hides no other.
         ratios = {
             case: outcome.facts["ratio"]

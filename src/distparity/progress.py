@@ -66,8 +66,10 @@ class Progress:
 
 
 def _about(seconds: float) -> str:
+    if seconds < 10:
+        return "a few seconds"
     if seconds < 60:
-        return f"about {max(10, round(seconds / 10) * 10)} s"
+        return f"about {round(seconds / 10) * 10} s"
     if seconds < 5400:
         return f"about {seconds / 60:.0f} min"
     return f"about {seconds / 3600:.1f} h"

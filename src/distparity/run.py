@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,9 @@ PROBE_LIMIT = 60.0
 _RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
+
+#: A case that has no result when the run is over.
+_GONE = Outcome(Status.MISSING)
 
 
 class BadRequest(Exception):
@@ -125,6 +129,17 @@ class Cell:
         """The column's name, after torch's: the device, and whether ranks share one."""
         return f"{self.device}-shared" if self.sharing else self.device
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each status, as in the XML: also those that have no result.
+
+        Empty where nothing was to be run.
+        """
+        if self.journal is None:
+            return {}
+        found = [self.outcomes.get(case.id, _GONE).status.value for case in self.cases]
+        return dict(Counter(found))
+
 
 def _saved(journal: Journal, place: Path) -> Path | None:
     """The XML in a new folder of ``place``; None, and nothing left, where that takes none."""
@@ -180,28 +195,40 @@ class Run:
         self.launcher = Launcher(self.options.include, self.options.plugins)
 
     def ready(self) -> None:
-        """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`.
-
-        When that fails, every cell that was asked for is left as an error in its XML file.
-        """
+        """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`."""
         assert self.launcher is not None
+        # While torch is imported. An error in them is one of the cells, whose names come with torch.
+        unread = self._read_expectations()
         try:
-            self._read_expectations()
             self.facts = self.launcher.ready()
             self.options.check_devices(self.facts["devices"])
             self.scheduler = Scheduler(
                 self.launcher, room=self.options.room, timeout=2 * self.options.limit
             )
             self._find_devices()
+            if unread is not None:
+                raise unread
             self._list_cases()
             self._expect()
         except (BadRequest, StartError) as error:
             # What could not be imported may have said what it knows.
             message, detail = self._censor.text(str(error)), self._censor.text(error.detail)
-            for device in self.options.named or ["cpu"]:
-                if not any(cell.device == device for cell in self.cells):
-                    self._broken(device, message, detail)
             raise BadRequest(message, detail) from None
+
+    def leave_red(self, error: BadRequest) -> None:
+        """Leave every cell that was asked for as an error in its XML file: :meth:`ready` failed."""
+        for name in self._asked_for():
+            self._broken(name, str(error), error.detail)
+
+    def _asked_for(self) -> list[str]:
+        """The names of all cells that were asked for: of those that were found, and of the others."""
+        found = {cell.device: cell.name for cell in self.cells}
+        shared = self.options.sharing is not None
+        others = {
+            device: f"{device}-shared" if shared and device != "cpu" else device
+            for device in self.options.named
+        }
+        return list({**others, **found}.values()) or ["cpu"]
 
     def _broken(self, device: str, message: str, detail: str) -> None:
         facts = {"torch": self.facts.get("torch", "unknown"), **self._surroundings()}
@@ -296,17 +323,20 @@ class Run:
                 self._by_file.setdefault(files[case.scenario], []).append(case)
         self._folders = {folder for file in self._by_file for folder in file.parents}
 
-    def _read_expectations(self) -> None:
-        """Read what is expected to fail; raises :class:`BadRequest`."""
+    def _read_expectations(self) -> BadRequest | None:
+        """Read what is expected to fail; returns what is wrong with it."""
         shipped = [expectations.SHIPPED] if self.options.known_defects else []
         try:
             self.expected = expectations.load([*shipped, *self.options.expectations])
         except expectations.Wrong as error:
-            raise BadRequest(str(error)) from None
+            return BadRequest(str(error))
+        return None
 
     def _expect(self) -> None:
         """Find the cases that are expected to fail; raises :class:`BadRequest`."""
+        types = [cell.found["type"] for cell in self.cells]
         try:
+            expectations.check(self.expected.entries, expectations.Names.of(self.facts, types))
             for cell in self.cells:
                 self._entries |= self._expect_of(cell)
         except expectations.Wrong as error:
@@ -320,6 +350,8 @@ class Run:
         # A world of any size can be asked for: an entry that names one does not miss its cases.
         named = [entry.world_sizes for entry in self.expected.entries]
         sizes = sorted({*DEFAULT_WORLD_SIZES, *self.options.world_sizes}.union(*named))
+        if cell.found["most_ranks"] is None:
+            sizes = [size for size in sizes if size <= MOST_CPU_RANKS]
         every = selection.cases("full", self.facts, cell.device, sizes)
         names = (cell.device, cell.found["type"])
         here = expectations.Surroundings(self.facts["torch"], names, self._place_facts(cell))

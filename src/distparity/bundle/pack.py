@@ -12,17 +12,16 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from distparity import __version__
 from distparity.bundle import layout
+from distparity.bundle.cell import Cell, read
 from distparity.bundle.layout import Refused
 from distparity.censor import Censor
+from distparity.expectations.file import SHIPPED, Wrong, toml_files
 
 __all__ = ["pack"]
 
-#: The facts of a cell that the manifest repeats; the XML has all of them.
-_FACTS = ("cell", "torch", "torch_git", "device", "device_name", "backend", "backend_version")
 #: Every member's date: the archive's own are no facts of the run.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -35,6 +34,7 @@ def pack(
 ) -> list[str]:
     """Write a bundle of the cells in ``sources`` to ``target``; returns the names in it.
 
+    It has the expectation files of all runs: ``expectations`` are those that are not shipped.
     Of the environment it has the variables named DISTPARITY_..., those in ``variables``, and no
     other. Raises :class:`Refused` before anything is written, ``OSError`` where ``target`` cannot
     be.
@@ -42,13 +42,10 @@ def pack(
     censor = Censor(os.environ)
     reports = _reports(sources)
     files = {name: _read(path, censor) for name, path in reports.items()}
-    cells = [_cell(p, files[name]) for name, p in reports.items() if p.suffix == ".xml"]
-    for number, path in enumerate(expectations, 1):
-        files[f"expectations/{number:02}-{path.name}"] = _read(path, censor)
+    cells = [read(str(p), files[name]) for name, p in reports.items() if p.suffix == ".xml"]
+    files |= _expectations(cells, expectations, censor)
     files[layout.ENVIRONMENT] = _json(censor.all(_environment(variables)))
-    files[layout.COMMANDS] = "".join(f"{c['cell']}: {c['command']}\n" for c in cells).encode()
-    for cell in cells:
-        del cell["command"]
+    files[layout.COMMANDS] = "".join(f"{c.name}: {c.command}\n" for c in cells).encode()
     files[layout.MANIFEST] = _json(_manifest(cells, files))
     files[layout.SUMS] = "".join(f"{_sum(files[n])}  {n}\n" for n in sorted(files)).encode()
     _check(files)
@@ -95,26 +92,58 @@ def _read(path: Path, censor: Censor) -> bytes:
     return content
 
 
-def _cell(path: Path, content: bytes) -> dict[str, str]:
-    text = content.decode("utf-8", "replace")
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise Refused(f"{path}: hostile XML: it declares entities or a DTD")
+def _expectations(cells: list[Cell], given: Sequence[Path], censor: Censor) -> dict[str, bytes]:
+    """The expectation files of all runs by their names in the bundle: the shipped ones unasked.
+
+    Raises :class:`Refused` where one that a run names is not given, or is not as it was; and for one
+    that no run names, where all of them say what they name.
+    """
     try:
-        suite = ET.fromstring(text.encode()).find("testsuite")  # noqa: S314  without entities, as above
-    except ET.ParseError as error:
-        raise Refused(f"{path}: truncated, or no XML: {error}") from None
-    properties = [] if suite is None else suite.findall("properties/property")
-    facts = {p.get("name", "").removeprefix("distparity."): p.get("value", "") for p in properties}
-    if "cell" not in facts:
-        raise Refused(f"{path}: no cell of distparity")
-    return {name: facts.get(name, "") for name in (*_FACTS, "command")}
+        found = {path: _read(path, censor) for one in given for path in toml_files(one)}
+    except Wrong as error:
+        raise Refused(str(error)) from None
+    sums = {path: _sum(content) for path, content in found.items()}
+    for cell in cells:
+        for name, wanted in (cell.expectations or {}).items():
+            if wanted in sums.values():
+                continue
+            content = _shipped(name)
+            if content is None or _sum(content) != wanted:
+                raise Refused(_lacking(cell, name, sums))
+            found[SHIPPED / Path(name).name], sums[SHIPPED / Path(name).name] = content, wanted
+    named = {wanted for cell in cells for wanted in (cell.expectations or {}).values()}
+    for path, own in sums.items():
+        if own not in named and all(cell.expectations is not None for cell in cells):
+            raise Refused(f"{path}: no run that is packed was under it, as it is now")
+    return {
+        f"expectations/{number:02}-{path.name}": content
+        for number, (path, content) in enumerate(found.items(), 1)
+    }
 
 
-def _manifest(cells: list[dict[str, str]], files: Mapping[str, bytes]) -> dict[str, Any]:
+def _shipped(name: str) -> bytes | None:
+    """What is shipped under the name that a run has for it; None for a user's own file."""
+    path = SHIPPED / Path(name).name
+    return path.read_bytes() if name == f"{SHIPPED.name}/{path.name}" and path.is_file() else None
+
+
+def _lacking(cell: Cell, name: str, given: Mapping[Path, str]) -> str:
+    changed = next((path for path in given if path.name == Path(name).name), None)
+    if changed is not None:
+        return f"{changed}: not as it was when {cell.name} was run: its checksum is another"
+    if _shipped(name) is not None:
+        return (
+            f"{name}: {cell.name} was run under that of another version of distparity; pack it "
+            "with that version, or give that file by --expectations"
+        )
+    return f"{name}: {cell.name} was run under it, and it is not given: --expectations {name}"
+
+
+def _manifest(cells: list[Cell], files: Mapping[str, bytes]) -> dict[str, Any]:
     return {
         "format": layout.FORMAT,
         "distparity": __version__,
-        "cells": sorted(cells, key=lambda cell: cell["cell"]),
+        "cells": [cell.facts for cell in sorted(cells, key=lambda cell: cell.name)],
         "files": {
             name: {"sha256": _sum(content), "size": len(content)}
             for name, content in sorted(files.items())

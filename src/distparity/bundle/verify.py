@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -15,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from distparity.bundle import layout
+from distparity.bundle.cell import read
 from distparity.bundle.layout import Refused
 
 __all__ = ["Checked", "verify"]
 
 _ENCRYPTED = 0x1
 _BLOCK = 1 << 20
+#: Bytes of a file's header, of its entry in the directory, and of what ends the archive, without
+#: names and comments.
+_HEAD, _ENTRY, _END = 30, 46, 22
+_LOOSE = "it is not as it was packed: there are bytes in it that are none of its files'"
 
 
 @dataclass
@@ -38,10 +44,10 @@ class _Found:
 
 
 def verify(path: Path) -> Checked:
-    """Check every checksum of a bundle.
+    """Check every checksum of a bundle, and that it has the expectation files of its runs.
 
     Raises :class:`Refused` where it is no bundle: no archive, a name that leaves the folder or is
-    none of a bundle's, more than a bundle may hold, no manifest.
+    none of a bundle's, more than a bundle may hold, no manifest, a report that is no cell.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -79,13 +85,46 @@ def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
     manifest = _manifest(path, archive)
     files: dict[str, dict[str, Any]] = manifest["files"]
     found: dict[str, _Found | str] = {name: _read(archive, name) for name in archive.namelist()}
-    checked = Checked(manifest)
+    checked = Checked(manifest, _loose(path, archive))
     for name, said in files.items():
         checked.complaints += _compare(name, said, found.get(name))
     own = {layout.MANIFEST, layout.SUMS}
     checked.complaints += [f"{name}: additional" for name in found if name not in {*files, *own}]
     checked.complaints += _check_sums(archive, files, found)
+    if not checked.complaints:
+        checked.complaints += _not_held(archive, files)
     return checked
+
+
+def _not_held(archive: zipfile.ZipFile, files: dict[str, Any]) -> list[str]:
+    """The expectation files that a run was under and that are not there as they were then."""
+    held = {said["sha256"] for name, said in files.items() if name.startswith("expectations/")}
+    cells = [read(name, archive.read(name)) for name in files if name.startswith("reports/")]
+    return [
+        f"{cell.name} was run under {name!r}, which is not there as it was then"
+        for cell in cells
+        for name, wanted in (cell.expectations or {}).items()
+        if wanted not in held
+    ]
+
+
+def _loose(path: Path, archive: zipfile.ZipFile) -> list[str]:
+    """Whether the archive has anything besides its files, their directory, and what ends it."""
+    members = archive.infolist()
+    at = 0
+    with path.open("rb") as file:
+        for member in sorted(members, key=lambda member: member.header_offset):
+            file.seek(member.header_offset + _HEAD - 4)
+            lengths = file.read(4)
+            if member.header_offset != at or len(lengths) < 4:
+                return [_LOOSE]
+            at += _HEAD + sum(struct.unpack("<HH", lengths)) + member.compress_size
+    directory = sum(
+        _ENTRY + len(member.orig_filename.encode()) + len(member.extra) + len(member.comment)
+        for member in members
+    )
+    whole = at == archive.start_dir and at + directory + _END == path.stat().st_size
+    return [] if whole else [_LOOSE]
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:

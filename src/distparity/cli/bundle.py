@@ -20,7 +20,13 @@ def add(commands: Any) -> None:
     parser.add_argument("source", nargs="*", type=Path, help="reports: folders, or files")
     parser.add_argument("-o", "--output", type=Path, default=Path("bundle.zip"), metavar="FILE")
     parser.add_argument(
-        "--expectations", type=Path, action="append", default=[], help="an expectation file as well"
+        "--expectations",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an expectation file, or a folder of them, that the runs were under; those that are "
+        "shipped come by themselves",
     )
     parser.add_argument(
         "--variable",

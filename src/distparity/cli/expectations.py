@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from distparity import expectations
 from distparity.case import Case
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
-from distparity.expectations.propose import Failed, propose
+from distparity.expectations.propose import Failed, as_proposals, propose
 
 
 def add(commands: Any) -> None:
@@ -20,31 +22,57 @@ def add(commands: Any) -> None:
         "expectations", help="check files of what is expected to fail, or propose entries"
     )
     actions = parser.add_subparsers(dest="action", required=True)
-    check = actions.add_parser("check", help="whether every entry is as it should be")
+    check = actions.add_parser(
+        "check",
+        help="whether every entry is as it should be, as far as that is known without torch",
+        description="Hold every entry against the schema, and its names of devices, scenarios and "
+        "strategies against those that there are; and find two entries that name the same case. "
+        "Whether an entry's patterns together, its world sizes and dtypes mean any case, and whether "
+        "it stands beside a known defect, depends on torch and the device: a run says so.",
+    )
     check.add_argument("file", nargs="+", type=Path)
+    check.add_argument(
+        "--known",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a device, scenario or strategy of your own, which is not here; may be repeated",
+    )
     check.set_defaults(act=_check)
     update = actions.add_parser("update", help="propose entries for what failed in result files")
     update.add_argument("results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml")
-    update.add_argument("--case", default="*", metavar="PATTERN", help="only cases with such an id")
+    update.add_argument(
+        "--case",
+        action="append",
+        metavar="PATTERN",
+        help="only cases with such an id; may be repeated",
+    )
     update.add_argument("-o", "--output", type=Path, metavar="FILE", help="add them to this file")
-    update.add_argument("--reason", default="", help="of all that is proposed")
+    update.add_argument(
+        "--reason", default="", help="of all that is proposed, which is one kind of failure then"
+    )
     update.add_argument("--link", default="", help="where it is reported")
     update.set_defaults(act=_update)
 
 
 def _check(given: argparse.Namespace) -> int:
+    names = expectations.Names.of_files(given.known)
     code = 0
+    read: list[Path] = []
     for path in given.file:
         try:
+            # Beside those before it, which are right.
+            expectations.check(expectations.load([*read, path]).entries, names)
             print(f"{path}: {len(expectations.load([path]).entries)} entries")
+            read.append(path)
         except expectations.Wrong as error:
-            print(f"distparity: {error}", file=sys.stderr)
-            code = 1
+            code = _refuse(str(error))
     return code
 
 
 def _update(given: argparse.Namespace) -> int:
-    if given.output is not None and not (given.reason.strip() and given.link.strip()):
+    reasoned = bool(given.reason.strip() and given.link.strip())
+    if given.output is not None and not reasoned:
         return _refuse(f"no entry is written to {given.output} without --reason and --link")
     try:
         from distparity.report import Refused, read
@@ -54,29 +82,57 @@ def _update(given: argparse.Namespace) -> int:
         columns = [column for path in given.results for column in read.read(path)]
     except Refused as error:
         return _refuse(str(error))
-    proposed: list[str] = []
-    every: list[tuple[expectations.Surroundings, list[Case]]] = []
+    found = _Proposed()
     for column in columns:
+        found.add(column, given)
+    if not found.entries:
+        print("nothing failed that an entry could be about", file=sys.stderr)
+        return 0
+    if given.reason.strip() and len(found.kinds) > 1:
+        return _refuse("\n".join(found.several()))
+    if given.output is None:
+        print("\n".join(found.entries) if reasoned else as_proposals(found.entries), end="")
+        return 0
+    return _write(given.output, found.entries, found.every)
+
+
+@dataclass
+class _Proposed:
+    """What is proposed, the kinds of failure with their cases, and all cases by where they are."""
+
+    entries: list[str] = field(default_factory=list)
+    kinds: dict[str, dict[str, None]] = field(default_factory=dict)
+    every: list[tuple[expectations.Surroundings, list[Case]]] = field(default_factory=list)
+
+    def add(self, column: Any, given: argparse.Namespace) -> None:
+        """Propose entries for what failed in a cell, and name what is fixed."""
         cases = {_case(row, column.device): result for row, result in column.results.items()}
         failed = {
             case: found
             for case, result in cases.items()
-            if fnmatchcase(case.id, given.case) and (found := _failed(result)) is not None
+            if _wanted(case, given.case) and (found := _failed(result)) is not None
         }
+        for case, one in failed.items():
+            self.kinds.setdefault(one.kind, {})[case.id] = None
         torch = column.version.public
-        proposed += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
+        self.entries += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
         here = expectations.Surroundings(torch, (column.device,), column.facts)
-        every.append((here, list(cases)))
+        self.every.append((here, list(cases)))
         for case, result in cases.items():
             if result.status == "unexpectedly fixed":
                 print(f"{case.id}: {result.message}", file=sys.stderr)
-    if not proposed:
-        print("nothing failed that an entry could be about", file=sys.stderr)
-        return 0
-    if given.output is None:
-        print("\n".join(proposed), end="")
-        return 0
-    return _write(given.output, proposed, every)
+
+    def several(self) -> Iterator[str]:
+        """What to do where one reason would stand for failures of several kinds."""
+        number = len(self.kinds)
+        yield f"{number} kinds of failure, and one reason: choose one of them by --case PATTERN"
+        for kind, cases in self.kinds.items():
+            first, *more = cases
+            yield f"  {kind}: {first}{f' and {len(more)} more' if more else ''}"
+
+
+def _wanted(case: Case, patterns: list[str] | None) -> bool:
+    return patterns is None or any(fnmatchcase(case.id, pattern) for pattern in patterns)
 
 
 def _write(

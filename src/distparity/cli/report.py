@@ -39,10 +39,16 @@ def _act(given: argparse.Namespace) -> int:
         return 1
     for column in found.columns:
         counts = ", ".join(f"{number} {name}" for name, number in column.counts.items())
-        print(f"{column.title}: {counts or 'no case'}")
+        _say(f"{column.title}: {counts or 'no case'}")
     for path in written:
-        print(f"wrote {path}")
+        _say(f"wrote {path}")
     complaints = [] if given.strict is None else report.not_shown(found, given.strict)
     for complaint in complaints:
         print(f"distparity: {complaint}", file=sys.stderr)
     return 1 if complaints else 0
+
+
+def _say(line: str) -> None:
+    """Print a line; what the terminal's encoding does not have is spelled out."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(line.encode(encoding, "backslashreplace").decode(encoding))

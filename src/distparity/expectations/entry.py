@@ -11,9 +11,10 @@ from fnmatch import fnmatchcase
 from packaging.specifiers import SpecifierSet
 
 from distparity.case import Case
+from distparity.expectations.patterns import among, meet
 from distparity.outcome import Outcome, Status
 
-__all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "among", "kind"]
+__all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "kind"]
 
 #: The parts of a case that patterns are about.
 PARTS = ("scenario", "strategy", "world_size", "dtype")
@@ -62,6 +63,8 @@ class Entry:
     sometimes: bool = False
     expires: date | None = None
     program: str | None = None
+    #: The entries that it stands for together, where they know some of a case's checks each.
+    parts: tuple[Entry, ...] = ()
 
     @property
     def world_sizes(self) -> set[int]:
@@ -71,16 +74,24 @@ class Entry:
         return named | {int(found[1]) for found in ids if found}
 
     def joined(self, other: Entry) -> Entry | None:
-        """What both say of a case whose checks each of them knows a part of; None where they do not."""
+        """Both as one, for a case of which each knows other checks; None where they are not so."""
         if not (self.checks and other.checks and self.failure == other.failure):
+            return None
+        if any(meet(one, two) for one in self.checks for two in other.checks):
             return None
         return replace(
             self,
             where=f"{self.where} and {other.where}",
             reason=f"{self.reason}; {other.reason}",
             link=f"{self.link} {other.link}",
-            looks={**self.looks, **other.looks},
+            torch=self.torch & other.torch,
+            facts={**self.facts, **other.facts},
+            looks={},
             checks=(*self.checks, *other.checks),
+            sometimes=self.sometimes and other.sometimes,
+            expires=min(filter(None, (self.expires, other.expires)), default=None),
+            program=None,
+            parts=(*(self.parts or (self,)), *(other.parts or (other,))),
         )
 
     def covered(self, every: CaseSet) -> list[Case]:
@@ -128,7 +139,10 @@ class Entry:
         if outcome.status is Status.PASSED and self.sometimes:
             return replace(outcome, facts=facts)
         if outcome.status is Status.PASSED:
-            message = f"fixed: remove this entry: {self.where} ({self.reason})"
+            due = [one for one in self.parts or (self,) if not one.sometimes]
+            where = " and ".join(one.where for one in due)
+            reason = "; ".join(one.reason for one in due)
+            message = f"fixed: remove this entry: {where} ({reason})"
             return Outcome(Status.FIXED, message, outcome.message, facts)
         found = kind(outcome)
         if found is None:
@@ -155,22 +169,38 @@ class Entry:
         return ", ".join([self.failure, *looks])
 
     def _describes(self, outcome: Outcome, found: str) -> bool:
-        texts = {
-            "diagnosis": str(outcome.facts.get("diagnosis", "")),
-            # A divergence is "step 0, gradient 'weight', rank 0: off by ...".
-            "quantity": outcome.message.partition(": ")[0],
-            "error": f"{outcome.message}\n{outcome.detail}",
-        }
-        alike = all(pattern.search(texts[name]) for name, pattern in self.looks.items())
-        return found == self.failure and alike and self._checks_are(outcome)
-
-    def _checks_are(self, outcome: Outcome) -> bool:
-        """Whether all that diverged is known, and all that is known diverged."""
-        if not self.checks:
-            return True
+        """Whether all that diverged is known, all that is known diverged, and it looks as it should."""
         names = str(outcome.facts.get("diverged", "")).split("; ")
-        known = all(any(fnmatchcase(name, one) for one in self.checks) for name in names)
-        return known and all(any(fnmatchcase(name, one) for name in names) for one in self.checks)
+        parts = self.parts or (self,)
+        return (
+            found == self.failure
+            and all(any(_knows(part, name) for part in parts) for name in names)
+            and all(_shows(part, names) for part in parts)
+            # The diagnosis and the quantity are those of what diverged first.
+            and all(_looks(part, outcome) for part in parts if _knows(part, names[0]))
+        )
+
+
+def _knows(entry: Entry, check: str) -> bool:
+    """Whether a check is one of the entry's; all are where it names none."""
+    return not entry.checks or any(fnmatchcase(check, one) for one in entry.checks)
+
+
+def _shows(entry: Entry, diverged: list[str]) -> bool:
+    """Whether all checks of the entry diverged; what shows in some runs only may not show at all."""
+    if entry.sometimes and not any(_knows(entry, name) for name in diverged):
+        return True
+    return all(any(fnmatchcase(name, one) for name in diverged) for one in entry.checks)
+
+
+def _looks(entry: Entry, outcome: Outcome) -> bool:
+    texts = {
+        "diagnosis": str(outcome.facts.get("diagnosis", "")),
+        # A divergence is "step 0, gradient 'weight', rank 0: off by ...".
+        "quantity": outcome.message.partition(": ")[0],
+        "error": f"{outcome.message}\n{outcome.detail}",
+    }
+    return all(pattern.search(texts[name]) for name, pattern in entry.looks.items())
 
 
 def kind(outcome: Outcome) -> str | None:
@@ -178,13 +208,3 @@ def kind(outcome: Outcome) -> str | None:
     if outcome.status is Status.FAILED:
         return "wrong numbers" if "ratio" in outcome.facts else "raised"
     return {Status.CRASH: "crash", Status.TIMEOUT: "timeout"}.get(outcome.status)
-
-
-def among(value: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a value is one of the patterns': some one has it, and none with ``!`` before it.
-
-    Where all of them leave something out, all else is meant.
-    """
-    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    into = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
-    return any(fnmatchcase(value, p) for p in into) and not any(fnmatchcase(value, p) for p in out)

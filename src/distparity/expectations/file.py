@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse"]
+__all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse", "toml_files"]
 
 #: What torch's releases get wrong, as far as this version of distparity knows: a folder of files.
 SHIPPED = Path(__file__).parent / "known_defects"
@@ -56,7 +56,7 @@ def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
     """
     entries: list[Entry] = []
     files: list[str] = []
-    for path in dict.fromkeys(file for given in paths for file in _files(given)):
+    for path in dict.fromkeys(file for given in paths for file in toml_files(given)):
         try:
             held = path.read_bytes()
             text = held.decode("utf-8")
@@ -67,7 +67,8 @@ def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
     return Expectations(tuple(entries), tuple(files))
 
 
-def _files(path: Path) -> list[Path]:
+def toml_files(path: Path) -> list[Path]:
+    """The file itself, or the TOML files in a folder; raises :class:`Wrong` where there is none."""
     if not path.is_dir():
         return [path]
     found = sorted(path.glob("*.toml"))

@@ -11,8 +11,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from distparity.case import Case
-from distparity.expectations.entry import CaseSet, Entry, among
+from distparity.expectations.entry import CaseSet, Entry
 from distparity.expectations.file import Wrong
+from distparity.expectations.patterns import among
 
 __all__ = ["Surroundings", "place"]
 
@@ -41,7 +42,7 @@ class Surroundings:
 def place(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> dict[str, Entry]:
     """The entry for each id that has one. ``cases`` are all that this cell can have.
 
-    Entries that know some of a case's checks each are one. Raises :class:`Wrong` where an entry that
+    Entries that know other checks of a case each are one. Raises :class:`Wrong` where an entry that
     is about this place is about none of the cases, and where two others are about the same one.
     """
     found: dict[str, Entry] = {}

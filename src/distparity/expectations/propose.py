@@ -16,7 +16,7 @@ from typing import Any
 
 from distparity.case import Case
 
-__all__ = ["Failed", "propose"]
+__all__ = ["Failed", "as_proposals", "propose"]
 
 _PARTS: tuple[tuple[str, Callable[[Case], Any]], ...] = (
     ("scenario", lambda case: case.scenario),
@@ -25,6 +25,11 @@ _PARTS: tuple[tuple[str, Callable[[Case], Any]], ...] = (
     ("dtype", lambda case: case.dtype),
 )
 _NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
+#: Stands above what has no reason yet.
+_UNREAD = (
+    "Proposals, and not yet expectations: none holds before a person has read it, given it a reason",
+    "and a link, and taken the # from the beginning of its lines.",
+)
 #: What is taken over from an error: enough to tell it from others.
 _LONGEST = 160
 
@@ -52,6 +57,13 @@ class Failed:
         found = re.match(r"(?:[^,]*, )?(\w+)", self.message)
         return "quantity", rf"\b{found[1]}\b" if found else "."
 
+    @property
+    def kind(self) -> str:
+        """What is alike in all that one reason can be given for, in one line."""
+        looks, value = self.looks
+        said = value if isinstance(value, str) else ", ".join(value)
+        return f"{self.failure}, {looks} {said}"
+
 
 def propose(
     failed: Mapping[Case, Failed], cases: Iterable[Case], torch: str, reason: str, link: str
@@ -65,6 +77,12 @@ def propose(
         "\n".join(_entry(group, key, everything, torch, reason, link)) + "\n"
         for key, group in groups.items()
     ]
+
+
+def as_proposals(entries: Iterable[str]) -> str:
+    """The text of entries that nobody has given a reason: comments, so that none is loaded."""
+    lines = "\n".join(["\n".join(_UNREAD) + "\n", *entries]).splitlines()
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
 
 def _entry(

@@ -69,6 +69,8 @@ class Column:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     results: dict[Case, Result] = field(default_factory=dict)
+    #: What tells the runs that it was merged from from one another.
+    runs: set[tuple[object, ...]] = field(default_factory=set)
 
     @property
     def title(self) -> str:
@@ -101,7 +103,11 @@ class Column:
         return max(judged, key=lambda pair: pair[1], default=None)
 
     def merge(self, other: Column) -> None:
-        """Take in another run of this cell; raises :class:`Conflict` where the two disagree."""
+        """Take in another run of this cell; raises :class:`Conflict` where the two disagree.
+
+        The same run once more, from another folder, changes nothing.
+        """
+        self.runs = self.runs or {self._run}
         names = {*self.facts, *other.facts} - set(OF_THE_RUN)
         for name in sorted(names):
             mine, theirs = self.facts.get(name, "nothing"), other.facts.get(name, "nothing")
@@ -110,11 +116,27 @@ class Column:
         for case, result in other.results.items():
             if self.results.setdefault(case, result) != result:
                 raise Conflict(f"two different results for the case {case.id!r}")
-        for name in OF_THE_RUN:
-            values = {self.facts.get(name, ""): None, other.facts.get(name, ""): None}
-            self.facts[name] = " | ".join(filter(None, values))
         self.files += other.files
+        if other._run in self.runs:
+            return
+        self.runs.add(other._run)
+        for name in OF_THE_RUN:
+            self.facts[name] = _both(self.facts.get(name, ""), other.facts.get(name, ""), " | ")
+        self.host = _both(self.host, other.host, ", ")
         self.seconds += other.seconds
+
+    @property
+    def _run(self) -> tuple[object, ...]:
+        """What no two runs have in common, of a column that is one."""
+        own = (self.facts.get(name) for name in OF_THE_RUN)
+        return self.started, self.host, self.seconds, frozenset(self.results), *own
+
+
+def _both(one: str, other: str, between: str) -> str:
+    """What both say; once, where the other has nothing new to say."""
+    if other in ("", one, *one.split(between)):
+        return one
+    return f"{one}{between}{other}" if one else other
 
 
 @dataclass

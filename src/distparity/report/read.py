@@ -19,7 +19,7 @@ from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, Tes
 from junitparser.junitparser import Element
 
 from distparity.report.model import Case, Column, Result, shorten
-from distparity.report.statuses import BY_NAME, PASSED
+from distparity.report.statuses import BY_NAME, PASSED, TAGS
 
 __all__ = ["Refused", "files", "read"]
 
@@ -28,7 +28,14 @@ LARGEST_FILE = 256 * 2**20
 LARGEST_DETAIL = 20_000
 LARGEST_MESSAGE = 2_000
 LARGEST_NAME = 300
+#: Seconds; thirty years are no run's.
+LONGEST = 1e9
 PREFIX = "distparity."
+#: What a terminal or a browser acts upon and does not show: controls, and marks of direction.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 #: Properties of a case that have a place of their own in :class:`Result` or :class:`Case`.
 _PLACED = {
@@ -37,9 +44,16 @@ _PLACED = {
 }
 
 
+class _Case(TestCase):
+    """A case whose time is what the file says: the base class would read it, and not say where."""
+
+    time = Attr()
+
+
 class _Suite(TestSuite):
     """A suite whose counts are what the file says: the base class would count for itself."""
 
+    testcase = _Case
     tests = Attr()
     time = Attr()
 
@@ -110,12 +124,12 @@ def _column(path: Path, suite: TestSuite) -> Column:
         torch=_name(facts["distparity.cell_torch"]),
         device=_name(facts["distparity.device"]),
         facts={
-            _name(name.removeprefix(PREFIX)): shorten(value, LARGEST_MESSAGE)
+            _name(name.removeprefix(PREFIX)): _text(value, LARGEST_MESSAGE)
             for name, value in facts.items()
         },
         started=_name(suite.timestamp or ""),
         host=_name(suite.hostname or ""),
-        seconds=_number(path, "time", suite.time or "0") or 0.0,
+        seconds=_seconds(path, suite.time),
         files=[str(path)],
     )
     for element in suite:
@@ -155,17 +169,20 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     )
     status = _status(where, facts, element)
     message, detail = _texts(status, element)
+    ratio = _number(where, "ratio", facts.get("ratio"))
+    if status == PASSED.name and ratio is not None and ratio > 1:
+        raise Refused(f"{where}: it says passed, and has the ratio {facts['ratio'].strip()}")
     return case, Result(
         status=status,
         message=message,
         detail=detail,
-        diagnosis=shorten(facts.get("diagnosis", ""), LARGEST_MESSAGE),
-        ratio=_number(where, "ratio", facts.get("ratio")),
+        diagnosis=_text(facts.get("diagnosis", ""), LARGEST_MESSAGE),
+        ratio=ratio,
         error=_number(where, "largest_error", facts.get("largest_error")),
-        seconds=_number(where, "time", str(element.time or 0)) or 0.0,
-        rerun=shorten(facts.get("rerun", ""), LARGEST_MESSAGE),
+        seconds=_seconds(where, element.time),
+        rerun=_text(facts.get("rerun", ""), LARGEST_MESSAGE),
         more={
-            _name(name): shorten(value, LARGEST_DETAIL)
+            _name(name): _text(value, LARGEST_DETAIL)
             for name, value in facts.items()
             if name not in _PLACED
         },
@@ -178,8 +195,10 @@ def _status(where: str, facts: dict[str, str], element: TestCase) -> str:
     status = facts["status"]
     if status not in BY_NAME:
         raise Refused(f"{where}: unknown status {_name(status)!r}; known: {', '.join(BY_NAME)}")
-    if status == PASSED.name and element.result:
-        raise Refused(f"{where}: it says passed, and holds a <{element.result[0]._tag}>")  # noqa: SLF001 - no public name
+    held = [f"<{one._tag}>" for one in element.result]  # noqa: SLF001 - no public name
+    if held not in ([[f"<{tag}>"] for tag in TAGS[status]] or [[]]):
+        what = " and ".join(f"a {one}" for one in held) or f"no <{TAGS[status][0]}>"
+        raise Refused(f"{where}: it says {status}, and holds {what}")
     return status
 
 
@@ -195,7 +214,7 @@ def _texts(status: str, element: TestCase) -> tuple[str, str]:
         # The account repeats the line, for consumers that read only the one or only the other.
         detail = detail.removeprefix(line).lstrip("\n")
     line = message.removeprefix(prefix)
-    return shorten(line, LARGEST_MESSAGE), shorten(detail, LARGEST_DETAIL)
+    return _text(line, LARGEST_MESSAGE), _text(detail, LARGEST_DETAIL)
 
 
 def _number(where: str | Path, name: str, text: str | None) -> float | None:
@@ -205,9 +224,24 @@ def _number(where: str | Path, name: str, text: str | None) -> float | None:
         value = float(text)
     except ValueError:
         raise Refused(f"{where}: {name} is no number: {_name(text)!r}") from None
+    if value < 0:
+        raise Refused(f"{where}: {name} is no number from 0 on: {_name(text)!r}")
     # Not a number is no ratio that anything can be below.
     return math.inf if math.isnan(value) else value
 
 
+def _seconds(where: str | Path, text: str | None) -> float:
+    value = _number(where, "time", text or "0") or 0.0
+    if value > LONGEST:
+        raise Refused(f"{where}: time is no number of seconds: {_name(str(text))!r}")
+    return value
+
+
 def _name(text: str) -> str:
-    return shorten(" ".join(text.split()), LARGEST_NAME)
+    return _text(" ".join(text.split()), LARGEST_NAME)
+
+
+def _text(text: str, limit: int) -> str:
+    """``text``, not too long, with all that is in it to be seen."""
+    seen = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shorten(seen, limit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BY_NAME", "PASSED", "STATUSES", "Drawing"]
+__all__ = ["BY_NAME", "PASSED", "STATUSES", "TAGS", "Drawing"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,15 @@ STATUSES = (
 
 BY_NAME = {drawing.name: drawing for drawing in STATUSES}
 PASSED = BY_NAME["passed"]
+
+#: What a case holds in the XML: one of these, and a pass nothing. A flaky one that the run allowed
+#: is a skip.
+TAGS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("failed", "crash", "timeout", "unexpectedly fixed"), ("failure",)),
+    **dict.fromkeys(("error", "missing"), ("error",)),
+    **dict.fromkeys(
+        ("expected failure", "not run", "not available", "not supported"), ("skipped",)
+    ),
+    "flaky": ("failure", "skipped"),
+    PASSED.name: (),
+}

@@ -1,0 +1,57 @@
+"""Patterns of names: what is among several, and whether two have a name in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+
+__all__ = ["among", "meet"]
+
+_SPECIAL = re.compile(r"[*?[]")
+#: A pattern's pieces: any text, any character, one of a set, or itself.
+_PIECE = re.compile(r"\*|\?|\[!?]?[^]]*\]|.", re.DOTALL)
+
+
+def among(value: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a value is one of the patterns': some one has it, and none with ``!`` before it.
+
+    Where all of them leave something out, all else is meant.
+    """
+    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    into = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
+    return any(fnmatchcase(value, p) for p in into) and not any(fnmatchcase(value, p) for p in out)
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether there is a name that two patterns both have."""
+    for name, pattern in ((one, other), (other, one)):
+        if not _SPECIAL.search(name):
+            return fnmatchcase(name, pattern)
+    signs = _signs(one + other)
+    mine, theirs = _PIECE.findall(one), _PIECE.findall(other)
+
+    @cache
+    def rest(i: int, j: int) -> bool:
+        left, right = mine[i : i + 1], theirs[j : j + 1]
+        if left == ["*"]:
+            return rest(i + 1, j) or (bool(right) and rest(i, j + 1))
+        if right == ["*"]:
+            return rest(i, j + 1) or (bool(left) and rest(i + 1, j))
+        if not (left and right):
+            return not (left or right)
+        alike = any(fnmatchcase(c, left[0]) and fnmatchcase(c, right[0]) for c in signs)
+        return alike and rest(i + 1, j + 1)
+
+    return rest(0, 0)
+
+
+def _signs(text: str) -> list[str]:
+    """Enough characters to tell whether two sets have one in common: all ends, what is beside them."""
+
+    def around() -> Iterator[int]:
+        for c in text:
+            yield from (ord(c) - 1, ord(c), ord(c) + 1)
+
+    return [chr(code) for code in sorted({*around(), 0}) if 0 <= code <= 0x10FFFF]

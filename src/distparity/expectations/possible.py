@@ -1,0 +1,142 @@
+"""What an entry can be about at all, whatever torch and device a run has: the rest is a slip.
+
+An entry that is not about this torch or this device is not put beside any case, so that nothing else
+would say that it never can be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from distparity import devices
+from distparity.expectations.entry import Entry
+from distparity.expectations.file import Wrong
+from distparity.expectations.patterns import among
+
+__all__ = ["Names", "check"]
+
+_ID = re.compile(
+    r"(?P<scenario>[^/]+)/(?P<strategy>.+)-ws(?P<world_size>[1-9]\d*)-(?P<dtype>[^-]+)"
+)
+#: torch's device types that a device may have under the name ``accelerator``.
+_TYPES = ("mps", "mtia", "maia", "privateuseone")
+#: Where the suite's names are, below the package: a scenario is called as its file, and what a
+#: strategy or a way to call an operation is called stands there as a text.
+_SCENARIOS = "scenarios/*/[!_]*.py"
+_STRATEGIES = ("strategies/*.py", "operations/*.py", "scenarios/*/*.py")
+_TEXT = re.compile(r"\"([a-z]\w*)\"")
+
+
+@dataclass(frozen=True)
+class Names:
+    """All that entries can name."""
+
+    devices: Collection[str]
+    scenarios: Collection[str]
+    #: Of strategies, and of the ways in which operations are called.
+    strategies: Collection[str]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], types: Iterable[str]) -> Names:
+        """What :func:`distparity.tasks.facts` says, and the types of the devices that are here."""
+        ways = {way for what in facts["operations"].values() for way in what["ways"]}
+        return cls(
+            {*facts["devices"], *types, *_TYPES},
+            {*facts["scenarios"], *facts["operations"]},
+            {*facts["strategies"], *ways},
+        )
+
+    @classmethod
+    def of_files(cls, own: Iterable[str] = ()) -> Names:
+        """What the suite's files say without torch, which may be too much, and ``own`` names."""
+        package = Path(__file__).parents[1]
+        texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
+        return cls(
+            {*devices.kinds(), *_TYPES, *own},
+            {*(path.stem for path in package.glob(_SCENARIOS)), *own},
+            {*(name for text in texts for name in _TEXT.findall(text)), *own},
+        )
+
+
+def check(entries: Sequence[Entry], names: Names) -> None:
+    """Raise :class:`Wrong` for what nothing can be called, and for two entries on one case."""
+    for entry in entries:
+        for what in _unknown(entry, names):
+            raise Wrong(f"{entry.where}: {what}")
+    for one, other in combinations(entries, 2):
+        both = _in_common(one, other)
+        if both is not None and _meet(one, other, names) and one.joined(other) is None:
+            raise Wrong(f"{one.where} and {other.where}: two entries on one case, {both}")
+
+
+def _unknown(entry: Entry, names: Names) -> Iterator[str]:
+    """What of an entry is called as nothing is, each in words."""
+    for pattern in entry.device:
+        if not _is_one_of(pattern, names.devices):
+            known = ", ".join(sorted(names.devices))
+            yield f"no device is called {pattern!r}; known here: {known}"
+    for part in ("scenario", "strategy"):
+        known_names = names.scenarios if part == "scenario" else names.strategies
+        for pattern in entry.patterns.get(part, ()):
+            if not _is_one_of(pattern, known_names):
+                yield f"no {part} is called {pattern!r}, whatever torch this is"
+    for case in entry.cases:
+        found = _ID.fullmatch(case)
+        if found is None:
+            yield f"{case!r} is no id of a case, as resume/fsdp2-ws2-float32 is"
+        elif found["scenario"] not in names.scenarios or found["strategy"] not in names.strategies:
+            yield f"no case is called {case!r}, whatever torch this is"
+
+
+def _is_one_of(pattern: str, names: Collection[str]) -> bool:
+    named = pattern.removeprefix("!")
+    return named in names or any(fnmatchcase(name, named) for name in names)
+
+
+def _in_common(one: Entry, other: Entry) -> str | None:
+    """A case that both name, as far as that can be known without the cases themselves."""
+    if one.patterns and one.patterns == other.patterns:
+        return ", ".join(f"{part} {' '.join(own)}" for part, own in one.patterns.items())
+    for first, second in ((one, other), (other, one)):
+        for case in first.cases:
+            if case in second.cases or (second.patterns and _means(second, case)):
+                return case
+    return None
+
+
+def _means(entry: Entry, case: str) -> bool:
+    found = _ID.fullmatch(case)
+    return found is not None and all(
+        among(found[part], own) for part, own in entry.patterns.items()
+    )
+
+
+def _meet(one: Entry, other: Entry, names: Names) -> bool:
+    """Whether there is a cell that both are about."""
+    return (
+        any(among(device, one.device) and among(device, other.device) for device in names.devices)
+        and _some(one.torch & other.torch)
+        # Whether two facts can be at once is not for us to know.
+        and (one.facts.items() <= other.facts.items() or other.facts.items() <= one.facts.items())
+    )
+
+
+def _some(versions: SpecifierSet) -> bool:
+    """Whether a range has a version: one of its ends, the next after one, or what is before all."""
+    candidates = {Version("0")}
+    for specifier in versions:
+        try:
+            end = Version(specifier.version.removesuffix(".*"))
+        except InvalidVersion:
+            continue
+        candidates |= {end, Version(f"{end.base_version}.0.0.1")}
+    return any(versions.contains(version, prereleases=True) for version in candidates)
