@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distparity import mutants, selfcheck, strategies
-from distparity.run import Options
+from distparity.options import Options
 from distparity.strategies import Strategy
 
 RANKS = 2

@@ -23,8 +23,8 @@ from distparity.bisection.observation import Question, observe, read
 from distparity.bisection.search import every, search
 from distparity.journal import Journal, paths
 from distparity.matrix import NoSuchCell
+from distparity.options import BadRequest
 from distparity.outcome import Outcome, Status
-from distparity.run import BadRequest
 
 CASE = "multiple_forward/ddp-ws2-float32"
 

@@ -12,8 +12,9 @@ import pytest
 from conftest import TESTS, Ran, Suite, environment
 
 from distparity.case import Case
+from distparity.options import Options
 from distparity.outcome import Outcome, Status
-from distparity.run import Options, Run
+from distparity.run import Run
 
 
 def ask(*questions: list[Any]) -> list[Any]:

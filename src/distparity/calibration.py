@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distparity.case import Case
+from distparity.options import Options
 from distparity.outcome import Outcome, Status
-from distparity.run import Options, Run
+from distparity.run import Run
 
 __all__ = ["Bucket", "calibrate", "table"]
 
@@ -45,7 +46,7 @@ class Bucket:
 def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
     """Run ``seeds`` seeds of every strategy, dtype and world size, the scenarios in turn.
 
-    Returns torch's version and a bucket for each dtype and world size; raises :class:`distparity.run.BadRequest`.
+    Returns torch's version and a bucket for each dtype and world size; raises :class:`distparity.options.BadRequest`.
     """
     run = Run(options)
     run.start()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity.devices import examination
-from distparity.run import Options
+from distparity.options import Options
 from distparity.worlds.devicepool import Pool
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Errand, Scheduler

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from distparity.options import BadRequest, Options
 from distparity.outcome import Outcome
-from distparity.run import BadRequest, Options, Run
+from distparity.run import Run
 
 __all__ = ["explain", "plot", "table"]
 
@@ -19,7 +20,7 @@ _COLOURS = {"loss": "#0072b2", "gradient": "#d55e00", "parameter": "#009e73", "b
 def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
     """Run the one case that ``options`` name; returns its id and outcome.
 
-    Raises :class:`distparity.run.BadRequest`.
+    Raises :class:`distparity.options.BadRequest`.
     """
     run = Run(options)
     run.start()

@@ -12,9 +12,11 @@ import pytest
 
 from distparity import autoload, devices, selection, terminal
 from distparity.case import Case
+from distparity.cell import Cell
+from distparity.options import BadRequest, Options
 from distparity.outcome import Outcome, Status
 from distparity.progress import Progress
-from distparity.run import BadRequest, Cell, Options, Run
+from distparity.run import Run
 
 PACKAGE = Path(__file__).parent
 RUN = pytest.StashKey[Run]()

@@ -9,30 +9,27 @@ import os
 import platform
 import re
 import shlex
-import shutil
-import sys
-import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distparity import devices, expectations, junit, selection
+from distparity import expectations, junit, rescue, selection
 from distparity.case import Case
+from distparity.cell import Cell
 from distparity.censor import Censor
 from distparity.evaluate import JUDGE, Question, evaluate
 from distparity.journal import Journal, paths
 from distparity.limit import ATTEMPTED, Limit
 from distparity.operate import operate
+from distparity.options import BadRequest, Options
 from distparity.outcome import Outcome, Status
 from distparity.worlds.devicepool import Pool
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["BadRequest", "Cell", "Options", "Run"]
+__all__ = ["Run"]
 
 T = TypeVar("T")
 
@@ -44,115 +41,6 @@ PROBE_LIMIT = 60.0
 _RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
-
-#: A case that has no result when the run is over.
-_GONE = Outcome(Status.MISSING)
-
-
-class BadRequest(Exception):
-    """What was asked for cannot be done here. ``detail`` has the whole account, where there is one."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
-
-
-@dataclass
-class Options:
-    """What the user asked for."""
-
-    devices: list[str] = field(default_factory=lambda: ["auto"])
-    world_sizes: list[int] = field(default_factory=list)
-    limit: float = 60.0
-    report_dir: Path = Path("reports")
-    #: The matrix row's name for this torch; torch's own version when there is none.
-    cell: str | None = None
-    cases: list[str] = field(default_factory=list)
-    #: How many of the cases: one of :data:`distparity.selection.SELECTIONS`.
-    select: str = "default"
-    #: Only these scenarios; all when None.
-    scenarios: list[str] | None = None
-    include: list[str] = field(default_factory=list)
-    #: Devices by ``module:object``, besides those that are known by name.
-    plugins: list[str] = field(default_factory=list)
-    room: int | None = None
-    #: Several ranks on one device: by which way, "auto" for the best that there is, None for not.
-    sharing: str | None = None
-    #: Run a failed case again, once, in a fresh world.
-    retry_failed: bool = False
-    #: A case that failed and then passed does not make the run fail.
-    allow_flaky: bool = False
-    #: Files of what is expected to fail.
-    expectations: list[Path] = field(default_factory=list)
-    #: Expect what torch's releases are known to get wrong as well.
-    known_defects: bool = False
-    command: list[str] = field(default_factory=lambda: list(sys.argv))
-
-    @property
-    def named(self) -> list[str]:
-        """The devices that were asked for by name."""
-        return [device for device in self.devices if device != "auto"]
-
-    def check(self) -> None:
-        """Refuse what is wrong whatever this machine is; raises :class:`BadRequest`."""
-        if not self.plugins:
-            self.check_devices(devices.kinds())
-        for size in self.world_sizes:
-            if size < 1:
-                raise BadRequest(f"world size {size}: a world has at least 1 rank")
-        if self.limit <= 0:
-            raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
-
-    def check_devices(self, known: list[str]) -> None:
-        """Refuse devices that are not among the known ones; raises :class:`BadRequest`."""
-        for device in self.named:
-            if device not in known:
-                raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")
-
-
-@dataclass
-class Cell:
-    """This torch on one device: its facts, its cases, its side file."""
-
-    torch: str
-    device: str
-    #: What the probe answered.
-    found: dict[str, Any]
-    #: The way in which ranks share a device, where they do: another cell than where they do not.
-    sharing: str = ""
-    cases: list[Case] = field(default_factory=list)
-    journal: Journal | None = None
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The column's name, after torch's: the device, and whether ranks share one."""
-        return f"{self.device}-shared" if self.sharing else self.device
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many cases have each status, as in the XML: also those that have no result.
-
-        Empty where nothing was to be run.
-        """
-        if self.journal is None:
-            return {}
-        found = [self.outcomes.get(case.id, _GONE).status.value for case in self.cases]
-        return dict(Counter(found))
-
-
-def _saved(journal: Journal, place: Path) -> Path | None:
-    """The XML in a new folder of ``place``; None, and nothing left, where that takes none."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place))
-    except OSError:
-        return None
-    try:
-        journal.save(folder / journal.path.name)
-        return junit.write_from_journal(folder / journal.path.name)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
 
 
 class Run:
@@ -537,30 +425,16 @@ class Run:
         Where the report folder takes no more, they are in another one, and :attr:`complaints` says
         so.
         """
-        written = []
+        written: list[Path] = []
         busy = 0.0 if self.scheduler is None else self.scheduler.busy()
         for cell in self.cells:
             if cell.journal is not None:
                 cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
-                written.append(self._write(cell.journal))
+                path, complaint = rescue.write(cell.journal)
+                written += [path] if path else []
+                self.complaints += [complaint] if complaint else []
         self.close(reported=True)
-        return list(filter(None, written))
-
-    def _write(self, journal: Journal) -> Path | None:
-        """Make a side file into XML; where its folder takes no more, in a place that does."""
-        try:
-            if journal.error is not None:
-                raise journal.error
-            return junit.write_from_journal(journal.path)
-        except OSError as error:
-            lost = f"the reports could not be written to {journal.path.parent} ({error})"
-        for place in (Path(tempfile.gettempdir()), Path.cwd(), Path.home(), Path("/dev/shm")):  # noqa: S108  the last resort
-            found = _saved(journal, place)
-            if found is not None:
-                self.complaints.append(f"{lost}; they are in {found.parent}")
-                return found
-        self.complaints.append(f"{lost}, nor anywhere else; what is told here is all there is")
-        return None
+        return written
 
     def close(self, *, reported: bool = False) -> None:
         """End every process; may be called at any time, and again."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distparity.case import Case
+from distparity.options import Options
 from distparity.outcome import Outcome, Status
-from distparity.run import Options, Run
+from distparity.run import Run
 
 __all__ = ["Finding", "SelfCheck", "selfcheck"]
 
@@ -91,7 +92,7 @@ class SelfCheck:
 def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> SelfCheck:
     """Run the mutants (all, or those in ``names``) on the devices and world sizes of ``options``.
 
-    Raises :class:`distparity.run.BadRequest`.
+    Raises :class:`distparity.options.BadRequest`.
     """
     run = Run(options)
     run.start()

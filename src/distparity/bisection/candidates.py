@@ -10,7 +10,7 @@ from pathlib import Path
 from distparity import matrix
 from distparity.interpreters import RUNNING
 from distparity.matrix import Row, Source
-from distparity.run import BadRequest
+from distparity.options import BadRequest
 
 __all__ = ["Candidate", "Span", "between", "given"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import distparity
 from distparity import matrix
 from distparity.bisection.candidates import Candidate
-from distparity.run import BadRequest
+from distparity.options import BadRequest
 
 __all__ = ["Environments", "NoEnvironment"]
 

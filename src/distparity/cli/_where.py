@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from distparity.run import Options
+from distparity.options import Options
 from distparity.selection import SELECTIONS
 
 

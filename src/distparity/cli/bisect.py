@@ -13,7 +13,7 @@ from typing import Any
 from distparity import bisection, matrix
 from distparity.bisection.environment import need_uv
 from distparity.bisection.observation import Question
-from distparity.run import BadRequest
+from distparity.options import BadRequest
 
 NARROWED = 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity import bundle
-from distparity.run import BadRequest
+from distparity.options import BadRequest
 
 DAMAGED = 1
 

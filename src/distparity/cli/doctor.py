@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from distparity import doctor
-from distparity.run import Options
+from distparity.options import Options
 
 
 def add(commands: Any) -> None:
