@@ -40,8 +40,10 @@ _IN_GLOO = re.compile(r"^gloo::(\w+)$")
 #: it waits for the first rank's order of them.
 _REDUCER = "c10d::Reducer::"
 _REDUCER_ORDER = "c10d::Reducer::sync_bucket_indices"
-#: Where a thread waits for what it, or another, has begun.
-_WORK = re.compile(r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait)")
+#: Where a thread waits for what it, or another, has begun, or for a device that does it.
+_WORK = re.compile(
+    r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait|(cuda|hip)\w*Synchronize$)"
+)
 #: A message from one rank to another, which torch's recorder leaves out with gloo.
 _MESSAGE = re.compile(r"^c10d::.*::(Recv|Send)Work::wait$")
 #: A future of torch's, whose own function has no name.

@@ -187,7 +187,8 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     from distparity.torchversion import installed
     from distparity.worlds import witness
 
-    for name, value in witness.ENVIRONMENT.items():
+    older = installed() < (2, 8)
+    for name, value in (witness.OLDER_ENVIRONMENT if older else witness.ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     options: dict[str, Any] = {}
@@ -197,7 +198,7 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
         listener = socket.create_server((LOOPBACK, 0), backlog=128)
         channel.send({"op": "store", "port": listener.getsockname()[1]})
         options["master_listen_fd"] = listener.detach()
-        if installed() < (2, 8):
+        if older:
             # Their libuv store cannot take a listening socket; the older one can.
             options["use_libuv"] = False
     frame: Frame | None = channel.receive()

@@ -122,11 +122,11 @@ class Record:
         work.wait, future.wait = self._wait(work.wait), self._wait(future.wait)
         work.get_future = self._get_future(work.get_future)
 
-    def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool]:
+    def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool | None]:
         """What is waited for in these frames, or what was begun last and may not have ended.
 
-        The second is true where it is known to be waited for. ``frames`` are those of a thread, from
-        the innermost outward.
+        The second says whether it is waited for; None where frames of ours do not tell. ``frames`` are
+        those of a thread, from the innermost outward.
         """
         found = [frame.f_locals.get("begun") for frame in frames if is_ours(frame)]
         for begun in reversed(found):
@@ -134,10 +134,10 @@ class Record:
                 return begun, True
         last = self._last
         if last is None or self._has_ended(last):
-            return None, False
+            return None, None
         if self._handles is None:
             return last, any(frame.f_code.co_name == _WAIT_TENSOR for frame in frames)
-        return last, False
+        return last, None
 
     def _has_ended(self, last: Begun) -> bool:
         group = self._group and self._group()

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,15 +30,22 @@ from distparity.worlds.record import Record, is_ours, sequence
 
 __all__ = ["Witness"]
 
-#: Size of torch's flight recorder, where nobody has set it; to be there before the first group is made.
+#: Size of torch's flight recorder, by its newer and its older name; to be there before the first
+#: group is made, where nobody has set it.
 ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
-#: Where the main thread is while it waits for a collective that C++ began. The recorder's last
+OLDER_ENVIRONMENT = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "64"}
+#: What tells of it: for all backends since 2.8, and NCCL's.
+_DUMPS = ("_dump_fr_trace_json", "_dump_nccl_trace_json")
+#: Where the main thread is while it waits for a collective that C++ began, or for a device. The recorder's last
 #: entry alone proves nothing: gloo's are marked as ended some time after they did.
 _WAITING = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
     "/torch/nn/parallel/",
     "/torch/_ops.py",
+    "/torch/cuda/",
+    "/torch/xpu/",
+    "/torch/accelerator/",
     threading.__file__,
 )
 #: Dtypes as the recorder calls them.
@@ -64,6 +71,8 @@ class Witness:
         self._path = Path(path)
         self._main = threading.get_ident()
         self._base = 0
+        #: How torch tells what it has recorded, and in place of that, what we have.
+        self._dump: Callable[[], bytes] | None = None
         self._record: Record | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, {processes.WITNESS})
         threading.Thread(target=self._watch, name="distparity-witness", daemon=True).start()
@@ -74,7 +83,10 @@ class Witness:
         If torch has no record of that, there will be one of ours. What a vendor's group does by way
         of another one is no record of its own.
         """
-        if not any(map(_is_default, _entries())):
+        self._dump = next(
+            (dump for dump in _dumps() if any(map(_is_default, _entries(dump)))), None
+        )
+        if self._dump is None:
             self._record = Record()
             self._record.keep()
 
@@ -131,8 +143,10 @@ class Witness:
 
     def _open(self, frames: list[FrameType], *, ended: bool) -> dict[str, Any]:
         """The collective that has not ended, and whether these frames wait for it, where that is known."""
+        if self._dump is not None:
+            return {"open": _recorded(_entries(self._dump), self._base, latest=ended)}
         if self._record is None:
-            return {"open": _recorded(self._base, latest=ended)}
+            return {}
         begun, waited = self._record.open(frames)
         if not waited and _waits_for_thread(frames):
             # Who waits for another thread waits for what that one waits for.
@@ -146,7 +160,8 @@ class Witness:
         if number is not None and not begun.group:
             number -= self._base
         account = {key: vars(begun)[key] for key in ("name", "shapes", "dtype", "group")}
-        return {"open": account | {"number": number}, "waits": waited}
+        told = {} if waited is None else {"waits": waited}
+        return {"open": account | {"number": number}, **told}
 
 
 def _waits_for_thread(frames: list[FrameType]) -> bool:
@@ -188,20 +203,27 @@ def _tensors(value: object) -> list[torch.Tensor]:
     return []
 
 
-def _entries() -> list[dict[str, Any]]:
-    """What torch's flight recorder holds; nothing before 2.8, but for NCCL."""
-    dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace_json", None)
-    return [] if dump is None else json.loads(dump()).get("entries", [])
+def _dumps() -> Iterator[Callable[[], bytes]]:
+    """The ways in which this torch tells what its flight recorder holds."""
+    for name in _DUMPS:
+        dump = getattr(torch._C._distributed_c10d, name, None)
+        if dump is not None:
+            yield dump
+
+
+def _entries(dump: Callable[[], bytes]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(dump()).get("entries", [])
+    return found
 
 
 def _is_default(entry: dict[str, Any]) -> bool:
     return bool(entry["process_group"][1] == "default_pg")
 
 
-def _recorded(base: int, *, latest: bool) -> dict[str, Any] | None:
-    """The flight recorder's first call that has not ended; the ``latest`` of all, if it has not."""
-    entries = _entries()[-1:] if latest else _entries()
-    entry = next((entry for entry in entries if not entry["retired"]), None)
+def _recorded(entries: list[dict[str, Any]], base: int, *, latest: bool) -> dict[str, Any] | None:
+    """The first call that has not ended; with ``latest`` the last one of all, if it has not."""
+    looked = entries[-1:] if latest else entries
+    entry = next((entry for entry in looked if not entry["retired"]), None)
     if entry is None:
         return None
     group, description = entry["process_group"]
