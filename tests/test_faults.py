@@ -171,8 +171,14 @@ class Suite:
         words += ["--world-size", ",".join(map(str, SIZES)), "--include", "injected"]
         return [*words, "--report-dir", str(self.folder / "reports"), *self.arguments]
 
+    @property
+    def place(self) -> Path:
+        """Another name for its folder of temporary files, short enough for torch's sockets there."""
+        return Path("/tmp", f"suite-{self.mark[:8]}")
+
     def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
         (self.folder / "tmp").mkdir(parents=True)
+        self.place.symlink_to(self.folder / "tmp")
         # Where cores are allowed, none shall be left.
         cores = resource.getrlimit(resource.RLIMIT_CORE)[1]
         resource.setrlimit(resource.RLIMIT_CORE, (cores, cores))
@@ -191,7 +197,7 @@ class Suite:
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(path),
-                "TMPDIR": str(self.folder / "tmp"),
+                "TMPDIR": str(self.place),
                 "SUITE_MARK": self.mark,
                 **self.environment,
             },
@@ -201,6 +207,7 @@ class Suite:
         process = self.start(prefix)
         self.output = process.communicate(timeout=300)[0]
         self.code = process.returncode
+        self.place.unlink()
         return self
 
     def journal(self) -> dict[str, Outcome]:
@@ -234,18 +241,18 @@ class Suite:
         deadline = time.monotonic() + 30
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
+        self.place.unlink()
 
     def leftovers(self) -> list[str]:
         """Processes, sockets, temporary files and shared memory that should be gone."""
-        place = str(self.folder / "tmp")
         sockets = Path("/proc/net/unix").read_text().splitlines()
         return [
             *(f"process {pid}" for pid in self.processes()),
             # All others are gone with the processes that had them.
-            *(f"socket {line.split()[-1]}" for line in sockets if place in line),
-            *(f"file {path}" for path in Path(place).rglob("*") if not path.is_dir()),
+            *(f"socket {line.split()[-1]}" for line in sockets if str(self.place) in line),
+            *(f"file {path}" for path in (self.folder / "tmp").rglob("*") if not path.is_dir()),
             *(f"core {path}" for path in self.folder.glob("core*")),
-            *(f"folder {path}" for path in Path(place).iterdir() if path.is_dir()),
+            *(f"folder {path}" for path in (self.folder / "tmp").iterdir() if path.is_dir()),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob("torch_*") if lost(path)),
         ]
