@@ -704,7 +704,9 @@ def test_worst_ratio_of_a_row_can_be_read(browse: Opened, large: Path, theme: st
     forced = [{"name": "forced-colors", "value": "active"}] if theme == "forced" else []
     try:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": forced})
-        found = page.visit("" if forced else f"theme={theme}").js(BRANCHES)
+        page.visit("" if forced else f"theme={theme}")
+        page.settle()
+        found = page.js(BRANCHES)
         steps = page.js(
             "[...document.querySelectorAll('.scale .step')].map((step) => {"
             "const { color, backgroundColor, borderStyle } = getComputedStyle(step);"
