@@ -193,7 +193,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
 
 
 def _install(session: nox.Session, *words: str, **env: str) -> None:
-    session.install(*words, env={**matrix.COMPILED, **env})
+    session.install(*words, env={**matrix.installing(), **env})
 
 
 def _ask(session: nox.Session, expression: str) -> str:

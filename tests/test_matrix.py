@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 
@@ -87,3 +88,29 @@ def test_table_needs_nothing_but_the_standard_library() -> None:
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
 
     assert done.stdout.strip() == b"set()"
+
+
+#: How many authorities the system trusts, and what is set already -> what installers are told.
+TOLD = {
+    "a system with authorities": (140, {}, {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}),
+    "one without": (0, {}, {}),
+    "what is set stays": (140, {"UV_SYSTEM_CERTS": "0"}, {"UV_NATIVE_TLS": "1"}),
+}
+
+
+@pytest.mark.parametrize(("known", "variables", "expected"), TOLD.values(), ids=TOLD)
+def test_uv_trusts_what_the_system_trusts(
+    monkeypatch: pytest.MonkeyPatch,
+    known: int,
+    variables: dict[str, str],
+    expected: dict[str, str],
+) -> None:
+    for name in ("UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "UV_COMPILE_BYTECODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        ssl.SSLContext, "cert_store_stats", lambda _: {"x509_ca": known}, raising=True
+    )
+
+    assert matrix.installing() == {"UV_COMPILE_BYTECODE": "1", **expected}

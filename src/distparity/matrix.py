@@ -12,6 +12,7 @@ import base64
 import http.client
 import os
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -44,9 +45,6 @@ REGISTRY = "registry"
 #: What torch's collectives of objects, and with them FSDP1's optimizer state, go through, and what
 #: its wheels nevertheless do not ask for.
 BESIDE_TORCH = "numpy"
-
-#: Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
-COMPILED = {"UV_COMPILE_BYTECODE": "1"}
 
 #: Seconds that an index may take to begin its answer.
 ANSWER_LIMIT = 20.0
@@ -133,6 +131,17 @@ class Source:
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise NoSuchCell(f"the index {self.index} does not answer: {reason}") from None
+
+
+def installing() -> dict[str, str]:
+    """Variables for whatever installs; those that are set already are left as they are."""
+    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
+    wanted = {"UV_COMPILE_BYTECODE": "1"}
+    if ssl.create_default_context().cert_store_stats()["x509_ca"]:
+        # What the system trusts, uv shall trust as well, as pip's Python does: many networks have an
+        # authority of their own. The second is the name before uv 0.11.
+        wanted |= {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _request(address: str) -> urllib.request.Request:

@@ -109,7 +109,7 @@ def need_uv() -> None:
 def _uv(*words: str) -> None:
     done = subprocess.run(
         ["uv", *words],
-        env={**os.environ, **matrix.COMPILED},
+        env={**os.environ, **matrix.installing()},
         capture_output=True,
         text=True,
         check=False,
