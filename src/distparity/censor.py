@@ -31,7 +31,6 @@ _SHORTEST_PART = 4
 #: What stands in place of what was cut off, behind a text and before one.
 DOTS = "..."
 LEFT_OUT = "[...]\n"
-_CUT_AFTER = re.compile(r"[^\n]*?\.\.\.")
 _CUT_BEFORE = re.compile(
     r"(?P<mark>\[(?:\.\.\.|\d+ bytes before this left out)\]\n\s*)(?P<rest>[^\n]*)"
 )
@@ -58,17 +57,17 @@ class Censor:
         for value, name in self._names.items():
             text = text.replace(value, f"[${name}]")
         # Where a text was cut, a secret may have been.
-        text = _CUT_AFTER.sub(lambda found: self._end(found[0]), text)
+        *cut, rest = text.split(DOTS)
+        text = DOTS.join([*map(self._end, cut), rest])
         text = _CUT_BEFORE.sub(lambda found: found["mark"] + self._start(found["rest"]), text)
         return _IN_URL.sub(r"\g<before>***@", text)
 
     def _end(self, text: str) -> str:
-        """Without what a secret begins with, before the dots that this ends with."""
-        rest = text.removesuffix(DOTS)
+        """Without what a secret begins with, at the end."""
         for value, name in self._names.items():
-            for length in range(min(len(value), len(rest)), _SHORTEST_PART - 1, -1):
-                if rest.endswith(value[:length]):
-                    return f"{rest[:-length]}[${name}]{DOTS}"
+            for length in range(min(len(value), len(text)), _SHORTEST_PART - 1, -1):
+                if text.endswith(value[:length]):
+                    return f"{text[:-length]}[${name}]"
         return text
 
     def _start(self, text: str) -> str:

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import _resolve_process_group
 from torch.distributed import _functional_collectives as functional
 
-__all__ = ["Begun", "Record", "is_ours", "sequence"]
+__all__ = ["Begun", "Record", "described", "is_ours", "sequence"]
 
 #: A process group's methods, some by an older and a newer name, and what users know them by.
 _METHODS = {
@@ -209,11 +209,8 @@ class Record:
 
     def _note(self, name: str, group: Any, values: list[Any]) -> Begun | None:
         try:
-            tensors = _tensors(values)
-            shapes = [list(tensor.shape) for tensor in tensors[:1]]
-            dtype = str(tensors[0].dtype).removeprefix("torch.") if tensors else ""
-            next_one = sequence(group, self.count) + 1
-            return Begun(name, shapes, dtype, _title(group), next_one)
+            number = sequence(group, self.count) + 1
+            return Begun(name, **described(values), group=_title(group), number=number)
         except Exception:
             return None
 
@@ -241,6 +238,15 @@ class Record:
 def is_ours(frame: FrameType) -> bool:
     """True for a frame of what is wrapped here: it is in nobody's program."""
     return frame.f_code.co_filename == __file__
+
+
+def described(values: list[Any]) -> dict[str, Any]:
+    """``shapes`` and ``dtype`` of the first tensor among a call's arguments; empty without one."""
+    tensors = _tensors(values)
+    return {
+        "shapes": [list(tensor.shape) for tensor in tensors[:1]],
+        "dtype": str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
+    }
 
 
 def sequence(group: Any, otherwise: int) -> int:

@@ -387,7 +387,7 @@ class Scheduler:
             self._queue.appendleft((replace(world.task, alone=True), self._busy.pop(world)))
             world.orphan(None)
         else:
-            world.orphan(f"a rank's process could not be started: {error}")
+            world.orphan(f"a rank's process could not be started: {error}", "was not started")
 
     def _start_over(self) -> None:
         """The process that forks ranks died, and every rank with it: begin again with another.

@@ -26,7 +26,7 @@ import torch.distributed as dist
 
 from distparity.worlds import processes
 from distparity.worlds.call import BACKWARD, COLLECTIVES
-from distparity.worlds.record import Record, is_ours, sequence
+from distparity.worlds.record import Record, described, is_ours, sequence
 
 __all__ = ["Witness"]
 
@@ -36,8 +36,8 @@ ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
 OLDER_ENVIRONMENT = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "64"}
 #: What tells of it: for all backends since 2.8, and NCCL's.
 _DUMPS = ("_dump_fr_trace_json", "_dump_nccl_trace_json")
-#: Where the main thread is while it waits for a collective that C++ began, or for a device. The recorder's last
-#: entry alone proves nothing: gloo's are marked as ended some time after they did.
+#: Where the main thread is while it waits for a collective that C++ began, or for a device. The
+#: recorder's last entry alone proves nothing: gloo's are marked as ended some time after they did.
 _WAITING = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
@@ -185,22 +185,12 @@ def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
         return None
     values = found.f_locals
     names = found.f_code.co_varnames[: found.f_code.co_argcount]
-    tensors = [tensor for name in names for tensor in _tensors(values.get(name))]
     return {
         "name": found.f_code.co_name,
         # To make a group is no collective of one, though all ranks take part.
         **({"number": None} if found.f_code.co_name == "new_group" else {}),
-        "shapes": [list(tensor.shape) for tensor in tensors[:1]],
-        "dtype": str(tensors[0].dtype).removeprefix("torch.") if tensors else "",
+        **described([values.get(name) for name in names]),
     }
-
-
-def _tensors(value: object) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [item for item in value if isinstance(item, torch.Tensor)]
-    return []
 
 
 def _dumps() -> Iterator[Callable[[], bytes]]:

@@ -172,13 +172,13 @@ class World:
         self.state = State.DEAD
         self.launcher.forget(self.number)
 
-    def orphan(self, how: str | None) -> None:
+    def orphan(self, how: str | None, what: str = "died with the process that forks ranks") -> None:
         """The process that forks ranks died, and all ranks with it, or it could not fork them all.
 
-        With ``how``, that is the task's failure; without, the task is to be done again elsewhere.
+        With ``how``, that is the task's failure, and ``what`` became of each rank; without, the task
+        is to be done again elsewhere.
         """
         if how is not None and self.task is not None:
-            what = "died with the process that forks ranks, or was never there"
             self._trouble = "crash"
             reports = [
                 Report(rank.number, Fate.DIED, what, output=last_output(rank)[0], pid=rank.pid)
