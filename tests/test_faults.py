@@ -165,6 +165,8 @@ class Suite:
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     code: int = 0
     output: str = ""
+    #: Shared memory that others had left before.
+    before: set[Path] = field(default_factory=set)
 
     def command(self) -> list[str]:
         words = [sys.executable, "-m", "distparity", "run", "--device", "cpu", "--cell", "x"]
@@ -178,6 +180,7 @@ class Suite:
 
     def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
         (self.folder / "tmp").mkdir(parents=True)
+        self.before = segments()
         self.place.symlink_to(self.folder / "tmp")
         # Where cores are allowed, none shall be left.
         cores = resource.getrlimit(resource.RLIMIT_CORE)[1]
@@ -254,8 +257,12 @@ class Suite:
             *(f"core {path}" for path in self.folder.glob("core*")),
             *(f"folder {path}" for path in (self.folder / "tmp").iterdir() if path.is_dir()),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
-            *(f"shared memory {path}" for path in Path("/dev/shm").glob("torch_*") if lost(path)),
+            *(f"shared memory {path}" for path in segments() - self.before if lost(path)),
         ]
+
+
+def segments() -> set[Path]:
+    return set(Path("/dev/shm").glob("torch_*"))
 
 
 def lost(path: Path) -> bool:
