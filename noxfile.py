@@ -3,7 +3,7 @@
 # ///
 """distparity: does distributed training with this torch, here, compute what one process computes?
 
-The torch releases are the rows of src/distparity/matrix.py. What follows ``--`` goes to the suite
+The torch releases are the rows of src/distparity/releases/table.py. What follows ``--`` goes to the suite
 (``--device cpu --world-size 2 -k "multiple_forward and fsdp2"``), but for ``--wheel`` and
 ``--index``, which choose the build of torch.
 """
@@ -28,10 +28,11 @@ from packaging.version import Version
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "src"))
 
-from distparity import interpreters, junit, matrix  # noqa: E402  the path above has them
-from distparity.censor import Censor  # noqa: E402  likewise
-from distparity.interpreters import RUNNING  # noqa: E402
-from distparity.matrix import NoSuchCell  # noqa: E402
+from distparity import releases  # noqa: E402  the path above has them
+from distparity.core.redact import Redactor  # noqa: E402  likewise
+from distparity.releases import NoSuchCell, interpreters  # noqa: E402
+from distparity.releases.interpreters import RUNNING  # noqa: E402
+from distparity.results import junit_writer  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -41,13 +42,13 @@ nox.options.sessions = ["lint", "types", "selftest"]
 
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
-SELFTEST = matrix.row("2.13")
+SELFTEST = releases.row("2.13")
 #: Devices that a package in a folder here brings, as a vendor's would.
 PLUGINS = {"sim": "./tests/sim_device"}
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
 #: What a session does with its row's torch.
-Act = Callable[[nox.Session, matrix.Row], None]
+Act = Callable[[nox.Session, releases.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
 TO_END = 60.0
 
@@ -55,7 +56,7 @@ TO_END = 60.0
 # -- the matrix ------------------------------------------------------------------------------------
 
 
-def tests(session: nox.Session, row: matrix.Row, plugins: Sequence[str]) -> None:
+def tests(session: nox.Session, row: releases.Row, plugins: Sequence[str]) -> None:
     """Run the suite with one torch; the part that is the same in every cell of the matrix.
 
     ``plugins`` are the devices to run on that a package here brings; it is installed.
@@ -75,7 +76,7 @@ def tests(session: nox.Session, row: matrix.Row, plugins: Sequence[str]) -> None
     session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
-def tool(session: nox.Session, row: matrix.Row, command: str) -> None:
+def tool(session: nox.Session, row: releases.Row, command: str) -> None:
     """Run another of distparity's commands with one torch."""
     options, rest = _ready(session, row)
     run = ["distparity", command]
@@ -83,13 +84,13 @@ def tool(session: nox.Session, row: matrix.Row, command: str) -> None:
     session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
-def defects(session: nox.Session, row: matrix.Row) -> None:
+def defects(session: nox.Session, row: releases.Row) -> None:
     """Run the programs that show torch's known defects, with one torch."""
     _, rest = _ready(session, row)
     session.run("python", "ci/defects.py", *rest)
 
 
-def _ready(session: nox.Session, row: matrix.Row) -> tuple[argparse.Namespace, list[str]]:
+def _ready(session: nox.Session, row: releases.Row) -> tuple[argparse.Namespace, list[str]]:
     """What was asked for, once the session has torch and distparity; it is red where it cannot."""
     options, rest = _cell_options(row, session.posargs)
     wrong = _prepare(session, row, options)
@@ -98,29 +99,29 @@ def _ready(session: nox.Session, row: matrix.Row) -> tuple[argparse.Namespace, l
     return options, rest
 
 
-def _prepare(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> str | None:
+def _prepare(session: nox.Session, row: releases.Row, options: argparse.Namespace) -> str | None:
     """Put the row's torch and distparity into the session; returns why that could not be done."""
     try:
         _check_python(session, row)
         prepare = _install_torch if row.requirement else _borrow_torch
         prepare(session, row, options)
         # Where a torch is borrowed, so is what lies beside it.
-        lacking = bool(row.requirement) or not _is_here(matrix.BESIDE_TORCH)
-        _install(session, "-e", ".", *[matrix.BESIDE_TORCH] * lacking)
+        lacking = bool(row.requirement) or not _is_here(releases.BESIDE_TORCH)
+        _install(session, "-e", ".", *[releases.BESIDE_TORCH] * lacking)
     except NoSuchCell as error:
         # The index may have been given with a password.
-        return Censor(os.environ).text(str(error))
+        return Redactor(os.environ).text(str(error))
     except CommandFailed:
         return "distparity could not be installed"
     return None
 
 
-def _cell_options(row: matrix.Row, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog=f"nox -s {row.session} --", allow_abbrev=False, add_help=False
     )
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
-    parser.add_argument("--index", help=f"in place of {matrix.INDEX} ({matrix.INDEX_VARIABLE})")
+    parser.add_argument("--index", help=f"in place of {releases.INDEX} ({releases.INDEX_VARIABLE})")
     parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
     options, rest = parser.parse_known_args(words)
@@ -131,7 +132,7 @@ def _cell_options(row: matrix.Row, words: list[str]) -> tuple[argparse.Namespace
 
 
 def _leave_red(
-    session: nox.Session, row: matrix.Row, options: argparse.Namespace, message: str
+    session: nox.Session, row: releases.Row, options: argparse.Namespace, message: str
 ) -> None:
     """Make the session's cells errors in their XML, not absent, until the suite knows better."""
     if options.looking:
@@ -147,13 +148,13 @@ def _leave_red(
             for old in folder.glob(f"junit-{row.name}-*"):
                 old.unlink()
         for device in dict.fromkeys(devices):
-            junit.write_broken_cell(folder, row.name, device, message, "", facts)
+            junit_writer.write_broken_cell(folder, row.name, device, message, "", facts)
     except OSError as error:
         session.error(f"cannot write reports to {folder}: {error}")
 
 
-def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> None:
-    source = matrix.source(row, options.devices, options.wheel, options.index)
+def _install_torch(session: nox.Session, row: releases.Row, options: argparse.Namespace) -> None:
+    source = releases.source(row, options.devices, options.wheel, options.index)
     location = Path(session.virtualenv.location)
     stamp = location / "distparity-torch"
     made_for = stamp.read_text() if stamp.is_file() else None
@@ -177,7 +178,7 @@ def _install_torch(session: nox.Session, row: matrix.Row, options: argparse.Name
     stamp.write_text(str(source))
 
 
-def _install_from(session: nox.Session, source: matrix.Source) -> None:
+def _install_from(session: nox.Session, source: releases.Source) -> None:
     torch = source.requirement
     if source.index is None:
         _install(session, torch)
@@ -193,7 +194,7 @@ def _install_from(session: nox.Session, source: matrix.Source) -> None:
 
 
 def _install(session: nox.Session, *words: str, **env: str) -> None:
-    session.install(*words, env={**matrix.installing(), **env})
+    session.install(*words, env={**releases.installing(), **env})
 
 
 def _ask(session: nox.Session, expression: str) -> str:
@@ -206,7 +207,7 @@ def _is_here(module: str) -> bool:
     return subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
-def _borrow_torch(session: nox.Session, row: matrix.Row, options: argparse.Namespace) -> None:
+def _borrow_torch(session: nox.Session, row: releases.Row, options: argparse.Namespace) -> None:
     """Let the session see the packages of the interpreter that runs nox, torch among them."""
     if options.wheel or options.index:
         raise NoSuchCell(f"{row.session} installs no torch: leave out --wheel and --index")
@@ -243,7 +244,7 @@ def _asked_for() -> argparse.Namespace:
 ASKED = _asked_for()
 
 
-def _check_python(session: nox.Session, row: matrix.Row) -> None:
+def _check_python(session: nox.Session, row: releases.Row) -> None:
     chosen = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
     refusal = interpreters.refusal(row, str(session.python or ""), chosen)
     if refusal is None and session.venv_backend == "none":
@@ -252,7 +253,7 @@ def _check_python(session: nox.Session, row: matrix.Row) -> None:
         raise NoSuchCell(refusal)
 
 
-def _register(row: matrix.Row, name: str, title: str, tags: list[str], act: Act) -> None:
+def _register(row: releases.Row, name: str, title: str, tags: list[str], act: Act) -> None:
     python = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
 
     def session(session: nox.Session) -> None:
@@ -275,14 +276,14 @@ TOOLS = {
 }
 
 #: The torch that an accelerator in host memory needs.
-SIM_ROWS = [row for row in matrix.RELEASES if Version(row.name) >= Version("2.10")]
+SIM_ROWS = [row for row in releases.RELEASES if Version(row.name) >= Version("2.10")]
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
-for _row in matrix.ROWS:
+for _row in releases.ROWS:
     _register(_row, "tests", _row.title, [_row.tag, "matrix"], functools.partial(tests, plugins=[]))
     _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
 for _command, _title in TOOLS.items():
-    for _row in matrix.RELEASES:
+    for _row in releases.RELEASES:
         _act = functools.partial(tool, command=_command)
         _register(_row, _command, _title.format(_row.name), [_command], _act)
 for _row in SIM_ROWS:
@@ -296,23 +297,25 @@ for _row in SIM_ROWS:
 @nox.session
 def selftest(session: nox.Session) -> None:
     """Pass the project's own tests, with real ranks and a real torch."""
-    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("pytest", "tests", *session.posargs)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting."""
+    """Check style, formatting, and which rooms import which."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    # By its path: the two sides and the order of rooms can be read without any package here.
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "src"})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly, against a real torch."""
-    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "types"))
     session.run("mypy")
 
@@ -321,7 +324,7 @@ def types(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Measure cases here against the same under PyTorch's own harnesses; takes half an hour."""
     # PyTorch's harnesses need expecttest, and do not say so in the wheel.
-    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH, "expecttest")
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH, "expecttest")
     _install(session, "-e", ".")
     for name in ("startup", "marginal_cost", "forty_cases", "suite", "world_sizes"):
         session.run("python", f"benchmarks/{name}.py", *session.posargs)
@@ -337,7 +340,7 @@ def check_reports(session: nox.Session) -> None:
 @nox.session(default=False)
 def declared(session: nox.Session) -> None:
     """Check that the cases are those that were declared, or declare them: -- --write."""
-    _install(session, SELFTEST.requirement, matrix.BESIDE_TORCH)
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".")
     session.run("python", "ci/declared.py", *session.posargs)
 
@@ -356,8 +359,8 @@ def versions(session: nox.Session) -> None:
     session.run("python", "ci/versions.py", *(session.posargs or ["reports"]))
 
 
-KNOWN = [row.session for row in matrix.ROWS] + [f"defects-{row.name}" for row in matrix.ROWS]
-KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in matrix.RELEASES]
+KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
+KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
 KNOWN += [f"sim-{row.name}" for row in SIM_ROWS]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared"]
 KNOWN += ["report", "versions"]

@@ -14,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from distparity.case import Case
-from distparity.evaluate import SEED, evaluate
-from distparity.outcome import Status
+from distparity.core.case import Case
+from distparity.core.outcome import Status
+from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Task
 
@@ -99,7 +99,7 @@ def arguments(case: Case) -> dict[str, Any]:
         "dtype": case.dtype,
         "parts": case.world_size,
         "worlds": [case.world_size],
-        "leg": 0,
+        "phase": 0,
         "folder": None,
         "seed": SEED,
     }
@@ -114,13 +114,13 @@ def prepare() -> None:
         importlib.import_module(name)
 
 
-def place(rank: int, world_size: int) -> Any:
+def context(rank: int, world_size: int) -> Any:
     import torch
 
     from distparity import devices
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
-    return Place(rank, world_size, torch.device("cpu"), devices.get("cpu"))
+    return RankContext(rank, world_size, torch.device("cpu"), devices.get("cpu"))
 
 
 _known: dict[Any, Any] = {}
@@ -130,9 +130,9 @@ def run_in_rank(case: Case, rank: int) -> None:
     """Train a case in a process group that is there; rank 0 judges and raises ``AssertionError``."""
     import torch.distributed as dist
 
-    from distparity.tasks import TASKS
+    from distparity.worker.tasks import TASKS
 
-    blobs = TASKS["parity"](place(rank, case.world_size), arguments(case), [])[1]
+    blobs = TASKS["parity"](context(rank, case.world_size), arguments(case), [])[1]
     gathered: list[Any] | None = [None] * case.world_size if rank == 0 else None
     dist.gather_object(blobs, gathered)
     if gathered is not None:
@@ -161,7 +161,7 @@ def _here(errand: Errand[Any], run: Answer) -> Any:
 
 
 def _task(task: Task) -> Answer:
-    from distparity.tasks import TASKS
+    from distparity.worker.tasks import TASKS
 
-    result, blobs = TASKS[task.name](place(0, 1), task.args, task.blobs)
+    result, blobs = TASKS[task.name](context(0, 1), task.args, task.blobs)
     return Answer([result], [blobs], 0.0)

@@ -16,7 +16,7 @@ from torch.testing._internal.common_distributed import MultiProcContinuousTest, 
 
 from distparity import scenarios
 from distparity.strategies import load
-from distparity.training import Recipe, train
+from distparity.training.loop import Recipe, train
 
 # Its strategies are among those that load() finds.
 importlib.import_module("injected")

@@ -9,19 +9,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distparity import strategies, tasks
-from distparity.training import train
-from distparity.worlds.rank import Place
+from distparity import strategies
+from distparity.devices.context import RankContext
+from distparity.training.loop import train
+from distparity.worker import tasks
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
-def timed_parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+def timed_parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """The task ``parity``, with the seconds of its parts and the CPU time of this rank's threads."""
     strategy = strategies.load()[args["strategy"]]
     recipe = tasks._recipe(args)  # noqa: SLF001  the very recipe that is measured
     wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
-    run = train(recipe, strategy, place)
+    run = train(recipe, strategy, context)
     trained = time.perf_counter()
     data = run.to_bytes()
     own = time.thread_time() - thread
@@ -33,15 +34,15 @@ def timed_parity(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answ
     }, [data]
 
 
-def count_collectives(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+def count_collectives(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """How many collectives this rank takes part in during a case."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        tasks.parity(place, args, blobs)
+        tasks.parity(context, args, blobs)
     found = sum(event.name.startswith("c10d::") for event in profile.events())
     return {"collectives": found}, []
 
 
-def all_reduce(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+def all_reduce(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Seconds of one all-reduce of a few numbers, the median of many in a row."""
     value = torch.ones(8)
     found = []

@@ -15,7 +15,7 @@ from typing import Any
 import _cases
 from torch.testing._internal import common_distributed
 
-from distparity.case import Case
+from distparity.core.case import Case
 
 Base: Any = getattr(
     common_distributed,

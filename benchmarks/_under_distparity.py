@@ -6,8 +6,8 @@ import sys
 
 import _cases
 
-from distparity.evaluate import evaluate
-from distparity.outcome import Outcome, Status
+from distparity.core.outcome import Outcome, Status
+from distparity.session.training_case import evaluate
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import Errand, Scheduler, Shared
 

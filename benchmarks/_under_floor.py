@@ -12,14 +12,14 @@ def main() -> None:
 
     from distparity import scenarios
     from distparity.strategies.single import Single
-    from distparity.training import Recipe, train
+    from distparity.training.loop import Recipe, train
 
     for case in cases:
         scenario = scenarios.load()[case.scenario]
         dtype = getattr(torch, case.dtype)
         rows = scenario.rows_per_rank * case.world_size
         recipe = Recipe(scenario, dtype, dtype, rows, _cases.SEED)
-        train(recipe, Single(), _cases.place(0, 1))
+        train(recipe, Single(), _cases.context(0, 1))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import _cases
 import torch.distributed as dist
 from torch.testing._internal.common_distributed import MultiProcessTestCase
 
-from distparity.case import Case
+from distparity.core.case import Case
 
 
 class _Parity(MultiProcessTestCase):

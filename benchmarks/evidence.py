@@ -22,8 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distparity import mutants, selfcheck, strategies
-from distparity.options import Options
+from distparity import mutants, strategies
+from distparity.session import selfcheck
+from distparity.session.options import Options
 from distparity.strategies import Strategy
 
 RANKS = 2

@@ -32,8 +32,8 @@ sys.path[:0] = [str(HERE.parent / "src"), str(TESTS)]
 
 import test_faults as tests  # noqa: E402  see above
 
-from distparity.outcome import Outcome, Status  # noqa: E402  likewise
-from distparity.torchversion import installed  # noqa: E402  likewise
+from distparity.core.outcome import Outcome, Status  # noqa: E402  likewise
+from distparity.torch_support.version import installed  # noqa: E402  likewise
 
 UPSTREAM = {"Spawned": "MultiProcessTestCase", "Continuous": "MultiProcContinuousTest"}
 #: What the upstream harnesses are given, at world size 2.

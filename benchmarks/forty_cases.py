@@ -15,7 +15,7 @@ from pathlib import Path
 from _cases import STRATEGIES, VARIABLE, forty, names, sample
 from _measure import HERE, Series, Table, arguments, bare_import, environment, publish, rounds, wall
 
-from distparity.case import Case
+from distparity.core.case import Case
 
 OURS = "distparity (pytest, reports and all)"
 CONTINUOUS = "MultiProcContinuousTest"
@@ -38,7 +38,7 @@ class Forty:
     def ours(self) -> float:
         """The suite as its users start it."""
         files = sorted(self.folder.glob("seed_*.py"))
-        command = ["-m", "pytest", "-q", "-p", "distparity.plugin", "-c", "/dev/null"]
+        command = ["-m", "pytest", "-q", "-p", "distparity.pytest_plugin.plugin", "-c", "/dev/null"]
         command += [f"--rootdir={self.folder}", "--device=cpu", "--world-size=2,4", "--cell=bench"]
         command += [f"--report-dir={self.folder / 'reports'}"]
         command += ["-k", " or ".join(f"/{strategy}-ws" for strategy in STRATEGIES)]

@@ -19,9 +19,9 @@ from _cases import STRATEGIES
 from _cases import arguments as task_arguments
 from _measure import Series, Table, arguments, environment, publish
 
-from distparity.case import Case
-from distparity.evaluate import evaluate
-from distparity.outcome import Outcome, Status
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.session.training_case import evaluate
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task

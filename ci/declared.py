@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distparity import selection
-from distparity.run import DEFAULT_WORLD_SIZES
+from distparity.session import selection
+from distparity.session.run import DEFAULT_WORLD_SIZES
 from distparity.worlds.launcher import Launcher
 
 ROOT = Path(__file__).parents[1]
@@ -216,7 +216,7 @@ class StrategiesPage:
         lacks = [self._note(f"`{feature}`: {why}") for feature, why in how["lacks"].items()]
         lacks += [self._note(f"without `{what}`: {why}") for what, why in how["needs"].items()]
         asked = [f"[{self._note(limit['fact'])}]" for limit in how["limits"]]
-        travel = how["reduces_in"] or "they are"
+        travel = how["reduce_dtype"] or "they are"
         return [name, how["title"], _ranks(how), travel, ", ".join([*lacks, *asked])]
 
     def _note(self, sentence: str) -> str:

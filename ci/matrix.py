@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from distparity import matrix
+from distparity import releases
 
 #: ``local`` is left out unless asked for: it has no torch of its own to install.
 TAGS = ("stable", "nightly")
@@ -31,12 +31,12 @@ def jobs(tags: list[str], devices: list[str], python: str) -> list[dict[str, str
     ``python`` is taken where the row has wheels for it, the row's newest elsewhere.
     """
     found = []
-    for row in matrix.ROWS:
+    for row in releases.ROWS:
         for device in devices if row.tag in tags else []:
             try:
-                if row is not matrix.LOCAL:
-                    matrix.source(row, [device])
-            except matrix.NoSuchCell as error:
+                if row is not releases.LOCAL:
+                    releases.source(row, [device])
+            except releases.NoSuchCell as error:
                 print(f"no job {row.name}-{device}: {error}", file=sys.stderr)
                 continue
             fits = python in row.pythons or not row.pythons

@@ -1,4 +1,4 @@
-"""XML files of cells that nobody ran, as :mod:`distparity.junit` would write them."""
+"""XML files of cells that nobody ran, as :mod:`distparity.results.junit_writer` would write them."""
 
 from __future__ import annotations
 

@@ -16,15 +16,16 @@ import pytest
 from conftest import environment
 from loopback_index import fake_wheel, serve
 
-from distparity import junit, matrix
+from distparity import releases
 from distparity.bisection import Bisection, Candidate, Observation, Refused, Span, between, given
 from distparity.bisection.environment import Environments
 from distparity.bisection.observation import Question, observe, read
 from distparity.bisection.search import every, search
-from distparity.journal import Journal, paths
-from distparity.matrix import NoSuchCell
-from distparity.options import BadRequest
-from distparity.outcome import Outcome, Status
+from distparity.core.bad_request import BadRequest
+from distparity.core.outcome import Outcome, Status
+from distparity.releases import NoSuchCell
+from distparity.results import junit_writer
+from distparity.results.journal import Journal, paths
 
 CASE = "multiple_forward/ddp-ws2-float32"
 
@@ -113,7 +114,7 @@ def test_releases_between_two_with_their_patches(
     assert _names(span) == names
     assert (span.good.name, span.bad.name) == ends
     for candidate in span.candidates:
-        assert candidate.source == matrix.Source(f"torch=={candidate.name}", None)
+        assert candidate.source == releases.Source(f"torch=={candidate.name}", None)
 
 
 def test_one_python_serves_all_releases_where_there_is_one() -> None:
@@ -158,7 +159,7 @@ def test_nightlies_by_date(index: str) -> None:
 
     assert _names(span) == ["2.9.0.dev20260502", "2.10.0.dev20260503", "2.10.0.dev20260601"]
     assert span.forward
-    assert span.good.source == matrix.Source("torch==2.9.0.dev20260502", f"{index}/nightly/cpu")
+    assert span.good.source == releases.Source("torch==2.9.0.dev20260502", f"{index}/nightly/cpu")
 
 
 def test_nightlies_of_a_folder_of_wheels(index: str, tmp_path: Path) -> None:
@@ -337,7 +338,7 @@ def test_xml_of_a_run_says_what_was_seen(
     journal.add(CASE, outcome)
     journal.end("finished")
 
-    seen = read(junit.write_from_journal(path))
+    seen = read(junit_writer.write_from_journal(path))
 
     assert (seen.kind, seen.status, seen.torch) == (kind, outcome.status.value, "2.8.0+cpu")
     assert seen.message == outcome.message

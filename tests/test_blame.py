@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from distparity.worlds import native
-from distparity.worlds.call import BACKWARD, STOPPED, Call, Whereabouts, describe, locate
-from distparity.worlds.report import (
+from distparity.core.collective_call import BACKWARD, STOPPED, Call, Whereabouts, describe, locate
+from distparity.worlds import native_stacks
+from distparity.worlds.failure import (
     Fate,
     Report,
     blame,
     fatal_error,
     last_words,
-    without_witness,
+    without_stack_reporter,
 )
 
 ALL_REDUCE = Call("all_reduce", 9, "[8] float32")
@@ -177,7 +177,7 @@ def test_describe(seen: dict[str, object], expected: str) -> None:
 
 
 STACKS = """Thread 0x01 (most recent call first):
-  File "/x/distparity/worlds/witness.py", line 7 in _watch
+  File "/x/distparity/worker/stack_reporter.py", line 7 in _watch
 
 Current thread 0x02 (most recent call first):
   File "/x/torch/distributed/distributed_c10d.py", line 9 in all_reduce
@@ -196,8 +196,8 @@ def test_locate() -> None:
 
 
 def test_our_own_thread_is_left_out() -> None:
-    assert "_watch" not in without_witness(STACKS)
-    assert "all_reduce" in without_witness(STACKS)
+    assert "_watch" not in without_stack_reporter(STACKS)
+    assert "all_reduce" in without_stack_reporter(STACKS)
 
 
 def test_last_words() -> None:
@@ -227,21 +227,24 @@ frame #2: <unknown function> + 0x1 (0x7fd0 in /x/libtorch_cpu.so)
 
 
 def test_native_stacks() -> None:
-    words, stacks = native.split(OUTPUT)
-    found = native.read(stacks)
+    words, stacks = native_stacks.split(OUTPUT)
+    found = native_stacks.read(stacks)
 
     assert words == "its own words\n"
     assert found == {
         7: ["pthread_cond_wait", "c10d::Work::wait", "Python"],
         8: ["gloo::allreduce", "a function of libtorch_cpu.so"],
     }
-    assert native.collective(found) == "all_reduce"
-    assert native.collective({7: ["c10d::Reducer::finalize_backward", "Python"]}) == "all_reduce"
+    assert native_stacks.collective(found) == "all_reduce"
+    assert (
+        native_stacks.collective({7: ["c10d::Reducer::finalize_backward", "Python"]})
+        == "all_reduce"
+    )
     order = ["c10d::Work::wait", "c10d::Reducer::sync_bucket_indices"]
-    assert native.collective({7: [*order, "c10d::Reducer::rebuild_buckets"]}) == "broadcast"
-    assert native.collective({7: ["gloo::allreduce"], 8: ["gloo::broadcast"]}) == ""
-    assert native.brief({**found, 9: found[8]}).count("\n") == 6
-    assert native.split("nothing") == ("nothing", "")
+    assert native_stacks.collective({7: [*order, "c10d::Reducer::rebuild_buckets"]}) == "broadcast"
+    assert native_stacks.collective({7: ["gloo::allreduce"], 8: ["gloo::broadcast"]}) == ""
+    assert native_stacks.brief({**found, 9: found[8]}).count("\n") == 6
+    assert native_stacks.split("nothing") == ("nothing", "")
 
 
 def test_a_collective_that_only_the_native_stacks_name() -> None:
@@ -261,7 +264,9 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     stopped = Whereabouts(at="a.py:1 in f", state=STOPPED)
     assert stopped.named("all_reduce", waits=True) == stopped
     assert str(elsewhere.named("", waits=True, message="recv")) == "in recv #8"
-    assert native.message(["pthread_cond_timedwait", "c10d::ProcessGroupGloo::SendWork::wait"])
-    assert native.message(["c10d::Work::wait"]) == ""
-    assert native.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
-    assert not native.waits(["c10d::ProcessGroupGloo::runLoop"])
+    assert native_stacks.message(
+        ["pthread_cond_timedwait", "c10d::ProcessGroupGloo::SendWork::wait"]
+    )
+    assert native_stacks.message(["c10d::Work::wait"]) == ""
+    assert native_stacks.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
+    assert not native_stacks.waits(["c10d::ProcessGroupGloo::runLoop"])

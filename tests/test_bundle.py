@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from distparity import bundle, junit
+from distparity import bundle
 from distparity.bundle import layout
+from distparity.core.outcome import Outcome, Status
 from distparity.expectations import SHIPPED, load
-from distparity.journal import Journal, paths
-from distparity.outcome import Outcome, Status
+from distparity.results import junit_writer
+from distparity.results.journal import Journal, paths
 
 CASES = {
     "a/passed": Outcome(Status.PASSED, facts={"ratio": 0.25}),
@@ -51,7 +52,7 @@ def _cell(folder: Path, torch: str, **more: object) -> None:
     for case, outcome in CASES.items():
         journal.add(case, outcome)
     journal.end("finished")
-    junit.write_from_journal(path)
+    junit_writer.write_from_journal(path)
 
 
 @pytest.fixture

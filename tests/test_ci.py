@@ -15,9 +15,10 @@ import cells
 import pytest
 import yaml
 
-from distparity import junit, matrix
-from distparity.journal import Journal, paths
-from distparity.outcome import Outcome, Status
+from distparity import releases
+from distparity.core.outcome import Outcome, Status
+from distparity.results import junit_writer
+from distparity.results.journal import Journal, paths
 
 CI = Path(__file__).parents[1] / "ci"
 
@@ -34,7 +35,7 @@ def _run(script: str, *words: str, cwd: Path | None = None) -> subprocess.Comple
 def test_jobs_are_the_table() -> None:
     jobs = json.loads(_run("matrix.py").stdout)["include"]
 
-    installed = [row for row in matrix.ROWS if row is not matrix.LOCAL]
+    installed = [row for row in releases.ROWS if row is not releases.LOCAL]
     assert [job["session"] for job in jobs] == [row.session for row in installed]
     assert [job["cell"] for job in jobs] == [f"{row.name}-cpu" for row in installed]
     for job, row in zip(jobs, installed, strict=True):
@@ -46,7 +47,7 @@ def test_jobs_are_the_table() -> None:
     [
         (["--tag", "local", "--device", "hpu"], ["local-hpu"]),
         (["--tag", "nightly", "--device", "cpu", "xpu"], ["nightly-cpu", "nightly-xpu"]),
-        (["--device", "xpu"], [f"{r.name}-xpu" for r in matrix.ROWS if "xpu" in r.sources]),
+        (["--device", "xpu"], [f"{r.name}-xpu" for r in releases.ROWS if "xpu" in r.sources]),
     ],
     ids=["local", "nightly", "xpu"],
 )
@@ -175,7 +176,7 @@ def test_gitlab_child_has_a_job_a_cell_and_the_report_of_all() -> None:
     report = child.pop("report")
     stages = child.pop("stages")
 
-    rows = [row for row in matrix.ROWS if row is not matrix.LOCAL]
+    rows = [row for row in releases.ROWS if row is not releases.LOCAL]
     assert list(child) == [f"{row.name}-cpu" for row in rows]
     assert _sessions(child) == {row.session for row in rows} <= _known()
     for job in child.values():
@@ -274,7 +275,7 @@ def write(tmp_path: Path) -> Write:
         for case, outcome in zip(cases, outcomes, strict=False):
             journal.add(case, outcome)
         journal.end(ended)
-        return junit.write_from_journal(path)
+        return junit_writer.write_from_journal(path)
 
     return write
 
@@ -359,7 +360,7 @@ def test_report_that_is_not_there(write: Write) -> None:
 
 
 def test_broken_cell_says_why(tmp_path: Path) -> None:
-    junit.write_broken_cell(tmp_path, "2.13", "cpu", "the index does not answer", "", {})
+    junit_writer.write_broken_cell(tmp_path, "2.13", "cpu", "the index does not answer", "", {})
 
     assert _check(tmp_path, "2.13-cpu") == (1, "2.13-cpu: error: the index does not answer\n")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from distparity import selection
+from distparity.session import selection
 
 ROOT = Path(__file__).parents[1]
 #: A name of a scenario, a strategy or both, as the inventory writes it.

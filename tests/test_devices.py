@@ -15,9 +15,10 @@ import pytest
 from conftest import CORE_ONLY, Suite, environment
 
 from distparity import devices
+from distparity.core import device_kinds
 from distparity.devices import Device, PluginError
 from distparity.devices.guard import Guard
-from distparity.worlds.devicepool import Held, Pool
+from distparity.worlds.device_pool import Held, Pool
 
 IN_THE_BOX = ["cpu", "cuda", "xpu", "hpu", "npu"]
 
@@ -45,7 +46,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint("alias", "test_devices:Other", "distparity.devices"),
         EntryPoint("gone", "no_such_module:Gone", "distparity.devices"),
     ]
-    monkeypatch.setattr(devices, "entry_points", lambda group: points)
+    monkeypatch.setattr(device_kinds, "points", lambda: points)
     monkeypatch.setattr(devices, "_plugged", {})
     devices.get.cache_clear()
 
@@ -576,7 +577,7 @@ def test_this_torch_takes_the_switches_of_cuda_without_a_word() -> None:
     script = """
 import torch
 from distparity import devices
-from distparity.worlds.residue import Snapshot
+from distparity.worker.leak_check import Snapshot
 
 devices.get("cuda").exact()
 print(torch.get_float32_matmul_precision(), Snapshot(devices.get("cpu")).left_behind())

@@ -17,7 +17,7 @@ import pytest
 from conftest import environment
 from test_devices import sim
 
-from distparity import doctor as doctors
+from distparity.session import doctor as doctors
 
 Doctor = Callable[..., tuple[int, dict[str, Any]]]
 

@@ -17,11 +17,11 @@ import pytest
 from conftest import Ran, Suite
 
 from distparity import cli
-from distparity.case import Case
-from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, check, load, place
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, assign, check, load
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, propose
-from distparity.outcome import Outcome, Status
 
 ROOT = Path(__file__).parents[1]
 TODAY = date(2026, 6, 1)
@@ -154,7 +154,7 @@ def checked(*checks: str, **changes: str | None) -> str:
 
 
 def test_entries_that_know_other_checks_of_a_case_are_one() -> None:
-    (one,) = place(parse(checked("a") + checked("b"), "x", TODAY), HERE, CASES).values()
+    (one,) = assign(parse(checked("a") + checked("b"), "x", TODAY), HERE, CASES).values()
 
     assert one.checks == ("a", "b")
     assert one.where == "x:1 and x:9"
@@ -174,7 +174,7 @@ def test_entries_with_a_check_in_common_are_two_on_one_case(one: str, other: str
     for first, second in ((one, other), (other, one)):
         entries = parse(checked("x", first) + checked(second, "y"), "x", TODAY)
         with pytest.raises(Wrong, match=r"^x:1 and x:9: two entries on one case, resume/ddp-ws2"):
-            place(entries, HERE, CASES)
+            assign(entries, HERE, CASES)
 
 
 APART = [("a", "b"), ("a*", "b*"), ("a?", "a"), ("[ab]", "[cd]"), ("[!a-c]", "[a-c]"), ("*a", "*b")]
@@ -182,7 +182,7 @@ APART = [("a", "b"), ("a*", "b*"), ("a?", "a"), ("[ab]", "[cd]"), ("[!a-c]", "[a
 
 @pytest.mark.parametrize(("one", "other"), APART, ids=map(str, APART))
 def test_entries_without_a_check_in_common_stand_side_by_side(one: str, other: str) -> None:
-    assert place(parse(checked(one) + checked(other), "x", TODAY), HERE, CASES)
+    assert assign(parse(checked(one) + checked(other), "x", TODAY), HERE, CASES)
 
 
 #: Beside an entry that knows ``a``, whose failure always shows: another's keys, what diverged, what
@@ -208,7 +208,7 @@ def test_each_entry_of_a_case_is_held_to_its_own_keys(
     always = checked("a", expires="2026-08-01", facts="{device_name = 'Max *'}")
     text = always + checked(*others, **changes)
     for entries in (parse(text, "x", TODAY), parse(text, "x", TODAY)[::-1]):
-        (one,) = place(entries, HERE, CASES).values()
+        (one,) = assign(entries, HERE, CASES).values()
         facts = {"ratio": 2.0, "diverged": diverged}
         outcome = Outcome(Status.FAILED, f"{first}: gradient, rank 0: off", facts=facts)
         judged = one.judge(outcome if diverged else Outcome(Status.PASSED))
@@ -250,7 +250,7 @@ MEANT = {
 
 @pytest.mark.parametrize(("text", "ids"), MEANT.values(), ids=MEANT)
 def test_cases_that_are_meant(text: str, ids: list[str]) -> None:
-    assert sorted(place(parse(text, "x", TODAY), HERE, CASES)) == ids
+    assert sorted(assign(parse(text, "x", TODAY), HERE, CASES)) == ids
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_cases_that_are_meant(text: str, ids: list[str]) -> None:
 )
 def test_torch_by_its_public_version(version: str, within: bool) -> None:
     there = Surroundings(version, ("cpu",), FACTS)
-    assert bool(place(parse(entry(), "x", TODAY), there, CASES)) is within
+    assert bool(assign(parse(entry(), "x", TODAY), there, CASES)) is within
 
 
 MISPLACED = {
@@ -282,7 +282,7 @@ MISPLACED = {
 @pytest.mark.parametrize(("text", "complaint"), MISPLACED.values(), ids=MISPLACED)
 def test_entries_that_do_not_fit_the_cell(text: str, complaint: str) -> None:
     with pytest.raises(Wrong, match=complaint):
-        place(parse(text, "x", TODAY), HERE, CASES)
+        assign(parse(text, "x", TODAY), HERE, CASES)
 
 
 # -- what can never be -------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_entry_that_can_hold_somewhere_is_none(text: str) -> None:
 
 
 def test_names_of_the_files_are_those_of_the_suite() -> None:
-    program = "import json; from distparity import tasks; print(json.dumps(tasks.facts()))"
+    program = "import json; from distparity.worker import tasks; print(json.dumps(tasks.facts()))"
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
     suite, files = Names.of(json.loads(done.stdout), ["cpu"]), Names.of_files(["mine"])
 
@@ -478,7 +478,7 @@ def test_proposal_means_what_failed_and_nothing_else(
 ) -> None:
     (one,) = parse(proposal(failed), "x", TODAY)
 
-    assert sorted(place([one], HERE, CASES)) == sorted(failed)
+    assert sorted(assign([one], HERE, CASES)) == sorted(failed)
     assert patterns.items() <= one.patterns.items()
     for seen in failed.values():
         facts = {"ratio": 9.0, "diagnosis": seen.diagnosis, "diverged": "; ".join(seen.checks)}

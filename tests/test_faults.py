@@ -18,8 +18,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from distparity import journal
-from distparity.outcome import Outcome, Status
+from distparity.core.outcome import Outcome, Status
+from distparity.results import journal
 
 HERE = Path(__file__).parent
 SIZES = (2, 4)

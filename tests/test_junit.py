@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from junitparser import xunit2 as junitparser
 
-from distparity import junit
-from distparity.journal import Journal, paths
-from distparity.outcome import Outcome, Status
+from distparity.core.outcome import Outcome, Status
+from distparity.results import junit_writer
+from distparity.results.journal import Journal, paths
 
 HEADER = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": {"torch": "2.13.0"}}
 
@@ -34,7 +34,7 @@ def cell(tmp_path: Path) -> junitparser.TestSuite:
     for case, outcome in OUTCOMES.items():
         journal.add(case, outcome)
     journal.end("interrupted")
-    (suite,) = junitparser.JUnitXml.fromfile(str(junit.write_from_journal(path)))
+    (suite,) = junitparser.JUnitXml.fromfile(str(junit_writer.write_from_journal(path)))
     return suite
 
 
@@ -84,7 +84,7 @@ def test_case_that_passed_has_no_result_element(cell: junitparser.TestSuite) -> 
     ids=["markup", "control", "unicode", "white space"],
 )
 def test_any_text_makes_a_readable_file(tmp_path: Path, text: str) -> None:
-    xml = junit.write_broken_cell(tmp_path, "nightly", "cpu", text, text, {"fact": text})
+    xml = junit_writer.write_broken_cell(tmp_path, "nightly", "cpu", text, text, {"fact": text})
 
     (suite,) = junitparser.JUnitXml.fromfile(str(xml))
     (case,) = suite
@@ -124,7 +124,7 @@ def test_what_is_no_side_file_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
 
     with pytest.raises(ValueError, match="is no side file"):
-        junit.write_from_journal(path)
+        junit_writer.write_from_journal(path)
 
 
 def test_side_file_is_lines_of_json(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def _cell_of(folder: Path, number: int, outcome: Outcome) -> Path:
     for case in cases:
         journal.add(case, outcome)
     journal.end("finished")
-    return junit.write_from_journal(path)
+    return junit_writer.write_from_journal(path)
 
 
 #: As many facts as a case has.
@@ -187,7 +187,7 @@ def test_objects_are_within_what_gitlab_takes(tmp_path: Path) -> None:
 
 
 def test_account_that_is_cut_says_so_and_keeps_both_ends(tmp_path: Path) -> None:
-    detail = f"the beginning\n{'x' * junit.LARGEST_ACCOUNT}\nthe end"
+    detail = f"the beginning\n{'x' * junit_writer.LARGEST_ACCOUNT}\nthe end"
     xml = _cell_of(tmp_path, 1, Outcome(Status.FAILED, "off by 1", detail))
 
     (element,) = ElementTree.parse(xml).iter("failure")

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from distparity import matrix
-from distparity.matrix import INDEX, NIGHTLY, NoSuchCell, row, source
+from distparity import releases
+from distparity.releases import INDEX, NIGHTLY, NoSuchCell, row, source
 
 REGISTRY = None
 
@@ -58,7 +58,7 @@ def test_torch_that_there_is_not(name: str, devices: list[str], message: str) ->
 
 
 def test_another_index_by_option_before_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(matrix.INDEX_VARIABLE, "http://mirror/whl/")
+    monkeypatch.setenv(releases.INDEX_VARIABLE, "http://mirror/whl/")
 
     assert source(NIGHTLY).index == "http://mirror/whl/nightly/cpu"
     assert source(NIGHTLY, index="http://own").index == "http://own/nightly/cpu"
@@ -70,9 +70,9 @@ def test_unknown_row_is_named_with_the_known_ones() -> None:
 
 
 def test_rows_are_in_order_and_say_what_they_are() -> None:
-    minors = [int(found.name.partition(".")[2]) for found in matrix.RELEASES]
+    minors = [int(found.name.partition(".")[2]) for found in releases.RELEASES]
     assert minors == list(range(minors[0], minors[0] + len(minors)))
-    for found in matrix.RELEASES:
+    for found in releases.RELEASES:
         assert found.pinned
         assert found.requirement.startswith(f"torch=={found.name}.")
         assert found.title == f"Run the suite with torch {found.requirement[7:]}."
@@ -82,7 +82,7 @@ def test_rows_are_in_order_and_say_what_they_are() -> None:
 def test_table_needs_nothing_but_the_standard_library() -> None:
     """Whoever computes a job matrix or reads a broken cell has neither torch nor pytest."""
     script = (
-        "import sys; from distparity import matrix, junit;"
+        "import sys; from distparity import releases; from distparity.results import junit_writer;"
         "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'pytest', 'nox'})"
     )
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
@@ -113,4 +113,4 @@ def test_uv_trusts_what_the_system_trusts(
         ssl.SSLContext, "cert_store_stats", lambda _: {"x509_ca": known}, raising=True
     )
 
-    assert matrix.installing() == {"UV_COMPILE_BYTECODE": "1", **expected}
+    assert releases.installing() == {"UV_COMPILE_BYTECODE": "1", **expected}

@@ -23,11 +23,11 @@ from conftest import Ran
 from loopback_index import Quiet, fake_wheel, serve
 from test_run import _marked
 
-from distparity import matrix
-from distparity.interpreters import RUNNING
+from distparity import releases
+from distparity.releases.interpreters import RUNNING
 
 ROOT = Path(__file__).parents[1]
-MATRIX = [row.session for row in matrix.ROWS]
+MATRIX = [row.session for row in releases.ROWS]
 #: Variables that would choose for the nox under test what its test chooses.
 OURS = re.compile("NOX|DISTPARITY_|UV_PYTHON|UV_PROJECT|VIRTUAL_ENV|PYTHONPATH|PYTEST_|CI$")
 DRESSED = "the fake torch of the index"
@@ -322,7 +322,7 @@ def test_python_that_the_row_is_not_for_is_red(
 
 @pytest.mark.parametrize("force", ["", "--force-python 3.41"], ids=["row", "forced"])
 def test_row_without_a_python_here_is_an_error_not_a_skip(tmp_path: Path, force: str) -> None:
-    table = _checkout(tmp_path) / "src/distparity/matrix.py"
+    table = _checkout(tmp_path) / "src/distparity/releases/table.py"
     table.write_text(table.read_text().replace('"2.4.1", "3.10-3.12"', '"2.4.1", "3.40-3.41"'))
 
     done = Nox(tmp_path, tmp_path)(f"-s tests-2.4 {force}")

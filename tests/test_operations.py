@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from conftest import TESTS, Ran, Suite, environment
 
-from distparity.case import Case
-from distparity.options import Options
-from distparity.outcome import Outcome, Status
-from distparity.run import Run
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.session.options import Options
+from distparity.session.run import Run
 
 
 def ask(*questions: list[Any]) -> list[Any]:

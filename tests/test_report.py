@@ -18,13 +18,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distparity import cli, journal, junit
-from distparity.outcome import Outcome, Status
+from distparity import cli
+from distparity.core.outcome import Outcome, Status
 from distparity.report import Refused, html, markdown, write
 from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
 from distparity.report.statuses import BY_NAME, STATUSES, TAGS
+from distparity.results import journal, junit_writer
 
 D3 = Path(html.__file__).parent / "page" / "d3"
 CASE = "a/ddp-ws2-float32"
@@ -60,7 +61,7 @@ def test_every_outcome_of_a_run_comes_through(tmp_path: Path, status: Status) ->
     if status is not Status.MISSING:
         side.add(CASE, Outcome(status, "one line", "one line\nthe account", FOUND))
     side.end("interrupted")
-    (column,) = read(junit.write_from_journal(path))
+    (column,) = read(junit_writer.write_from_journal(path))
     ((case, result),) = column.results.items()
 
     assert (case.id, case.strategy, case.world_size, case.dtype) == (CASE, "ddp", 2, "float32")
@@ -101,7 +102,7 @@ def test_whatever_a_run_writes_is_read(outcomes: list[Outcome], allow_flaky: boo
         for case, outcome in zip(cases, outcomes, strict=True):
             side.add(case, outcome)
         side.end("finished")
-        (column,) = read(junit.write_from_journal(path))
+        (column,) = read(junit_writer.write_from_journal(path))
 
     assert [one.status for one in column.results.values()] == [one.status.value for one in outcomes]
     assert json.loads(as_json.render(Report([column], list(column.results))))
@@ -109,7 +110,7 @@ def test_whatever_a_run_writes_is_read(outcomes: list[Outcome], allow_flaky: boo
 
 def test_cell_that_never_started_is_a_column_of_its_own(tmp_path: Path) -> None:
     facts = {"torch": "torch==2.8.0", "python": "3.14"}
-    xml = junit.write_broken_cell(tmp_path, "2.8", "cpu", "no wheel", "pip said so", facts)
+    xml = junit_writer.write_broken_cell(tmp_path, "2.8", "cpu", "no wheel", "pip said so", facts)
     (column,) = read(xml)
 
     assert (column.name, column.torch, column.device) == ("2.8-cpu", "2.8", "cpu")

@@ -18,12 +18,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import distparity
-from distparity import journal, junit
-from distparity.censor import Censor
+from distparity.core.redact import Redactor
+from distparity.core.wire import Channel, Frame, ProtocolError, check
+from distparity.results import journal, junit_writer
+from distparity.worlds.failure import Failure
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.report import Failure
 from distparity.worlds.scheduler import STRANGERS, Errand, Scheduler
-from distparity.worlds.wire import Channel, Frame, ProtocolError, check
 from distparity.worlds.world import SCHEMAS, Answer, Spec, Task
 
 # How long an example takes is the machine's affair.
@@ -319,7 +319,7 @@ CENSORED = {
 
 @pytest.mark.parametrize(("variables", "text", "expected"), CENSORED.values(), ids=CENSORED.keys())
 def test_censored(variables: dict[str, str], text: str, expected: str) -> None:
-    assert Censor(variables).text(text) == expected
+    assert Redactor(variables).text(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_censored(variables: dict[str, str], text: str, expected: str) -> None:
     ],
 )
 def test_a_command_line_is_censored(line: str, expected: str) -> None:
-    assert Censor({}).command(line) == expected
+    assert Redactor({}).command(line) == expected
 
 
 def test_secrets_of_the_environment_are_not_written_down(suite: Suite) -> None:
@@ -386,6 +386,6 @@ def test_long_names_stay_different() -> None:
 
 def test_a_cell_named_like_a_path_is_written_in_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "reports"
-    junit.write_broken_cell(folder, "../../x", "cpu", "no", "", {})
+    junit_writer.write_broken_cell(folder, "../../x", "cpu", "no", "", {})
 
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(folder.iterdir())

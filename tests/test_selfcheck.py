@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import TESTS, environment
 
-from distparity.case import Case
-from distparity.outcome import Outcome, Status
-from distparity.selfcheck import Finding, SelfCheck, table
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.session.selfcheck import Finding, SelfCheck, table
 
 MUTANTS: dict[str, dict[str, Any]] = {
     "blunt": {"title": "", "diagnosis": ["summed"], "equivalent": None},

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import Suite, command, environment
 
-from distparity import terminal
-from distparity.case import Case
-from distparity.outcome import Outcome, Status
-from distparity.progress import Progress
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.pytest_plugin import matrix_view
+from distparity.pytest_plugin.matrix_view import MARKS, marks
+from distparity.pytest_plugin.progress import Progress
 from distparity.report.statuses import STATUSES
-from distparity.terminal import MARKS, marks
 
 # -- the matrix ------------------------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ def _matrix(
             case = Case(scenario, strategy, size, "float32", "cpu")
             cases.append(case)
             outcomes[case.id] = Outcome(status)
-    lines = terminal.matrix(cases, outcomes, width, encoding)
+    lines = matrix_view.matrix(cases, outcomes, width, encoding)
     return ["".join(text for text, _ in line) for line in lines]
 
 
@@ -60,14 +60,14 @@ def test_matrix_is_scenarios_by_families_of_strategies() -> None:
 
 
 def test_matrix_of_many_scenarios_is_by_family_and_names_what_is_wrong() -> None:
-    names = [f"scenario{n:02}" for n in range(terminal.SCENARIOS + 1)]
+    names = [f"scenario{n:02}" for n in range(matrix_view.SCENARIOS + 1)]
     families = {name: ("calls" if n < 20 else "layers") for n, name in enumerate(names)}
     cases = [Case(name, strategy, 2, "f", "cpu") for name in names for strategy in ("ddp", "tp")]
     outcomes = {case.id: Outcome(P) for case in cases}
     outcomes["scenario07/tp-ws2-f"] = Outcome(F)
     outcomes["scenario08/tp-ws2-f"] = Outcome(N)
 
-    lines = terminal.matrix(cases, outcomes, families=families)
+    lines = matrix_view.matrix(cases, outcomes, families=families)
     assert ["".join(text for text, _ in line) for line in lines] == [
         "              ddp    tp",
         "calls         20/20  18/20 ✖1 ⊘1",
@@ -109,7 +109,7 @@ def test_nothing_to_put_side_by_side_is_no_matrix(table: dict[str, list[Status]]
 def test_case_without_a_result_is_missing() -> None:
     cases = [Case("a", strategy, 2, "float32", "cpu") for strategy in ("ddp", "fsdp2")]
 
-    lines = terminal.matrix(cases, {cases[0].id: Outcome(P)})
+    lines = matrix_view.matrix(cases, {cases[0].id: Outcome(P)})
     assert "".join(text for text, _ in lines[1]) == "a  1/1  0/1 ?1"
 
 
@@ -129,7 +129,7 @@ def test_colour_of_a_square(statuses: list[Status], style: str) -> None:
     outcomes = {case.id: Outcome(one) for case, one in zip(cases, statuses, strict=True)}
     other = Case("a", "fsdp2", 2, "float32", "cpu")
 
-    lines = terminal.matrix([*cases, other], {**outcomes, other.id: Outcome(P)})
+    lines = matrix_view.matrix([*cases, other], {**outcomes, other.id: Outcome(P)})
     assert lines[1][1][1] == style
 
 

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed import _functional_collectives as functional
 
+from distparity.devices.context import RankContext
 from distparity.strategies import Pending, Strategy, Tensors
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp1 import Fsdp1
 from distparity.strategies.fsdp2 import Fsdp2
-from distparity.worlds.rank import Place
 
 
 class Astray(Strategy):
@@ -27,12 +27,12 @@ class Astray(Strategy):
 
     title = "one rank out of step"
     tier = "variant"
-    phase: ClassVar[str]
+    moment: ClassVar[str]
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        self.lost = place.rank == place.world_size - 1
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        self.lost = context.rank == context.world_size - 1
         self.forwards = 0
-        wrapped = super().wrap(model, units, place)
+        wrapped = super().wrap(model, units, context)
         wrapped.register_forward_pre_hook(self._before, prepend=True)
         wrapped.register_forward_hook(self._after)
         return wrapped
@@ -49,8 +49,8 @@ class Astray(Strategy):
         if output.requires_grad:
             output.register_hook(lambda _: self._leave("backward"))
 
-    def _leave(self, phase: str) -> None:
-        if self.lost and phase == self.phase and self.forwards == 2:
+    def _leave(self, moment: str) -> None:
+        if self.lost and moment == self.moment and self.forwards == 2:
             dist.recv(torch.zeros(8), src=0)
 
 
@@ -164,9 +164,9 @@ class OtherGroup(Exchange):
 
     label = "other-group"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        self.group: Any = dist.new_group(list(range(place.world_size)))
-        return super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        self.group: Any = dist.new_group(list(range(context.world_size)))
+        return super().wrap(model, units, context)
 
     def exchange(self, tensors: list[torch.Tensor]) -> None:
         _finish(functional.all_gather_tensor(torch.ones(2, 2), 1, self.group))
@@ -189,16 +189,16 @@ def _kinds() -> list[type[Strategy]]:
     bases |= dict.fromkeys(Exchange.__subclasses__(), ("read",))
     return [
         type(
-            f"{base.__name__}{phase.title()}",
+            f"{base.__name__}{moment.title()}",
             (Astray, base),
             {
-                "name": f"astray-{phase}-{vars(base).get('label', base.name)}",
-                "phase": phase,
+                "name": f"astray-{moment}-{vars(base).get('label', base.name)}",
+                "moment": moment,
                 "title": Astray.title,
             },
         )
-        for base, phases in bases.items()
-        for phase in phases
+        for base, moments in bases.items()
+        for moment in moments
     ]
 
 

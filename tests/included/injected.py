@@ -25,10 +25,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distparity.core import processes
+from distparity.devices.context import RankContext
 from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
-from distparity.worlds import processes
-from distparity.worlds.rank import Place
 
 FOREVER = 3600
 HERE = str(Path.cwd())
@@ -41,10 +41,10 @@ class Fault(Ddp):
     title = "an injected fault"
     step: ClassVar[int] = 1
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        self.place = place
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        self.context = context
         self.steps = 0
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)
 
     def gradients(self, model: nn.Module) -> Tensors:
         if self.steps == self.step:
@@ -59,12 +59,12 @@ class Fault(Ddp):
     def _tell_when(self) -> None:
         folder = os.environ.get("INJECTED_TIMES")
         if folder:
-            path = Path(folder, f"{self.name}-ws{self.place.world_size}-{self.place.rank}")
+            path = Path(folder, f"{self.name}-ws{self.context.world_size}-{self.context.rank}")
             path.write_text(str(time.time()))
 
     def guilty(self) -> bool:
         """The last rank is, unless a fault says otherwise."""
-        return self.place.rank == self.place.world_size - 1
+        return self.context.rank == self.context.world_size - 1
 
     def misbehave(self) -> None:
         raise NotImplementedError
@@ -92,7 +92,7 @@ class RaiseAllButOne(RaiseOne):
     name = "fault-raise-all-but-one"
 
     def guilty(self) -> bool:
-        return self.place.rank > 0
+        return self.context.rank > 0
 
 
 class Unspeakable(Fault):
@@ -233,7 +233,7 @@ class Spin(Fault):
             pass
 
 
-class Native(Fault):
+class Reference(Fault):
     name = "fault-native-with-gil"
 
     def misbehave(self) -> None:
@@ -261,7 +261,7 @@ class OtherCollective(Mismatch):
     name = "fault-other-collective"
 
     def misbehave(self) -> None:
-        dist.broadcast(torch.ones(8), src=self.place.rank)
+        dist.broadcast(torch.ones(8), src=self.context.rank)
         dist.barrier()
 
 
@@ -479,11 +479,11 @@ class _Check(Ddp):
 
     title = "looks for what others left behind"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         dirty = [name for name, clean in _pristine().items() if not clean]
         if dirty:
             raise AssertionError(f"left behind by another case: {', '.join(dirty)}")
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)
 
 
 #: One after each case that leaves something behind.

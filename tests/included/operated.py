@@ -12,7 +12,7 @@ import torch
 from distparity import operations
 from distparity.operations import arithmetic, faults
 from distparity.operations.base import Request
-from distparity.operations.collective import Exchange
+from distparity.operations.collectives.base import Exchange
 from distparity.operations.judge import Record, Where, judge
 
 
@@ -20,6 +20,7 @@ def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> l
     """The names of the checks that must see the fault."""
     request = Request(way, getattr(torch, dtype), ranks, 0)
     found = faults.load()[fault]
+    assert isinstance(found, faults.OfCollectives)
     return [
         check.name
         for check in operations.load()[operation].checks(request)

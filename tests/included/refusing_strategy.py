@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from distparity.devices.context import RankContext
 from distparity.strategies import Limit
 from distparity.strategies.ddp import Ddp
-from distparity.worlds.rank import Place
 
 LIMIT = Limit("refusing on this device", "not on this device")
 
@@ -17,7 +17,7 @@ class Refusing(Ddp):
     name = "refusing"
     limits = (LIMIT,)
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         raise RuntimeError("not on this device")
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from distparity.devices.context import RankContext
 from distparity.strategies.ddp import Ddp
-from distparity.worlds.rank import Place
 
 
 class Slow(Ddp):
     name = "slow"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         time.sleep(30)
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from distparity.devices.context import RankContext
 from distparity.strategies.ddp import Ddp
-from distparity.worlds.rank import Place
 
 
 class Switched(Ddp):
@@ -17,10 +17,10 @@ class Switched(Ddp):
     name = "switched"
     wrong = "DISTPARITY_TEST_WRONG" in os.environ
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         if self.wrong:
             return nn.ModuleDict({"module": model})["module"]
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)
 
     def clean(self, name: str) -> str:
         return name if self.wrong else super().clean(name)

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from distparity.devices.context import RankContext
 from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
-from distparity.worlds.rank import Place
 
 
 class Summed(Ddp):
@@ -19,13 +19,13 @@ class Summed(Ddp):
 
     name = "wrong_sum"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         # Unannotated: torch compares annotations with its own classes.
         def hook(_, bucket):  # type: ignore[no-untyped-def]
             work = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
             return work.then(lambda future: future.value()[0])
 
-        wrapped = super().wrap(model, units, place)
+        wrapped = super().wrap(model, units, context)
         wrapped.register_comm_hook(None, hook)  # type: ignore[operator]
         return wrapped
 
@@ -35,7 +35,7 @@ class Unsynchronised(Ddp):
 
     name = "wrong_local"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         return nn.ModuleDict({"module": model})["module"]
 
     def clean(self, name: str) -> str:
@@ -47,10 +47,10 @@ class OneForward(Ddp):
 
     name = "wrong_second_forward"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         for unit in units:
             _forget_second_call(model, unit)
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)
 
 
 def _forget_second_call(model: nn.Module, unit: nn.Module) -> None:
@@ -78,7 +78,7 @@ class Stale(Ddp):
 
     name = "wrong_stale"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         before = [p.detach().clone() for p in model.parameters()]
 
         def lag(*_: Any) -> None:
@@ -93,7 +93,7 @@ class Stale(Ddp):
 
         model.register_forward_pre_hook(lag)
         model.register_forward_hook(catch_up)
-        return super().wrap(model, units, place)
+        return super().wrap(model, units, context)
 
 
 class Truncated(Ddp):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distparity import matrix
-from distparity.interpreters import RUNNING
-from distparity.matrix import Row, Source
-from distparity.options import BadRequest
+from distparity import releases
+from distparity.core.bad_request import BadRequest
+from distparity.releases import Row, Source
+from distparity.releases.interpreters import RUNNING
 
 __all__ = ["Candidate", "Span", "between", "given"]
 
@@ -55,19 +55,21 @@ def between(
 
     Two releases (``2.6``: its newest patch; ``2.6.0``) or two dates (``2026-05-01``) of nightlies;
     a date on which there was none stands for the next nightly inside. Raises :class:`BadRequest`
-    and :class:`~distparity.matrix.NoSuchCell`.
+    and :class:`~distparity.releases.NoSuchCell`.
     """
     dated = [bool(_DATE.fullmatch(name)) for name in (good, bad)]
     if dated[0] != dated[1]:
         raise BadRequest(f"{good} and {bad}: two releases, or two dates of nightlies")
     if dated[0]:
-        rows = _nightlies(good, bad, matrix.source(matrix.NIGHTLY, devices, wheel, index))
+        rows = _nightlies(good, bad, releases.source(releases.NIGHTLY, devices, wheel, index))
         forward = good < bad
     else:
         rows, forward = _releases(good, bad)
     python = _python(rows)
     candidates = [
-        Candidate(_name(row), matrix.source(row, devices, wheel, index), python or _own_python(row))
+        Candidate(
+            _name(row), releases.source(row, devices, wheel, index), python or _own_python(row)
+        )
         for row in rows
     ]
     return Span(candidates, forward)
@@ -99,7 +101,7 @@ def _ends(good: int, bad: int) -> tuple[int, int, bool]:
 
 
 def _releases(good: str, bad: str) -> tuple[list[Row], bool]:
-    rows = matrix.patches()
+    rows = releases.patches()
     first, last, forward = _ends(_place(rows, good), _place(rows, bad))
     return rows[first : last + 1], forward
 
@@ -114,7 +116,7 @@ def _place(rows: Sequence[Row], name: str) -> int:
 
 def _nightlies(one: str, other: str, source: Source) -> list[Row]:
     first, last = sorted(name.replace("-", "") for name in (one, other))
-    rows = matrix.nightlies(source)
+    rows = releases.nightlies(source)
     found = [row for row in rows if first <= row.requirement[-8:] <= last]
     if len(found) < 2:
         has = f"{_name(rows[0])} to {_name(rows[-1])}" if rows else "none"

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import distparity
-from distparity import matrix
+from distparity import releases
 from distparity.bisection.candidates import Candidate
-from distparity.options import BadRequest
+from distparity.core.bad_request import BadRequest
 
 __all__ = ["Environments", "NoEnvironment"]
 
@@ -63,7 +63,7 @@ class Environments:
         assert candidate.source is not None
         try:
             candidate.source.reach()
-        except matrix.NoSuchCell as error:
+        except releases.NoSuchCell as error:
             raise NoEnvironment(str(error)) from None
         python = place / "bin" / "python"
         _uv("venv", "--quiet", "--allow-existing", "--python", candidate.python, str(place))
@@ -73,7 +73,7 @@ class Environments:
             only = ["--no-deps", "--default-index", candidate.source.index]
             _uv(*install, *only, candidate.source.requirement)
         _uv(*install, *candidate.source.for_uv)
-        _uv(*install, matrix.BESIDE_TORCH, *_requirements(), *self.beside)
+        _uv(*install, releases.BESIDE_TORCH, *_requirements(), *self.beside)
         return python
 
     def _carry(self) -> None:
@@ -109,7 +109,7 @@ def need_uv() -> None:
 def _uv(*words: str) -> None:
     done = subprocess.run(
         ["uv", *words],
-        env={**os.environ, **matrix.installing()},
+        env={**os.environ, **releases.installing()},
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,7 @@ from distparity.bisection.candidates import Candidate, Span
 from distparity.bisection.environment import Environments, NoEnvironment
 from distparity.bisection.observation import PASSES, Observation, Question, observe
 from distparity.bisection.search import Found, every, search
-from distparity.options import BadRequest
+from distparity.core.bad_request import BadRequest
 
 __all__ = ["Bisection", "Refused"]
 

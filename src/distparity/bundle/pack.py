@@ -17,7 +17,8 @@ from distparity import __version__
 from distparity.bundle import layout
 from distparity.bundle.cell import Cell, read
 from distparity.bundle.layout import Refused
-from distparity.censor import Censor
+from distparity.core import device_kinds
+from distparity.core.redact import Redactor
 from distparity.expectations.file import SHIPPED, Wrong, toml_files
 
 __all__ = ["pack"]
@@ -39,12 +40,12 @@ def pack(
     other. Raises :class:`Refused` before anything is written, ``OSError`` where ``target`` cannot
     be.
     """
-    censor = Censor(os.environ)
+    redactor = Redactor(os.environ)
     reports = _reports(sources)
-    files = {name: _read(path, censor) for name, path in reports.items()}
+    files = {name: _read(path, redactor) for name, path in reports.items()}
     cells = [read(str(p), files[name]) for name, p in reports.items() if p.suffix == ".xml"]
-    files |= _expectations(cells, expectations, censor)
-    files[layout.ENVIRONMENT] = _json(censor.all(_environment(variables)))
+    files |= _expectations(cells, expectations, redactor)
+    files[layout.ENVIRONMENT] = _json(redactor.all(_environment(variables)))
     files[layout.COMMANDS] = "".join(f"{c.name}: {c.command}\n" for c in cells).encode()
     files[layout.MANIFEST] = _json(_manifest(cells, files))
     files[layout.SUMS] = "".join(f"{_sum(files[n])}  {n}\n" for n in sorted(files)).encode()
@@ -73,7 +74,7 @@ def _reports(sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _read(path: Path, censor: Censor) -> bytes:
+def _read(path: Path, redactor: Redactor) -> bytes:
     """A file as it is. Raises :class:`Refused` where it holds a secret of this environment."""
     if path.is_symlink():
         raise Refused(f"{path}: a link; a bundle has files")
@@ -82,7 +83,7 @@ def _read(path: Path, censor: Censor) -> bytes:
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
     text = content.decode("utf-8", "replace")
-    clean = censor.text(text)
+    clean = redactor.text(text)
     if clean != text:
         names = sorted(
             set(re.findall(r"\[\$(\w+)\]", clean)) - set(re.findall(r"\[\$(\w+)\]", text))
@@ -92,14 +93,14 @@ def _read(path: Path, censor: Censor) -> bytes:
     return content
 
 
-def _expectations(cells: list[Cell], given: Sequence[Path], censor: Censor) -> dict[str, bytes]:
+def _expectations(cells: list[Cell], given: Sequence[Path], redactor: Redactor) -> dict[str, bytes]:
     """The expectation files of all runs by their names in the bundle: the shipped ones unasked.
 
     Raises :class:`Refused` where one that a run names is not given, or is not as it was; and for one
     that no run names, where all of them say what they name.
     """
     try:
-        found = {path: _read(path, censor) for one in given for path in toml_files(one)}
+        found = {path: _read(path, redactor) for one in given for path in toml_files(one)}
     except Wrong as error:
         raise Refused(str(error)) from None
     sums = {path: _sum(content) for path, content in found.items()}
@@ -165,7 +166,7 @@ def _environment(variables: Sequence[str]) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     """distparity, torch and the devices' packages, with all that they require; nothing else."""
-    devices = importlib.metadata.entry_points(group="distparity.devices")
+    devices = device_kinds.points()
     wanted = ["distparity", "torch", "numpy", *(e.dist.name for e in devices if e.dist)]
     found: dict[str, str] = {}
     while wanted:

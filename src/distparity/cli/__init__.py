@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         run.become_pytest(words[1:])
     # Not before: what comes then is pytest's process, and that starts sooner.
     from distparity import __version__
-    from distparity.options import BadRequest
+    from distparity.core.bad_request import BadRequest
 
     parser = argparse.ArgumentParser(
         prog="distparity",

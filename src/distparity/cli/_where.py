@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from distparity.options import Options
-from distparity.selection import SELECTIONS
+from distparity.session.options import Options
+from distparity.session.selection import SELECTIONS
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distparity import bisection, matrix
+from distparity import bisection, releases
 from distparity.bisection.environment import need_uv
 from distparity.bisection.observation import Question
-from distparity.options import BadRequest
+from distparity.core.bad_request import BadRequest
 
 NARROWED = 1
 
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--include", action="append", default=[], metavar="MODULE")
     parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
-    parser.add_argument("--index", help=f"in place of {matrix.INDEX} ({matrix.INDEX_VARIABLE})")
+    parser.add_argument("--index", help=f"in place of {releases.INDEX} ({releases.INDEX_VARIABLE})")
     parser.add_argument(
         "--with",
         action="append",
@@ -102,7 +102,7 @@ def _bisection(given: argparse.Namespace) -> bisection.Bisection:
             span = bisection.between(
                 given.good, given.bad, [given.device], given.wheel, given.index
             )
-    except matrix.NoSuchCell as error:
+    except releases.NoSuchCell as error:
         raise BadRequest(str(error)) from None
     question = Question(
         given.case,

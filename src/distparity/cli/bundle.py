@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity import bundle
-from distparity.options import BadRequest
+from distparity.core.bad_request import BadRequest
 
 DAMAGED = 1
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from distparity import calibration
 from distparity.cli._where import add_where, options
+from distparity.session import calibration
 
 
 def add(commands: Any) -> None:

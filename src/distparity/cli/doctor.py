@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from distparity import doctor
-from distparity.options import Options
+from distparity.session import doctor
+from distparity.session.options import Options
 
 
 def add(commands: Any) -> None:

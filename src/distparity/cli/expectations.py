@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity import expectations
-from distparity.case import Case
+from distparity.core.case import Case
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, as_proposals, propose
@@ -147,7 +147,7 @@ def _write(
             there = [entry for entry in entries if here.has(entry)]
             # A file may hold only some of the cases: what it has none of is no fault of an entry.
             found = CaseSet(cases)
-            expectations.place([one for one in there if not one.idle(found)], here, cases)
+            expectations.assign([one for one in there if not one.idle(found)], here, cases)
         path.write_text(text, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{path}: {error}")

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from distparity import explain
 from distparity.cli._where import add_where, options
+from distparity.session import explain
 
 
 def add(commands: Any) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distparity import junit
+from distparity.results import junit_writer
 
 
 def add(commands: Any) -> None:
@@ -24,7 +24,7 @@ def _act(given: argparse.Namespace) -> int:
     code = 0
     for path in given.journal:
         try:
-            print(f"wrote {junit.write_from_journal(path)}")
+            print(f"wrote {junit_writer.write_from_journal(path)}")
         except (OSError, ValueError) as error:
             print(f"distparity: {error}", file=sys.stderr)
             code = 1

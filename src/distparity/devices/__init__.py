@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, cast
 
+from distparity.core import device_kinds
+from distparity.core.device_kinds import ANY, GROUP, SHIPPED
 from distparity.devices.base import Device, Sharing
 from distparity.devices.guard import Guard, PluginError
 
 __all__ = ["Device", "PluginError", "Sharing", "get", "kinds", "plug"]
-
-GROUP = "distparity.devices"
-
-#: Order of preference in reports: the reference first.
-_IN_THE_BOX = ("cpu", "cuda", "xpu", "hpu", "npu")
-#: It may be any of the others under another name, so it comes after them.
-_ANY = "accelerator"
 
 #: What ``--device-plugin`` named, by kind; it goes before an entry point of the same name.
 _plugged: dict[str, Device] = {}
@@ -30,8 +25,7 @@ _plugged: dict[str, Device] = {}
 
 def kinds() -> list[str]:
     """The names of all kinds of device known here, installed or not; imports none of them."""
-    others = sorted({*_plugged, *(point.name for point in entry_points(group=GROUP))})
-    return [*_IN_THE_BOX, *(name for name in others if name not in (*_IN_THE_BOX, _ANY)), _ANY]
+    return device_kinds.kinds(*_plugged)
 
 
 @cache
@@ -42,10 +36,10 @@ def get(kind: str) -> Device:
     """
     if kind in _plugged:
         return _plugged[kind]
-    if kind in (*_IN_THE_BOX, _ANY):
+    if kind in (*SHIPPED, ANY):
         device: Device = importlib.import_module(f"distparity.devices.{kind}").DEVICE
         return device
-    found = [point for point in entry_points(group=GROUP) if point.name == kind]
+    found = [point for point in device_kinds.points() if point.name == kind]
     if not found:
         raise KeyError(kind)
     return _made(found[0], kind)

@@ -20,9 +20,9 @@ from distparity.devices.base import Device
 if TYPE_CHECKING:
     import torch
 
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
-__all__ = ["OPTIONAL", "advice", "collectives", "examine"]
+__all__ = ["collectives", "examine"]
 
 #: What the peak of memory in use is asked about, in bytes.
 _PIECE = 4 << 20
@@ -31,7 +31,7 @@ _COARSE = 2.0**-7
 #: Elements that every rank has in a collective; two, three and four ranks divide it.
 _ELEMENTS = 24
 #: Collectives that a device may refuse, and what says so.
-OPTIONAL = {
+_OPTIONAL = {
     "all_reduce AVG": "without it, declare it in no_reductions, with the fact in one line",
 }
 
@@ -114,8 +114,10 @@ _BEYOND = {
 }
 
 
-def advice(step: str) -> str:
+def _advice(step: str) -> str:
     """What to implement where a step failed: the method, and what it is for."""
+    if step in _OPTIONAL:
+        return _OPTIONAL[step]
     if step in _BEYOND:
         return _BEYOND[step]
     summary = (inspect.getdoc(getattr(Device, step, None)) or "").partition("\n\n")[0]
@@ -141,7 +143,8 @@ def _is_own(kind: Any, name: str) -> bool | None:
 
 
 def _step(log: str, name: str, act: Callable[[], Any], **more: Any) -> bool:
-    _write(log, {"begin": name})
+    about = {"name": name, "advice": _advice(name), "optional": name in _OPTIONAL}
+    _write(log, {"begin": about})
     started = time.perf_counter()
     answer, error, wrong = None, None, False
     try:
@@ -152,10 +155,11 @@ def _step(log: str, name: str, act: Callable[[], Any], **more: Any) -> bool:
         error = f"{type(caught).__name__}: {caught}"
     seconds = round(time.perf_counter() - started, 4)
     text = "done" if answer is None else _short(answer)
-    _write(
-        log,
-        {"name": name, "answer": text, "error": error, "wrong": wrong, "seconds": seconds, **more},
-    )
+    if error is None:
+        about["advice"] = None
+    about["optional"] = about["optional"] and not wrong
+    found = {"answer": text, "error": error, "wrong": wrong, "seconds": seconds}
+    _write(log, {**about, **found, **more})
     return error is None
 
 
@@ -198,18 +202,18 @@ def _step_of_training(device: torch.device) -> float:
 # -- collectives -----------------------------------------------------------------------------------
 
 
-def collectives(place: Place, log: str) -> None:
+def collectives(context: RankContext, log: str) -> None:
     """Try what strategies call, each against plain arithmetic, and log it; all ranks together."""
-    for name, act in _collectives(place):
-        _step(f"{log}.{place.rank}", name, act)
+    for name, act in _collectives(context):
+        _step(f"{log}.{context.rank}", name, act)
 
 
-def _collectives(place: Place) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _collectives(context: RankContext) -> Iterator[tuple[str, Callable[[], Any]]]:
     import torch.distributed as dist
 
-    trial = _Trial(place)
+    trial = _Trial(context)
     yield "all_reduce SUM", trial.all_reduce
-    if "AVG" not in place.kind.no_reductions:
+    if "AVG" not in context.kind.no_reductions:
         yield "all_reduce AVG", trial.average
     yield "reduce_scatter_tensor", trial.reduce_scatter
     yield "all_gather_into_tensor", trial.all_gather
@@ -221,11 +225,11 @@ def _collectives(place: Place) -> Iterator[tuple[str, Callable[[], Any]]]:
 class _Trial:
     """What every rank gives, and what must come out; small whole numbers, so that sums are exact."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, context: RankContext) -> None:
         import torch
 
-        self.place = place
-        self.size = place.world_size
+        self.context = context
+        self.size = context.world_size
         self.given = [
             torch.arange(_ELEMENTS, dtype=torch.float32) + 100 * rank for rank in range(self.size)
         ]
@@ -250,7 +254,7 @@ class _Trial:
 
         out = self._blank(_ELEMENTS // self.size)
         dist.reduce_scatter_tensor(out, self._mine())
-        return self._check(out, self.total.chunk(self.size)[self.place.rank])
+        return self._check(out, self.total.chunk(self.size)[self.context.rank])
 
     def all_gather(self) -> str:
         import torch
@@ -271,21 +275,21 @@ class _Trial:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, {"rank": self.place.rank})
+        dist.all_gather_object(found, {"rank": self.context.rank})
         if found != [{"rank": rank} for rank in range(self.size)]:
             raise Unfit(f"gathered {found}")
         return "all there"
 
     def _mine(self) -> torch.Tensor:
-        return self.given[self.place.rank].to(self.place.device, copy=True)
+        return self.given[self.context.rank].to(self.context.device, copy=True)
 
     def _blank(self, elements: int) -> torch.Tensor:
         import torch
 
-        return torch.empty(elements, device=self.place.device)
+        return torch.empty(elements, device=self.context.device)
 
     def _check(self, tensor: torch.Tensor, expected: torch.Tensor) -> str:
-        self.place.kind.synchronize()
+        self.context.kind.synchronize()
         found = tensor.cpu()
         for at, (one, other) in enumerate(zip(found.tolist(), expected.tolist(), strict=True)):
             if one != other:

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 from packaging.specifiers import SpecifierSet
 
-from distparity.case import Case
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
-from distparity.outcome import Outcome, Status
 
 __all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "kind"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from distparity import devices
+from distparity.core import device_kinds
 from distparity.expectations.entry import Entry
 from distparity.expectations.file import Wrong
 from distparity.expectations.patterns import among
@@ -31,8 +31,8 @@ _ID = re.compile(
 _TYPES = ("mps", "mtia", "maia", "privateuseone")
 #: Where the suite's names are, below the package: a scenario is called as its file, and what a
 #: strategy or a way to call an operation is called stands there as a text.
-_SCENARIOS = "scenarios/*/[!_]*.py"
-_STRATEGIES = ("strategies/*.py", "operations/*.py", "scenarios/*/*.py")
+_SCENARIOS = ("scenarios/*/[!_]*.py", "operations/*/[!_]*.py")
+_STRATEGIES = ("strategies/*.py", "operations/*.py", "operations/*/*.py")
 _TEXT = re.compile(r"\"([a-z]\w*)\"")
 
 
@@ -47,7 +47,7 @@ class Names:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], types: Iterable[str]) -> Names:
-        """What :func:`distparity.tasks.facts` says, and the types of the devices that are here."""
+        """What :func:`distparity.worker.tasks.facts` says, and the types of the devices that are here."""
         ways = {way for what in facts["operations"].values() for way in what["ways"]}
         return cls(
             {*facts["devices"], *types, *_TYPES},
@@ -61,8 +61,8 @@ class Names:
         package = Path(__file__).parents[1]
         texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
         return cls(
-            {*devices.kinds(), *_TYPES, *own},
-            {*(path.stem for path in package.glob(_SCENARIOS)), *own},
+            {*device_kinds.kinds(), *_TYPES, *own},
+            {*(path.stem for glob in _SCENARIOS for path in package.glob(glob)), *own},
             {*(name for text in texts for name in _TEXT.findall(text)), *own},
         )
 

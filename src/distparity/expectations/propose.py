@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, product, zip_longest
 from typing import Any
 
-from distparity.case import Case
+from distparity.core.case import Case
 
 __all__ = ["Failed", "as_proposals", "propose"]
 

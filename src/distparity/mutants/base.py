@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch
-    from distparity.worlds.rank import Place
 
 __all__ = ["Mutant", "Parts"]
 
@@ -39,10 +39,10 @@ class Mutant:
     #: Why nothing observable changes, for a mutant that is equivalent to the right thing.
     equivalent: ClassVar[str | None] = None
 
-    def __init__(self, place: Place, *, sharded: bool) -> None:
-        self.place = place
+    def __init__(self, context: RankContext, *, sharded: bool) -> None:
+        self.context = context
         #: This rank's number among those that take part in the reduction under way.
-        self.rank = place.rank
+        self.rank = context.rank
         self.is_sharded = sharded
         self.calls = 0
         self.step = -1
@@ -51,7 +51,7 @@ class Mutant:
     def in_exchange(cls) -> bool:
         """Whether the fault sits in how ranks exchange gradients or parameters."""
         places = ("reduce", "owner", "gather")
-        return any(getattr(cls, place) is not getattr(Mutant, place) for place in places)
+        return any(getattr(cls, context) is not getattr(Mutant, context) for context in places)
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
         """Before the strategy wraps the model."""
@@ -99,8 +99,8 @@ class Mutant:
 
     def first(self) -> bool:
         """True at the first call in the step that is under way: for a fault that happens once."""
-        if self.step != self.place.step:
-            self.step, self.calls = self.place.step, 0
+        if self.step != self.context.step:
+            self.step, self.calls = self.context.step, 0
         self.calls += 1
         return self.calls == 1
 
@@ -112,4 +112,4 @@ class Mutant:
         return any(bool(tensor.any()) for tensor in tensors) and self.first()
 
     def share(self) -> int:
-        return self.place.world_size
+        return self.context.world_size

@@ -11,8 +11,8 @@ from torch import nn
 from distparity.mutants.base import Mutant, Parts
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch
-    from distparity.worlds.rank import Place
 
 
 class Control(Mutant):
@@ -67,7 +67,7 @@ class OneReductionNotReduced(Mutant):
     diagnosis = ("not reduced at all", "mean over ranks")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == self.at_step and self.first_of(parts):
+        if self.context.step == self.at_step and self.first_of(parts):
             return parts[self.rank] * len(parts)
         return super().reduce(parts)
 
@@ -79,7 +79,7 @@ class DroppedRank(Mutant):
     diagnosis = ("contribution missing",)
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        if self.place.step == self.at_step and self.first_of(parts):
+        if self.context.step == self.at_step and self.first_of(parts):
             parts = parts[:-1]
         return super().reduce(parts)
 
@@ -128,13 +128,13 @@ class StaleGather(Mutant):
     diagnosis = ("stale",)
     sharded = True
 
-    def __init__(self, place: Place, *, sharded: bool) -> None:
-        super().__init__(place, sharded=sharded)
+    def __init__(self, context: RankContext, *, sharded: bool) -> None:
+        super().__init__(context, sharded=sharded)
         self.kept: dict[int, list[torch.Tensor]] = {}
 
     def gather(self, shard: torch.Tensor) -> torch.Tensor:
         self.first()
-        step = self.place.step
+        step = self.context.step
         self.kept.setdefault(step, []).append(shard.detach().clone())
         before = self.kept.get(step - 1, [])
         index = len(self.kept[step]) - 1
@@ -172,13 +172,13 @@ class OneElement(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        if self.place.step == self.at_step and self.first_of([total]) and self._mine():
+        if self.context.step == self.at_step and self.first_of([total]) and self._mine():
             flat = total.view(-1)
             flat[flat.abs().argmax()] *= 1 + 1e-4
         return total
 
     def _mine(self) -> bool:
-        return not self.is_sharded or self.place.rank == 0
+        return not self.is_sharded or self.context.rank == 0
 
 
 class NotANumber(Mutant):
@@ -188,7 +188,7 @@ class NotANumber(Mutant):
 
     def reduce(self, parts: Parts) -> torch.Tensor:
         total = super().reduce(parts)
-        if self.place.step == self.at_step and self.first():
+        if self.context.step == self.at_step and self.first():
             total.view(-1)[0] = float("nan")
         return total
 
@@ -262,7 +262,7 @@ class SyncDoesNot(Mutant):
 
     def loss(self, loss: torch.Tensor, number: int, count: int) -> torch.Tensor:
         # What was accumulated before stays on its rank: here it is lost to the others.
-        keep = number == count - 1 or self.place.rank == 0
+        keep = number == count - 1 or self.context.rank == 0
         return loss if keep else loss * 0
 
 
@@ -340,7 +340,7 @@ class MomentumReset(Mutant):
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def forget(*_: Any) -> None:
-            if self.place.step == self.at_step:
+            if self.context.step == self.at_step:
                 _forget(optimizer)
 
         optimizer.register_step_pre_hook(forget)
@@ -354,7 +354,10 @@ class StepSkipped(Mutant):
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def hold(*_: Any) -> None:
-            if self.place.step == self.at_step and self.place.rank == self.place.world_size - 1:
+            if (
+                self.context.step == self.at_step
+                and self.context.rank == self.context.world_size - 1
+            ):
                 for group in optimizer.param_groups:
                     for parameter in group["params"]:
                         parameter.grad = None
@@ -371,7 +374,10 @@ class OneBit(Mutant):
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         def flip(*_: Any) -> None:
-            if self.place.step == self.at_step and self.place.rank == self.place.world_size - 1:
+            if (
+                self.context.step == self.at_step
+                and self.context.rank == self.context.world_size - 1
+            ):
                 value = _local(optimizer.param_groups[0]["params"][0].detach()).view(-1)
                 value[0] = torch.nextafter(value[0], torch.full_like(value[0], 9.0))
 
@@ -393,9 +399,9 @@ class OverlappingRows(Mutant):
     spares_first = True
 
     def rows(self, batch: Batch, rows: Batch) -> Batch:
-        if self.place.rank == 0:
+        if self.context.rank == 0:
             return rows
-        return tuple(tensor.roll(1, 0).chunk(self.share())[self.place.rank] for tensor in batch)
+        return tuple(tensor.roll(1, 0).chunk(self.share())[self.context.rank] for tensor in batch)
 
 
 class BufferNotBroadcast(Mutant):

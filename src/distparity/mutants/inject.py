@@ -16,16 +16,16 @@ from distparity.mutants.base import Mutant
 from distparity.strategies.base import Pending, Strategy, Tensors
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
-    from distparity.worlds.rank import Place
 
 __all__ = ["mutate"]
 
 
 @contextmanager
-def mutate(strategy: Strategy, kind: type[Mutant], place: Place) -> Iterator[Strategy]:
+def mutate(strategy: Strategy, kind: type[Mutant], context: RankContext) -> Iterator[Strategy]:
     """The strategy with a fault in it, for as long as the context lasts."""
-    mutant = kind(place, sharded=not strategy.replicates)
+    mutant = kind(context, sharded=not strategy.replicates)
     mutated = _Mutated(strategy, mutant)
     with _collectives(mutated):
         yield mutated
@@ -50,10 +50,10 @@ class _Mutated(Strategy):
         self.hooked = scenario.missing_rows_count
         return self
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         self.mutant.wrap(model, units)
         with _hooks_kept() as hooks:
-            wrapped = self.right.wrap(model, units, place)
+            wrapped = self.right.wrap(model, units, context)
         reducers = self.right.reducers(wrapped)
         # Their all-reduces are not of gradients: those go by the hooks.
         self.direct = not reducers
@@ -122,11 +122,11 @@ class _Mutated(Strategy):
     def clip_value(self, model: nn.Module, value: float) -> None:
         self.right.clip_value(model, value)
 
-    def scaler(self, place: Place, scale: float) -> Any:
-        return self.right.scaler(place, scale)
+    def scaler(self, context: RankContext, scale: float) -> Any:
+        return self.right.scaler(context, scale)
 
-    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
-        self.right.fill(model, state, place)
+    def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
+        self.right.fill(model, state, context)
 
     def step_in_backward(
         self,
@@ -150,8 +150,8 @@ class _Mutated(Strategy):
     def average(self, model: nn.Module, modules: Collection[str]) -> None:
         self.right.average(model, modules)
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
-        return self.mutant.rows(batch, self.right.rows(batch, place))
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
+        return self.mutant.rows(batch, self.right.rows(batch, context))
 
     def learn(
         self,

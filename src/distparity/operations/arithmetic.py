@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from distparity.operations.base import Exact
+from distparity.operations.exact import Exact
 
 __all__ = ["draw", "gamma", "ops", "reduce", "wide"]
 

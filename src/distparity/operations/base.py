@@ -16,11 +16,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
+from distparity.operations.exact import Exact
+from distparity.operations.fault import Fault
 
 if TYPE_CHECKING:
-    from distparity.operations.faults import Fault
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 __all__ = [
     "Check",
@@ -38,18 +39,6 @@ Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Exact:
-    """What a tensor should be: its value in float64, int64 or bool, and the dtype it comes in.
-
-    ``allowed`` is the largest absolute error of each element, in float64; None: equal to the bit.
-    """
-
-    value: torch.Tensor
-    dtype: torch.dtype
-    allowed: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Request:
     """What a case asks of an operation."""
 
@@ -63,19 +52,19 @@ class Request:
 class Site:
     """Where a check is run: a rank's place, its groups, and the fault that is put in, if any."""
 
-    place: Place
+    context: RankContext
     fault: Fault | None = None
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self.context.rank
 
     def group(self, team: str) -> dist.ProcessGroup | None:
         """This rank's group of a team (see :func:`members`), None where it is in none.
 
         All ranks call together.
         """
-        return _groups(self.place.device.type, self.place.world_size, team)
+        return _groups(self.context.device.type, self.context.world_size, team)
 
 
 class Check:
@@ -100,7 +89,7 @@ class Check:
 
 
 class Operation:
-    """One operation. Subclass it in a file of its own, under ``scenarios/``, and give it ``ways``."""
+    """One operation. Subclass it in a file of its own, under ``collectives/`` or ``dtensor/``, and give it ``ways``."""
 
     #: The ways to call it; each is a case for each dtype and world size.
     ways: ClassVar[tuple[str, ...]]

@@ -1,77 +1,24 @@
-"""Deliberate faults of collectives: what their checks must see.
+"""Deliberate faults of operations: what their checks must see.
 
-A fault is put in where a device's own would show: at what a rank contributes and at what it gets. A
-new fault is one subclass of :class:`Fault` here.
+A new fault is one subclass of :class:`Fault` here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-if TYPE_CHECKING:
-    from distparity.operations.base import Check, Operation
-    from distparity.operations.buffers import Buffer
-    from distparity.operations.collective import Collective, Exchange
+from distparity.core.registry import subclasses
+from distparity.operations.base import Operation
+from distparity.operations.collectives.base import Collective, Done, Exchange
+from distparity.operations.dtensor.base import TensorOperation
+from distparity.operations.fault import Fault, Partners
 
-__all__ = ["Done", "Fault", "load"]
+__all__ = ["OfCollectives", "load"]
 
 #: So many elements cannot all be right by chance.
 _ENOUGH = 8
-
-
-@dataclass
-class Done:
-    """A call that has ended in one rank; ``before`` is what the results' memory held."""
-
-    check: Exchange
-    rank: int
-    results: list[torch.Tensor]
-    before: list[torch.Tensor]
-    given: list[Buffer]
-    #: The buffers that results are in, where there are any.
-    places: list[Buffer]
-
-
-class Fault:
-    """One fault. Each method is a place where it can sit, and does what is right."""
-
-    name: ClassVar[str]
-    #: What it does, for a reader.
-    title: ClassVar[str]
-
-    def may(self, operation: Operation, way: str) -> bool:
-        """Whether it concerns an operation at all, called in this way."""
-        from distparity.operations.collective import Collective
-
-        return isinstance(operation, Collective) and self.fits(operation, way)
-
-    def fits(self, collective: Collective, way: str) -> bool:
-        return True
-
-    # -- in DTensor's operations ---------------------------------------------------------------
-
-    def part(self, check: Check, rank: int, part: torch.Tensor) -> None:
-        """Change this rank's part of an input, in place."""
-
-    def made(self, check: Check, found: dict[str, torch.Tensor]) -> None:
-        """Change what a function made, its results and gradients, in place."""
-
-    # -- in collectives ------------------------------------------------------------------------
-
-    def concerns(self, check: Exchange, count: int) -> bool:
-        """Whether a check in groups of ``count`` must see it."""
-        return count > 1 and _elements(check) >= _ENOUGH
-
-    def giver(self, team: list[int], rank: int) -> int:
-        """The rank whose data ``rank`` contributes."""
-        return rank
-
-    def after(self, done: Done) -> None:
-        """Change what a rank has: results in place, or what lies around them."""
 
 
 def _elements(check: Exchange) -> int:
@@ -84,7 +31,20 @@ def _exact(check: Exchange) -> bool:
     return moved or not check.request.dtype.is_floating_point
 
 
-class NotWritten(Fault):
+class OfCollectives(Fault):
+    def may(self, operation: Operation, way: str) -> bool:
+        return isinstance(operation, Collective) and self.fits(operation, way)
+
+    def fits(self, collective: Collective, way: str) -> bool:
+        """Whether it concerns a collective, called in this way."""
+        return True
+
+    def concerns(self, check: Exchange, count: int) -> bool:
+        """Whether a check in groups of ``count`` must see it."""
+        return count > 1 and _elements(check) >= _ENOUGH
+
+
+class NotWritten(OfCollectives):
     name = "not_written"
     title = "nothing is written where a collective's result belongs"
 
@@ -93,7 +53,7 @@ class NotWritten(Fault):
             result.copy_(old)
 
 
-class ContributionReplaced(Fault):
+class ContributionReplaced(OfCollectives):
     name = "contribution_replaced"
     title = "the first member's contribution to a collective stands in for the last one's as well"
 
@@ -115,7 +75,7 @@ class ContributionReplaced(Fault):
         return super().concerns(check, count) and last
 
 
-class Shifted(Fault):
+class Shifted(OfCollectives):
     name = "result_shifted"
     title = "a collective's result is shifted by one element"
 
@@ -124,7 +84,7 @@ class Shifted(Fault):
             result.copy_(result.flatten().roll(1).reshape(result.shape))
 
 
-class PeersSwapped(Fault):
+class PeersSwapped(OfCollectives):
     name = "peers_swapped"
     title = "the parts of a collective's result are in the wrong order of the ranks"
 
@@ -146,7 +106,7 @@ class PeersSwapped(Fault):
             result.copy_(old.roll(old.shape[dim] // count, dim))
 
 
-class SumForAvg(Fault):
+class SumForAvg(OfCollectives):
     name = "sum_for_avg"
     title = "a collective that is asked for the mean gives the sum"
 
@@ -162,7 +122,7 @@ class SumForAvg(Fault):
                 result.mul_(len(done.check.team(done.rank)))
 
 
-class NeighboursPart(Fault):
+class NeighboursPart(OfCollectives):
     name = "neighbours_part"
     title = "every member gets the part of a collective's result that is the next one's"
 
@@ -180,7 +140,7 @@ class NeighboursPart(Fault):
                 result.copy_(other.value.to(other.dtype))
 
 
-class LastElement(Fault):
+class LastElement(OfCollectives):
     name = "last_element_unwritten"
     title = "the last element of a collective's result is not written"
 
@@ -198,7 +158,7 @@ class LastElement(Fault):
                 result[last] = old[last]
 
 
-class OneBit(Fault):
+class OneBit(OfCollectives):
     name = "result_one_bit"
     title = "the lowest bit of one element of a collective's result is flipped"
 
@@ -216,7 +176,7 @@ class OneBit(Fault):
                 result.copy_(whole)
 
 
-class BeyondTheEnd(Fault):
+class BeyondTheEnd(OfCollectives):
     name = "written_beyond"
     title = "a collective writes one element beyond the end of its result"
 
@@ -229,7 +189,7 @@ class BeyondTheEnd(Fault):
             last.copy_(~last if last.dtype is torch.bool else torch.zeros_like(last))
 
 
-class InputChanged(Fault):
+class InputChanged(OfCollectives):
     name = "input_changed"
     title = "a collective changes what it was given"
 
@@ -242,7 +202,7 @@ class InputChanged(Fault):
                 buffer.view.copy_(buffer.view.flatten().roll(1).reshape(buffer.view.shape))
 
 
-class ThroughBfloat16(Fault):
+class ThroughBfloat16(OfCollectives):
     name = "reduced_in_bfloat16"
     title = "a collective reduces in bfloat16"
 
@@ -261,8 +221,6 @@ class ThroughBfloat16(Fault):
 
 class _OfTensors(Fault):
     def may(self, operation: Operation, way: str) -> bool:
-        from distparity.operations.dtensor import TensorOperation
-
         return isinstance(operation, TensorOperation) and self.fits_way(way)
 
     def fits_way(self, way: str) -> bool:
@@ -277,7 +235,7 @@ class PartLost(_OfTensors):
         # There the last rank has none.
         return way != "shard_empty"
 
-    def part(self, check: Check, rank: int, part: torch.Tensor) -> None:
+    def part(self, check: Partners, rank: int, part: torch.Tensor) -> None:
         if rank == max(check.partners(rank)):
             part.detach().zero_()
 
@@ -289,7 +247,7 @@ class GradientSummed(_OfTensors):
     def fits_way(self, way: str) -> bool:
         return not way.startswith("partial")
 
-    def made(self, check: Check, found: dict[str, torch.Tensor]) -> None:
+    def made(self, check: Partners, found: dict[str, torch.Tensor]) -> None:
         for name, tensor in found.items():
             if name.startswith("gradient"):
                 tensor.mul_(len(list(check.partners(0))))
@@ -298,5 +256,4 @@ class GradientSummed(_OfTensors):
 @cache
 def load() -> dict[str, Fault]:
     """All faults by name, in the order in which they stand here."""
-    kinds = [kind for kind in Fault.__subclasses__() if kind is not _OfTensors]
-    return {kind.name: kind() for kind in [*kinds, *_OfTensors.__subclasses__()]}
+    return {kind.name: kind() for kind in subclasses(Fault) if "name" in vars(kind)}

@@ -12,7 +12,7 @@ import torch
 
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation
-from distparity.verdict import Divergence, Quantity, Verdict
+from distparity.verification.findings import Divergence, Quantity, Verdict
 
 __all__ = ["Findings", "Record", "Where", "judge"]
 

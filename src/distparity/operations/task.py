@@ -14,11 +14,11 @@ from distparity import operations
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
 from distparity.operations.judge import Record, Where, judge
-from distparity.torchversion import installed
-from distparity.trajectory import Tensors, Trajectory
+from distparity.torch_support.version import installed
+from distparity.training.trajectory import Tensors, Trajectory
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 __all__ = ["operate", "weigh"]
 
@@ -34,7 +34,7 @@ class OutOfStepError(Exception):
     """A check raised in some of the ranks that were in it together, and not in others."""
 
 
-def operate(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Do every check of an operation, with a fault in it where one is named.
 
     Answers with what each check made here; one that raised has its exception instead, and the
@@ -42,8 +42,8 @@ def operate(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """
     operation, request = _asked(args)
     fault = None if args.get("mutant") is None else faults.load()[args["mutant"]]
-    site = Site(place, fault)
-    place.kind.forget_peak()
+    site = Site(context, fault)
+    context.kind.forget_peak()
     made: Tensors = {}
     raised: dict[str, str] = {}
     number = next(_NUMBERS)
@@ -60,8 +60,8 @@ def operate(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
                 ) from error
         else:
             made.update({f"{check.name}: {name}": tensor for name, tensor in parts.items()})
-    place.kind.synchronize()
-    answer = {"raised": raised, "peak_memory": place.kind.peak_memory()}
+    context.kind.synchronize()
+    answer = {"raised": raised, "peak_memory": context.kind.peak_memory()}
     return answer, [Trajectory(made).to_bytes()]
 
 
@@ -80,7 +80,7 @@ def _all_raised(site: Site, check: Check, number: int) -> bool:
     return True
 
 
-def weigh(place: Place, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Hold what the ranks made (``blobs``, ``raised``, in rank order) against plain arithmetic."""
     operation, request = _asked(args)
     records = [

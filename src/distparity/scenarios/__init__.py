@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from distparity.core.registry import name, subclasses
 from distparity.scenarios.base import Batch, Scenario
 
 __all__ = ["Batch", "Scenario", "load", "sources"]
@@ -24,23 +24,7 @@ def load() -> dict[str, Scenario]:
     for info in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__name__}."):
         importlib.import_module(info.name)
     # Subclasses that other modules defined (``--include``) are scenarios as well.
-    return {name(kind): kind() for kind in sorted(_subclasses(Scenario), key=name)}
-
-
-def _subclasses(kind: type[Scenario]) -> Iterator[type[Scenario]]:
-    for sub in kind.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)
-
-
-def name(kind: type) -> str:
-    """A scenario's name: that of its module."""
-    return kind.__module__.rpartition(".")[2]
-
-
-def family(kind: type) -> str:
-    """The family that a scenario belongs to: the folder of its module."""
-    return kind.__module__.rpartition(".")[0].rpartition(".")[2]
+    return {name(kind): kind() for kind in sorted(subclasses(Scenario), key=name)}
 
 
 def is_anchor(kind: type[Scenario]) -> bool:

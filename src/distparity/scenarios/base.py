@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from distparity.precision import Precision
+from distparity.torch_support.precision import Precision
 
 __all__ = ["Batch", "Scenario"]
 

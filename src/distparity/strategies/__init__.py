@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
+from distparity.core.registry import subclasses
 from distparity.strategies.base import Pending, Strategy, Tensors
 
 __all__ = ["Limit", "Pending", "Strategy", "Tensors", "load"]
@@ -22,11 +22,5 @@ def load() -> dict[str, Strategy]:
     """All strategies by name, in the order of their names."""
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__name__}.{info.name}")
-    found = [kind for kind in _subclasses(Strategy) if "name" in vars(kind)]
+    found = [kind for kind in subclasses(Strategy) if "name" in vars(kind)]
     return {kind.name: kind() for kind in sorted(found, key=lambda kind: kind.name)}
-
-
-def _subclasses(kind: type[Strategy]) -> Iterator[type[Strategy]]:
-    for sub in kind.__subclasses__():
-        yield sub
-        yield from _subclasses(sub)

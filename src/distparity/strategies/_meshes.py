@@ -14,17 +14,19 @@ except ImportError:
     from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_module
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 __all__ = ["DTensor", "DeviceMesh", "Replicate", "Shard", "distribute_module", "mesh"]
 
 
-def mesh(place: Place, shape: tuple[int, ...], names: tuple[str, ...] | None = None) -> DeviceMesh:
+def mesh(
+    context: RankContext, shape: tuple[int, ...], names: tuple[str, ...] | None = None
+) -> DeviceMesh:
     """The mesh of this shape over the ranks of a place; ``names`` of its dims, where they have any.
 
     The same one for every case of a world: each that is made makes process groups, which stay.
     """
-    return _mesh(place.device.type, shape, names)
+    return _mesh(context.device.type, shape, names)
 
 
 @cache

@@ -25,12 +25,12 @@ from torch.distributed.checkpoint.state_dict import (
     set_state_dict,
 )
 
-from distparity.limit import Limit
-from distparity.precision import Precision
+from distparity.core.known_limit import Limit
+from distparity.torch_support.precision import Precision
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
-    from distparity.worlds.rank import Place
 
 __all__ = ["Pending", "Strategy", "Tensors", "parameters_in"]
 
@@ -74,7 +74,7 @@ class Strategy:
     #: Whether every rank holds whole parameters between steps.
     replicates: ClassVar[bool] = False
     #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
-    reduces_in: ClassVar[str | None] = None
+    reduce_dtype: ClassVar[str | None] = None
 
     #: Whether a gradient goes through two products of matrices of its size on its way.
     multiplies: ClassVar[bool] = False
@@ -89,7 +89,7 @@ class Strategy:
     #: One process, which has all rows.
     alone: ClassVar[bool] = False
     #: How many ranks training goes on with from a checkpoint, in a world of their own.
-    goes_on_with: ClassVar[int | None] = None
+    resume_world_size: ClassVar[int | None] = None
 
     #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
     precision: Precision | None = None
@@ -106,19 +106,19 @@ class Strategy:
         suited.gradient_factor = scenario.gradient_factor
         return suited
 
-    def leg(self, number: int) -> Strategy:
+    def phase(self, number: int) -> Strategy:
         """The strategy in world ``number`` of those in which it is trained; 0 is the first."""
         return self
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         """Distribute ``model``, which is on the place's device and equal on every rank."""
         raise NotImplementedError
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
         """The smallest training that torch refuses where one of :attr:`limits` holds."""
         # Large enough for every rank to have a part of it: one without would not be refused.
-        model = self.wrap(nn.Linear(16, 16).to(place.device, dtype), [], place)
-        model(torch.ones(1, 16, device=place.device, dtype=dtype)).sum().backward()
+        model = self.wrap(nn.Linear(16, 16).to(context.device, dtype), [], context)
+        model(torch.ones(1, 16, device=context.device, dtype=dtype)).sum().backward()
         if "clip_norm" in features:
             self.clip(model, 1.0)
 
@@ -173,11 +173,11 @@ class Strategy:
         """Bring every element of every gradient to within ``value``."""
         nn.utils.clip_grad_value_(model.parameters(), value)
 
-    def scaler(self, place: Place, scale: float) -> Any:
+    def scaler(self, context: RankContext, scale: float) -> Any:
         """A ``GradScaler`` that begins with ``scale``, and does not grow while we watch."""
-        return torch.amp.GradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
+        return torch.amp.GradScaler(context.device.type, init_scale=scale, growth_interval=10**6)
 
-    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
+    def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
         """Give a model that was wrapped without numbers those of a full state dict."""
         set_model_state_dict(model, state, options=_FULL)
 
@@ -251,9 +251,9 @@ class Strategy:
         """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
         return name
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
         """The rows of a global batch that are this rank's."""
-        return tuple(tensor.chunk(place.world_size)[place.rank] for tensor in batch)
+        return tuple(tensor.chunk(context.world_size)[context.rank] for tensor in batch)
 
     def learn(
         self,

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import DeviceMesh, DTensor, Shard, mesh
 from distparity.strategies.ddp import Ddp
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
     from distparity.strategies.base import Strategy
-    from distparity.worlds.rank import Place
 
 
 class ContextParallel(Ddp):
@@ -42,7 +42,7 @@ class ContextParallel(Ddp):
         ),
     )
     sequence_dim: int
-    place: Place
+    context: RankContext
 
     def suit(self, scenario: Scenario) -> Strategy:
         mine = copy.copy(self)
@@ -50,21 +50,21 @@ class ContextParallel(Ddp):
         mine.sequence_dim = scenario.sequence_dim
         return mine
 
-    def wrap(self, model: nn.Module, units: Any, place: Place) -> nn.Module:
-        self.place = place
-        return super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Any, context: RankContext) -> nn.Module:
+        self.context = context
+        return super().wrap(model, units, context)
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
-        ranks = place.world_size
-        words = torch.ones(1, 1, 4 * ranks, 8, device=place.device, dtype=dtype)
-        if place.device.type == "cpu":
-            _attempt_on_cpu(words, mesh(place, (ranks,)))
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
+        ranks = context.world_size
+        words = torch.ones(1, 1, 4 * ranks, 8, device=context.device, dtype=dtype)
+        if context.device.type == "cpu":
+            _attempt_on_cpu(words, mesh(context, (ranks,)))
             return
-        with self._split(place, [words], 2):
+        with self._split(context, [words], 2):
             mine = words.clone().requires_grad_()
             F.scaled_dot_product_attention(mine, mine, mine).sum().backward()
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 
     def learn(
@@ -79,14 +79,14 @@ class ContextParallel(Ddp):
     ) -> torch.Tensor:
         # The context puts this rank's tokens in place of all.
         mine = tuple(tensor.clone() for tensor in batch)
-        with self._split(self.place, list(mine), self.sequence_dim):
+        with self._split(self.context, list(mine), self.sequence_dim):
             return super().learn(losses, model, mine, weight, turn, scale=scale)
 
-    def _split(self, place: Place, tensors: list[torch.Tensor], dim: int) -> Any:
+    def _split(self, context: RankContext, tensors: list[torch.Tensor], dim: int) -> Any:
         from torch.distributed.tensor.experimental import context_parallel
 
         return context_parallel(
-            mesh(place, (place.world_size,)),
+            mesh(context, (context.world_size,)),
             buffers=tensors,
             buffer_seq_dims=[dim] * len(tensors),
             no_restore_buffers=set(tensors),

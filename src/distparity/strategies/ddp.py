@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class Ddp(Strategy):
@@ -46,7 +46,7 @@ class Ddp(Strategy):
     #: What the constructor is told beyond the model.
     options: ClassVar[Mapping[str, Any]] = {}
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         if self.left_alone:
             # What pytorch/pytorch#43690 is to find a public name for.
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # noqa: SLF001

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies.ddp import Ddp
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 Hook = tuple[Any, Callable[..., Any]]
 
@@ -31,8 +31,8 @@ class _Hooked(Ddp):
         """The hook's state, and the hook."""
         raise NotImplementedError
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped = super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        wrapped = super().wrap(model, units, context)
         for reducer in self.reducers(wrapped):
             reducer.register_comm_hook(*self.hook())
         return wrapped
@@ -51,7 +51,7 @@ class DdpAllreduceHook(_Hooked):
 class DdpFp16Hook(_Hooked):
     name = "ddp_fp16_hook"
     title = "DistributedDataParallel, fp16_compress_hook"
-    reduces_in = "float16"
+    reduce_dtype = "float16"
 
     def hook(self) -> Hook:
         return None, default_hooks.fp16_compress_hook
@@ -60,7 +60,7 @@ class DdpFp16Hook(_Hooked):
 class DdpBf16Hook(_Hooked):
     name = "ddp_bf16_hook"
     title = "DistributedDataParallel, bf16_compress_hook"
-    reduces_in = "bfloat16"
+    reduce_dtype = "bfloat16"
     limits: ClassVar[tuple[Limit, ...]] = (
         *Ddp.limits,
         Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),

@@ -13,12 +13,12 @@ from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import CustomPolicy
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._shards import Layout, learn
 from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class Fsdp1(Strategy):
@@ -63,7 +63,7 @@ class Fsdp1(Strategy):
         "compiles_whole": "use_orig_params=True is required for torch.compile",
     }
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         kept = [model.get_submodule(name) for name in self.kept_precise]
 
         def policy(module: nn.Module) -> bool | dict[str, Any]:
@@ -75,10 +75,10 @@ class Fsdp1(Strategy):
             model,
             auto_wrap_policy=CustomPolicy(policy),
             use_orig_params=self.use_orig_params,
-            device_id=place.device,
+            device_id=context.device,
             mixed_precision=self._mixed_precision(),
             ignored_states=self._ignored(model),
-            **self.options(place),
+            **self.options(context),
         )
 
     def _ignored(self, model: nn.Module) -> list[Any] | None:
@@ -100,14 +100,14 @@ class Fsdp1(Strategy):
             buffer_dtype=self.precision.buffer,
         )
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         """What the constructor is told beyond the units, ``use_orig_params`` and the device."""
         return {}
 
-    def scaler(self, place: Place, scale: float) -> Any:
+    def scaler(self, context: RankContext, scale: float) -> Any:
         from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
-        return ShardedGradScaler(place.device.type, init_scale=scale, growth_interval=10**6)
+        return ShardedGradScaler(context.device.type, init_scale=scale, growth_interval=10**6)
 
     def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
         assert isinstance(model, FSDP)

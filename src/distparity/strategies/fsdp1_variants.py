@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, ShardingStrategy
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import mesh
 from distparity.strategies.fsdp1 import Fsdp1, Fsdp1OrigParams
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class _ShardGradOp(Fsdp1):
@@ -23,7 +23,7 @@ class _ShardGradOp(Fsdp1):
 
     tier = "variant"
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"sharding_strategy": ShardingStrategy.SHARD_GRAD_OP}
 
 
@@ -31,7 +31,7 @@ class _NoShard(Fsdp1):
     tier = "variant"
     replicates = True
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"sharding_strategy": ShardingStrategy.NO_SHARD}
 
 
@@ -41,11 +41,11 @@ class _Hybrid(Fsdp1):
     ranks_multiple_of = 2
     sharding: ClassVar[ShardingStrategy] = ShardingStrategy.HYBRID_SHARD
 
-    def options(self, place: Place) -> dict[str, Any]:
-        shape = (place.world_size // 2, 2)
+    def options(self, context: RankContext) -> dict[str, Any]:
+        shape = (context.world_size // 2, 2)
         return {
             "sharding_strategy": self.sharding,
-            "device_mesh": mesh(place, shape, ("replicate", "shard")),
+            "device_mesh": mesh(context, shape, ("replicate", "shard")),
         }
 
 
@@ -104,7 +104,7 @@ class Fsdp1SyncStates(Fsdp1):
         if feature != "begins_with_rank_0"
     }
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"sync_module_states": True}
 
 
@@ -116,8 +116,8 @@ class Fsdp1Mesh(Fsdp1):
     tier = "variant"
     made_for = ("reload_sharded", "reload_checkpoint")
 
-    def options(self, place: Place) -> dict[str, Any]:
-        return {"device_mesh": mesh(place, (place.world_size,))}
+    def options(self, context: RankContext) -> dict[str, Any]:
+        return {"device_mesh": mesh(context, (context.world_size,))}
 
 
 class Fsdp1Hook(Fsdp1):
@@ -125,8 +125,8 @@ class Fsdp1Hook(Fsdp1):
     title = "FullyShardedDataParallel, a communication hook that averages"
     tier = "variant"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped = super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        wrapped = super().wrap(model, units, context)
         wrapped.register_comm_hook(None, average)  # type: ignore[operator]
         return wrapped
 
@@ -142,7 +142,7 @@ class Fsdp1Prefetch(Fsdp1):
     title = "FullyShardedDataParallel(forward_prefetch=True, BACKWARD_POST)"
     tier = "variant"
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"forward_prefetch": True, "backward_prefetch": BackwardPrefetch.BACKWARD_POST}
 
 
@@ -151,7 +151,7 @@ class Fsdp1NoPrefetch(Fsdp1):
     title = "FullyShardedDataParallel(backward_prefetch=None, limit_all_gathers=False)"
     tier = "variant"
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"backward_prefetch": None, "limit_all_gathers": False}
 
 
@@ -173,5 +173,5 @@ class Fsdp1CpuOffload(Fsdp1):
         'CPU offloading"',
     }
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"cpu_offload": CPUOffload(offload_params=True)}

@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.base import Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 #: Since then it can be told to average by a sum and a division.
@@ -109,16 +109,16 @@ class Fsdp2(Strategy):
         """What is gathered together: units, or lists of them."""
         return list(units)
 
-    def shard(self, place: Place, model: nn.Module) -> Callable[[Any, bool], Any]:
+    def shard(self, context: RankContext, model: nn.Module) -> Callable[[Any, bool], Any]:
         """What shards the root of ``model``, a module in it or a list of them; told which it is."""
-        fully_shard, ranks = fsdp_module().fully_shard, self.mesh(place)
+        fully_shard, ranks = fsdp_module().fully_shard, self.mesh(context)
         kept = [model.get_submodule(name) for name in self.kept_precise]
         rest = self.ignored(model)
         mixed = self._mixed_precision()
 
         def shard(module: Any, root: bool) -> Any:
             precise = any(module is one for one in kept)
-            more = {**rest, **({} if precise else mixed), **self.options(place, root)}
+            more = {**rest, **({} if precise else mixed), **self.options(context, root)}
             return fully_shard(module, mesh=ranks, **more)
 
         return shard
@@ -136,27 +136,27 @@ class Fsdp2(Strategy):
         )
         return {"mp_policy": policy}
 
-    def mesh(self, place: Place) -> DeviceMesh:
-        return mesh(place, (place.world_size,))
+    def mesh(self, context: RankContext) -> DeviceMesh:
+        return mesh(context, (context.world_size,))
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         """What ``fully_shard`` is told of a module, beside its mesh."""
         return {}
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        shard = self.shard(place, model)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        shard = self.shard(context, model)
         for unit in self.groups(units):
             shard(unit, False)
         shard(model, True)
-        if "AVG" in place.kind.no_reductions:
+        if "AVG" in context.kind.no_reductions:
             _sum_and_divide(model)
         if self.gradient_factor != 1:
-            _divide_by(model, self.mesh(place).size() / self.gradient_factor)
+            _divide_by(model, self.mesh(context).size() / self.gradient_factor)
         return model
 
-    def fill(self, model: nn.Module, state: dict[str, Any], place: Place) -> None:
-        model.to_empty(device=place.device)
-        super().fill(model, state, place)
+    def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
+        model.to_empty(device=context.device)
+        super().fill(model, state, context)
 
     def enter_by(self, model: nn.Module, method: str) -> None:
         fsdp_module().register_fsdp_forward_method(model, method)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.fsdp2 import Fsdp2, fsdp_module
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 _REPLICATE_AND_SHARD = ("replicate", "shard")
 
@@ -24,7 +24,7 @@ class Fsdp2Reshard(Fsdp2):
     title = "fully_shard(reshard_after_forward=True), the root as well"
     tier = "variant"
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         return {"reshard_after_forward": True}
 
 
@@ -36,7 +36,7 @@ class Fsdp2ReshardTo2(Fsdp2):
     least_ranks = 4
     ranks_multiple_of = 2
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         return {"reshard_after_forward": 2}
 
 
@@ -47,7 +47,7 @@ class Fsdp2Zero2(Fsdp2):
     title = "fully_shard(reshard_after_forward=False)"
     tier = "variant"
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         return {"reshard_after_forward": False}
 
 
@@ -70,8 +70,8 @@ class Fsdp2RootOnly(Fsdp2):
     title = "fully_shard of the whole model as one unit"
     tier = "variant"
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        return super().wrap(model, [], place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        return super().wrap(model, [], context)
 
 
 class Fsdp2Grouped(Fsdp2):
@@ -120,8 +120,8 @@ class Fsdp2Prefetch(Fsdp2):
         *Fsdp2.limits,
     )
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped = super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        wrapped = super().wrap(model, units, context)
         root: Any = wrapped
         root.set_modules_to_forward_prefetch(list(units[:1]))
         root.set_modules_to_backward_prefetch(list(units[-1:]))
@@ -150,8 +150,8 @@ class Fsdp2ReduceUnused(Fsdp2):
         *Fsdp2.limits,
     )
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        wrapped = super().wrap(model, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        wrapped = super().wrap(model, units, context)
         root: Any = wrapped
         root.set_reduce_scatter_unused_params(reduce_scatter_unused_params=True)
         return wrapped
@@ -170,12 +170,12 @@ class Fsdp2Dim1(Fsdp2):
         *Fsdp2.limits,
     )
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         from torch.distributed.tensor import Shard
 
         def placement(parameter: nn.Parameter) -> Shard | None:
             # "FSDP does not support uneven sharding on non-zero dim", as fully_shard says.
-            even = parameter.ndim > 1 and parameter.shape[1] % place.world_size == 0
+            even = parameter.ndim > 1 and parameter.shape[1] % context.world_size == 0
             return Shard(1) if even else None
 
         return {"shard_placement_fn": placement}
@@ -186,9 +186,9 @@ class Fsdp2CpuOffload(Fsdp2):
     title = "fully_shard(CPUOffloadPolicy)"
     tier = "variant"
 
-    def options(self, place: Place, root: bool) -> dict[str, Any]:
+    def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         # Nothing is copied from the CPU to the CPU, and no memory pinned for it.
-        pin = place.device.type != "cpu"
+        pin = context.device.type != "cpu"
         return {"offload_policy": fsdp_module().CPUOffloadPolicy(pin_memory=pin)}
 
 
@@ -199,8 +199,8 @@ class Fsdp2Hsdp(Fsdp2):
     least_ranks = 4
     ranks_multiple_of = 2
 
-    def mesh(self, place: Place) -> DeviceMesh:
-        return mesh(place, (place.world_size // 2, 2), _REPLICATE_AND_SHARD)
+    def mesh(self, context: RankContext) -> DeviceMesh:
+        return mesh(context, (context.world_size // 2, 2), _REPLICATE_AND_SHARD)
 
 
 class Fsdp2HsdpReduceScatterOnly(Fsdp2Hsdp):
@@ -221,8 +221,8 @@ class Fsdp2Hsdp1xN(Fsdp2):
     title = "fully_shard on a 2-D mesh of one replica"
     tier = "variant"
 
-    def mesh(self, place: Place) -> DeviceMesh:
-        return mesh(place, (1, place.world_size), _REPLICATE_AND_SHARD)
+    def mesh(self, context: RankContext) -> DeviceMesh:
+        return mesh(context, (1, context.world_size), _REPLICATE_AND_SHARD)
 
 
 class Fsdp2HsdpNx1(Fsdp2):
@@ -231,5 +231,5 @@ class Fsdp2HsdpNx1(Fsdp2):
     tier = "variant"
     replicates = True
 
-    def mesh(self, place: Place) -> DeviceMesh:
-        return mesh(place, (place.world_size, 1), _REPLICATE_AND_SHARD)
+    def mesh(self, context: RankContext) -> DeviceMesh:
+        return mesh(context, (context.world_size, 1), _REPLICATE_AND_SHARD)

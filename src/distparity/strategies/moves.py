@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies.base import Strategy
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp1_variants import Fsdp1Mesh
 from distparity.strategies.fsdp2 import Fsdp2
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class _Move(Strategy):
@@ -28,16 +28,16 @@ class _Move(Strategy):
     }
     least_ranks = 2
     most_ranks = 2
-    goes_on_with = 2
+    resume_world_size = 2
     before: ClassVar[Strategy]
     after: ClassVar[Strategy]
 
-    def leg(self, number: int) -> Strategy:
+    def phase(self, number: int) -> Strategy:
         return (self.before, self.after)[number]
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
         for strategy in (self.before, self.after):
-            strategy.attempt(place, dtype, features)
+            strategy.attempt(context, dtype, features)
 
 
 class _WithinFsdp1(_Move):
@@ -56,43 +56,43 @@ class _WithinFsdp2(_Move):
 class Fsdp1To1(_WithinFsdp1):
     name = "fsdp1_to_1"
     title = "FullyShardedDataParallel by 2 ranks, then by 1"
-    goes_on_with = 1
+    resume_world_size = 1
 
 
 class Fsdp1To3(_WithinFsdp1):
     name = "fsdp1_to_3"
     title = "FullyShardedDataParallel by 2 ranks, then by 3"
-    goes_on_with = 3
+    resume_world_size = 3
 
 
 class Fsdp1To4(_WithinFsdp1):
     name = "fsdp1_to_4"
     title = "FullyShardedDataParallel by 2 ranks, then by 4"
-    goes_on_with = 4
+    resume_world_size = 4
 
 
 class Fsdp2To1(_WithinFsdp2):
     name = "fsdp2_to_1"
     title = "fully_shard by 2 ranks, then by 1"
-    goes_on_with = 1
+    resume_world_size = 1
 
 
 class Fsdp2To3(_WithinFsdp2):
     name = "fsdp2_to_3"
     title = "fully_shard by 2 ranks, then by 3"
-    goes_on_with = 3
+    resume_world_size = 3
 
 
 class Fsdp2To4(_WithinFsdp2):
     name = "fsdp2_to_4"
     title = "fully_shard by 2 ranks, then by 4"
-    goes_on_with = 4
+    resume_world_size = 4
 
 
 class DdpToFsdp1(_Move):
     name = "ddp_to_fsdp1"
     title = "DistributedDataParallel by 2 ranks, then FullyShardedDataParallel by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     replicates = True
     before = Ddp()
     after = Fsdp1Mesh()
@@ -101,7 +101,7 @@ class DdpToFsdp1(_Move):
 class DdpToFsdp2(_Move):
     name = "ddp_to_fsdp2"
     title = "DistributedDataParallel by 2 ranks, then fully_shard by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     replicates = True
     before = Ddp()
     after = Fsdp2()
@@ -111,7 +111,7 @@ class DdpToFsdp2(_Move):
 class Fsdp1ToDdp(_Move):
     name = "fsdp1_to_ddp"
     title = "FullyShardedDataParallel by 2 ranks, then DistributedDataParallel by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     before = Fsdp1Mesh()
     after = Ddp()
 
@@ -119,7 +119,7 @@ class Fsdp1ToDdp(_Move):
 class Fsdp1ToFsdp2(_Move):
     name = "fsdp1_to_fsdp2"
     title = "FullyShardedDataParallel by 2 ranks, then fully_shard by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     before = Fsdp1Mesh()
     after = Fsdp2()
     limits: ClassVar[tuple[Limit, ...]] = Fsdp2.limits
@@ -128,7 +128,7 @@ class Fsdp1ToFsdp2(_Move):
 class Fsdp2ToDdp(_Move):
     name = "fsdp2_to_ddp"
     title = "fully_shard by 2 ranks, then DistributedDataParallel by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     before = Fsdp2()
     after = Ddp()
     limits: ClassVar[tuple[Limit, ...]] = Fsdp2.limits
@@ -137,7 +137,7 @@ class Fsdp2ToDdp(_Move):
 class Fsdp2ToFsdp1(_Move):
     name = "fsdp2_to_fsdp1"
     title = "fully_shard by 2 ranks, then FullyShardedDataParallel by 4"
-    goes_on_with = 4
+    resume_world_size = 4
     before = Fsdp2()
     after = Fsdp1Mesh()
     limits: ClassVar[tuple[Limit, ...]] = Fsdp2.limits

@@ -23,8 +23,8 @@ from distparity.strategies.base import Strategy, Tensors
 from distparity.strategies.fsdp2 import Fsdp2, fsdp_module, whole
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
-    from distparity.worlds.rank import Place
 
 
 def pipelining() -> Any:
@@ -123,8 +123,8 @@ class GPipe(Strategy):
         mine.stages = scenario.stages
         return mine
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        line = self.line(place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        line = self.line(context)
         count, ranks = len(line.ranks) * self.per_rank, len(line.ranks)
         holders = [self.holder(stage, ranks) for stage in range(count)]
         piped = Piped(line, self._cut(model, count), holders)
@@ -136,9 +136,9 @@ class GPipe(Strategy):
         """Which rank of a line has a stage: they are dealt out in turn."""
         return stage % ranks
 
-    def line(self, place: Place) -> Line:
-        ranks = list(range(place.world_size))
-        return Line(dist.group.WORLD, ranks, place.rank, place.device)
+    def line(self, context: RankContext) -> Line:
+        ranks = list(range(context.world_size))
+        return Line(dist.group.WORLD, ranks, context.rank, context.device)
 
     def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
         """A stage, distributed among the ranks that have the same."""
@@ -156,8 +156,8 @@ class GPipe(Strategy):
             for part in parts
         ]
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
-        line = self.line(place)
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
+        line = self.line(context)
         return tuple(tensor.chunk(line.replicas)[line.replica] for tensor in batch)
 
     @contextmanager
@@ -278,15 +278,15 @@ class _WithData(GPipe):
     least_ranks = 4
     ranks_multiple_of = 2
 
-    def line(self, place: Place) -> Line:
-        both = mesh(place, (place.world_size // 2, 2), ("data", "stage"))
-        row, column = divmod(place.rank, 2)
+    def line(self, context: RankContext) -> Line:
+        both = mesh(context, (context.world_size // 2, 2), ("data", "stage"))
+        row, column = divmod(context.rank, 2)
         return Line(
             both["stage"].get_group(),
             [2 * row, 2 * row + 1],
             column,
-            place.device,
-            place.world_size // 2,
+            context.device,
+            context.world_size // 2,
             row,
             both["data"],
         )
@@ -312,8 +312,8 @@ class PipelineFsdp2(_WithData):
     title = "pipelining.Schedule1F1B, each stage in fully_shard"
     limits = Fsdp2.limits
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
-        Fsdp2().attempt(place, dtype, features)
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp2().attempt(context, dtype, features)
 
     def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
         sharded: nn.Module = fsdp_module().fully_shard(stage, mesh=line.data)

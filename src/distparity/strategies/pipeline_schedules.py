@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies.pipeline import GPipe, pipelining
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class _TwoStages(GPipe):
@@ -19,7 +19,7 @@ class _TwoStages(GPipe):
 
     per_rank = 2
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
         getattr(pipelining(), self.schedule)
 
 

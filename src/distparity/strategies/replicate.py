@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 from torch.distributed._composable import replicate
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp2 import Fsdp2
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class Replicate(Ddp):
@@ -28,7 +28,7 @@ class Replicate(Ddp):
         "uneven_batches": "it has no join",
     }
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         alone = [model.get_submodule(name) for name in self.left_alone]
         wrapped: nn.Module = replicate(model, ignored_modules=alone)
         return wrapped
@@ -58,12 +58,12 @@ class ReplicateFsdp2(Fsdp2):
         *Fsdp2.limits,
     )
 
-    def mesh(self, place: Place) -> DeviceMesh:
+    def mesh(self, context: RankContext) -> DeviceMesh:
         # 2.10 wants a name for its one dim, which the others take.
-        return mesh(place, (place.world_size,), ("replicate",))
+        return mesh(context, (context.world_size,), ("replicate",))
 
-    def shard(self, place: Place, model: nn.Module) -> Callable[[Any, bool], Any]:
+    def shard(self, context: RankContext, model: nn.Module) -> Callable[[Any, bool], Any]:
         from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
 
-        mesh, rest = self.mesh(place), self.ignored(model)
+        mesh, rest = self.mesh(context), self.ignored(model)
         return lambda module, _: replicate_fsdp2(module, mesh=mesh, **rest)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from distparity.strategies.base import Strategy, Tensors
 
 if TYPE_CHECKING:
-    from distparity.worlds.rank import Place
+    from distparity.devices.context import RankContext
 
 
 class Single(Strategy):
@@ -22,7 +22,7 @@ class Single(Strategy):
     title = "one process"
     alone = True
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         return model
 
     def parameters(self, model: nn.Module) -> Tensors:
@@ -48,18 +48,18 @@ class Single(Strategy):
         return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-class Native(Single):
+class Reference(Single):
     """One process that rounds where ranks do: what units compute in, and what travels between ranks.
 
-    ``travels`` is the dtype in which gradients travel between ``ranks`` ranks, if not their own.
+    ``reduce_dtype`` is the dtype in which gradients travel between ``ranks`` ranks, if not their own.
     """
 
-    def __init__(self, travels: torch.dtype | None, ranks: int) -> None:
-        self.travels = travels
+    def __init__(self, reduce_dtype: torch.dtype | None, ranks: int) -> None:
+        self.reduced_in = reduce_dtype
         self.ranks = ranks
         self.sums: dict[nn.Parameter, torch.Tensor] = {}
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         self.trained = list(model.parameters())
         if self.precision is not None and self.precision.compute is not None:
             _compute_in(model, self.precision.compute, self.kept_precise, self.precision.buffer)
@@ -67,12 +67,12 @@ class Native(Single):
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
         loss.backward()
-        if self.travels is None or (number + 1) % (count // self.ranks):
+        if self.reduced_in is None or (number + 1) % (count // self.ranks):
             return
         # The last micro-batch of what would be a rank's: its gradients go out.
         for parameter in self.trained:
             if parameter.grad is not None:
-                out = parameter.grad.to(self.travels)
+                out = parameter.grad.to(self.reduced_in)
                 known = self.sums.get(parameter)
                 self.sums[parameter] = out if known is None else known + out
                 parameter.grad = None

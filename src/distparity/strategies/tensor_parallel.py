@@ -19,7 +19,7 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from distparity.limit import Limit
+from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import (
     DeviceMesh,
     DTensor,
@@ -33,8 +33,8 @@ from distparity.strategies.fsdp1 import Fsdp1OrigParams, unsharded, unsharded_gr
 from distparity.strategies.fsdp2 import Fsdp2, whole
 
 if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
-    from distparity.worlds.rank import Place
 
 _NO_PLAN = "the scenario has no plan of which layers to split how"
 
@@ -70,17 +70,17 @@ class TensorParallel(Strategy):
         mine.plan, mine.sequence_dim = scenario.tensor_parallel, scenario.sequence_dim
         return mine
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        ranks = self.mesh(place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        ranks = self.mesh(context)
         plan = {
             name: self.style(word, model.get_submodule(name), ranks.size())
             for name, word in self.plan.items()
         }
         return parallelize_module(model, ranks, plan)
 
-    def mesh(self, place: Place) -> DeviceMesh:
+    def mesh(self, context: RankContext) -> DeviceMesh:
         """The ranks that share layers."""
-        return mesh(place, (place.world_size,))
+        return mesh(context, (context.world_size,))
 
     def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
         """What a word of :attr:`Scenario.tensor_parallel` is here."""
@@ -96,7 +96,7 @@ class TensorParallel(Strategy):
         }
         return styles[word]()
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 
     @contextmanager
@@ -172,17 +172,17 @@ class _WithData(TensorParallel):
     least_ranks = 4
     ranks_multiple_of = 2
 
-    def mesh(self, place: Place) -> DeviceMesh:
-        return self.both(place)["tensor"]
+    def mesh(self, context: RankContext) -> DeviceMesh:
+        return self.both(context)["tensor"]
 
-    def both(self, place: Place) -> DeviceMesh:
-        return mesh(place, (place.world_size // 2, 2), ("data", "tensor"))
+    def both(self, context: RankContext) -> DeviceMesh:
+        return mesh(context, (context.world_size // 2, 2), ("data", "tensor"))
 
-    def data(self, place: Place) -> DeviceMesh:
-        return self.both(place)["data"]
+    def data(self, context: RankContext) -> DeviceMesh:
+        return self.both(context)["data"]
 
-    def rows(self, batch: Batch, place: Place) -> Batch:
-        return tuple(tensor.chunk(place.world_size // 2)[place.rank // 2] for tensor in batch)
+    def rows(self, batch: Batch, context: RankContext) -> Batch:
+        return tuple(tensor.chunk(context.world_size // 2)[context.rank // 2] for tensor in batch)
 
 
 class TensorParallelFsdp1(_WithData):
@@ -198,12 +198,12 @@ class TensorParallelFsdp1(_WithData):
     )
     lacks = Fsdp1OrigParams.lacks
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
-        Fsdp1OrigParams().attempt(place, dtype, features)
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp1OrigParams().attempt(context, dtype, features)
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        split = super().wrap(model, units, place)
-        return _Flat(self.data(place)).wrap(split, units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        split = super().wrap(model, units, context)
+        return _Flat(self.data(context)).wrap(split, units, context)
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
@@ -229,11 +229,13 @@ class TensorParallelFsdp2(_WithData):
     limits = Fsdp2.limits
     lacks = Fsdp2.lacks
 
-    def attempt(self, place: Place, dtype: torch.dtype, features: Collection[str]) -> None:
-        Fsdp2().attempt(place, dtype, features)
+    def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
+        Fsdp2().attempt(context, dtype, features)
 
-    def wrap(self, model: nn.Module, units: Sequence[nn.Module], place: Place) -> nn.Module:
-        return _Sharded(self.data(place)).wrap(super().wrap(model, units, place), units, place)
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        return _Sharded(self.data(context)).wrap(
+            super().wrap(model, units, context), units, context
+        )
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
@@ -249,12 +251,12 @@ class TensorParallelHsdp(TensorParallelFsdp2):
     title = "parallelize_module by 2 ranks, fully_shard by 2, and replicas of that"
     ranks_multiple_of = 4
 
-    def both(self, place: Place) -> DeviceMesh:
-        shape = (place.world_size // 4, 2, 2)
-        return mesh(place, shape, ("replicate", "shard", "tensor"))
+    def both(self, context: RankContext) -> DeviceMesh:
+        shape = (context.world_size // 4, 2, 2)
+        return mesh(context, shape, ("replicate", "shard", "tensor"))
 
-    def data(self, place: Place) -> DeviceMesh:
-        return self.both(place)["replicate", "shard"]
+    def data(self, context: RankContext) -> DeviceMesh:
+        return self.both(context)["replicate", "shard"]
 
 
 class _Flat(Fsdp1OrigParams):
@@ -263,7 +265,7 @@ class _Flat(Fsdp1OrigParams):
     def __init__(self, ranks: DeviceMesh) -> None:
         self.ranks = ranks
 
-    def options(self, place: Place) -> dict[str, Any]:
+    def options(self, context: RankContext) -> dict[str, Any]:
         return {"device_mesh": self.ranks}
 
 
@@ -273,7 +275,7 @@ class _Sharded(Fsdp2):
     def __init__(self, ranks: DeviceMesh) -> None:
         self.ranks = ranks
 
-    def mesh(self, place: Place) -> DeviceMesh:
+    def mesh(self, context: RankContext) -> DeviceMesh:
         return self.ranks
 
 

@@ -5,14 +5,14 @@ JSON arguments, and brings back what they answered, or what became of them.
 
 =============== ====================================================================================
 ``wire``        frames: a JSON object and raw bytes, on a socket
-``zygote``      the process that has torch imported and forks ranks; ``start``, how it is started
+``fork server``      the process that has torch imported and forks ranks; ``start``, how it is started
 ``rank``        the loop in a rank process
-``launcher``    the controller's end of the zygote
+``launcher``    the controller's end of the fork server
 ``world``       the controller's end of one world
 ``handle``      the controller's end of one rank
-``autopsy``     what became of the ranks whose task failed, in ``report``'s words
-``witness``     tells from within a rank in which ``call`` it is; ``native``, where its threads are
-``residue``     what a task leaves behind in its process
+``post_mortem``     what became of the ranks whose task failed, in ``report``'s words
+``stack reporter``     tells from within a rank in which ``call`` it is; ``native``, where its threads are
+``leak_check``     what a task leaves behind in its process
 ``scheduler``   many worlds, many tasks, one thread
 =============== ====================================================================================
 """

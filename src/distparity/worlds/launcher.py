@@ -1,4 +1,4 @@
-"""The controller's end of the zygote: start it, ask it for ranks, hear of every exit."""
+"""The controller's end of the fork server: start it, ask it for ranks, hear of every exit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
-from distparity.worlds.wire import Channel, Frame, ProtocolError
+from distparity.worlds.output import tail
 
 __all__ = ["Launcher", "StartError"]
 
@@ -27,7 +28,7 @@ class StartError(Exception):
 
 
 class Launcher:
-    """Owns the zygote, the run's private directory, and the socket on which ranks report.
+    """Owns the fork server, the run's private directory, and the socket on which ranks report.
 
     Nothing here blocks but :meth:`ready`, which waits for torch to be imported; start the launcher
     early and do something else meanwhile.
@@ -48,7 +49,7 @@ class Launcher:
         self._connect()
 
     def restart(self) -> str:
-        """Begin again after the zygote died; returns how it did, raises :class:`StartError`."""
+        """Begin again after the fork server died; returns how it did, raises :class:`StartError`."""
         self.channel.close()
         status = self.process.wait()
         self.facts = None
@@ -61,7 +62,14 @@ class Launcher:
         self.channel = Channel(socket.socket(fileno=self.process.channel))
         # Should it be dead already, then waiting for it tells how.
         with contextlib.suppress(OSError):
-            self.channel.send({"op": "setup", "include": self.include, "plugins": self.plugins})
+            self.channel.send(
+                {
+                    "op": "setup",
+                    "include": self.include,
+                    "plugins": self.plugins,
+                    "write_report": start.write_report(),
+                }
+            )
 
     def ready(self, limit: float = 300.0) -> dict[str, Any]:
         """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
@@ -95,8 +103,6 @@ class Launcher:
         return facts
 
     def _tail(self) -> str:
-        from distparity.worlds.rank import tail
-
         return tail(start.output(self.directory))
 
     def fork(self, world: int, specs: list[dict[str, Any]]) -> None:
@@ -137,9 +143,9 @@ class Launcher:
         return Channel(sock, most)
 
     def close(self, *, reported: bool) -> None:
-        """End everything that came from the zygote, and wait until it is gone.
+        """End everything that came from the fork server, and wait until it is gone.
 
-        ``reported`` says that the XML is written; otherwise the zygote writes it.
+        ``reported`` says that the XML is written; otherwise the fork server writes it.
         """
         with contextlib.suppress(OSError):
             if reported:

@@ -16,10 +16,10 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from distparity.worlds.devicepool import Held, Pool
-from distparity.worlds.handle import Rank
+from distparity.core.wire import Channel, Frame, ProtocolError
+from distparity.worlds.device_pool import Held, Pool
 from distparity.worlds.launcher import Launcher, first_frame
-from distparity.worlds.wire import Channel, Frame, ProtocolError
+from distparity.worlds.rank_handle import Rank
 from distparity.worlds.world import Answer, Spec, State, Task, World
 
 __all__ = ["Errand", "Scheduler", "Shared"]
@@ -86,7 +86,7 @@ class Scheduler:
         #: By kind of device: what a world may take to start beyond what all are given.
         self.start_seconds: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
-        self._selector.register(launcher.channel, selectors.EVENT_READ, self._on_zygote)
+        self._selector.register(launcher.channel, selectors.EVENT_READ, self._on_fork_server)
         self._selector.register(launcher.listener, selectors.EVENT_READ, self._on_stranger)
         self._worlds: list[World] = []
         self._numbers = 0
@@ -354,7 +354,7 @@ class Scheduler:
                     try:
                         rank.channel.flush()
                     except OSError:
-                        # It is dead; the zygote will say how.
+                        # It is dead; the fork server will say how.
                         continue
                     wanted = selectors.EVENT_READ
                     if rank.channel.pending:
@@ -363,7 +363,7 @@ class Scheduler:
                     if key is not None and key.events != wanted:
                         self._selector.modify(rank.channel, wanted, key.data)
 
-    def _on_zygote(self, _: object) -> None:
+    def _on_fork_server(self, _: object) -> None:
         frames, alive = self.launcher.channel.poll()
         for frame in frames:
             if frame["op"] == "forked":
@@ -397,7 +397,7 @@ class Scheduler:
         """
         self._selector.unregister(self.launcher.channel)
         how = f"the process that forks ranks died ({self.launcher.restart()}) while this ran alone"
-        self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_zygote)
+        self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_fork_server)
         self._ending.clear()
         suspects = list(self._busy.items())
         for world, job in suspects:
@@ -461,7 +461,7 @@ class Scheduler:
             return
         self._hear(world, rank, frames)
         if not alive:
-            # Its process is ending, and the zygote will tell how.
+            # Its process is ending, and the fork server will tell how.
             self._hang_up(rank)
 
     def _hear(self, world: World, rank: Rank, frames: list[Frame]) -> None:

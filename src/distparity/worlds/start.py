@@ -1,7 +1,7 @@
-"""The zygote's process, and how it is started: by the launcher, or before pytest is.
+"""The fork server's process, and how it is started: by the launcher, or before pytest is.
 
 ``distparity run`` makes way for pytest, which takes a while until it knows what it is for. Torch is
-imported in any case; so the zygote is started first, as a child of the process that will be pytest.
+imported in any case; so the fork server is started first, as a child of the process that will be pytest.
 It is taken over when nothing has changed that it was started with; when nobody does, it ends with
 that process, and its directory as well.
 """
@@ -21,19 +21,30 @@ import time
 import zlib
 from pathlib import Path
 
-__all__ = ["Zygote", "ahead", "output", "start", "take"]
+__all__ = ["ForkServer", "ahead", "output", "start", "take", "write_report"]
 
 #: Says, from one program to the next in the same process, what has been started.
 VARIABLE = "DISTPARITY_STARTED_AHEAD"
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[2])
-from distparity.worlds import zygote
-zygote.main(int(sys.argv[1]), sys.argv[3])
+from distparity.worker import fork_server
+fork_server.main(int(sys.argv[1]), sys.argv[3])
+"""
+_WRITE_REPORT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from distparity.results import junit_writer
+junit_writer.write_from_journal(sys.argv[2])
 """
 
 
-class Zygote:
+def write_report() -> list[str]:
+    """The words of a command that makes the side file, which it is given, into XML."""
+    return [sys.executable, "-c", _WRITE_REPORT, json.dumps(sys.path)]
+
+
+class ForkServer:
     """A process that imports torch, this one's child.
 
     ``directory`` is the run's own, where temporary files are made. ``channel`` is a descriptor, of
@@ -72,11 +83,11 @@ class Zygote:
 
 
 def output(directory: str) -> str:
-    """The file that has what the zygote of this directory wrote."""
-    return os.path.join(directory, "zygote")
+    """The file that has what the fork server of this directory wrote."""
+    return os.path.join(directory, "fork-server")
 
 
-def start(directory: str | None = None, path: list[str] | None = None) -> Zygote:
+def start(directory: str | None = None, path: list[str] | None = None) -> ForkServer:
     """Start one, in a new directory or in one that is there, with ``sys.path`` or another.
 
     Until it is set up, it ends with the thread that calls this.
@@ -112,7 +123,7 @@ def start(directory: str | None = None, path: list[str] | None = None) -> Zygote
         )
     # It is known by its number alone, as the next program in this process will know it.
     process.returncode = 0
-    return Zygote(process.pid, ours.detach(), directory)
+    return ForkServer(process.pid, ours.detach(), directory)
 
 
 def ahead() -> None:
@@ -125,7 +136,7 @@ def ahead() -> None:
     os.environ[VARIABLE] = json.dumps(known)
 
 
-def take() -> Zygote:
+def take() -> ForkServer:
     """The one that was started ahead, if another would not be any different; else another."""
     said = os.environ.pop(VARIABLE, None)
     if said is None:
@@ -134,7 +145,7 @@ def take() -> Zygote:
     if not _is_child(pid):
         # The variable came to another process than it was meant for.
         return start()
-    found = Zygote(pid, channel, directory)
+    found = ForkServer(pid, channel, directory)
     if circumstances != _circumstances(sys.path):
         found.discard()
         return start()

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distparity.worlds.autopsy import Autopsy, last_output
-from distparity.worlds.devicepool import Held
-from distparity.worlds.handle import Rank
+from distparity.core.wire import Channel, Frame, ProtocolError, check
+from distparity.worlds.device_pool import Held
+from distparity.worlds.failure import Failure, Fate, Report, blame
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.report import Failure, Fate, Report, blame
-from distparity.worlds.wire import Channel, Frame, ProtocolError, check
+from distparity.worlds.post_mortem import PostMortem, last_output
+from distparity.worlds.rank_handle import Rank
 
 __all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 
@@ -136,7 +136,7 @@ class World:
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
-        self._autopsy: Autopsy | None = None
+        self._post_mortem: PostMortem | None = None
         self._looked_at_files = 0.0
         specs = [
             {
@@ -254,17 +254,19 @@ class World:
             self._help_the_dying(now)
         if self.state is State.IDLE or now < self._deadline:
             return
-        if self._autopsy is None:
+        if self._post_mortem is None:
             if self._trouble is None:
                 self._upset("timeout")
             self._help_the_dying(now)
             self.state = State.DYING
             dead = any(rank.fate is Fate.DIED for rank in self.ranks)
             patience = HASTE[1] if dead else PATIENCE
-            self._autopsy = Autopsy(self.ranks, self.launcher, patience, began=self._tasks > 0)
-        again = self._autopsy.step()
+            self._post_mortem = PostMortem(
+                self.ranks, self.launcher, patience, began=self._tasks > 0
+            )
+        again = self._post_mortem.step()
         if again is None:
-            self._bury(self._autopsy.reports)
+            self._bury(self._post_mortem.reports)
         else:
             self._deadline = again
 

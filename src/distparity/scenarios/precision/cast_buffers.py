@@ -1,7 +1,7 @@
 """Units compute in bfloat16, and so do buffers: they are cast in the first forward, and stay so."""
 
-from distparity.precision import Precision
 from distparity.scenarios.precision.mixed_buffers import MixedBuffers
+from distparity.torch_support.precision import Precision
 
 
 class CastBuffers(MixedBuffers):

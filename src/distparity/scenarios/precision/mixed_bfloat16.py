@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from distparity.precision import Precision
 from distparity.scenarios.base import Batch
 from distparity.scenarios.calls.basic import Basic
+from distparity.torch_support.precision import Precision
 
 
 class MixedBfloat16(Basic):

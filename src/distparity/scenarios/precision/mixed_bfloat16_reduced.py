@@ -1,7 +1,7 @@
 """Units compute in bfloat16, and gradients travel between ranks in it as well."""
 
-from distparity.precision import Precision
 from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
+from distparity.torch_support.precision import Precision
 
 
 class MixedBfloat16Reduced(MixedBfloat16):

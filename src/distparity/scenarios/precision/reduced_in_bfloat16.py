@@ -1,7 +1,7 @@
 """Everything is float32 but what travels: gradients are reduced in bfloat16."""
 
-from distparity.precision import Precision
 from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
+from distparity.torch_support.precision import Precision
 
 
 class ReducedInBfloat16(MixedBfloat16):

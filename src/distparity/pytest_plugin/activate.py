@@ -1,0 +1,42 @@
+"""What pytest loads in every run of every project: next to nothing.
+
+The plugin's options have short names (``--device``), which other suites have as well. So the plugin
+itself comes only into a run that asks for this package: ``pytest --pyargs distparity``, a path
+inside the package, or ``-p distparity.pytest_plugin.plugin``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PLUGIN = "distparity.pytest_plugin.plugin"
+#: A project may have this among the settings of all of its runs.
+EXPECTATIONS = "distparity_expectations"
+
+
+def pytest_addoption(parser: Any) -> None:
+    declare(parser)
+
+
+def declare(parser: Any) -> None:
+    parser.addini(
+        EXPECTATIONS,
+        "files of what is expected to fail under distparity, beside those of --expectations",
+        "paths",
+    )
+
+
+def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
+    if not early_config.pluginmanager.has_plugin(PLUGIN) and any(map(_ours, args)):
+        early_config.pluginmanager.import_plugin(PLUGIN)
+
+
+def _ours(argument: str) -> bool:
+    if argument == "distparity" or argument.startswith(("distparity.", "distparity::")):
+        return True
+    if argument.startswith("-"):
+        return False
+    here = Path(__file__).parents[1]
+    path = Path(argument.partition("::")[0])
+    return path.exists() and (here == path.resolve() or here in path.resolve().parents)

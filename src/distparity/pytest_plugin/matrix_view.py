@@ -1,0 +1,178 @@
+"""What the terminal shows beside pytest's own at the end: the matrix of the session.
+
+Everything here is text; pytest's terminal writer decides about colours (a pipe, ``NO_COLOR`` and
+``--color`` are its business), and the plugin when to call.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+
+__all__ = ["Line", "matrix"]
+
+#: A line in pieces: each a text, and the style that pytest's terminal writer knows by that name.
+Line = list[tuple[str, str]]
+
+#: The report's marks, and what stands for them where the encoding has none of them.
+MARKS = {
+    "passed": ("✔", "."),
+    "failed": ("✖", "F"),
+    "crash": ("↯", "C"),
+    "timeout": ("⧖", "T"),
+    "error": ("!", "E"),
+    "unexpectedly fixed": ("★", "X"),
+    "missing": ("?", "?"),
+    "flaky": ("≈", "~"),
+    "expected failure": ("⊗", "x"),
+    "not run": ("∥", "-"),
+    "not available": ("○", "o"),
+    "not supported": ("⊘", "s"),
+}
+_GAP = "  "
+#: More scenarios than this fill more than a screen: then a row is a family of them, and below it are
+#: only those of its scenarios in which something is wrong.
+SCENARIOS = 30
+
+
+def marks(encoding: str | None) -> dict[str, str]:
+    """The mark of each outcome, in characters that the encoding has."""
+    try:
+        "".join(sign for sign, _ in MARKS.values()).encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return {name: plain for name, (_, plain) in MARKS.items()}
+    return {name: sign for name, (sign, _) in MARKS.items()}
+
+
+@dataclass
+class _Square:
+    """What became of the cases of one row under one family of strategies."""
+
+    counts: Counter[Status] = field(default_factory=Counter)
+
+    @property
+    def style(self) -> str:
+        if any(status.bad for status in self.counts):
+            return "red"
+        # What was not judged, or fails as declared, is no pass: green says that all did.
+        if not self.counts[Status.PASSED]:
+            return "yellow"
+        return "green" if set(self.counts) == {Status.PASSED} else ""
+
+    def text(self, marks: Mapping[str, str]) -> str:
+        """``7/8`` passed, and what the others are; only that where nothing could pass."""
+        others = {s: n for s, n in self.counts.items() if s is not Status.PASSED}
+        words = [f"{marks[status.value]}{count}" for status, count in others.items()]
+        if self.counts[Status.PASSED] or any(status.bad for status in others):
+            words.insert(0, f"{self.counts[Status.PASSED]}/{self.counts.total()}")
+        return " ".join(words)
+
+
+def matrix(
+    cases: Iterable[Case],
+    outcomes: Mapping[str, Outcome],
+    width: int = 80,
+    encoding: str | None = "utf-8",
+    families: Mapping[str, str] | None = None,
+) -> list[Line]:
+    """Scenarios by families of strategies (``fsdp2`` for ``fsdp2_nested``), within ``width`` columns.
+
+    ``families`` are those of the scenarios, which many of them are shown by. Where the strategies do
+    not fit beside one another, those that are over stand in a second table. Empty where there is
+    nothing to put side by side.
+    """
+    statuses = {
+        case: outcomes[case.id].status if case.id in outcomes else Status.MISSING for case in cases
+    }
+    squares: dict[tuple[str, str], _Square] = {}
+    for row, members in _rows(statuses, families or {}).items():
+        for case in members:
+            square = squares.setdefault((row, _family(case.strategy)), _Square())
+            square.counts[statuses[case]] += 1
+    if len(squares) < 2:
+        return []
+    table = _Table(squares, marks(encoding))
+    lines: list[Line] = []
+    for part in table.parts(width):
+        lines += [[]] * bool(lines) + table.lines(part)
+    return [*lines, *_legend(squares.values(), table.signs)]
+
+
+def _rows(statuses: Mapping[Case, Status], families: Mapping[str, str]) -> dict[str, list[Case]]:
+    """The names of the rows, in order, and the cases of each."""
+    scenarios: dict[str, list[Case]] = {}
+    for case in statuses:
+        scenarios.setdefault(case.scenario, []).append(case)
+    if len(scenarios) <= SCENARIOS or not families:
+        return scenarios
+    rows: dict[str, list[Case]] = {}
+    for family in dict.fromkeys(families.get(scenario, "other") for scenario in scenarios):
+        within = {s: own for s, own in scenarios.items() if families.get(s, "other") == family}
+        rows[family] = [case for own in within.values() for case in own]
+        bad = {s: own for s, own in within.items() if any(statuses[case].bad for case in own)}
+        rows |= {f"  {scenario}": own for scenario, own in bad.items()}
+    return rows
+
+
+class _Table:
+    """The squares with their texts, and how wide each family's column is."""
+
+    def __init__(
+        self, squares: Mapping[tuple[str, str], _Square], signs: Mapping[str, str]
+    ) -> None:
+        self.squares = squares
+        self.signs = signs
+        self.texts = {place: square.text(signs) for place, square in squares.items()}
+        self.rows = list(dict.fromkeys(scenario for scenario, _ in squares))
+        self.first = max(map(len, self.rows))
+        # In the order of the rows, so that those of the same rows are in the same table.
+        self.widths = dict.fromkeys((family for _, family in squares), 0)
+        for (_, family), text in self.texts.items():
+            self.widths[family] = max(self.widths[family], len(family), len(text))
+
+    def parts(self, width: int) -> Iterator[list[str]]:
+        """The families in parts that fit; one that never does stands alone."""
+        part: list[str] = []
+        left = width - self.first
+        for name, wide in self.widths.items():
+            left -= wide + len(_GAP)
+            if part and left < 0:
+                yield part
+                part, left = [], width - self.first - wide - len(_GAP)
+            part.append(name)
+        yield part
+
+    def lines(self, families: list[str]) -> list[Line]:
+        heads = [(_GAP + name.ljust(self.widths[name]), "bold") for name in families]
+        found = [[(" " * self.first, ""), *heads]]
+        for row in self.rows:
+            here = [(row.ljust(self.first), ""), *(self._square(row, name) for name in families)]
+            if any(text.strip() for text, _ in here[1:]):
+                found.append(here)
+        return [_stripped(line) for line in found]
+
+    def _square(self, row: str, family: str) -> tuple[str, str]:
+        text = self.texts.get((row, family), "").ljust(self.widths[family])
+        square = self.squares.get((row, family))
+        return _GAP + text, "" if square is None else square.style
+
+
+def _stripped(line: Line) -> Line:
+    """The line without the spaces at its end."""
+    while line and not line[-1][0].strip():
+        line = line[:-1]
+    return [*line[:-1], (line[-1][0].rstrip(), line[-1][1])] if line else []
+
+
+def _family(strategy: str) -> str:
+    return strategy.partition("_")[0]
+
+
+def _legend(squares: Iterable[_Square], signs: Mapping[str, str]) -> list[Line]:
+    seen = {status for square in squares for status in square.counts}
+    words = [f"{signs[s.value]} {s.value}" for s in Status if s in seen and s is not Status.PASSED]
+    return [[(", ".join(words), "")]] if words else []

@@ -1,0 +1,449 @@
+"""The pytest plugin: it declares options, collects cases and reports outcomes, and that is all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distparity.core import device_kinds
+from distparity.core.bad_request import BadRequest
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.pytest_plugin import activate, matrix_view
+from distparity.pytest_plugin.progress import Progress
+from distparity.session import selection
+from distparity.session.cell import Cell
+from distparity.session.options import Options
+from distparity.session.run import Run
+
+PACKAGE = Path(__file__).parents[1]
+RUN = pytest.StashKey[Run]()
+#: Beyond the limit of a case itself, which the harness keeps: torch's import, a world's start, the
+#: oracle and the verdict. pytest-timeout is the net under the harness.
+GUARD = 300.0
+#: What ``-m`` can choose by, besides what ``-k`` can.
+MARKERS = (
+    "family(name): the folder of the case's scenario; -m 'family(name=\"layers\")'",
+    "core: the strategy is one that runs every scenario by default",
+    "variant: the strategy is another setting of a core one",
+    "anchor: the scenario is run under every strategy by default",
+    "slow: the scenario is in the selection full only",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("distparity", "distributed training against one process")
+    group.addoption(
+        "--device",
+        action="append",
+        metavar="KIND",
+        help="device to run on: auto (what is here, the default), "
+        f"{', '.join(device_kinds.kinds())}; may be given more than once, or as a list with commas",
+    )
+    group.addoption(
+        "--device-plugin",
+        action="append",
+        metavar="MODULE:OBJECT",
+        default=[],
+        help="a device that is being written: a distparity.devices.Device, by its place",
+    )
+    group.addoption(
+        "--world-size",
+        action="append",
+        metavar="N",
+        help="ranks per world (default 2 and 4); may be given more than once, or as 2,4",
+    )
+    group.addoption(
+        "--case",
+        action="append",
+        metavar="ID",
+        default=[],
+        help="run only this case, by its id: multiple_forward/fsdp2-ws2-float32",
+    )
+    group.addoption(
+        "--select",
+        choices=selection.SELECTIONS,
+        default="default",
+        help="how many cases: quick touches every strategy and every family of scenarios, full has "
+        "all (default %(default)s)",
+    )
+    group.addoption(
+        "--case-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="time limit of one case (default %(default)s)",
+    )
+    group.addoption(
+        "--report-dir",
+        default="reports",
+        metavar="DIR",
+        help="where junit-<torch>-<device>.xml goes (default %(default)s)",
+    )
+    group.addoption(
+        "--cell",
+        metavar="NAME",
+        help="the name of this torch in the reports (default: its version)",
+    )
+    group.addoption(
+        "--include",
+        action="append",
+        metavar="MODULE",
+        default=[],
+        help="import MODULE in every rank: its scenarios and strategies are run as well",
+    )
+    group.addoption(
+        "--share-devices",
+        nargs="?",
+        const="auto",
+        metavar="WAY",
+        help="put all ranks of a world on one device, where a backend permits it (by the best way "
+        "that there is, or by the one that is named); such results are a cell of their own",
+    )
+    group.addoption(
+        "--worlds",
+        type=int,
+        metavar="RANKS",
+        help="how many ranks may be busy at once (default: four per core)",
+    )
+    group.addoption(
+        "--retry-failed",
+        action="store_true",
+        help="run a failed case again, once, in a fresh world; if it then passes it is *flaky*",
+    )
+    group.addoption(
+        "--allow-flaky",
+        action="store_true",
+        help="a flaky case is reported as one and does not make the run fail",
+    )
+    group.addoption(
+        "--expectations",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        default=[],
+        help="what is expected to fail, in TOML; may be given more than once",
+    )
+    group.addoption(
+        "--no-known-defects",
+        action="store_true",
+        help="do not expect what torch's releases are known to get wrong",
+    )
+    # Declared where every run loads it, too; alone where plugins are not loaded by themselves.
+    activate.declare(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "timeout(seconds): from pytest-timeout, the harness's own net"
+    )
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    if config.option.help or getattr(config.option, "version", 0):
+        return
+    if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError(
+            "distparity runs worlds side by side by itself; leave out -n (xdist)"
+        )
+    try:
+        run = Run(_options(config))
+        run.start()
+    except BadRequest as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[RUN] = run
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        run.close()
+
+
+def _options(config: pytest.Config) -> Options:
+    option = config.option
+    try:
+        sizes = [int(word) for word in _split(option.world_size)]
+    except ValueError:
+        raise BadRequest(
+            f"world size {','.join(option.world_size)!r}: not a whole number"
+        ) from None
+    if option.worlds is not None and option.worlds < 1:
+        raise BadRequest(f"--worlds {option.worlds}: at least 1")
+    return Options(
+        devices=_split(option.device) or ["auto"],
+        world_sizes=sizes,
+        limit=option.case_timeout,
+        report_dir=Path(option.report_dir),
+        cell=option.cell,
+        select=option.select,
+        cases=option.case,
+        include=option.include,
+        plugins=option.device_plugin,
+        room=option.worlds,
+        sharing=option.share_devices,
+        retry_failed=option.retry_failed,
+        allow_flaky=option.allow_flaky,
+        expectations=[*config.getini(activate.EXPECTATIONS), *option.expectations],
+        known_defects=not option.no_known_defects,
+        command=["pytest", *map(str, config.invocation_params.args)],
+    )
+
+
+def _split(values: list[str] | None) -> list[str]:
+    return [word for value in values or [] for word in value.split(",") if word]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # After pytest's own preparations: torch is imported meanwhile.
+    _wait(session.config)
+    # Scenarios of other packages are collected from where they are.
+    session.config.args += [
+        str(path) for path in session.config.stash[RUN].files() if _foreign(path)
+    ]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    _wait(config)
+    return config.stash[RUN].header()
+
+
+def _wait(config: pytest.Config) -> None:
+    """Have torch imported and the devices looked at."""
+    run = config.stash[RUN]
+    if run.scheduler is not None:
+        return
+    try:
+        run.ready()
+    except BadRequest as error:
+        # What only lists cases leaves the results of others as they are.
+        if not config.option.collectonly:
+            run.leave_red(error)
+        detail = f"\n{error.detail}" if error.detail else ""
+        raise pytest.UsageError(f"{error}{detail}") from None
+
+
+def _foreign(path: Path) -> bool:
+    return PACKAGE not in path.parents
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Most of the package is no scenario, and pytest would ask every plugin about each of its files.
+    ours = PACKAGE in collection_path.parents
+    return True if ours and not config.stash[RUN].leads_to_cases(collection_path) else None
+
+
+def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    # As a plain folder: pytest would import a package's __init__, and with the scenarios' torch.
+    return pytest.Dir.from_parent(parent, path=path) if PACKAGE in (path, *path.parents) else None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    # What was named on the command line comes by way of pytest_pycollect_makemodule.
+    return None if parent.session.isinitpath(file_path) else _scenario(file_path, parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Any:
+    # In place of a module that pytest would import, and with it torch.
+    return _scenario(module_path, parent)
+
+
+def _scenario(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
+    cases = parent.config.stash[RUN].cases(path)
+    if not cases:
+        return None
+    collector: ScenarioFile = ScenarioFile.from_parent(parent, path=path)
+    collector.cases = cases
+    return collector
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, ParityItem):
+            item.config.stash[DESELECTED] = item.config.stash.get(DESELECTED, 0) + 1
+
+
+DESELECTED = pytest.StashKey[int]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if not session.config.option.collectonly:
+        cases = [item.case for item in session.items if isinstance(item, ParityItem)]
+        session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
+        if Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
+            live = LiveProgress(Progress(sys.stdout, len(cases)), session.config)
+            session.config.pluginmanager.register(live)
+
+
+class LiveProgress:
+    """Shows the progress behind what pytest writes, also while a case is under way.
+
+    pytest writes on where its cursor is, so that what is shown there goes first, and comes back.
+    """
+
+    def __init__(self, progress: Progress, config: pytest.Config) -> None:
+        self.progress = progress
+        self.writer = config.get_terminal_writer()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logstart(self) -> Generator[None, object, object]:
+        return (yield from self._aside())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logreport(self) -> Generator[None, object, object]:
+        return (yield from self._aside())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_logfinish(self) -> Generator[None, object, object]:
+        self.progress.done += 1
+        return (yield from self._aside())
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        self.progress.clear()
+
+    def _aside(self) -> Generator[None, object, object]:
+        self.progress.clear()
+        found = yield
+        self.progress.show(self.writer.width_of_current_line, self.writer.fullwidth)
+        return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if isinstance(item, ParityItem) and call.when == "call" and item.seconds is not None:
+        # What the case took: how long pytest waited for it says only what else was under way.
+        report.duration = item.seconds
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash[RUN]
+    silent = run.nothing_shown()
+    if silent and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    reasons = {2: "interrupted", 3: "internal error"}
+    reason = reasons.get(int(exitstatus), "finished")
+    if session.shouldstop or session.shouldfail:
+        reason = f"stopped: {session.shouldstop or session.shouldfail}"
+    session.config.stash[WRITTEN] = run.finish(reason)
+    if run.complaints and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+WRITTEN = pytest.StashKey[list[Path]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    run = config.stash[RUN]
+    terminalreporter.section("distparity")
+    for cell in run.cells:
+        text = ", ".join(f"{count} {status}" for status, count in cell.counts.items())
+        # What is declared to fail hides no other.
+        ratios = {
+            case: outcome.facts["ratio"]
+            for case, outcome in cell.outcomes.items()
+            if "ratio" in outcome.facts and outcome.status is not Status.EXPECTED
+        }
+        worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
+        line = f"torch {cell.torch} on {cell.name}: {len(cell.cases)} cases, {text or 'none run'}"
+        if worst is not None:
+            line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
+        terminalreporter.write_line(line)
+        if config.get_verbosity() >= 0:
+            _write_matrix(config, cell)
+    for device in run.nothing_shown():
+        terminalreporter.write_line(
+            f"{device} was asked for and every case was skipped: not a success"
+        )
+    for complaint in run.complaints:
+        terminalreporter.write_line(complaint)
+    for path in config.stash.get(WRITTEN, []):
+        terminalreporter.write_line(f"wrote {path}")
+
+
+def _write_matrix(config: pytest.Config, cell: Cell) -> None:
+    writer = config.get_terminal_writer()
+    encoding = getattr(sys.stdout, "encoding", None)
+    families = config.stash[RUN].families
+    for line in matrix_view.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding, families):
+        for text, style in line:
+            writer.write(text, **{style: True} if style else {})
+        writer.line()
+
+
+class ScenarioFile(pytest.File):
+    """The file of a scenario; its items are the scenario's cases."""
+
+    cases: list[Case]
+
+    def collect(self) -> Iterable[ParityItem]:
+        for case in self.cases:
+            yield ParityItem.from_parent(self, name=f"{case.name}-{case.device}", case=case)
+
+
+class ParityFailure(Exception):
+    """A case whose outcome is bad; its text is the outcome's."""
+
+
+class ParityItem(pytest.Item):
+    """One case."""
+
+    def __init__(self, *, case: Case, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.case = case
+        #: What the case took in its ranks, once it is known.
+        self.seconds: float | None = None
+        self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
+        limit = self.config.stash[RUN].options.limit
+        self._mark(self.config.stash[RUN].facts)
+        self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
+
+    def _mark(self, facts: dict[str, Any]) -> None:
+        operation = facts["operations"].get(self.case.scenario)
+        what = operation or facts["scenarios"][self.case.scenario]
+        self.add_marker(pytest.mark.family(name=what["family"]))
+        if operation is not None:
+            return
+        self.add_marker(facts["strategies"][self.case.strategy]["tier"])
+        for name in ("anchor", "slow"):
+            if what[name]:
+                self.add_marker(name)
+
+    def runtest(self) -> None:
+        run = self.config.stash[RUN]
+        outcome = run.outcome(self.case)
+        self.seconds = outcome.facts.get("seconds_in_ranks", outcome.facts.get("known_after"))
+        for name, value in outcome.facts.items():
+            self.user_properties.append((name, value))
+        if outcome.status.skipped or (outcome.status is Status.FLAKY and run.options.allow_flaky):
+            pytest.skip(f"{outcome.status.value}: {outcome.message}")
+        expected = outcome.status is Status.EXPECTED
+        if expected and not self.config.option.runxfail:
+            pytest.xfail(outcome.message)
+        if expected or outcome.status.bad:
+            raise ParityFailure(self._account(run, outcome))
+
+    def _account(self, run: Run, outcome: Outcome) -> str:
+        parts = [f"{outcome.status.value}: {outcome.message}"]
+        if outcome.detail and outcome.detail != outcome.message:
+            parts.append(outcome.detail)
+        return "\n".join([*parts, f"again: {run.rerun(self.case)}"])
+
+    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
+        if isinstance(excinfo.value, ParityFailure):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
+        return self.path, None, f"{self.case.id} on {self.case.device}"

@@ -1,0 +1,41 @@
+"""Which torch releases there are, where they are installed from, and which Python runs them."""
+
+from distparity.releases.table import (
+    ANSWER_LIMIT,
+    BESIDE_TORCH,
+    INDEX,
+    INDEX_VARIABLE,
+    LOCAL,
+    NIGHTLY,
+    REGISTRY,
+    RELEASES,
+    ROWS,
+    NoSuchCell,
+    Row,
+    Source,
+    installing,
+    nightlies,
+    patches,
+    row,
+    source,
+)
+
+__all__ = [
+    "ANSWER_LIMIT",
+    "BESIDE_TORCH",
+    "INDEX",
+    "INDEX_VARIABLE",
+    "LOCAL",
+    "NIGHTLY",
+    "REGISTRY",
+    "RELEASES",
+    "ROWS",
+    "NoSuchCell",
+    "Row",
+    "Source",
+    "installing",
+    "nightlies",
+    "patches",
+    "row",
+    "source",
+]

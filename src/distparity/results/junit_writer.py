@@ -1,0 +1,174 @@
+"""JUnit XML, made from a cell's side file and from nothing else.
+
+Written for what consumers read, not for what the format allows: the cell is in the file's name,
+the suite's name and its properties; the test ids (``classname`` and ``name``) are equal in every
+cell; the reason of a skip or failure stands both in ``message`` and in the text, because some
+consumers read only the one and some only the other; facts of a case are properties.
+
+This module and what it imports need only the standard library: the noxfile uses it to leave a red
+cell behind when not even torch could be installed.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from distparity import __version__
+from distparity.core.outcome import Outcome, Status
+from distparity.results.journal import Journal, Record, paths, read
+
+__all__ = ["write_broken_cell", "write_from_journal"]
+
+_TAG = {
+    Status.FAILED: "failure",
+    Status.FIXED: "failure",
+    Status.FLAKY: "failure",
+    Status.CRASH: "failure",
+    Status.TIMEOUT: "failure",
+    Status.ERROR: "error",
+    Status.MISSING: "error",
+    Status.NOT_SUPPORTED: "skipped",
+    Status.NOT_AVAILABLE: "skipped",
+    Status.NOT_RUN: "skipped",
+    # Neither a pass nor a failure, to any consumer; its message says which it is.
+    Status.EXPECTED: "skipped",
+}
+#: GitLab refuses a file beyond 30 MB; a character takes up to six bytes of it (``&quot;``). So the
+#: accounts of a cell have this many characters together, and each its share; the side file has them
+#: whole.
+ACCOUNTS = 4_000_000
+LARGEST_ACCOUNT = 200_000
+_LARGEST_MESSAGE = 4_000
+#: What XML 1.0 cannot hold, in any spelling.
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def write_from_journal(path: str | Path) -> Path:
+    """Make the XML file beside a side file; returns its path.
+
+    Raises ``ValueError`` when ``path`` is no side file, ``OSError`` when it cannot be read or the
+    XML not be written.
+    """
+    path = Path(path)
+    root = _document(read(path))
+    target = path.with_suffix(".xml")
+    # Under another name first: nobody shall ever see half a file.
+    partial = target.with_suffix(".xml.part")
+    ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
+    partial.replace(target)
+    return target
+
+
+def write_broken_cell(
+    folder: Path, torch: str, device: str, message: str, detail: str, facts: dict[str, Any]
+) -> Path:
+    """Leave a cell that is an error: nothing could be asked, let alone run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal_path, xml = paths(folder, torch, device)
+    header = {"cell": {"torch": torch, "device": device}, "facts": facts, "cases": ["cell/start"]}
+    journal = Journal(journal_path, xml, header)
+    journal.add("cell/start", Outcome(Status.ERROR, message, detail))
+    journal.end("finished")
+    return write_from_journal(journal_path)
+
+
+def _document(record: Record) -> ET.Element:
+    cell = record.header["cell"]
+    # A flaky case that is allowed is no failure, and still no pass.
+    tag_of = _TAG if not record.header.get("allow_flaky") else {**_TAG, Status.FLAKY: "skipped"}
+    suite_name = f"distparity torch {cell['torch']} {cell['device']}"
+    tags = [tag_of.get(outcome.status) for outcome in record.outcomes.values()]
+    counts = {
+        "tests": str(len(tags)),
+        "failures": str(tags.count("failure")),
+        "errors": str(tags.count("error")),
+        "skipped": str(tags.count("skipped")),
+        "time": f"{record.seconds:.3f}",
+    }
+    root = ET.Element("testsuites", {"name": "distparity", **counts})
+    started = datetime.fromtimestamp(record.header["started"], timezone.utc)
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        {
+            "name": _text(suite_name),
+            **counts,
+            "timestamp": started.isoformat(timespec="seconds"),
+            "hostname": _text(socket.gethostname()),
+        },
+    )
+    facts = {
+        "distparity.cell": f"{cell['torch']}-{cell['device']}",
+        "distparity.cell_torch": cell["torch"],
+        "distparity.device": cell["device"],
+        "distparity.version": __version__,
+        **{f"distparity.{key}": value for key, value in record.header["facts"].items()},
+        "distparity.ended": record.ended or "died",
+    }
+    _properties(suite, facts)
+    tagged = sum(tag is not None for tag in tags)
+    most = min(LARGEST_ACCOUNT, ACCOUNTS // max(1, tagged))
+    for case, outcome in record.outcomes.items():
+        _testcase(suite, case, outcome, tag_of.get(outcome.status), most)
+    ET.indent(root)
+    return root
+
+
+def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, most: int) -> None:
+    scenario, _, name = case.partition("/")
+    seconds = outcome.facts.get("seconds_in_ranks", 0.0)
+    element = ET.SubElement(
+        suite,
+        "testcase",
+        {
+            "classname": _text(f"distparity.{scenario}"),
+            "name": _text(name),
+            "time": f"{float(seconds):.4f}",
+        },
+    )
+    # The growth of the ratio over the steps is a table, and stands in the account of a failure.
+    facts = {name: value for name, value in outcome.facts.items() if name != "growth"}
+    _properties(element, {"status": outcome.status.value, **facts})
+    if tag is not None:
+        message = f"{outcome.status.value}: {outcome.message}"
+        child = ET.SubElement(
+            element,
+            tag,
+            {
+                "message": _cut(_text(message), _LARGEST_MESSAGE),
+                "type": f"distparity.{outcome.status.value}",
+            },
+        )
+        child.text = _cut(_text("\n".join(filter(None, [message, outcome.detail]))), most)
+
+
+def _properties(parent: ET.Element, values: dict[str, Any]) -> None:
+    properties = ET.SubElement(parent, "properties")
+    for name, value in values.items():
+        text = value if isinstance(value, str) else _plain(value)
+        ET.SubElement(properties, "property", {"name": _text(name), "value": _text(text)})
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _text(text: str) -> str:
+    """``text`` with what XML cannot hold spelled out."""
+    return _ILLEGAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _cut(text: str, most: int) -> str:
+    """``text``, or its beginning and its end and what is missing between them."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    gap = f"[{len(text) - 2 * half:,} characters left out here; the side file has them]"
+    return f"{text[:half]}\n{gap}\n{text[-half:]}"

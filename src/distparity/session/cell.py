@@ -1,0 +1,47 @@
+"""One cell of the matrix, while it is run: this torch on one device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.results.journal import Journal
+
+__all__ = ["Cell"]
+
+#: A case that has no result when the run is over.
+_GONE = Outcome(Status.MISSING)
+
+
+@dataclass
+class Cell:
+    """This torch on one device: its facts, its cases, its side file."""
+
+    torch: str
+    device: str
+    #: What the probe answered.
+    found: dict[str, Any]
+    #: The way in which ranks share a device, where they do: another cell than where they do not.
+    sharing: str = ""
+    cases: list[Case] = field(default_factory=list)
+    journal: Journal | None = None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The column's name, after torch's: the device, and whether ranks share one."""
+        return f"{self.device}-shared" if self.sharing else self.device
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each status, as in the XML: also those that have no result.
+
+        Empty where nothing was to be run.
+        """
+        if self.journal is None:
+            return {}
+        found = [self.outcomes.get(case.id, _GONE).status.value for case in self.cases]
+        return dict(Counter(found))

@@ -1,0 +1,373 @@
+"""Whether a run would work here: the machine, torch, and every device step by step.
+
+What touches torch or a device happens in ranks (``devices/examination.py``), so that a
+driver that crashes or hangs is a line of the account and not its end.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import resource
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distparity.session.options import Options
+from distparity.worlds.device_pool import Pool
+from distparity.worlds.launcher import Launcher, StartError
+from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.world import Failure, Spec, Task
+
+__all__ = ["Examined", "Report", "Step", "doctor", "lines"]
+
+#: Seconds for all steps of one device, and for the collectives of two ranks.
+LIMIT = 120.0
+SMOKE_RANKS = 2
+#: What a rank and the controller's end of it take, more or less, and the fewest that do for four.
+FEWEST_FILES = 128
+#: GiB. A whole run on the CPU was seen to have 1.3 in use, shared pages counted once.
+LEAST_MEMORY = 1.0
+#: The day of torch 2.4.0; a machine that has lost its clock is in 1970.
+BEGINNING = datetime.date(2024, 7, 24)
+
+
+@dataclass
+class Step:
+    """Something that was asked: its answer, or its error and what to do about it."""
+
+    name: str
+    answer: str = ""
+    error: str | None = None
+    advice: str | None = None
+    seconds: float | None = None
+    #: Answered by the device itself, or by the default; None where it is no method.
+    own: bool | None = None
+    #: It was answered, and wrongly: worse than a refusal.
+    wrong: bool = False
+    #: A run works without it.
+    optional: bool = False
+
+
+@dataclass
+class Examined:
+    """One kind of device."""
+
+    kind: str
+    here: bool
+    steps: list[Step] = field(default_factory=list)
+    #: The command that comes next.
+    next: str = ""
+
+    @property
+    def fit(self) -> bool:
+        return self.here and all(step.error is None or step.optional for step in self.steps)
+
+    def answer(self, step: str) -> str:
+        return next((one.answer for one in self.steps if one.name == step), "")
+
+
+@dataclass
+class Report:
+    """The whole account."""
+
+    machine: list[Step]
+    torch: list[Step]
+    devices: list[Examined]
+    #: What a run would use: the devices that were asked for, or all that are here.
+    wanted: list[str]
+
+    @property
+    def works(self) -> bool:
+        """Whether a run would."""
+        fit = {one.kind for one in self.devices if one.fit}
+        sound = all(step.error is None for step in [*self.machine, *self.torch])
+        return sound and bool(self.wanted) and fit.issuperset(self.wanted)
+
+    def to_json(self) -> dict[str, Any]:
+        devices = [{**asdict(one), "fit": one.fit} for one in self.devices]
+        return {**asdict(self), "devices": devices, "works": self.works}
+
+
+def doctor(options: Options) -> Report:
+    """Examine this machine, its torch, and the devices; raises :class:`BadRequest`."""
+    options.check()
+    machine = _machine()
+    launcher = Launcher(options.include, options.plugins)
+    scheduler = None
+    try:
+        try:
+            facts = launcher.ready()
+        except StartError as error:
+            step = Step("import", error=str(error), advice=_last_line(error.detail))
+            return Report(machine, [step], [], options.named)
+        options.check_devices(facts["devices"])
+        scheduler = Scheduler(launcher)
+        ask = options.named or facts["devices"]
+        devices = [scheduler.run(_examine(kind, options, scheduler)) for kind in ask]
+    finally:
+        if scheduler is not None:
+            scheduler.close()
+        launcher.close(reported=True)
+    wanted = options.named or [one.kind for one in devices if one.here]
+    return Report(machine, _torch(facts), devices, wanted)
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+
+def _machine() -> list[Step]:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = files != resource.RLIM_INFINITY and files < FEWEST_FILES
+    shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0  # noqa: S108
+    return [
+        Step("python", f"{platform.python_version()} ({sys.executable})"),
+        Step("platform", platform.platform()),
+        Step("cores", f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"),
+        _memory(),
+        Step("shared memory", f"{shared / 2**20:.0f} MiB free in /dev/shm"),
+        Step(
+            "file descriptors",
+            "no limit" if files == resource.RLIM_INFINITY else str(files),
+            error=f"{files} are too few: a run needs {FEWEST_FILES}" if few else None,
+            advice="ulimit -n 1024" if few else None,
+        ),
+        _tried("temporary files", _temporary, "set TMPDIR to a folder that can be written to"),
+        _tried("ports", _port, "ranks meet on 127.0.0.1: the loopback interface must be up"),
+        _clock(),
+    ]
+
+
+def _clock() -> Step:
+    """Time limits need a steady clock; reports, and expectations that expire, the right date."""
+    steady = time.get_clock_info("monotonic")
+    now = datetime.datetime.now(datetime.timezone.utc)
+    answer = f"{now:%Y-%m-%d %H:%M} UTC; counts in {steady.resolution:g} s"
+    if now.date() >= BEGINNING:
+        return Step("clock", answer)
+    error = f"says {now:%Y-%m-%d}, before there was any of this"
+    return Step("clock", error=error, advice="set the date: reports and expectations go by it")
+
+
+def _memory() -> Step:
+    try:
+        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
+    except OSError as error:
+        return Step("memory", f"unknown: {error}")
+    free, total = (
+        int(words[words.index(name) + 1]) / 2**20 for name in ("MemAvailable:", "MemTotal:")
+    )
+    step = Step("memory", f"{free:.1f} of {total:.1f} GiB available")
+    if free < LEAST_MEMORY:
+        step.error = f"{free:.1f} GiB are too little: a run needs {LEAST_MEMORY:g}"
+        step.advice = "end what else is running, or run with --worlds 2"
+    return step
+
+
+def _temporary() -> str:
+    with tempfile.NamedTemporaryFile(prefix="distparity-") as file:
+        file.write(b"distparity")
+        file.flush()
+        return (
+            f"{shutil.disk_usage(file.name).free / 2**30:.1f} GiB free in {tempfile.gettempdir()}"
+        )
+
+
+def _port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            return f"port {port} on 127.0.0.1 was free, and answered"
+
+
+def _tried(name: str, act: Any, otherwise: str) -> Step:
+    try:
+        return Step(name, act())
+    except OSError as error:
+        return Step(name, error=f"{type(error).__name__}: {error}", advice=otherwise)
+
+
+def _torch(facts: dict[str, Any]) -> list[Step]:
+    builds = [f"CUDA {facts['torch_cuda']}"] if facts["torch_cuda"] else []
+    builds += [f"ROCm {facts['torch_hip']}"] if facts["torch_hip"] else []
+    builds += [f"XPU {facts['torch_xpu']}"] if facts["torch_xpu"] else []
+    return [
+        Step("torch", f"{facts['torch']} (git {facts['torch_git'] or 'unknown'})"),
+        Step("built for", " and ".join(builds) or "the cpu, or a vendor's own device"),
+        _numpy(facts["numpy"]),
+        Step("collectives", f"{', '.join(facts['collectives'])} are built in"),
+        Step(
+            "cases", f"{len(facts['scenarios'])} scenarios, {len(facts['strategies'])} strategies"
+        ),
+    ]
+
+
+def _numpy(version: str | None) -> Step:
+    if version is not None:
+        return Step("numpy", version)
+    error = "not here, and torch sends objects between ranks by it, as FSDP1 does"
+    return Step("numpy", error=error, advice="pip install numpy")
+
+
+# -- a device --------------------------------------------------------------------------------------
+
+
+def _examine(kind: str, options: Options, scheduler: Scheduler) -> Errand[Examined]:
+    log = str(Path(scheduler.launcher.directory, f"examined-{kind}"))
+    bare = Spec("", 1, group=False)
+    done = yield Task(bare, "examine", {"device": kind, "log": log}, limit=LIMIT, last=True)
+    steps = _read(log, done)
+    gone = next((step for step in steps if step.error is not None), None)
+    if gone is not None:
+        return Examined(kind, not _is_absence(gone), steps, _next(kind, options))
+    found = done.results[0]
+    sharing = _way(options, found)
+    most = None if sharing else found["most_ranks"]
+    ranks = SMOKE_RANKS if most is None else min(SMOKE_RANKS, most)
+    if sharing or (most is not None and most <= found["count"]):
+        scheduler.pools[kind] = Pool(found["count"], found["exclusive"], sharing)
+    scheduler.start_seconds[kind] = found["start_seconds"]
+    log += "-collectives"
+    smoke = yield Task(Spec(kind, ranks), "smoke", {"log": log}, limit=LIMIT, last=True)
+    steps.append(_ranks(found, sharing))
+    steps += _merged([_read(f"{log}.{rank}", smoke) for rank in range(ranks)])
+    return Examined(kind, here=True, steps=steps, next=_next(kind, options))
+
+
+def _is_absence(step: Step) -> bool:
+    """Whether a step failed because there is no such device, and not because it is broken."""
+    error = step.error or ""
+    missing = ("ImportError", "ModuleNotFoundError")
+    return error.startswith("not here") or (step.name == "load" and error.startswith(missing))
+
+
+def _way(options: Options, found: dict[str, Any]) -> str:
+    ways: list[str] = found["sharing"]
+    if options.sharing == "auto":
+        return ways[0] if ways else ""
+    return options.sharing if options.sharing in ways else ""
+
+
+def _ranks(found: dict[str, Any], sharing: str) -> Step:
+    """How many ranks a run can have; fewer than two show nothing."""
+    most = found["most_ranks"]
+    if sharing:
+        return Step("ranks", f"as many as wanted, all on one device, by {sharing}")
+    if most is None:
+        return Step("ranks", "as many as wanted")
+    if most >= SMOKE_RANKS:
+        return Step("ranks", f"up to {most}")
+    ways = ", ".join(found["sharing"])
+    advice = f"--share-devices puts two ranks on it (by {ways})" if ways else "find another device"
+    return Step(
+        "ranks", error=f"{most} device, and {SMOKE_RANKS} ranks need as many", advice=advice
+    )
+
+
+def _read(log: str, done: Any) -> list[Step]:
+    """The steps that a process logged; the one in which it ended, with how it did."""
+    steps: list[Step] = []
+    begun = None
+    try:
+        logged = Path(log).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        logged = []
+    for line in map(json.loads, logged):
+        begun = line.get("begin")
+        if begun is None:
+            steps.append(Step(**line))
+    if begun is not None and isinstance(done, Failure):
+        steps.append(Step(**begun, error=done.message))
+    if isinstance(done, Failure) and not any(step.error for step in steps):
+        where = "end" if steps else "start"
+        steps.append(Step(where, error=done.message, advice=_last_line(done.detail)))
+    return steps
+
+
+def _merged(ranks: list[list[Step]]) -> list[Step]:
+    """One step a collective: what went wrong in any rank, else what the first says."""
+    found: dict[str, Step] = {}
+    for rank, steps in enumerate(ranks):
+        for step in steps:
+            if step.error is not None:
+                step.error = f"rank {rank}: {step.error}"
+                step.advice = OTHERWISE.get(step.name) or step.advice
+            if step.name not in found or (step.error and not found[step.name].error):
+                found[step.name] = step
+    what = f"{len(ranks)} ranks" if len(ranks) > 1 else "1 rank"
+    return [Step(**{**asdict(step), "name": f"{what}: {step.name}"}) for step in found.values()]
+
+
+#: What a collective that fails is to a run.
+OTHERWISE = {
+    "start": "backend(), environment() and take(): a process group could not be made",
+    "all_reduce SUM": "the backend's all-reduce: DDP averages gradients by it",
+    "reduce_scatter_tensor": "the backend's reduce-scatter: FSDP shards gradients by it",
+    "all_gather_into_tensor": "the backend's all-gather: FSDP gathers parameters by it",
+    "broadcast": "the backend's broadcast: DDP and checkpoints begin with it",
+    "all_gather_object": "objects travel by the backend for cpu: cpu:gloo beside the device's own",
+    "barrier": "the backend's barrier",
+}
+
+
+def _next(kind: str, options: Options) -> str:
+    words = ["distparity", "run", "--device", kind, "--case", "multiple_forward/ddp-ws2-float32"]
+    for plugin in options.plugins:
+        words += ["--device-plugin", plugin]
+    if options.sharing is not None:
+        words += [f"--share-devices={options.sharing}"]
+    return shlex.join(words)
+
+
+def _last_line(text: str) -> str | None:
+    kept = [line for line in text.splitlines() if line.strip()]
+    return kept[-1].strip() if kept else None
+
+
+# -- for a reader ----------------------------------------------------------------------------------
+
+
+def lines(report: Report) -> list[str]:
+    """The account as text: a line a fact, and below what failed what to do about it."""
+    found: list[str] = []
+    for step in [*report.torch, *report.machine]:
+        found += _line("", step)
+    for one in report.devices:
+        if not one.here and one.kind not in report.wanted:
+            reason = next(step.error or "" for step in one.steps if step.error)
+            reason = reason.removeprefix("not here: ").removeprefix(f"{one.kind}: ")
+            found.append(f"{one.kind}: not here: {reason}")
+            continue
+        found.append(f"{one.kind}: {'fit' if one.fit else 'NOT FIT'}")
+        for step in one.steps:
+            found += _line("  ", step)
+        bad = next((s for s in one.steps if s.error is not None and not s.optional), None)
+        if bad is None:
+            found.append(f"  next: {one.next}")
+        else:
+            found.append(f"  next: mend {bad.name}, then: distparity doctor --device {one.kind}")
+    if not report.works:
+        broken = [one.kind for one in report.devices if one.kind in report.wanted and not one.fit]
+        what = ", ".join(broken) or "see above" if report.wanted else "no device is here"
+        found.append(f"a run would not work: {what}")
+    else:
+        found.append(f"a run would work: {', '.join(report.wanted)}")
+    return found
+
+
+def _line(indent: str, step: Step) -> list[str]:
+    took = "" if step.seconds is None else f" ({step.seconds:.3f} s)"
+    if step.error is None:
+        own = "" if step.own is None else ", by the device" if step.own else ", by default"
+        return [f"{indent}{step.name}: {step.answer}{own}{took}"]
+    word = "no" if step.optional else "FAILED"
+    told = [f"{indent}{step.name}: {word}: {step.error}{took}"]
+    return [*told, *([f"{indent}  {step.advice}"] if step.advice else [])]

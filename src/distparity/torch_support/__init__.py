@@ -1,0 +1,1 @@
+"""What depends on the torch that is installed: its version, precisions, and its private parts."""

@@ -1,0 +1,343 @@
+"""The training loop: the one thing that the oracle and a distributed run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from distparity.core.participation import Participation
+from distparity.scenarios import Batch, Scenario
+from distparity.strategies import Pending, Strategy, Tensors
+from distparity.training.trajectory import Step, Trajectory
+
+if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
+
+__all__ = ["Recipe", "dense", "train"]
+
+Watch = Callable[[nn.Module, Batch], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is the same in every run of a case: the numbers that go in.
+
+    ``dtype`` rounds the initial parameters and the data, in every run, the oracle's too, so that
+    all runs start from the same numbers; ``compute`` is what a run computes in.
+    """
+
+    scenario: Scenario
+    dtype: torch.dtype
+    compute: torch.dtype
+    #: Rows of the global batch.
+    rows: int
+    seed: int
+
+    def model(self) -> nn.Module:
+        with _Float64(self.seed):
+            model = self.scenario.model()
+        _cast(model, self.dtype)
+        for name, dtype in self.scenario.other_dtypes.items():
+            _cast(model.get_submodule(name), getattr(torch, dtype))
+        return model if self.compute is self.dtype else _cast(model, self.compute)
+
+    def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
+        """The scenario's, under its autocast; but for the oracle, which computes in float64."""
+        autocast = self.scenario.autocast
+        if autocast is None or self.compute is not self.dtype:
+            return self.scenario.losses(model, batch)
+        with torch.autocast(batch[0].device.type, getattr(torch, autocast)):
+            return self.scenario.losses(model, batch)
+
+    def batch(self, step: int) -> Batch:
+        with _Float64(self.seed + 1 + step):
+            batch = self.scenario.batch(self.rows)
+        return tuple(
+            tensor.to(self.dtype).to(self.compute) if tensor.is_floating_point() else tensor
+            for tensor in batch
+        )
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Its floating-point parameters and buffers, and complex ones of such parts, to ``dtype``."""
+
+    def cast(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            # ``Module.to`` would leave out the imaginary parts.
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    model._apply(cast)  # noqa: SLF001  what ``Module.to`` itself goes through
+    return model
+
+
+class _Float64:
+    """Draw random numbers as float64 from the CPU's generator, whatever the case's dtype is."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self.dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        # The one that is drawn from. ``torch.manual_seed`` has other devices take note as well, each
+        # with a stack of where it was called: a tenth of a small case.
+        torch.default_generator.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_default_dtype(self.dtype)
+
+
+def train(
+    recipe: Recipe,
+    strategy: Strategy,
+    context: RankContext,
+    *,
+    order: Sequence[int] | None = None,
+    parts: int = 1,
+    watch: Watch | None = None,
+    participation: Participation | None = None,
+    folder: str | None = None,
+) -> Trajectory:
+    """Train, and record every step.
+
+    ``order`` permutes the rows of every batch and ``parts`` cuts a rank's rows into so many more
+    micro-batches: both leave the mathematics as it is and change the rounding. ``watch`` is called
+    with the model and the global batch before each step. ``participation`` says which of the steps are
+    this rank's, if not all; then ``folder`` is where a checkpoint goes from one world to the next.
+    """
+    strategy = strategy.suit(recipe.scenario)
+    total = recipe.scenario.steps
+    run = _Run(recipe, strategy, context, order, parts, watch)
+    return run.train(participation or Participation(0, range(total), total), folder)
+
+
+class _Run:
+    """Training under way in one process."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        strategy: Strategy,
+        context: RankContext,
+        order: Sequence[int] | None,
+        parts: int,
+        watch: Watch | None,
+    ) -> None:
+        self.recipe, self.scenario = recipe, recipe.scenario
+        self.strategy, self.context = strategy, context
+        self.order, self.parts, self.watch = order, parts, watch
+        #: What ranks have yet to bring together, and what it is of which step.
+        self.pending: list[tuple[Step | Trajectory, str, Pending]] = []
+        #: Steps that the scaler skipped: their gradients reached no optimizer.
+        self.skipped: list[Step] = []
+
+    def train(self, participation: Participation, folder: str | None) -> Trajectory:
+        self.context.kind.seed(self.recipe.seed)
+        self.made = _make(self.recipe, self.strategy, self.context)
+        found = Trajectory(steps=[Step() for _ in range(participation.total)])
+        if participation.starts:
+            # Buffers first: to read parameters may be what casts them.
+            self._keep(found, "initial", self.strategy.buffers(self.made.model))
+            self._keep(found, "initial", self.strategy.parameters(self.made.model))
+        else:
+            assert folder is not None
+            self.strategy.load(self.made.model, self.made.optimizer, folder)
+        with self._uneven():
+            for number in participation.steps:
+                found.steps[number] = self._step(number)
+                if self.scenario.reload_after == number and participation.ends:
+                    self._reload()
+        for kind in participation.in_the_end:
+            read = self.strategy.parameters if kind == "parameter" else self.strategy.buffers
+            self._keep(found.steps[-1], kind, read(self.made.model))
+        state = _copy(self.strategy.optimizer_state(self.made.model, self.made.optimizer))
+        if participation.ends:
+            found.optimizer = state
+        elif folder is not None:
+            self.strategy.save(self.made.model, self.made.optimizer, folder)
+        for where, kind, tensors in self.pending:
+            getattr(where, kind).update(_copy(tensors))
+        for step in self.skipped:
+            step.gradient = dict.fromkeys(step.gradient)
+        return found
+
+    def _step(self, number: int) -> Step:
+        scenario, strategy, made = self.scenario, self.strategy, self.made
+        self.context.step = number
+        batch = self._batch(number)
+        with self._whole():
+            scenario.before_step(made.inner, number)
+        if self.watch is not None:
+            self.watch(made.model, batch)
+        step = Step()
+        step.loss["loss"] = _backward(
+            self.recipe, strategy, self.context, made, batch, self.parts, self._factor(batch)
+        )
+        if scenario.clip_norm is not None:
+            strategy.clip(made.model, scenario.clip_norm, scenario.clip_kind)
+        if scenario.clip_value is not None:
+            strategy.clip_value(made.model, scenario.clip_value)
+        self._keep(step, "gradient", strategy.gradients(made.model))
+        if not made.step():
+            self.skipped.append(step)
+        self._keep(step, "parameter", strategy.parameters(made.model))
+        self._keep(step, "buffer", strategy.buffers(made.model))
+        return step
+
+    def _keep(self, where: Step | Trajectory, kind: str, tensors: Tensors | Pending) -> None:
+        """Record what was read, or that it is to be, once training has ended."""
+        if isinstance(tensors, Pending):
+            self.pending.append((where, kind, tensors))
+        else:
+            getattr(where, kind).update(_copy(tensors))
+
+    def _batch(self, number: int) -> Batch:
+        """The rows of a step, in the order in which they are taken."""
+        batch = self.recipe.batch(number)
+        after = self.scenario.runs_out_after
+        # Among ranks, those whose rows are missing do not ask for any.
+        if self.strategy.alone and after is not None and number > after:
+            batch = tuple(tensor[self.recipe.rows // 2 :] for tensor in batch)
+        if self.order is None:
+            return batch
+        rows = [row for row in self.order if row < len(batch[0])]
+        return tuple(tensor[rows] for tensor in batch)
+
+    def _factor(self, batch: Batch) -> float:
+        """What a wrapper's divisor makes of the gradient of these rows' mean loss."""
+        if not self.strategy.alone:
+            return 1.0
+        present = len(batch[0]) / self.recipe.rows if self.scenario.missing_rows_count else 1.0
+        return self.scenario.gradient_factor * present
+
+    def _uneven(self) -> AbstractContextManager[None]:
+        if self.scenario.runs_out_after is None:
+            return nullcontext()
+        return self.strategy.uneven(self.made.model, self.scenario.missing_rows_count)
+
+    def _whole(self) -> AbstractContextManager[None]:
+        wanted = self.scenario.whole_parameters
+        if wanted is None:
+            return nullcontext()
+        return self.strategy.whole(self.made.model, write=wanted == "write")
+
+    def _reload(self) -> None:
+        """Go on with a new model and what the old one leaves."""
+        new = _make(self.recipe, self.strategy, self.context)
+        old = (self.made.model, self.made.optimizer)
+        self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
+        self.made = new
+
+
+@dataclass
+class _Made:
+    """What is trained: the scenario's own model, that model wrapped, and what steps it."""
+
+    inner: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    scaler: Any
+    #: Whether the backward has made the step already.
+    stepped: bool
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of which the backward is, from the one that is reported."""
+        scaled: torch.Tensor = loss if self.scaler is None else self.scaler.scale(loss)
+        return scaled
+
+    def step(self) -> bool:
+        """The optimizer's step; False when the scaler skipped it, as if there were no gradients."""
+        stepped = True
+        if self.scaler is None:
+            if not self.stepped:
+                self.optimizer.step()
+        else:
+            before = self.scaler.get_scale()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            stepped = bool(self.scaler.get_scale() == before)
+        self.optimizer.zero_grad()
+        if self.schedule is not None:
+            self.schedule.step()
+        return stepped
+
+
+def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
+    scenario = recipe.scenario
+    inner = recipe.model()
+    state = inner.state_dict()
+    inner = inner.to("meta" if scenario.deferred and strategy.defers else context.device)
+    if scenario.ranks_begin_apart and context.rank != 0:
+        with torch.no_grad():
+            for tensor in [*inner.parameters(), *inner.buffers()]:
+                tensor.add_(context.rank)
+    model = strategy.wrap(inner, scenario.units(inner), context)
+    if scenario.deferred:
+        strategy.fill(model, state, context)
+    for method in scenario.methods:
+        strategy.enter_by(model, method)
+    if scenario.compiles_whole:
+        # In place, so that names stay as they are. What is asked is the tracing, not the kernels.
+        model.compile(backend="aot_eager")
+    scenario.after_wrap(inner)
+    optimizer = strategy.optimizer(scenario, model)
+    if scenario.step_in_backward:
+        strategy.step_in_backward(model, optimizer, scenario.optimizer)
+    scaler = None if scenario.loss_scale is None else strategy.scaler(context, scenario.loss_scale)
+    schedule = scenario.schedule(optimizer)
+    return _Made(inner, model, optimizer, schedule, scaler, stepped=scenario.step_in_backward)
+
+
+def _backward(
+    recipe: Recipe,
+    strategy: Strategy,
+    context: RankContext,
+    made: _Made,
+    batch: Batch,
+    parts: int,
+    factor: float,
+) -> torch.Tensor:
+    """Leave ``factor`` times the gradients of this rank's rows; returns the mean loss over them."""
+    scenario = recipe.scenario
+
+    def scale(loss: torch.Tensor) -> torch.Tensor:
+        return made.scale(loss if factor == 1 else loss * factor)
+
+    mine = strategy.rows(batch, context)
+    rows = len(mine[0])
+    cut = scenario.micro_batches * parts
+    pieces = list(zip(*(tensor.to(context.device).chunk(cut) for tensor in mine), strict=True))
+    loss = torch.zeros((), dtype=recipe.compute, device=context.device)
+    for number, piece in enumerate(pieces):
+        last = number == len(pieces) - 1
+        alone = scenario.micro_batches > 1 and scenario.exchange_last_only and not last
+        with strategy.no_sync(made.model) if alone else nullcontext():
+            weight, turn = len(piece[0]) / rows, (number, len(pieces))
+            loss = loss + strategy.learn(
+                recipe.losses, made.model, piece, weight, turn, scale=scale
+            )
+    if scenario.left_alone:
+        strategy.average(made.model, scenario.left_alone)
+    if made.scaler is not None:
+        made.scaler.unscale_(made.optimizer)
+    return loss.cpu()
+
+
+def _copy(tensors: Tensors | Pending) -> Tensors:
+    return {
+        name: None if tensor is None else dense(tensor.detach()).to("cpu", copy=True)
+        for name, tensor in tensors.items()
+    }
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A sparse gradient in full, a complex tensor as its parts; any other tensor as it is."""
+    tensor = tensor.to_dense() if tensor.is_sparse else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

@@ -1,0 +1,1 @@
+"""Whether a run computed the same as its reference: the tolerance, the verdict, the diagnosis."""

@@ -1,0 +1,36 @@
+"""Whether a device computes the same thing every time: the same training, thrice in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from distparity.training.trajectory import Tensors, Trajectory
+from distparity.verification.tolerance import quantities
+
+__all__ = ["measure"]
+
+
+def measure(first: Trajectory, more: Sequence[Trajectory]) -> tuple[list[Trajectory], float]:
+    """Hold runs against the first, as which they were made; returns those that differ, and how far.
+
+    How far is the largest difference of two elements, relative to their tensor's largest. Such runs
+    are samples of rounding like the other native ones: the device chose the order of their sums.
+    """
+    far = [max(_differences(first, run), default=0.0) for run in more]
+    return [run for run, off in zip(more, far, strict=True) if off], max(far, default=0.0)
+
+
+def _differences(one: Trajectory, other: Trajectory) -> Iterator[float]:
+    for (_, _, mine), (_, _, theirs) in zip(quantities(one), quantities(other), strict=True):
+        yield from _between(mine, theirs)
+
+
+def _between(mine: Tensors, theirs: Tensors) -> Iterator[float]:
+    for name, value in mine.items():
+        again = theirs.get(name)
+        if value is None or again is None or torch.equal(value, again):
+            continue
+        scale = float(value.double().abs().max()) or 1.0
+        yield float((value.double() - again.double()).abs().max()) / scale

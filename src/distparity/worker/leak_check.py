@@ -1,0 +1,207 @@
+"""What a task leaves behind in its process, found by looking before the first and after each.
+
+State that a case leaves must never reach the next one. The random generators, which every case
+moves, are put back; anything else that differs is named, and the world is replaced: to repair what
+somebody else changed would be to guess what it was for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from distparity.core import processes
+
+if TYPE_CHECKING:
+    from distparity.devices import Device
+
+__all__ = ["Snapshot"]
+
+_SIGNALS = [
+    getattr(signal, f"SIG{name}")
+    for name in ("INT", "TERM", "HUP", "ALRM", "CHLD", "PIPE", "USR1", "USR2", "ABRT", "FPE")
+]
+_LIMITS = [
+    getattr(resource, f"RLIMIT_{name}")
+    for name in ("AS", "DATA", "STACK", "FSIZE", "NOFILE", "NPROC", "CPU", "CORE")
+]
+
+
+#: Not zero, unless a processor flushes it.
+_SMALLEST = [5e-324]
+
+
+def _directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        return str(error)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _streams() -> Hashable:
+    found: list[Hashable] = []
+    for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+        found.append((id(stream), getattr(stream, "closed", None)))
+        try:
+            status = os.fstat(number)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def _interpreter() -> Hashable:
+    return (
+        sys.getrecursionlimit(),
+        sys.getswitchinterval(),
+        gc.isenabled(),
+        id(sys.excepthook),
+        tuple(sys.path),
+        sys.gettrace() is None,
+        sys.getprofile() is None,
+    )
+
+
+def _modes() -> Hashable:
+    return (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack())
+
+
+def _autocast() -> Hashable:
+    return (
+        torch.is_autocast_enabled(),
+        torch._C._is_any_autocast_enabled(),
+        torch.is_autocast_cache_enabled(),
+    )
+
+
+def _determinism() -> Hashable:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        getattr(torch.utils.deterministic, "fill_uninitialized_memory", None),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def _precision() -> Hashable:
+    return (
+        torch.get_float32_matmul_precision(),
+        torch.backends.mkldnn.enabled,
+        torch.backends.cudnn.enabled,
+    )
+
+
+def _autograd() -> Hashable:
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return (
+        torch._C._is_multithreading_enabled(),
+        None if hooks is None else str(hooks(True)),
+    )
+
+
+def _global_hooks() -> Hashable:
+    """How many there are that every module or optimizer calls."""
+    places = (nn.modules.module, sys.modules[torch.optim.Optimizer.__module__])
+    return tuple(
+        (name, len(value))
+        for place in places
+        for name, value in sorted(vars(place).items())
+        if name.startswith("_global_") and isinstance(value, dict)
+    )
+
+
+def _denormals() -> Hashable:
+    """Whether this thread takes the smallest numbers for zero; they are doubled as it does."""
+    return [number * 2.0 for number in _SMALLEST] == [0.0]
+
+
+_PROBES: dict[str, Callable[[], Hashable]] = {
+    "working directory": _directory,
+    "umask": _umask,
+    "standard streams": _streams,
+    "signal handlers": lambda: tuple(map(signal.getsignal, _SIGNALS)),
+    "an alarm": lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+    "resource limits": lambda: tuple(map(resource.getrlimit, _LIMITS)),
+    "interpreter settings": _interpreter,
+    "child processes": processes.have_children,
+    "default dtype": torch.get_default_dtype,
+    "default device": lambda: str(torch.get_default_device()),
+    "thread count": torch.get_num_threads,
+    "gradient mode": torch.is_grad_enabled,
+    "inference mode": torch.is_inference_mode_enabled,
+    "anomaly mode": torch.is_anomaly_enabled,
+    "autograd settings": _autograd,
+    "hooks of all modules or optimizers": _global_hooks,
+    "flushing of denormals": _denormals,
+    "function or dispatch modes": _modes,
+    "autocast": _autocast,
+    "deterministic algorithms": _determinism,
+    "matmul precision": _precision,
+    "default process group": lambda: id(dist.group.WORLD) if dist.is_initialized() else None,
+}
+
+
+class Snapshot:
+    """A process's state before its first task."""
+
+    def __init__(self, kind: Device) -> None:
+        self._kind = kind
+        self._values = self._look()
+        self._environment = dict(os.environ)
+        self._threads = set(threading.enumerate())
+        self._generators: list[tuple[Callable[[Any], object], Any]] = [
+            (torch.set_rng_state, torch.get_rng_state()),
+            (random.setstate, random.Random(0).getstate()),  # noqa: S311  no secret is made of it
+        ]
+        with contextlib.suppress(ImportError):
+            from numpy.random import RandomState, set_state
+
+            self._generators.append((set_state, RandomState(0).get_state()))
+
+    def restore_generators(self) -> None:
+        """Put torch's, Python's and numpy's generators where they are at the start of every task.
+
+        The two others' to a state of our own: Python seeds a forked process's at random.
+        """
+        for put, state in self._generators:
+            put(state)
+
+    def left_behind(self) -> list[str]:
+        """What differs now, in words; variables by name only, never with what they hold."""
+        now = self._look()
+        found = [name for name, value in self._values.items() if now[name] != value]
+        if os.environ != self._environment:
+            then, names = self._environment, os.environ.keys() | self._environment.keys()
+            changed = sorted(n for n in names if os.environ.get(n) != then.get(n))
+            found.append(f"environment ({', '.join(changed)})")
+        threads = [t.name for t in threading.enumerate() if t not in self._threads]
+        if threads:
+            found.append(f"threads ({', '.join(threads)})")
+        return found
+
+    def _look(self) -> dict[str, Hashable]:
+        values = {name: probe() for name, probe in _PROBES.items()}
+        module = self._kind.module()
+        if self._kind.kind != "cpu" and hasattr(module, "current_device"):
+            values["current device"] = module.current_device()
+        return values

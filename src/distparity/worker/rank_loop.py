@@ -1,0 +1,247 @@
+"""The loop in a rank process: join a world, take tasks, answer.
+
+Nothing that happens in a task ends the loop, short of the process's death; whether the world is
+still fit for another task after an exception is the controller's to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import faulthandler
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distparity.core.redact import DOTS, LEFT_OUT
+from distparity.core.wire import Channel, Frame
+
+if TYPE_CHECKING:
+    import torch
+
+    from distparity.devices import Device
+    from distparity.devices.context import RankContext
+
+__all__ = ["Task", "main"]
+
+#: What a rank can be told to do: it takes JSON and bytes, and answers with JSON and bytes.
+Task = Callable[["RankContext", dict[str, Any], list[bytes]], tuple[dict[str, Any], list[bytes]]]
+
+LOOPBACK = "127.0.0.1"
+#: Characters of an exception's text, and of its traceback, that are worth sending.
+_MAX_TEXT = 20_000
+
+
+def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
+    """Run one rank, which can do ``tasks``, until its channel closes.
+
+    ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
+    ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``index`` (of its
+    device), ``sharing`` (the way in which ranks share a device, or ""), ``group`` (whether to make
+    a process group), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
+    """
+    output = _redirect(spec["output"])
+    _use_directory(spec["scratch"])
+    # A rank has one thread, so that its sums have one order, and cores are left to other ranks.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    channel = _connect(spec)
+    try:
+        from distparity.worker.stack_reporter import StackReporter
+
+        reporter = StackReporter(f"{spec['output']}.where")
+        context = _join(channel, spec)
+        if spec["group"]:
+            reporter.joined()
+        from distparity.worker.leak_check import Snapshot
+
+        before = Snapshot(context.kind)
+    except BaseException as error:
+        channel.send(_raised(0, error))
+        return
+    from distparity.torch_support import dtensor_cache
+
+    channel.send({"op": "ready"})
+    while (frame := channel.receive()) is not None:
+        # Only what this task says is of interest when it fails.
+        os.ftruncate(output, 0)
+        before.restore_generators()
+        dtensor_cache.forget()
+        reporter.begin()
+        started = time.perf_counter()
+        try:
+            result, blobs = tasks[frame["task"]](context, frame["args"], frame.blobs)
+            context.kind.synchronize()
+        except BaseException as error:
+            # SystemExit as well: a library that calls sys.exit() shall not end a rank unheard.
+            channel.send(_raised(frame["id"], error, reporter.of_error(error)))
+        else:
+            answer = {
+                "op": "answer",
+                "id": frame["id"],
+                "result": result,
+                "seconds": time.perf_counter() - started,
+                "calls": reporter.calls(),
+                "left": before.left_behind(),
+            }
+            channel.send(answer, blobs)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+
+
+def _redirect(output: str) -> int:
+    """Give this process its own output file, and have stacks written beside it on SIGUSR1.
+
+    Returns a descriptor of the file that no task knows of.
+    """
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(null)
+    # No core files: a rank that is ended for its stacks would leave one as well.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # Before faulthandler, which does its own part first and then calls the handler before it.
+    _tell_native_stacks()
+    # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
+    # call that holds the interpreter lock, does not keep it from telling where the rank is.
+    stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
+    faulthandler.enable(stacks, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
+    # What a case forks does not speak in its rank's name.
+    os.register_at_fork(after_in_child=lambda: faulthandler.enable(2))
+    return out
+
+
+def _tell_native_stacks() -> None:
+    """Have this process write the native stacks of all its threads to stderr when it dies."""
+    import torch
+
+    ask = getattr(torch._C, "_set_print_stack_traces_on_fatal_signal", None)
+    if ask is not None:
+        ask(True)
+
+
+def _use_directory(scratch: str) -> None:
+    """Have temporary files made where they go away with the world."""
+    Path(scratch).mkdir(mode=0o700, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
+
+
+def _connect(spec: dict[str, Any]) -> Channel:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(spec["socket"])
+    channel = Channel(sock)
+    channel.send({"op": "hello", "token": spec["token"], "pid": os.getpid()})
+    return channel
+
+
+def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
+    from distparity import devices
+    from distparity.devices.context import RankContext
+
+    kind = devices.get(spec["device"] or "cpu")
+    if spec["device"]:
+        # Some vendors' packages choose their device from these while they are imported.
+        os.environ.update(
+            RANK=str(spec["rank"]),
+            LOCAL_RANK=str(spec["local_rank"]),
+            WORLD_SIZE=str(spec["world_size"]),
+            LOCAL_WORLD_SIZE=str(spec["world_size"]),
+        )
+        os.environ.update(kind.environment(spec["index"]))
+        kind.load()
+    import torch
+
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    if spec["group"]:
+        backend = _share(kind, spec["sharing"]) if spec["sharing"] else kind.backend()
+        device = kind.take(spec["index"])
+        kind.exact()
+        _make_group(channel, spec, backend, device)
+    return RankContext(spec["rank"], spec["world_size"], device, kind)
+
+
+def _share(kind: Device, name: str) -> str:
+    """Prepare for a device that other ranks compute on as well; returns the backend."""
+    way = next(way for way in kind.sharing() if way.name == name)
+    os.environ.update(way.environment)
+    return way.backend
+
+
+def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: torch.device) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from distparity.torch_support.version import installed
+    from distparity.worker import stack_reporter
+
+    older = installed() < (2, 8)
+    for name, value in (
+        stack_reporter.OLDER_ENVIRONMENT if older else stack_reporter.ENVIRONMENT
+    ).items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    options: dict[str, Any] = {}
+    if spec["rank"] == 0:
+        # The store listens on a socket that is bound already, on loopback, to a port that the
+        # kernel chose: no port can be taken by somebody else between the choice and the use.
+        listener = socket.create_server((LOOPBACK, 0), backlog=128)
+        channel.send({"op": "store", "port": listener.getsockname()[1]})
+        options["master_listen_fd"] = listener.detach()
+        if older:
+            # Their libuv store cannot take a listening socket; the older one can.
+            options["use_libuv"] = False
+    frame: Frame | None = channel.receive()
+    if frame is None:
+        raise EOFError("the controller went away before the world was complete")
+    timeout = datetime.timedelta(seconds=spec["timeout"])
+    store = dist.TCPStore(
+        LOOPBACK,
+        frame["port"],
+        world_size=spec["world_size"],
+        is_master=spec["rank"] == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        **options,
+    )
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=spec["rank"],
+        world_size=spec["world_size"],
+        timeout=timeout,
+    )
+    # In place of a barrier, which guesses a device from the rank where no collective has used one,
+    # and on a machine with several worlds guesses wrong.
+    here = torch.ones(1, device=device)
+    dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
+
+
+def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None) -> dict[str, Any]:
+    when = time.monotonic()
+    try:
+        text, trace = str(error), "".join(traceback.format_exception(error))
+    except Exception as another:
+        # An exception may be unable to say what it is, and memory may have run out.
+        text = f"(its text cannot be had: {type(another).__name__})"
+        trace = "".join(traceback.format_tb(error.__traceback__))
+    return {
+        "op": "raised",
+        "id": task,
+        "kind": type(error).__name__,
+        "text": text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + DOTS,
+        "traceback": trace if len(trace) <= _MAX_TEXT else LEFT_OUT + trace[-_MAX_TEXT:],
+        "when": when,
+        "seen": seen or {},
+    }

@@ -1,0 +1,198 @@
+"""What became of a task that not all ranks answered: each rank's account, and who is to blame."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from distparity.core.collective_call import Call, Whereabouts
+from distparity.core.redact import DOTS
+
+__all__ = [
+    "Failure",
+    "Fate",
+    "Report",
+    "blame",
+    "fatal_error",
+    "last_words",
+    "without_stack_reporter",
+]
+
+#: How many different accounts a message has, and how long one is; the detail has all.
+_ACCOUNTS = 4
+_LONGEST = 240
+_WHAT = re.compile(r"^\s*what\(\):\s*(.+)$", re.MULTILINE)
+#: What faulthandler says of a signal that ends a process.
+_FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
+#: What a rank's error says when the rank at the other end is gone.
+_ECHOES = ("closed by peer", "connection reset", "connection refused", "gloo/transport")
+#: What gloo says of two ranks whose messages differ in size.
+_MISMATCH = "op.preamble.length"
+#: A rank's death is known only when the kernel has cleaned up after it; its peers notice a little
+#: sooner, and what they then raise is not what happened first.
+_DEATH_LAG = 0.5
+
+
+class Fate(enum.Enum):
+    ANSWERED = "answered"
+    RAISED = "raised"
+    DIED = "died"
+    SILENT = "silent"
+
+
+@dataclass
+class Report:
+    """What became of one rank, and where it was when it was last seen."""
+
+    rank: int
+    fate: Fate
+    #: "raised ValueError: ...", "exited with code 3", "killed by SIGKILL" ...
+    what: str = ""
+    #: None where it has answered, or nothing is known.
+    where: Whereabouts | None = None
+    text: str = ""
+    stack: str = ""
+    native: str = ""
+    output: str = ""
+    #: When it was known, in seconds of the monotonic clock.
+    when: float = 0.0
+    pid: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"rank {self.rank} (pid {self.pid}): {self.account}"]
+        parts += [f"  {line}" for line in self.text.splitlines()]
+        found = {"stacks": self.stack, "native stacks": self.native, "output": self.output}
+        for title, text in found.items():
+            if text.strip():
+                parts.append(f"  -- {title} of rank {self.rank}")
+                parts += [f"  {line}" for line in text.strip().splitlines()]
+        return "\n".join(parts)
+
+    @property
+    def account(self) -> str:
+        """What it did, and where it was, in one line."""
+        what = _headline(self.what)
+        if len(what) > _LONGEST:
+            what = f"{what[:_LONGEST]}{DOTS}"
+        return ", ".join(filter(None, [what, str(self.where or "")]))
+
+    @property
+    def call(self) -> Call | None:
+        """The collective that it was in."""
+        return None if self.where is None else self.where.call
+
+    @property
+    def brief(self) -> str:
+        """:attr:`account` beside another rank's: what is only an echo of that needs no words."""
+        return f"lost a peer, {self.where}" if self.is_echo else self.account
+
+    @property
+    def is_echo(self) -> bool:
+        """True for an error that only says that another rank is gone."""
+        text = self.what.lower()
+        return self.fate is Fate.RAISED and any(sign in text for sign in _ECHOES)
+
+
+def _headline(what: str) -> str:
+    """The first line; where it is of an error that carries another's traceback, that one's last too."""
+    first, _, rest = what.partition("\n")
+    if "Traceback (most recent call last)" not in rest:
+        return first
+    return f"{first}: {rest.strip().splitlines()[-1].strip()}"
+
+
+@dataclass
+class Failure:
+    """A task that not all ranks answered: ``kind`` is "raised", "crash" or "timeout".
+
+    ``after`` is how many seconds after the task's beginning that was known.
+    """
+
+    kind: str
+    message: str
+    ranks: list[Report] = field(default_factory=list)
+    after: float = 0.0
+
+    @property
+    def detail(self) -> str:
+        return "\n".join([self.message, "", *map(str, self.ranks)])
+
+
+def without_stack_reporter(stacks: str) -> str:
+    """faulthandler's account of a process without the thread that is ours."""
+    threads = stacks.split("\n\n")
+    return "\n\n".join(thread for thread in threads if "/worker/stack_reporter.py" not in thread)
+
+
+def last_words(output: str) -> str:
+    """The C++ exception that ended a process, from its output; empty when there is none."""
+    found = _WHAT.findall(output)
+    return found[-1].strip() if found else ""
+
+
+def fatal_error(stacks: str) -> str:
+    """What faulthandler calls the signal that a process died of; empty when it wrote of none."""
+    found = _FATAL.search(stacks)
+    return found[1] if found else ""
+
+
+def blame(reports: list[Report], *, limit: float | None) -> tuple[str, str]:
+    """The kind of failure, and one line: which rank did what first, and where the others were.
+
+    ``limit`` is the number of seconds that have passed without an answer, None when something
+    else came first.
+    """
+    culprits = [report for report in reports if report.fate in (Fate.RAISED, Fate.DIED)]
+    if not culprits or limit is not None:
+        return "timeout", f"no answer within {limit or 0:g} s: {_standstill(reports)}"
+    # A rank whose peer is gone says so ("connection closed by peer"): that is an echo.
+    loud = [report for report in culprits if not report.is_echo] or culprits
+    first = min(loud, key=_order)
+    others = [r for r in reports if r is not first and r.account != first.account]
+    alike = [r.rank for r in reports if r is not first and r.account == first.account]
+    told = [f"rank {first.rank} {first.account}"]
+    if alike:
+        told.append(f"{_ranks(alike)} likewise")
+    if others:
+        step = "out of step: " if _out_of_step(reports) else ""
+        told.append(step + _list(others))
+    return "crash" if first.fate is Fate.DIED else "raised", "; ".join(told)
+
+
+def _order(report: Report) -> float:
+    return report.when - (_DEATH_LAG if report.fate is Fate.DIED else 0.0)
+
+
+def _out_of_step(reports: list[Report]) -> bool:
+    """True when ranks are in different collectives."""
+    calls = [report.call for report in reports if report.call is not None]
+    differ = any(one.differs(other) for one, other in combinations(calls, 2))
+    return differ or any(_MISMATCH in report.what for report in reports)
+
+
+def _standstill(reports: list[Report]) -> str:
+    """Why nothing moves: a rank that is in no collective, or ranks that are in different ones."""
+    silent = [report for report in reports if report.fate is Fate.SILENT]
+    elsewhere = [report for report in silent if not report.call]
+    waiting = [report for report in reports if report not in elsewhere]
+    if elsewhere:
+        return "; ".join(filter(None, [f"hang: {_list(elsewhere)}", _list(waiting)]))
+    if len(silent) < len(reports) or _out_of_step(silent):
+        return f"out of step: {_list(reports)}"
+    return f"hang: {_list(reports)}"
+
+
+def _list(reports: list[Report]) -> str:
+    """Accounts, each with the ranks that have it."""
+    ranks: dict[str, list[int]] = {}
+    for report in reports:
+        ranks.setdefault(report.brief, []).append(report.rank)
+    told = [f"{_ranks(numbers)} {account}" for account, numbers in ranks.items()]
+    more = len(told) - _ACCOUNTS
+    return "; ".join([*told[:_ACCOUNTS], f"and {more} more"] if more > 0 else told)
+
+
+def _ranks(numbers: list[int]) -> str:
+    return f"rank{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

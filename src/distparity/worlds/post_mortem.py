@@ -1,0 +1,183 @@
+"""What became of the ranks whose task failed: the silent ones are asked, then all are reported.
+
+Three questions are put, one after the other. On the first, faulthandler writes the stacks of all
+threads from within a signal's handler, so that neither an endless loop nor native code that holds
+the interpreter keeps a rank from answering. On the second, the stack reporter writes which collective the
+rank is in; it must not run before, since faulthandler reads threads that run at its peril. The
+third ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distparity.core import processes
+from distparity.core.collective_call import STOPPED, Whereabouts, describe, locate
+from distparity.core.redact import LEFT_OUT
+from distparity.worlds import native_stacks
+from distparity.worlds.failure import Fate, Report, fatal_error, last_words, without_stack_reporter
+from distparity.worlds.launcher import Launcher
+from distparity.worlds.output import tail
+from distparity.worlds.rank_handle import Rank
+
+__all__ = ["PostMortem", "last_output"]
+
+#: How often one looks for an answer, in seconds.
+GLANCE = 0.02
+#: What a rank's native stacks may take, in seconds.
+NATIVE = 0.3
+#: Bytes of a rank's output that are read, and of those that are reported.
+_READ = 1 << 20
+_OUTPUT = 8192
+
+
+@dataclass
+class PostMortem:
+    """Questions to ranks, and then :attr:`reports`; :meth:`step` asks, waits and listens.
+
+    ``patience`` is how many seconds a stack reporter has. ``began`` says whether the ranks ever had a task.
+    """
+
+    ranks: Sequence[Rank]
+    launcher: Launcher
+    patience: float
+    began: bool
+    reports: list[Report] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # What becomes of a rank from now on is our own doing.
+        self._fates = [rank.fate for rank in self.ranks]
+        self._asked = [
+            rank for rank in self.ranks if not rank.settled and rank.dying is None and rank.pid
+        ]
+        self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
+        self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
+        self._going = [rank for rank in self._asked if rank not in self._stopped]
+        #: What stands there already: a signal that was not ours had them written as well.
+        self._old = {rank.number: _size(rank) for rank in self._asked}
+        self._sizes: list[int] = []
+        self._steps = self._ask()
+
+    def step(self) -> float | None:
+        """Go on as far as can be; returns when to call again, None when there is no more to do."""
+        return next(self._steps, None)
+
+    def _ask(self) -> Iterator[float]:
+        """Put the questions; yields when to look for the answers."""
+        began = time.monotonic()
+        # To the main thread itself: of one that is stopped, this is where it stopped.
+        self._send(self._asked, signal.SIGUSR1, main=True)
+        yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
+        self._send(self._going, processes.STACK_REPORT)
+        until = began + self.patience * (3 / 4 if self._stopped else 1)
+        yield from self._wait(lambda: all(map(_testified, self._going)), until)
+        # Only now, since the others may go on with it: a stopped process handles no signal before.
+        self._send(self._stopped, signal.SIGCONT)
+        yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
+        self.reports = list(map(self._report, self.ranks, self._fates))
+        self._send(self._asked, signal.SIGABRT, main=True)
+        ended = time.monotonic() + NATIVE
+        yield from self._wait(lambda: all(rank.exit is not None for rank in self._asked), ended)
+        for rank, report in zip(self.ranks, self.reports, strict=True):
+            self._add_native(rank, report)
+
+    def _wait(self, come: Callable[[], bool], until: float) -> Iterator[float]:
+        while not come() and (now := time.monotonic()) < until:
+            yield now + GLANCE
+
+    def _have_stacks(self, ranks: list[Rank]) -> bool:
+        """True once these have written their stacks, and write no more."""
+        sizes = [_size(rank) - self._old[rank.number] for rank in ranks]
+        before, self._sizes = self._sizes, sizes
+        ended = [rank.exit is not None for rank in ranks]
+        return before == self._sizes and all(map(max, self._sizes, ended))
+
+    def _send(self, ranks: list[Rank], number: int, *, main: bool = False) -> None:
+        pids = [rank.pid for rank in ranks if rank.exit is None]
+        if pids:
+            self.launcher.signal(pids, number, main=main)
+
+    def _report(self, rank: Rank, fate: Fate) -> Report:
+        found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
+        if fate is Fate.ANSWERED and rank.answer is not None:
+            found.what = f"answered, after {rank.answer['calls']} collectives"
+            return found
+        found.stack = without_stack_reporter(
+            tail(f"{rank.output}.stacks", since=self._old.get(rank.number, 0))
+        )
+        found.output = last_output(rank)[0]
+        if fate is Fate.RAISED and rank.error is not None:
+            found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
+            found.text = rank.error["traceback"]
+            found.where = describe(rank.error["seen"])
+        elif fate is Fate.DIED:
+            found.what = _end(rank, found)
+            found.where = locate(found.stack)
+        else:
+            found.where = self._where(rank, found.stack)
+        return found
+
+    def _where(self, rank: Rank, stack: str) -> Whereabouts:
+        """Where a silent rank was."""
+        state = self._states.get(rank.number, "not started")
+        found = locate(stack)
+        at = "" if found is None else found.at
+        if "stop" in state:
+            # It waits for nobody, and has gone on by the time that its stack reporter looks.
+            return Whereabouts(at=at, state=STOPPED)
+        try:
+            seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            if found is not None and found.call is not None:
+                return found
+            known = self.began and at
+            why = "in native code that holds the interpreter" if known else "not heard of"
+            return Whereabouts(at=at, state=f"{why}, its process {state}")
+        return describe(seen if isinstance(seen, dict) else {})
+
+    def _add_native(self, rank: Rank, report: Report) -> None:
+        if report.fate not in (Fate.SILENT, Fate.DIED):
+            return
+        stacks = native_stacks.read(last_output(rank)[1])
+        report.native = native_stacks.brief(stacks)
+        if report.fate is Fate.SILENT and report.where is not None:
+            main = stacks.get(rank.pid, [])
+            report.where = report.where.named(
+                native_stacks.collective(stacks),
+                waits=native_stacks.waits(main),
+                message=native_stacks.message(main),
+            )
+
+
+def _size(rank: Rank) -> int:
+    """Bytes of its Python stacks."""
+    try:
+        return Path(f"{rank.output}.stacks").stat().st_size
+    except OSError:
+        return 0
+
+
+def _testified(rank: Rank) -> bool:
+    return rank.settled or Path(f"{rank.output}.where").exists()
+
+
+def _end(rank: Rank, found: Report) -> str:
+    """How a rank's process ended, in words."""
+    if rank.exit is None or rank.helped:
+        # It was dying already, and would not: the signal that it had is the reason.
+        return f"died of a fatal error: {fatal_error(found.stack)}"
+    words = [processes.describe_exit(rank.exit), last_words(found.output)]
+    memory = " (the kernel killed for want of memory meanwhile)" if rank.memory else ""
+    return ": ".join(filter(None, words)) + memory
+
+
+def last_output(rank: Rank) -> tuple[str, str]:
+    """The end of what a rank wrote, and the native stacks that came after it."""
+    text, stacks = native_stacks.split(tail(rank.output, _READ))
+    cut = len(text) - _OUTPUT
+    return (LEFT_OUT + text[cut:] if cut > 0 else text), stacks
