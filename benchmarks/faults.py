@@ -152,13 +152,13 @@ def _faults() -> Table:
             )
             print(table.rows[-1], flush=True)
     table.notes = [
-        "each fault is a run of its own, at both world sizes, with other cases beside and after it",
+        "each fault is a separate run, at both world sizes, with other cases beside it and after it",
         (
-            "*known* is when the result was written down: after the fault happened, by the clock of the "
-            f"rank that did it, or beyond the case's limit of {tests.LIMIT} s"
+            "*known*: when the result was written, in seconds after the fault (by the clock of the rank "
+            f"that had it) or beyond the case's limit of {tests.LIMIT} s"
         ),
-        "*other cases*: so many had the same result as in a run without the fault",
-        "*left*: processes, sockets, files and shared memory that were there after the run",
+        "*other cases*: how many had the same result as in a run without the fault",
+        "*left*: processes, sockets, files and shared memory that still existed after the run",
     ]
     return table
 
@@ -178,15 +178,20 @@ def _known(ran: Ran, name: str, size: int) -> str:
 
 def _astray() -> Table:
     """What is told of a rank that waits for nobody's message, by who keeps the record."""
-    table = Table("astray", ["one rank leaves", "ranks", "as torch records it", "as we do"])
+    table = Table(
+        "astray", ["fault", "ranks", "with torch's flight recorder", "with our collective log"]
+    )
     told = {record: _stray_messages(size) for record, size in tests.RECORDS.items()}
     for where in tests.ASTRAY:
         for size in tests.SIZES:
             (case,) = tests.cases(f"astray-{where}", sizes=[size])
             table.add(where, size, *(_cell(told[record][case]) for record in ("torch", "ours")))
     table.notes = [
-        "the last rank waits in `recv` for a message that nobody sends; the others wait for it",
-        "*as we do*: `TORCH_FR_BUFFER_SIZE=0`, which leaves torch no record, as before 2.8",
+        "the last rank waits in `recv` for a message that no rank sends; the other ranks wait for it",
+        (
+            "*with our collective log*: `TORCH_FR_BUFFER_SIZE=0` switches the flight recorder off; before "
+            "torch 2.8 it does not know gloo"
+        ),
     ]
     return table
 
@@ -211,7 +216,7 @@ def _leftovers() -> Table:
             "ranks",
             "the case",
             "found",
-            "the case that follows",
+            "the next case",
             "other cases",
             "left",
         ],
@@ -221,7 +226,7 @@ def _leftovers() -> Table:
         ran = _among_others(leaver, check)
         for size in tests.SIZES:
             case, after = ran.found[_case(leaver, size)], ran.found[_case(check, size)]
-            said = case.facts.get("left_behind", "put back").partition(";")[0]
+            said = case.facts.get("left_behind", "reset").partition(";")[0]
             left = ", ".join(ran.left) or "nothing"
             table.add(
                 name, size, case.status.value, _cell(said), after.status.value, ran.alike, left
@@ -229,10 +234,10 @@ def _leftovers() -> Table:
             print(table.rows[-1], flush=True)
     table.notes = [
         (
-            "what is found changed after a case is named, and its world takes no further case; the "
-            "random generators are put back before every case"
+            "*found*: what the leak check found changed after the case, whose world then takes no further "
+            "case; the random generators are reset before every case"
         ),
-        "*the case that follows* fails where it finds any of it",
+        "*the next case* fails if it finds any of it",
     ]
     return table
 
@@ -248,10 +253,13 @@ def _run() -> Table:
                 table.add(what, size, *happen(Path(folder) / "run", size))
             print(table.rows[-1], flush=True)
     table.notes = [
-        "*results*: the XML's, which has every case that was declared; a case without one is *missing*",
         (
-            "*known*: from the signal until the XML was complete and every process gone, or from the "
-            "death to the case's result"
+            "*results*: as the XML has them. It lists every declared case; a case without a result is "
+            "*missing*"
+        ),
+        (
+            "*known*: from the signal until the XML was complete and every process had ended, or from "
+            "the death to the case's result"
         ),
     ]
     return table
@@ -276,7 +284,12 @@ def _fill(folder: Path, size: int) -> list[str]:
     if not tests.fill_disk(suite):
         return ["-", "no small disk can be mounted here", "-", "-"]
     tests.fetch_saved(suite)
-    return [str(suite.code), f"{_results(suite)}, elsewhere, as the run says", "-", _left(suite)]
+    return [
+        str(suite.code),
+        f"{_results(suite)}, in another folder, which the run names",
+        "-",
+        _left(suite),
+    ]
 
 
 def _orphan(folder: Path, size: int) -> list[str]:
@@ -342,14 +355,12 @@ def _theirs() -> Table:
     for (fault, harness), result in zip(pairs, found, strict=True):
         table.add(fault, UPSTREAM[harness], *result.row())
     table.notes = [
-        (
-            "world size 2, three tests, the fault in the second; each combination is a run of its own"
-        ),
+        ("world size 2, three tests, the fault in the second; each combination is a separate run"),
         (
             f"*known*: from the first test's result to the second's; pytest is killed {PATIENCE} s after "
             "the first test's"
         ),
-        "*left*: processes that were still there 2 s after pytest had ended or been killed",
+        "*left*: processes that still existed 2 s after pytest had ended or been killed",
     ]
     return table
 

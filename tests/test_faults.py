@@ -87,7 +87,7 @@ FAULTS = {
         Status.TIMEOUT,
         r"hang: CULPRIT in no collective, .*injected\.py:\d+ in spin; ranks? 0",
     ),
-    "deep-witness": (
+    "deep-stack": (
         Status.TIMEOUT,
         r"hang: CULPRIT .*, at injected\.py:\d+ in misbehave; ranks? 0",
     ),

@@ -170,10 +170,10 @@ class SignalledAndSpins(Signalled):
             pass
 
 
-class DeepWitness(Fault):
-    """What its witness saw is not to be read."""
+class DeepStack(Fault):
+    """Its stack report cannot be parsed."""
 
-    name = "fault-deep-witness"
+    name = "fault-deep-stack"
 
     def misbehave(self) -> None:
         path = str(Path("/proc/self/fd/1").readlink())
