@@ -113,12 +113,12 @@ def _table(run: Forty, found: dict[str, Series], repeat: int) -> Table:
             f"Median (smallest - largest) of {repeat} alternated rounds."
         ),
         (
-            f"Of distparity's time, the slowest ranks' seconds summed over the cases are {work} s; the "
-            f"whole is {found[OURS] / bound} times those and one import of torch."
+            f"The seconds of the slowest rank of each case add up to {work} s; distparity's whole time "
+            f"is {found[OURS] / bound} times those and one import of torch."
         ),
         (
-            "Every way trains and judges by the same code; but the floor, which only trains. "
-            "MultiProcContinuousTest isolates nothing: a rank that dies takes its class along."
+            "Every way uses the same code to train and to judge, except the floor, which only trains. "
+            "MultiProcContinuousTest isolates nothing: a rank that dies ends its whole class."
         ),
     ]
     return table

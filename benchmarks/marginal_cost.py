@@ -29,7 +29,7 @@ def harnesses(few: int, many: int) -> list[Harness]:
     return [
         Harness("distparity", [str(HERE / "_under_distparity.py")], many),
         Harness(
-            "distparity, an oracle for each", [str(HERE / "_under_distparity.py"), "--alone"], many
+            "distparity, one oracle per case", [str(HERE / "_under_distparity.py"), "--alone"], many
         ),
         Harness("MultiProcessTestCase", [str(HERE / "_under_multiprocess.py")], few),
         Harness("MultiProcContinuousTest", [str(HERE / "_under_continuous.py")], many),
@@ -65,9 +65,9 @@ def main() -> None:
     table.notes = [
         f"Case: {SEED_CASE.id}. Median (smallest - largest) of {given.repeat} alternated rounds.",
         (
-            "Every harness trains by the same code and judges by the same code, in its own ranks; "
-            "here the verdict, too, is included. The first row shares its oracle among the cases, as "
-            "strategies of one scenario do, and so does MultiProcContinuousTest here."
+            "Every harness uses the same code to train and to judge, in its own ranks. The times "
+            "include the verdict. In the first row the cases share one oracle, as strategies of one "
+            "scenario do; so do those of MultiProcContinuousTest."
         ),
     ]
     publish(table, given.markdown)

@@ -18,7 +18,7 @@ from pathlib import Path
 from _measure import Table, arguments, bare_import, environment, publish, rounds, wall
 
 BARE = "python -c 'import torch, torch.distributed.fsdp'"
-BARE_DYNAMO = "the same, and torch._dynamo, which an optimizer's first step imports"
+BARE_DYNAMO = "the same, and torch._dynamo, which the first step of an optimizer imports"
 FIRST = "distparity run, to the first verdict"
 WHOLE = "distparity run with one case, to its exit"
 

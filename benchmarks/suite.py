@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("--select", default="default")
     parser.add_argument("--marker", default="", help="what pytest's -m takes")
     given = parser.parse_args()
-    table = Table(
-        "suite", ["ranks at once", "cases", "start to end, s", "busy", "cores", "not right"]
-    )
+    table = Table("suite", ["ranks at once", "cases", "start to end, s", "busy", "cores", "failed"])
     found: dict[str, list[tuple[float, float, float, int, int]]] = {}
     for _ in range(given.repeat):
         for ranks in given.worlds:

@@ -18,6 +18,7 @@ from junitparser import xunit2 as junitparser
 
 #: Without these a report cannot be told from another, or be looked into later.
 FACTS = (
+    "schema",
     "version",
     "torch",
     "torch_git",

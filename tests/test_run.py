@@ -44,6 +44,14 @@ def test_every_case_passes_and_has_its_facts(whole: Ran) -> None:
         assert name.endswith(f"{found['strategy']}-ws{found['world_size']}-{found['dtype']}")
 
 
+def test_every_property_is_on_the_page_of_the_interface(whole: Ran) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    written = {name for facts in whole.properties("here-cpu").values() for name in facts}
+    written |= {one.name for one in whole.suite("here-cpu").properties()}
+
+    assert {name for name in written if f"`{name}`" not in page} == set()
+
+
 def test_what_a_strategy_does_not_promise_is_not_supported_with_the_fact(suite: Suite) -> None:
     ran = suite("-m", "core", "-k", "begin_apart and float32", "--world-size", "2")
 

@@ -1,15 +1,15 @@
 """Does distributed training on this device, with this torch, compute what one process computes?
 
-The vocabulary, used in this sense everywhere:
+The vocabulary, used in this sense everywhere (``docs/glossary.md`` has all of it):
 
 scenario
     *What* is trained: a model, batches, a loss, an optimizer, a few steps.
 strategy
     *How* it is distributed: DDP, FSDP1, FSDP2 (``fully_shard``), ...
 world
-    *Where* it runs: so many ranks on one kind of device, alive and ready.
+    *Where* it runs: a group of ranks on one kind of device, started and ready.
 verdict
-    *Whether* it is the same: a trajectory held against the oracle's, as a number.
+    *Whether* it is the same: a trajectory compared with the oracle's, as a number.
 matrix
     *Which* cells there are: torch releases times devices.
 case
@@ -20,13 +20,53 @@ trajectory
     What a run recorded: per step the loss, the full gradients, parameters and buffers.
 oracle
     The same scenario in one process, on the CPU, in float64, on the global batch.
-native run
+reference run
     The same scenario in one process in the case's own dtype, on the case's own device.
 
 Importing this package imports neither torch nor pytest: the process that runs pytest never needs
-torch, and the noxfile reads the matrix from an interpreter that has neither.
+torch, and the noxfile reads the matrix from an interpreter that has neither. The classes that other
+packages subclass are imported, and torch with them, when somebody asks for one by its name here.
 """
 
-__all__ = ["__version__"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from distparity.core.version import __version__
+
+if TYPE_CHECKING:
+    from distparity.core.known_limit import Limit
+    from distparity.devices import Device, Sharing
+    from distparity.devices.context import RankContext
+    from distparity.operations import Operation
+    from distparity.scenarios import Batch, Scenario
+    from distparity.strategies import Strategy
+
+__all__ = [
+    "Batch",
+    "Device",
+    "Limit",
+    "Operation",
+    "RankContext",
+    "Scenario",
+    "Sharing",
+    "Strategy",
+    "__version__",
+]
+
+#: Where each public name is defined.
+_MODULES = {
+    "Batch": "distparity.scenarios",
+    "Device": "distparity.devices",
+    "Limit": "distparity.core.known_limit",
+    "Operation": "distparity.operations",
+    "RankContext": "distparity.devices.context",
+    "Scenario": "distparity.scenarios",
+    "Sharing": "distparity.devices",
+    "Strategy": "distparity.strategies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

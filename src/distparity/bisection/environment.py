@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import distparity
 from distparity import releases
 from distparity.bisection.candidates import Candidate
 from distparity.core.bad_request import BadRequest
+from distparity.core.version import __version__
 
 __all__ = ["Environments", "NoEnvironment"]
 
@@ -81,12 +81,12 @@ class Environments:
 
         So the same suite judges all of them, whatever becomes of the one that runs meanwhile.
         """
-        here = Path(distparity.__file__).parent
+        here = Path(__file__).parents[1]
         shutil.rmtree(self.suite, ignore_errors=True)
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(here, self.suite / "distparity", ignore=ignored)
         about = importlib.metadata.distribution("distparity")
-        info = self.suite / f"distparity-{distparity.__version__}.dist-info"
+        info = self.suite / f"distparity-{__version__}.dist-info"
         info.mkdir()
         for name in ("METADATA", "entry_points.txt"):
             (info / name).write_text(about.read_text(name) or "", encoding="utf-8")

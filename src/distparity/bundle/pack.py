@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distparity import __version__
 from distparity.bundle import layout
 from distparity.bundle.cell import Cell, read
 from distparity.bundle.layout import Refused
 from distparity.core import device_kinds
 from distparity.core.redact import Redactor
+from distparity.core.version import __version__
 from distparity.expectations.file import SHIPPED, Wrong, toml_files
 
 __all__ = ["pack"]

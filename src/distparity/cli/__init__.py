@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,23 +19,29 @@ def main(arguments: list[str] | None = None) -> int:
 
         # All that follows is pytest's and the plugin's to read, --help as well.
         run.become_pytest(words[1:])
-    # Not before: what comes then is pytest's process, and that starts sooner.
-    from distparity import __version__
+    # Imported only now: pytest's process, which replaces this one for ``run``, starts sooner so.
     from distparity.core.bad_request import BadRequest
 
-    parser = argparse.ArgumentParser(
-        prog="distparity",
-        description="Does distributed training compute what one process computes?",
-    )
-    parser.add_argument("--version", action="version", version=f"distparity {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if not info.name.startswith("_"):
-            importlib.import_module(f"{__name__}.{info.name}").add(commands)
-    given = parser.parse_args(words)
+    given = parser().parse_args(words)
     try:
         code: int = given.act(given)
     except BadRequest as error:
         print(f"distparity: {error}", file=sys.stderr)
         return 4
     return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    from distparity.core.version import __version__
+
+    made = argparse.ArgumentParser(
+        prog="distparity",
+        description="Does distributed training compute what one process computes?",
+    )
+    made.add_argument("--version", action="version", version=f"distparity {__version__}")
+    commands = made.add_subparsers(dest="command", required=True)
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if not info.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{info.name}").add(commands)
+    return made

@@ -10,5 +10,6 @@
 ``device_kinds``            the names of all kinds of device
 ``registry``                names and families of what scenarios, strategies and operations define
 ``redact``                  secrets out of everything that is written
+``version``                 the version of distparity
 =========================== ========================================================================
 """

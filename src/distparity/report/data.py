@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from distparity import __version__
+from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Report, Result
 from distparity.report.statuses import STATUSES
 

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from distparity import __version__
+from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Report, Result, shorten
 from distparity.report.statuses import STATUSES
 

@@ -18,8 +18,10 @@ from defusedxml import DefusedXmlException
 from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
 from junitparser.junitparser import Element
 
+from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Result, shorten
 from distparity.report.statuses import BY_NAME, PASSED, TAGS
+from distparity.results.journal import SCHEMA
 
 __all__ = ["Refused", "files", "read"]
 
@@ -119,6 +121,11 @@ def _column(path: Path, suite: TestSuite) -> Column:
     for name in ("distparity.cell", "distparity.cell_torch", "distparity.device"):
         if name not in facts:
             raise Refused(f"{path}: no cell of distparity: its suite has no property {name!r}")
+    schema = facts.get("distparity.schema", str(SCHEMA))
+    if schema != str(SCHEMA):
+        raise Refused(
+            f"{path}: it has schema {_name(schema)}; distparity {__version__} reads schema {SCHEMA}"
+        )
     column = Column(
         name=_name(facts["distparity.cell"]),
         torch=_name(facts["distparity.cell_torch"]),

@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from distparity.core.outcome import Outcome, Status
+from distparity.core.version import __version__
 
-__all__ = ["Journal", "Record", "paths", "read"]
+__all__ = ["SCHEMA", "Journal", "Record", "paths", "read"]
 
+#: The form of the side file and of the XML's properties, as ``docs/api.md`` has it. Files from before
+#: there was a number are of the first.
+SCHEMA = 1
 
 #: Bytes of a cell's or device's name that go into a file's name, which has at most 255 in all.
 _LONGEST = 100
@@ -58,7 +62,7 @@ class Journal:
         self.error: OSError | None = None
         self._lines: list[str] = []
         self._file = path.open("w", encoding="utf-8")
-        self._line({"header": {**header, "started": time.time()}})
+        self._line({"header": {"schema": SCHEMA, **header, "started": time.time()}})
 
     def add(self, case: str, outcome: Outcome) -> None:
         self._line({"case": case, "outcome": outcome.to_json(), "at": time.time()})
@@ -102,14 +106,18 @@ class Record:
 def read(path: Path) -> Record:
     """Read a side file; a case that was declared and has no result is *missing*.
 
-    Raises ``ValueError`` when the file does not begin with a header. A last line that was cut off
-    (the writer died in it) is passed over.
+    Raises ``ValueError`` when the file does not begin with a header, or is of another schema. A last
+    line that was cut off (the writer died in it) is passed over.
     """
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         header = json.loads(lines[0])["header"]
     except (IndexError, ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is no side file of distparity: it has no header") from None
+    if (schema := header.get("schema", SCHEMA)) != SCHEMA:
+        raise ValueError(
+            f"{path} has schema {schema!r}; distparity {__version__} reads schema {SCHEMA}"
+        )
     record = Record(header)
     found: dict[str, Outcome] = {}
     end = path.stat().st_mtime

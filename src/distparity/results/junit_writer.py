@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from distparity import __version__
 from distparity.core.outcome import Outcome, Status
-from distparity.results.journal import Journal, Record, paths, read
+from distparity.core.version import __version__
+from distparity.results.journal import SCHEMA, Journal, Record, paths, read
 
 __all__ = ["write_broken_cell", "write_from_journal"]
 
@@ -107,6 +107,7 @@ def _document(record: Record) -> ET.Element:
         "distparity.cell_torch": cell["torch"],
         "distparity.device": cell["device"],
         "distparity.version": __version__,
+        "distparity.schema": str(SCHEMA),
         **{f"distparity.{key}": value for key, value in record.header["facts"].items()},
         "distparity.ended": record.ended or "died",
     }
