@@ -491,16 +491,41 @@ def test_the_disk_is_full(tmp_path: Path, temporary: str) -> None:
     assert suite.leftovers() == []
 
 
-def test_the_process_that_forks_ranks_is_killed(tmp_path: Path) -> None:
+#: What a rank does to the process that forks ranks -> what is said of it.
+TO_PARENT = {
+    "kills-parent": "the process that forks ranks died (SIGKILL)",
+    "kills-parent-leaving": "the process that forks ranks died (SIGKILL)",
+    "stops-parent": "the process that forks ranks was stopped",
+}
+
+
+@pytest.mark.parametrize("fault", TO_PARENT)
+def test_the_process_that_forks_ranks_is_killed_or_stopped(tmp_path: Path, fault: str) -> None:
     """It is one case's failure; what ran beside that is done again."""
-    guilty = "multiple_forward/fault-kills-parent-ws2-float32"
+    guilty = f"multiple_forward/fault-{fault}-ws2-float32"
     others = cases("ddp", "fsdp1", "fault-leaves-environment")
     suite = Suite(tmp_path, [*listed([*others, guilty]), "--worlds", "8"]).run()
     found = suite.journal()
 
     assert all(found[case].status is Status.PASSED for case in others)
     assert found[guilty].status is Status.CRASH
-    assert "the process that forks ranks died (SIGKILL)" in found[guilty].message
+    assert TO_PARENT[fault] in found[guilty].message
+    assert suite.leftovers() == []
+
+
+def test_torch_cannot_be_imported_again(tmp_path: Path) -> None:
+    """That is said once, and ends the run at once; what was done is not lost."""
+    names = cases("ddp", "fsdp1", "fsdp2", "fault-kills-parent")
+    environment = {"IMPORTED_ONCE": str(tmp_path / "once")}
+    suite = Suite(tmp_path, [*listed(names), "--include", "once"], environment).run()
+    found = suite.journal()
+
+    why = "cannot be started again: torch cannot be imported: RuntimeError: not a second time"
+    assert set(names) == set(found)
+    assert {o.status for o in found.values()} <= {Status.PASSED, Status.ERROR, Status.MISSING}
+    assert [why in o.message for o in found.values() if o.status is Status.ERROR] == [True]
+    assert suite.xml() == {case: outcome.status.value for case, outcome in found.items()}
+    assert suite.code == 1
     assert suite.leftovers() == []
 
 

@@ -31,6 +31,8 @@ from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
 
 FOREVER = 3600
+#: Beyond a limit of 6 seconds that other cases have.
+LATE = 7
 HERE = str(Path.cwd())
 LEFT = "INJECTED_LEFT_BEHIND"
 
@@ -192,6 +194,45 @@ class KillsParent(Fault):
     def misbehave(self) -> None:
         os.kill(os.getppid(), signal.SIGKILL)
         # A process takes its time to die, and its children live as long.
+        time.sleep(FOREVER)
+
+
+class StopsParent(Fault):
+    name = "fault-stops-parent"
+
+    def misbehave(self) -> None:
+        os.kill(os.getppid(), signal.SIGSTOP)
+        # Long enough to be seen, and less than the limit.
+        time.sleep(4)
+
+
+class KillsParentLate(KillsParent):
+    """By then an idle world is past the deadline of its last task."""
+
+    name = "fault-kills-parent-late"
+
+    def misbehave(self) -> None:
+        time.sleep(LATE)
+        super().misbehave()
+
+
+class LeavesOrphans(Fault):
+    """Ends the fork server, and leaves behind what the kernel does not end with it."""
+
+    name = "fault-kills-parent-leaving"
+
+    def misbehave(self) -> None:
+        parent = os.getppid()
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(FOREVER)
+        if os.getuid() == 0 and os.fork() == 0:
+            os.setuid(65534)
+            time.sleep(FOREVER)
+        os.kill(parent, signal.SIGKILL)
+        if os.getuid() == 0:
+            # The kernel forgets with whom a process ends that becomes another user's.
+            os.setuid(65534)
         time.sleep(FOREVER)
 
 

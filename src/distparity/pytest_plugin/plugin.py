@@ -423,6 +423,9 @@ class ParityItem(pytest.Item):
     def runtest(self) -> None:
         run = self.config.stash[RUN]
         outcome = run.outcome(self.case)
+        if run.ended:
+            # Said once, of this case: the others are not even tried.
+            self.session.shouldfail = run.ended
         self.seconds = outcome.facts.get("seconds_in_ranks", outcome.facts.get("known_after"))
         for name, value in outcome.facts.items():
             self.user_properties.append((name, value))

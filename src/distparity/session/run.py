@@ -301,7 +301,11 @@ class Run:
         while not self._jobs[case].finished:
             while self._ahead and self.scheduler.idle:
                 self._begin(self._ahead.pop(0))
-            self.scheduler.turn()
+            try:
+                self.scheduler.turn()
+            except Exception as error:
+                # One case is lost to it, never those to come.
+                return self._fault(case, error)
         if self._jobs[case].error is not None:
             return self._fault(case, self._jobs[case].error)
         found = self._jobs[case].value
@@ -314,10 +318,18 @@ class Run:
         outcome = Outcome(
             Status.ERROR, f"distparity failed: {type(error).__name__}: {error}", trace
         )
+        if isinstance(error, StartError):
+            outcome = Outcome(Status.ERROR, str(error), error.detail)
         cell = next(cell for cell in self.cells if cell.device == case.device)
         if case.id not in cell.outcomes:
             self._keep(cell, case, outcome)
         return outcome
+
+    @property
+    def ended(self) -> str:
+        """Why no further case can run, in one line; empty where they can."""
+        error = None if self.scheduler is None else self.scheduler.ended
+        return "" if error is None else self._redactor.text(str(error)).splitlines()[0]
 
     def _begin(self, case: Case) -> None:
         assert self.scheduler is not None
@@ -432,6 +444,10 @@ class Run:
         """
         written: list[Path] = []
         busy = 0.0 if self.scheduler is None else self.scheduler.busy()
+        if self.scheduler is not None:
+            self.complaints += [
+                f"distparity failed, and went on: {fault}" for fault in self.scheduler.faults
+            ]
         for cell in self.cells:
             if cell.journal is not None:
                 cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})

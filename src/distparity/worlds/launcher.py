@@ -12,11 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
 from distparity.worlds.output import tail
 
 __all__ = ["Launcher", "StartError"]
+
+#: Seconds in which what a dead fork server left is ended; a process in the kernel may take longer.
+ADOPTED = 5.0
 
 
 class StartError(Exception):
@@ -39,7 +43,11 @@ class Launcher:
         self.plugins = plugins or []
         self.facts: dict[str, Any] | None = None
         self.journals: list[str] = []
-        self.process = start.take()
+        # Should the fork server be killed, what the kernel does not end with it comes to us: who has
+        # a session of its own, or has become another user's.
+        processes.adopt_orphans()
+        self._before = set(processes.children())
+        self.process = self._start()
         self.directory = self.process.directory
         self.listener = socket.socket(socket.AF_UNIX)
         self.address = os.path.join(self.directory, "ranks")
@@ -49,14 +57,49 @@ class Launcher:
         self._connect()
 
     def restart(self) -> str:
-        """Begin again after the fork server died; returns how it did, raises :class:`StartError`."""
+        """Begin again after the fork server died; returns how it did, raises :class:`StartError`.
+
+        One that has not died is killed.
+        """
         self.channel.close()
+        # Dead, it takes a moment to be so; alive, it has nobody to serve any more.
+        self.process.kill()
         status = self.process.wait()
+        self._end_adopted()
         self.facts = None
         self.process = start.start(self.directory)
         self._connect()
         self.ready()
         return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+    def _end_adopted(self) -> None:
+        """Kill what came from a fork server that is dead.
+
+        It is what is our child and in another session than ours: ranks and the fork server make one
+        each, and what somebody else starts in this process has ours.
+        """
+        until = time.monotonic() + ADOPTED
+        while time.monotonic() < until:
+            found = [pid for pid in processes.children() if self._is_adopted(pid)]
+            if not found:
+                return
+            for pid in found:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.002)
+
+    def _is_adopted(self, pid: int) -> bool:
+        if pid == self.process.pid or pid in self._before:
+            return False
+        try:
+            return os.getsid(pid) != os.getsid(0)
+        except ProcessLookupError:
+            return False
+
+    def _start(self) -> start.ForkServer:
+        return start.take()
 
     def _connect(self) -> None:
         self.channel = Channel(socket.socket(fileno=self.process.channel))
@@ -160,6 +203,7 @@ class Launcher:
         except TimeoutError:
             self.process.kill()
             self.process.wait()
+        self._end_adopted()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

@@ -11,14 +11,16 @@ import contextlib
 import os
 import selectors
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds.device_pool import Held, Pool
-from distparity.worlds.launcher import Launcher, first_frame
+from distparity.worlds.launcher import Launcher, StartError, first_frame
 from distparity.worlds.rank_handle import Rank
 from distparity.worlds.world import Answer, Spec, State, Task, World
 
@@ -50,6 +52,12 @@ MOST_BESIDE_CORES = 16
 STRANGERS = 32
 PATIENCE = 20.0
 HELLO = 4096
+#: How often one looks whether the fork server is stopped, and how long it may owe an answer to a
+#: fork, in seconds: it may be importing what ranks need, on a machine that is busy.
+LOOK_AT_FORK_SERVER = 1.0
+FORK_LIMIT = 60.0
+#: So many seconds without a turn are counted against nobody: limits are put off by as much.
+LATE = 0.5
 
 
 class _Job:
@@ -68,6 +76,10 @@ class Scheduler:
 
     Without it, ranks on the CPU are several to a core, and ranks on other devices as many as
     :attr:`pools` has devices.
+
+    An exception of our own in a turn costs at most the world at which it was raised, never the run:
+    every step for a world goes through :meth:`_sparing`, and its task is done again, alone. If that
+    fails as well, the task ends with the exception. :attr:`faults` has every one of them.
     """
 
     def __init__(
@@ -93,12 +105,20 @@ class Scheduler:
         self._tokens: dict[str, tuple[World, Rank]] = {}
         #: Tasks that wait for a world, each with the job that wants its answer.
         self._queue: deque[tuple[Task, _Job]] = deque()
-        self._busy: dict[World, _Job] = {}
+        self._busy: dict[World, tuple[Task, _Job]] = {}
         self._shared: dict[Hashable, _Job] = {}
         #: Processes that were told to end, by id, and the devices that are theirs until then.
         self._ending: dict[int, tuple[str, Held]] = {}
         #: Connections that have not said who they are, oldest first, and until when they may.
         self._strangers: dict[Channel, float] = {}
+        #: Exceptions of our own, each in a line.
+        self.faults: list[str] = []
+        #: Why there are no more ranks: the fork server died, and cannot be started again.
+        self.ended: StartError | None = None
+        #: When the fork server was asked for a world's ranks, until it has answered.
+        self._forks: dict[int, float] = {}
+        self._looked_at_fork_server = time.monotonic()
+        self._listened = time.monotonic()
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -174,24 +194,75 @@ class Scheduler:
         wake = min([now + patience, *(world.wake for world in self._worlds)])
         for key, _ in self._selector.select(max(0.0, wake - now)):
             key.data(key.fileobj)
+        self._forgive_lateness(patience)
         for world in list(self._worlds):
-            world.tick()
-        self._settle()
+            self._sparing(world, world.tick)
+        for world in list(self._worlds):
+            self._sparing(world, self._settle, world)
+        self._look_at_fork_server()
         for channel, until in list(self._strangers.items()):
             if time.monotonic() > until:
                 self._turn_away(channel)
 
     def close(self) -> None:
         for world in list(self._worlds):
-            world.retire()
-            self._drop(world)
+            self._discard(world)
         for channel in list(self._strangers):
             self._turn_away(channel)
         self._selector.close()
 
+    # -- our own exceptions --------------------------------------------------------------------
+
+    def _sparing(self, world: World, step: Callable[..., object], *args: Any) -> None:
+        """Do something for a world; an exception in it is that world's end, and no more."""
+        try:
+            step(*args)
+        except Exception as error:
+            self._note(error)
+            busy = self._busy.pop(world, None)
+            self._discard(world)
+            if busy is not None:
+                self._again(*busy, error)
+
+    def _again(self, task: Task, job: _Job, error: Exception) -> None:
+        """Have a task done again, alone, that an exception of ours has interrupted; once."""
+        if task.alone:
+            self._advance(job, error)
+        else:
+            self._queue.appendleft((replace(task, alone=True), job))
+
+    def _discard(self, world: World) -> None:
+        """Be rid of a world in which anything may be broken: its ranks are killed in any case."""
+        for step in (world.retire, lambda: self._drop(world)):
+            try:
+                step()
+            except Exception as error:
+                self._note(error)
+        world.state = State.DEAD
+        with contextlib.suppress(Exception):
+            self.launcher.kill([rank.pid for rank in world.ranks if rank.pid])
+
+    def _note(self, error: Exception) -> None:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(where.filename)}:{where.lineno} in {where.name}"  # noqa: PTH119
+        self.faults.append(f"{type(error).__name__}: {error} ({place})")
+
+    def _forgive_lateness(self, patience: float) -> None:
+        """Put off all limits by as long as this process had no turn: suspended, or without a core.
+
+        What ranks have said meanwhile is read first, and a large answer comes in more than one turn.
+        """
+        listened, self._listened = self._listened, time.monotonic()
+        late = self._listened - listened - patience
+        if late > LATE:
+            for world in self._worlds:
+                world.put_off(late)
+
     # -- errands -------------------------------------------------------------------------------
 
     def _advance(self, job: _Job, value: Any) -> None:
+        if self.ended is not None and not isinstance(value, Exception):
+            value = self.ended
         try:
             # What a shared errand raised is raised in all that wait for it.
             wanted = (
@@ -203,6 +274,9 @@ class Scheduler:
         except Exception as error:
             job.error = error
             self._end(job, error)
+            return
+        if self.ended is not None:
+            self._advance(job, self.ended)
             return
         if isinstance(wanted, Shared):
             source = self._shared.get(wanted.key)
@@ -226,21 +300,22 @@ class Scheduler:
         for other in job.waiting:
             self._advance(other, value)
 
-    def _settle(self) -> None:
-        for world in list(self._worlds):
-            if world.done is not None and world in self._busy:
-                job = self._busy.pop(world)
-                done, world.done = world.done, None
-                if isinstance(done, Answer):
-                    self._count(world.spec, done.seconds)
-                if world.state is State.DEAD:
-                    self._drop(world)
-                self._advance(job, done)
-            elif world.state is State.DEAD:
-                self._drop(world)
+    def _settle(self, world: World) -> None:
+        """Give what became of a world's task to who wants it, and drop the world if it is dead."""
+        done = world.done if world in self._busy else None
+        if isinstance(done, Answer):
+            self._count(world.spec, done.seconds)
+        if world.state is State.DEAD:
+            self._drop(world)
+        if done is not None:
+            world.done = None
+            _, job = self._busy.pop(world)
+            self._advance(job, done)
 
     def _drop(self, world: World) -> None:
-        self._worlds.remove(world)
+        if world in self._worlds:
+            self._worlds.remove(world)
+        self._forks.pop(world.number, None)
         for rank in world.ranks:
             if rank.pid and rank.exit is None:
                 self._ending[rank.pid] = (world.spec.device, world.held)
@@ -249,9 +324,10 @@ class Scheduler:
 
     def _hang_up(self, rank: Rank) -> None:
         if rank.channel is not None:
-            self._selector.unregister(rank.channel)
-            rank.channel.close()
-            rank.channel = None
+            channel, rank.channel = rank.channel, None
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(channel)
+            channel.close()
 
     # -- worlds --------------------------------------------------------------------------------
 
@@ -297,19 +373,24 @@ class Scheduler:
         waiting: deque[tuple[Task, _Job]] = deque()
         while self._queue:
             task, job = self._queue.popleft()
-            world = self._world_for(task)
+            try:
+                world = self._world_for(task)
+            except Exception as error:
+                self._note(error)
+                self._again(task, job, error)
+                break
             if world is None:
                 waiting.append((task, job))
             else:
-                self._busy[world] = job
+                self._busy[world] = (task, job)
                 self._began = self._began or time.monotonic()
-                world.assign(task)
-        self._queue = waiting
+                self._sparing(world, world.assign, task)
+        self._queue.extendleft(reversed(waiting))
 
     def _world_for(self, task: Task) -> World | None:
         """An idle world that fits, a new one where there is room, or None."""
         spec = task.spec
-        if self._busy and (task.alone or any(w.task and w.task.alone for w in self._busy)):
+        if self._busy and (task.alone or any(other.alone for other, _ in self._busy.values())):
             return None
         if not self._has_room(spec):
             return None
@@ -327,7 +408,9 @@ class Scheduler:
     def prepare(self, spec: Spec) -> None:
         """Have a world start that a task will want soon, where nothing needs to give way to it."""
         if spec.device not in self.pools and all(world.spec != spec for world in self._worlds):
-            self._new_world(spec)
+            with contextlib.suppress(Exception):
+                # Who needs it will try again.
+                self._new_world(spec)
 
     def _new_world(self, spec: Spec) -> World | None:
         """A world that starts now; None while there are not enough devices for it."""
@@ -338,6 +421,7 @@ class Scheduler:
         extra = self.start_seconds.get(spec.device, 0.0)
         world = World(self._numbers, spec, self.launcher, self.timeout, extra, held)
         self._worlds.append(world)
+        self._forks[world.number] = time.monotonic()
         for rank in world.ranks:
             self._tokens[rank.token] = (world, rank)
         return world
@@ -345,73 +429,136 @@ class Scheduler:
     # -- events --------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        with contextlib.suppress(OSError):
-            # Where it is gone, reading from it says so.
+        try:
             self.launcher.channel.flush()
-        for world in self._worlds:
-            for rank in world.ranks:
-                if rank.channel is not None:
-                    try:
-                        rank.channel.flush()
-                    except OSError:
-                        # It is dead; the fork server will say how.
-                        continue
-                    wanted = selectors.EVENT_READ
-                    if rank.channel.pending:
-                        wanted |= selectors.EVENT_WRITE
-                    key = self._selector.get_map().get(rank.channel.fileno())
-                    if key is not None and key.events != wanted:
-                        self._selector.modify(rank.channel, wanted, key.data)
+        except OSError:
+            # Where it is gone, reading from it says so.
+            pass
+        except Exception as error:
+            self._note(error)
+        for world in list(self._worlds):
+            self._sparing(world, self._flush_world, world)
+
+    def _flush_world(self, world: World) -> None:
+        for rank in world.ranks:
+            if rank.channel is not None:
+                try:
+                    rank.channel.flush()
+                except OSError:
+                    # It is dead; the fork server will say how.
+                    continue
+                wanted = selectors.EVENT_READ
+                if rank.channel.pending:
+                    wanted |= selectors.EVENT_WRITE
+                key = self._selector.get_map().get(rank.channel.fileno())
+                if key is not None and key.events != wanted:
+                    self._selector.modify(rank.channel, wanted, key.data)
 
     def _on_fork_server(self, _: object) -> None:
-        frames, alive = self.launcher.channel.poll()
+        try:
+            frames, alive = self.launcher.channel.poll()
+        except Exception as error:
+            self._note(error)
+            self._start_over(f"said what makes no sense ({error})")
+            return
         for frame in frames:
-            if frame["op"] == "forked":
-                for world in self._worlds:
-                    if world.number == frame["world"]:
-                        world.on_forked(frame["pids"])
-                        if frame["error"]:
-                            self._not_started(world, frame["error"])
-            elif frame["op"] == "exit":
-                self._ending.pop(frame["pid"], None)
-                any(
-                    world.on_exit(frame["pid"], frame["status"], memory=frame["memory"])
-                    for world in self._worlds
-                )
+            self._on_fork_server_frame(frame)
         if not alive:
-            self._start_over()
+            self._start_over("")
+
+    def _on_fork_server_frame(self, frame: Frame) -> None:
+        if frame["op"] == "forked":
+            self._forks.pop(frame["world"], None)
+            for world in list(self._worlds):
+                if world.number == frame["world"]:
+                    self._sparing(world, self._on_forked, world, frame["pids"], frame["error"])
+                    return
+            # Its world was given up meanwhile.
+            self.launcher.kill(frame["pids"])
+        elif frame["op"] == "exit":
+            self._ending.pop(frame["pid"], None)
+            for world in list(self._worlds):
+                if any(rank.pid == frame["pid"] for rank in world.ranks):
+                    self._sparing(world, self._on_exit, world, frame)
+
+    def _on_forked(self, world: World, pids: list[int], error: str) -> None:
+        world.on_forked(pids)
+        if error:
+            self._not_started(world, error)
+
+    def _on_exit(self, world: World, frame: Frame) -> None:
+        world.on_exit(frame["pid"], frame["status"], memory=frame["memory"])
 
     def _not_started(self, world: World, error: str) -> None:
         """There was no room for another process, whoever took it: the task is done again, alone."""
-        if world.task is not None and not world.task.alone:
-            self._queue.appendleft((replace(world.task, alone=True), self._busy.pop(world)))
+        task, job = self._busy.get(world, (None, None))
+        if task is not None and job is not None and not task.alone:
+            del self._busy[world]
+            self._queue.appendleft((replace(task, alone=True), job))
             world.orphan(None)
         else:
             world.orphan(f"a rank's process could not be started: {error}", "was not started")
 
-    def _start_over(self) -> None:
+    def _look_at_fork_server(self) -> None:
+        """Replace the fork server if it is stopped, or does not answer: no rank would start again."""
+        now = time.monotonic()
+        if now < self._looked_at_fork_server + LOOK_AT_FORK_SERVER:
+            return
+        self._looked_at_fork_server = now
+        oldest = min(self._forks.values(), default=now)
+        if processes.state(self.launcher.process.pid) == "stopped":
+            self._start_over("was stopped")
+        elif now - oldest > FORK_LIMIT:
+            self._start_over(f"did not answer for {FORK_LIMIT:g} s")
+
+    def _start_over(self, what: str) -> None:
         """The process that forks ranks died, and every rank with it: begin again with another.
 
-        Of several tasks that were under way, any may be to blame: each is done again, alone. One
-        that was alone is to blame. Raises :class:`StartError` when torch cannot be imported again.
+        ``what`` is what it did instead of dying, if so: it is killed then. Of several tasks that
+        were under way, any may be to blame: each is done again, alone. One that was alone is to
+        blame. Where torch cannot be imported again, that is the end of all tasks.
         """
         self._selector.unregister(self.launcher.channel)
-        how = f"the process that forks ranks died ({self.launcher.restart()}) while this ran alone"
+        try:
+            died = f"died ({self.launcher.restart()})"
+        except Exception as error:
+            self._end_all(error)
+            return
+        how = f"the process that forks ranks {what or died} while this ran alone"
         self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_fork_server)
         self._ending.clear()
+        self._forks.clear()
         suspects = list(self._busy.items())
-        for world, job in suspects:
-            if len(suspects) == 1 and world.task is not None and world.task.alone:
-                world.orphan(how)
-            elif world.task is not None:
+        for world, (task, job) in suspects:
+            if len(suspects) == 1 and task.alone:
+                self._sparing(world, world.orphan, how)
+            elif world.done is None:
                 del self._busy[world]
-                self._queue.appendleft((replace(world.task, alone=True), job))
-        for world in self._worlds:
+                self._queue.appendleft((replace(task, alone=True), job))
+        for world in list(self._worlds):
             if world.state is not State.DEAD:
-                world.orphan(None)
+                self._sparing(world, world.orphan, None)
+
+    def _end_all(self, error: Exception) -> None:
+        """No rank can be started any more: every errand ends with that, those to come as well."""
+        self.ended = StartError(
+            f"the process that forks ranks died, and cannot be started again: {error}",
+            getattr(error, "detail", ""),
+        )
+        waiting = [job for _, job in [*self._busy.values(), *self._queue]]
+        self._busy.clear()
+        self._queue.clear()
+        for world in list(self._worlds):
+            self._discard(world)
+        for job in waiting:
+            self._advance(job, self.ended)
 
     def _on_stranger(self, _: object) -> None:
-        channel = self.launcher.accept(HELLO)
+        try:
+            channel = self.launcher.accept(HELLO)
+        except Exception as error:
+            self._note(error)
+            return
         if channel is None:
             return
         if len(self._strangers) >= STRANGERS:
@@ -421,8 +568,9 @@ class Scheduler:
         self._selector.register(channel, selectors.EVENT_READ, self._on_hello)
 
     def _turn_away(self, channel: Channel) -> None:
-        del self._strangers[channel]
-        self._selector.unregister(channel)
+        self._strangers.pop(channel, None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(channel)
         channel.close()
 
     def _on_hello(self, channel: Any) -> None:
@@ -434,6 +582,10 @@ class Scheduler:
             frames, alive = channel.poll()
         except (ProtocolError, OSError):
             frames, alive = [], False
+        except Exception as error:
+            # Not the stranger's fault, who may be a rank; it has its time to be heard again.
+            self._note(error)
+            return
         if alive and not frames:
             return
         found = self._tokens.pop(first_frame(frames[0]) or "", None) if frames else None
@@ -442,13 +594,19 @@ class Scheduler:
             return
         del self._strangers[channel]
         self._selector.unregister(channel)
-        channel.trust()
         world, rank = found
+        rank.channel = channel
+        self._sparing(world, self._welcome, world, rank, channel, frames[1:])
+
+    def _welcome(self, world: World, rank: Rank, channel: Channel, frames: list[Frame]) -> None:
+        channel.trust()
         world.on_connected(rank, channel)
         self._selector.register(
-            channel, selectors.EVENT_READ, lambda _, w=world, r=rank: self._on_rank(w, r)
+            channel,
+            selectors.EVENT_READ,
+            lambda _: self._sparing(world, self._on_rank, world, rank),
         )
-        self._hear(world, rank, frames[1:])
+        self._hear(world, rank, frames)
 
     def _on_rank(self, world: World, rank: Rank) -> None:
         channel = rank.channel

@@ -192,9 +192,13 @@ class World:
     @property
     def wake(self) -> float:
         """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
-        if self.state is State.IDLE:
+        if self.state in (State.IDLE, State.DEAD):
             return float("inf")
         return min(self._deadline, self._looked_at_files + LOOK_AT_FILES)
+
+    def put_off(self, seconds: float) -> None:
+        """Give the ranks so much longer: nobody was there to hear them."""
+        self._deadline += seconds
 
     # -- events --------------------------------------------------------------------------------
 
@@ -247,6 +251,8 @@ class World:
 
     def tick(self) -> None:
         """Act on the clock: a limit that passed, stacks that should be there by now."""
+        if self.state is State.DEAD:
+            return
         now = time.monotonic()
         if self.state is not State.IDLE and now >= self._looked_at_files + LOOK_AT_FILES:
             self._looked_at_files = now

@@ -1,0 +1,158 @@
+"""Nothing ends a run: not an exception of our own, not the fork server's death, at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+from fake_ranks import Fakes, fakes
+
+from distparity.core import processes
+from distparity.core.wire import Channel
+from distparity.worlds.launcher import Launcher, StartError
+from distparity.worlds.post_mortem import PostMortem
+from distparity.worlds.scheduler import FORK_LIMIT, Scheduler
+from distparity.worlds.world import World
+
+TASKS = ("ok", "raise", "ok", "die", "ok", "silent", "leave", "rubbish", "ok", "one-dies", "ok")
+EXPECTED = [
+    *("ok 0", "raised", "ok 2", "crash", "ok 4", "timeout", "ok 6", "raised", "ok 8"),
+    *("crash", "ok 10"),
+]
+
+#: Where an exception of ours is raised, once.
+POINTS = [
+    *((Scheduler, name) for name in ("_world_for", "_place", "_new_world", "_flush_world")),
+    *((Scheduler, name) for name in ("_on_forked", "_on_exit", "_on_rank", "_welcome", "_hear")),
+    *((Scheduler, name) for name in ("_settle", "_drop", "_hang_up", "_count", "_refuse")),
+    *((World, name) for name in ("__init__", "assign", "on_forked", "on_connected", "on_frame")),
+    *((World, name) for name in ("on_exit", "on_rubbish", "tick", "retire", "_hand_out")),
+    *((World, name) for name in ("_finish", "_upset", "_bury", "_failure", "_bound_output")),
+    *((World, name) for name in ("_help_the_dying", "_on_end_of_task", "_send_port")),
+    *((PostMortem, name) for name in ("__post_init__", "step", "_report", "_send")),
+    *((Launcher, name) for name in ("fork", "forget", "signal", "kill", "accept")),
+    *((Channel, name) for name in ("queue", "flush", "poll", "trust")),
+]
+
+
+def run_all(found: Fakes) -> list[str]:
+    for name in TASKS:
+        found.start(name)
+    found.run()
+    return found.outcomes()
+
+
+def test_tasks_end_as_they_should() -> None:
+    with fakes() as found:
+        assert run_all(found) == EXPECTED
+        assert found.scheduler.faults == []
+
+
+def raising_at(call: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """``real``, but for the call of this number, which raises."""
+    count = 0
+
+    def step(self: Any, *args: Any, **rest: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == call:
+            raise RuntimeError("injected")
+        return real(self, *args, **rest)
+
+    return step
+
+
+@pytest.mark.parametrize("call", [1, 2, 6])
+@pytest.mark.parametrize(
+    ("owner", "name"), POINTS, ids=lambda part: getattr(part, "__name__", part)
+)
+def test_an_exception_of_ours_costs_no_result(owner: type, name: str, call: int) -> None:
+    """The task that it interrupts is done again; all have the outcome that they would have had."""
+    with fakes() as found:
+        step = raising_at(call, getattr(owner, name))
+        with mock.patch.object(owner, name, step):
+            assert run_all(found) == EXPECTED
+
+
+@pytest.mark.parametrize(("owner", "name"), POINTS[:20], ids=lambda p: getattr(p, "__name__", p))
+def test_an_exception_that_stays_ends_tasks_and_not_the_run(owner: type, name: str) -> None:
+    with fakes() as found:
+        with mock.patch.object(owner, name, side_effect=RuntimeError("injected")):
+            found.start("ok")
+            for _ in range(300):
+                found.turn(1.0)
+        found.start("ok")
+        found.run()
+        assert found.outcomes()[1] == "ok 1"
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 3))
+def test_the_fork_server_dies_at_any_moment(turns: int) -> None:
+    with fakes() as found:
+        for name in TASKS:
+            found.start(name)
+        for _ in range(turns):
+            found.turn()
+        found.launcher.die()
+        found.run()
+        assert found.outcomes() == EXPECTED
+
+
+def test_the_fork_server_dies_after_the_deadline_of_an_idle_world() -> None:
+    with fakes() as found:
+        found.start("ok", limit=1)
+        found.run()
+        found.turn(500)
+        found.start("ok")
+        found.launcher.die()
+        found.run()
+        assert found.outcomes() == ["ok 0", "ok 1"]
+
+
+def test_the_fork_server_cannot_be_started_again() -> None:
+    with fakes() as found:
+        found.launcher.restarts = [StartError("torch cannot be imported: no", "because")]
+        for _ in range(5):
+            found.start("ok")
+        found.turn()
+        found.launcher.die()
+        before = found.clock.now
+        found.run()
+        found.start("ok")
+        assert found.outcomes() == ["ended"] * 6
+        assert found.clock.now - before < 2
+
+
+@pytest.mark.parametrize("state", ["stopped", "sleeping"])
+def test_a_fork_server_that_does_not_answer_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    with fakes() as found:
+        monkeypatch.setattr(processes, "state", lambda _: state)
+        found.launcher.deaf = True
+        found.start("ok")
+        found.start("ok")
+        found.turn()
+        found.turn(2.0 if state == "stopped" else FORK_LIMIT + 1)
+        found.launcher.deaf = False
+        monkeypatch.setattr(processes, "state", lambda _: "sleeping")
+        found.run()
+        assert found.outcomes() == ["ok 0", "ok 1"]
+
+
+def test_what_was_answered_while_nobody_listened_is_no_timeout() -> None:
+    """As when the controller is stopped for longer than the limit: part of an answer is there."""
+    with fakes() as found:
+        found.start("silent", size=1, limit=10)
+        while not found.launcher.ranks or found.scheduler._queue:
+            found.turn()
+        for _ in range(4):
+            found.turn()
+        (rank,) = found.launcher.ranks.values()
+        found.turn(100)
+        answer = {"op": "answer", "id": 1, "result": {"args": {"number": 0}}}
+        rank.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": []})
+        found.run()
+        assert found.outcomes() == ["ok 0"]
