@@ -49,11 +49,11 @@ FAULTS = {
     "sigkill": (Status.CRASH, r"^CULPRIT killed by SIGKILL; "),
     "sigsegv": (
         Status.CRASH,
-        r"^CULPRIT (killed by SIGSEGV|died of a fatal error: \w+ \w+), .* in string_at; ",
+        r"^CULPRIT killed by SIGSEGV, .* in string_at; ",
     ),
     "sigsegv-and-stays": (
         Status.CRASH,
-        r"^CULPRIT died of a fatal error: Segmentation fault, .* in string_at; ",
+        r"^CULPRIT killed by SIGSEGV, .* in string_at; ",
     ),
     "sigstop": (
         Status.TIMEOUT,

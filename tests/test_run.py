@@ -218,14 +218,78 @@ def test_torch_that_does_not_import_is_an_error_and_a_red_cell(
 
 
 def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
-    ran = suite("--device", "cpu", "--include", "refusing_strategy", "-k", "refusing")
+    ran = suite("--device", "cpu", "--include", "refusing_strategy", "-k", "/refusing")
 
     assert set(ran.statuses("here-cpu").values()) == {"not supported"}
     assert ran.code == 1
     assert "every case was skipped: not a success" in ran.output
     text = ran.text("here-cpu", "multiple_forward/refusing-ws2-float32")
     assert "refusing on this device: torch" in text
-    assert "says RuntimeError: not on this device" in text
+    assert "says RuntimeError: mat1 and mat2 shapes cannot be multiplied" in text
+
+
+@pytest.mark.parametrize(
+    ("module", "case", "status", "text"),
+    [
+        pytest.param(
+            "refusing_strategy",
+            "multiple_forward/mistaken-ws2-float32",
+            "failed",
+            " raised RuntimeError: shapes cannot be multiplied",
+            id="a strategy that raises what its limit says is wrong",
+        ),
+        pytest.param(
+            "built_for_cpu",
+            "multiple_forward/ddp_bf16_hook-ws2-float32",
+            "not supported",
+            "says TypeError: BF16 all reduce communication hook required",
+            id="a hook that torch was not built for",
+        ),
+        pytest.param(
+            "broken_alone",
+            "refused_alone/ddp-ws2-float32",
+            "failed",
+            "failed: in one process, the oracle: rank 0 raised RuntimeError: mat1 and mat2",
+            id="torch refuses in one process",
+        ),
+        pytest.param(
+            "broken_alone",
+            "mistaken_alone/ddp-ws2-float32",
+            "error",
+            "error: the oracle: rank 0 raised RuntimeError: shapes cannot",
+            id="a scenario that raises by itself is no fault of torch",
+        ),
+    ],
+)
+def test_who_raised_decides(suite: Suite, module: str, case: str, status: str, text: str) -> None:
+    ran = suite("--device", "cpu", "--include", module, "--case", case)
+
+    assert ran.statuses("here-cpu") == {case: status}
+    assert text in ran.text("here-cpu", case)
+
+
+def test_state_that_is_forgotten_everywhere_is_seen(suite: Suite) -> None:
+    cases = [f"resume/{strategy}-ws2-float64" for strategy in ("ddp", "fsdp1", "fsdp2")]
+
+    ran = suite("--include", "forgetful_torch", *(w for case in cases for w in ("--case", case)))
+
+    assert ran.statuses("here-cpu") == dict.fromkeys(cases, "failed")
+    assert "looks like: optimizer state lost" in ran.text("here-cpu", cases[0])
+
+
+def test_reference_runs_use_nothing_of_torch_distributed() -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("references_alone.py"))],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        timeout=300,
+        check=True,
+    )
+
+    found = json.loads(done.stdout)
+    assert found["wrong"] == {}
+    assert found["forbidden"] > 1000
+    assert found["scenarios"] > 90
 
 
 def test_limit_that_does_not_hold_skips_nothing(suite: Suite) -> None:

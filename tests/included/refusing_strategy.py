@@ -1,16 +1,17 @@
-"""Strategies with a declared limit: one that torch confirms, and one that it does not."""
+"""Strategies with a declared limit: what torch refuses, what it does not, and an error of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from distparity.devices.context import RankContext
 from distparity.strategies import Limit
 from distparity.strategies.ddp import Ddp
 
-LIMIT = Limit("refusing on this device", "not on this device")
+LIMIT = Limit("refusing on this device", "shapes cannot be multiplied")
 
 
 class Refusing(Ddp):
@@ -18,7 +19,8 @@ class Refusing(Ddp):
     limits = (LIMIT,)
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
-        raise RuntimeError("not on this device")
+        torch.ones(2, 3) @ torch.ones(2, 3)
+        return super().wrap(model, units, context)
 
 
 class Outdated(Ddp):
@@ -26,3 +28,12 @@ class Outdated(Ddp):
 
     name = "outdated"
     limits = (LIMIT,)
+
+
+class Mistaken(Refusing):
+    """Raises itself what the limit says that torch does."""
+
+    name = "mistaken"
+
+    def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
+        raise RuntimeError("shapes cannot be multiplied")

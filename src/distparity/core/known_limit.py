@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from distparity.core.refusal import pattern
+
 __all__ = ["ATTEMPTED", "Limit"]
 
 #: Features that a strategy's smallest training can have; what else is special about a scenario can
@@ -25,7 +27,7 @@ class Limit:
 
     #: What is asked, for a reader: "fully_shard on cpu".
     fact: str
-    #: A regular expression that torch's refusal matches.
+    #: A regular expression for torch's words when it refuses; ``ValueError`` where everything has it.
     answer: str
     #: Asked of releases before this one; of all when None.
     before: tuple[int, int] | None = None
@@ -39,6 +41,12 @@ class Limit:
     feature: str | None = None
     #: Asked on devices whose backend has no such reduction (``AVG``); on all when None.
     without: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            pattern(self.answer)
+        except ValueError as error:
+            raise ValueError(f"the limit {self.fact!r}: {error}") from None
 
     def applies(
         self,

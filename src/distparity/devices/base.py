@@ -53,9 +53,14 @@ class Device:
     no_reductions: ClassVar[Mapping[str, str]] = {}
 
     #: What the device refuses by its own word: a regular expression that the error's text matches,
-    #: and the fact in one line. A case in which a rank raises that is *not supported*; one in which
-    #: a rank raises anything else has failed.
+    #: and the fact in one line. A case in which torch or :attr:`packages` raises that is *not
+    #: supported*; one in which a rank raises anything else has failed. No pattern may be found in
+    #: everything.
     refuses: ClassVar[Mapping[str, str]] = {}
+
+    #: The top-level packages of the device's vendor, beside torch's own: only what came out of those,
+    #: or out of torch, is the device's own word.
+    packages: ClassVar[tuple[str, ...]] = ()
 
     #: Seconds that a world may take to start beyond what every device is given (120).
     start_seconds: ClassVar[float] = 0.0

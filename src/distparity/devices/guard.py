@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distparity.core import refusal
 from distparity.devices.base import Device, Sharing
 
 __all__ = ["Guard", "PluginError"]
@@ -34,20 +34,28 @@ def _maps_text(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(_is_text, [*value, *value.values()]))
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_text, value))
+
+
 def _maps_patterns(value: Any) -> bool:
     return _maps_text(value) and all(map(_is_pattern, value))
 
 
 def _is_pattern(text: str) -> bool:
     try:
-        re.compile(text)
-    except re.error:
+        refusal.pattern(text)
+    except ValueError:
         return False
     return True
 
 
 def _are_ways(value: Any) -> bool:
-    return isinstance(value, Sequence) and all(isinstance(way, Sharing) for way in value)
+    return (
+        isinstance(value, Sequence)
+        and all(isinstance(way, Sharing) for way in value)
+        and all(_maps_patterns(way.refuses) for way in value)
+    )
 
 
 def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -63,12 +71,13 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "describe": (_is_text, "str"),
     "backend": (_is_text, "str"),
     "backend_version": (_is_text, "str"),
-    "sharing": (_are_ways, "a list of Sharing"),
+    "sharing": (_are_ways, "a list of Sharing, with patterns not found in everything"),
     "lacks": (_maps_text, "a dict of str to str"),
     "peak_memory": (_or_none(_is_count), "int or None"),
     "no_reductions": (_maps_text, "a dict of str to str"),
-    "refuses": (_maps_patterns, "a dict of regular expressions to str"),
+    "refuses": (_maps_patterns, "a dict of regular expressions, none found in everything, to str"),
     "start_seconds": (_is_number, "a number"),
+    "packages": (_are_texts, "a tuple of str"),
 }
 
 

@@ -19,7 +19,7 @@ __all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "kind"]
 #: The parts of a case that patterns are about.
 PARTS = ("scenario", "strategy", "world_size", "dtype")
 #: How a case can fail, as an entry spells it.
-FAILURES = ("wrong numbers", "raised", "crash", "timeout")
+FAILURES = ("wrong numbers", "raised", "crash", "timeout", "failed in one process")
 
 
 class CaseSet:
@@ -205,6 +205,8 @@ def _looks(entry: Entry, outcome: Outcome) -> bool:
 
 def kind(outcome: Outcome) -> str | None:
     """Which of :data:`FAILURES` an outcome is; None where it is none."""
+    if "reference_run" in outcome.facts:
+        return "failed in one process"
     if outcome.status is Status.FAILED:
         return "wrong numbers" if "ratio" in outcome.facts else "raised"
     return {Status.CRASH: "crash", Status.TIMEOUT: "timeout"}.get(outcome.status)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+from distparity.core import refusal
 from distparity.expectations.entry import FAILURES, PARTS, Entry
 
 if sys.version_info >= (3, 11):
@@ -33,6 +34,7 @@ _KNOWN_BY: dict[str, tuple[str, ...]] = {
     "raised": ("error",),
     "crash": ("error",),
     "timeout": (),
+    "failed in one process": ("error",),
 }
 
 
@@ -205,10 +207,7 @@ def _failure(value: Any) -> str:
 
 
 def _regex(value: Any) -> re.Pattern[str]:
-    pattern = re.compile(_text(value))
-    if pattern.search("") is not None:
-        raise ValueError(f"{value!r} is found in everything")
-    return pattern
+    return refusal.pattern(_text(value))
 
 
 def _flag(value: Any) -> bool:

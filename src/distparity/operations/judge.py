@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from distparity.core.refusal import TORCH, fact_of
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation
 from distparity.verification.findings import Divergence, Quantity, Verdict
@@ -40,6 +41,8 @@ class Record:
     tensors: dict[str, torch.Tensor | None]
     #: Kind and first line of each exception, by check.
     raised: dict[str, str]
+    #: Whose each of those is (:mod:`distparity.core.refusal`).
+    whose: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def judge(
         raised = {
             r: rec.raised[check.name] for r, rec in enumerate(records) if check.name in rec.raised
         }
-        fact = _refusal(operation, check, raised, where)
+        torchs = all(records[rank].whose.get(check.name) == TORCH for rank in raised)
+        fact = _refusal(operation, check, raised, where) if torchs else None
         if fact is not None:
             found.refused[check.name] = fact
             continue
@@ -98,10 +102,11 @@ def _refusal(
         return None
     place = (where.release, where.device, where.dtype, list(check.features), where.no_reductions)
     known = [(one.answer, one.fact) for one in operation.limits if one.applies(*place)]
-    for answer, fact in [*known, *where.refuses.items()]:
-        if all(re.search(answer, text) for text in raised.values()):
+    for answer in [*known, *where.refuses.items()]:
+        facts = [fact_of([answer], text, TORCH) for text in raised.values()]
+        if all(facts):
             says = _STAMP.sub("", next(iter(raised.values())))
-            return f"{fact}: torch {torch.__version__} says {says}"
+            return f"{facts[0]}: torch {torch.__version__} says {says}"
     return None
 
 

@@ -14,6 +14,7 @@ from distparity import operations
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
 from distparity.operations.judge import Record, Where, judge
+from distparity.torch_support import origin
 from distparity.torch_support.version import installed
 from distparity.training.trajectory import Tensors, Trajectory
 
@@ -46,6 +47,7 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     context.kind.forget_peak()
     made: Tensors = {}
     raised: dict[str, str] = {}
+    whose: dict[str, str] = {}
     number = next(_NUMBERS)
     for check in operation.checks(request):
         try:
@@ -54,6 +56,7 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
             traceback.print_exc()
             lines = str(error).strip().splitlines() or [""]
             raised[check.name] = f"{type(error).__name__}: {lines[0]}"
+            whose[check.name] = origin.of(error, context.kind.packages)
             if not _all_raised(site, check, number):
                 raise OutOfStepError(
                     f"{check.name}: raised {raised[check.name]}; other ranks did not"
@@ -61,7 +64,7 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
         else:
             made.update({f"{check.name}: {name}": tensor for name, tensor in parts.items()})
     context.kind.synchronize()
-    answer = {"raised": raised, "peak_memory": context.kind.peak_memory()}
+    answer = {"raised": raised, "whose": whose, "peak_memory": context.kind.peak_memory()}
     return answer, [Trajectory(made).to_bytes()]
 
 
@@ -84,8 +87,8 @@ def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     """Hold what the ranks made (``blobs``, ``raised``, in rank order) against plain arithmetic."""
     operation, request = _asked(args)
     records = [
-        Record(Trajectory.from_bytes(blob).initial, raised)
-        for blob, raised in zip(blobs, args["raised"], strict=True)
+        Record(Trajectory.from_bytes(blob).initial, raised, whose)
+        for blob, raised, whose in zip(blobs, args["raised"], args["whose"], strict=True)
     ]
     declared = args["no_reductions"], args["refuses"]
     where = Where(installed(), args["device_type"], args["dtype"], *declared)

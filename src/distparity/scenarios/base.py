@@ -49,7 +49,8 @@ class Scenario:
     clip_value: ClassVar[float | None] = None
     #: Scale the loss by this with a ``GradScaler``, which skips a step whose gradients overflow.
     loss_scale: ClassVar[float | None] = None
-    #: After this step (0 is the first) save everything, and go on from it with a new model.
+    #: After this step (0 is the first) save everything, and go on from it with a new model. That must
+    #: be the same as just going on, which is what the reference runs do.
     reload_after: ClassVar[int | None] = None
     #: What is saved: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
     reload_by: ClassVar[str] = "full"
@@ -70,7 +71,7 @@ class Scenario:
     left_alone: ClassVar[tuple[str, ...]] = ()
     #: The gradient is so many times the mean over ranks, by a divisor of the wrapper's own.
     gradient_factor: ClassVar[float] = 1.0
-    #: The whole model is compiled after it was wrapped.
+    #: The whole model is compiled after it was wrapped, in ranks; the reference runs are not.
     compiles_whole: ClassVar[bool] = False
     #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
     #: refer to. ``twice``: a unit is called twice in a forward. ``attention``: by
@@ -177,6 +178,16 @@ class Scenario:
         return None
 
     # -- what happens beside the steps; ``model`` is what :meth:`model` made, wrapped inside ---------
+
+    def before_wrap(self, model: nn.Module) -> None:
+        """Once, before the model is distributed: what torch offers to be put around units.
+
+        It must leave the mathematics as it is. The reference runs leave it out.
+        """
+
+    def original_name(self, name: str) -> str:
+        """A parameter's or buffer's name before :meth:`before_wrap`, from its name after."""
+        return name
 
     def after_wrap(self, model: nn.Module) -> None:
         """Once, between wrapping the model and making the optimizer."""

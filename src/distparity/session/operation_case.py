@@ -42,10 +42,13 @@ def operate(
     run = yield Task(world, "operate", {**args, "mutant": mutant}, limit=limit, fresh=fresh)
     if isinstance(run, Failure):
         facts = {**case.facts, "known_after": round(run.after, 2)}
+        if run.kind == "raised":
+            facts["raised_by"] = run.origin
         return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
     weighing = {
         **args,
         "raised": [result["raised"] for result in run.results],
+        "whose": [result["whose"] for result in run.results],
         "device_type": found["type"],
         "no_reductions": found["no_reductions"],
         "refuses": found["refuses"],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distparity import expectations
+from distparity.core import refusal
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
 from distparity.core.known_limit import ATTEMPTED, Limit
@@ -40,8 +40,6 @@ DEFAULT_WORLD_SIZES = (2, 4)
 #: More ranks than this on one machine's CPU are a slip of the finger.
 MOST_CPU_RANKS = 64
 PROBE_LIMIT = 60.0
-#: What the message of a case says in which a rank raised an exception.
-_RAISED = re.compile(r"rank \d+ raised ")
 #: What may be another thing the second time; a fault of the scenario or the harness is not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
@@ -391,13 +389,12 @@ class Run:
 
     def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
         """What a case is in which the device refused something, in words that it has declared."""
-        judged = outcome.status not in (Status.FAILED, Status.ERROR)
-        raised = not judged and _RAISED.search(outcome.message)
-        for answer, fact in refusals.items() if raised else ():
-            if re.search(answer, outcome.message):
-                said = f"{fact}: torch {self.facts['torch']} says {outcome.message}"
-                return Outcome(Status.NOT_SUPPORTED, said, outcome.detail, outcome.facts)
-        return outcome
+        origin = outcome.facts.get("raised_by", "")
+        fact = refusal.fact_of(refusals.items(), outcome.message, origin)
+        if fact is None:
+            return outcome
+        said = f"{fact}: torch {self.facts['torch']} says {outcome.message}"
+        return Outcome(Status.NOT_SUPPORTED, said, outcome.detail, outcome.facts)
 
     def _question(self, case: Case, cell: Cell) -> Question | None:
         """What to ask torch about before the case runs; None when nothing is declared."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.refusal import TORCH
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
@@ -91,8 +92,7 @@ def evaluate(
         return reference
     runs = yield from _train(case, args, limit, fresh=fresh)
     if isinstance(runs, Failure):
-        facts = {**case.facts, "known_after": round(runs.after, 2)}
-        return Outcome(_STATUS[runs.kind], runs.message, runs.detail, facts)
+        return _failed(case, runs)
     ranks = [blobs[0] for run in runs for blobs in run.blobs]
     args["ranks"] = len(ranks)
     judged = yield Task(JUDGE, "judge", args, [*reference.runs, *ranks], limit=limit)
@@ -128,8 +128,6 @@ def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome |
     question |= {"features": ask.features, "scenario": ask.scenario, "seed": SEED}
     key = ("ask", world, case.strategy, case.dtype, ask.scenario, *ask.features)
     refused = yield Shared(key, lambda: _ask(question, world, limit))
-    if isinstance(refused, Failure):
-        return _broken("asking what this torch can do", refused)
     if refused is None:
         return None
     return Outcome(Status.NOT_SUPPORTED, refused, facts=case.facts)
@@ -139,7 +137,8 @@ def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
     # The world ends with the question: a refusal may leave it in any state.
     done = yield Task(world, "ask", question, limit=limit, last=True)
     if isinstance(done, Failure):
-        return done
+        # No refusal that was declared: the case itself shows what it is.
+        return None
     refusals = [result["refused"] for result in done.results if result["refused"]]
     return refusals[0] if refusals else None
 
@@ -150,14 +149,14 @@ def _reference(
     """What a case is held against; the outcome instead where there is nothing."""
     oracle = yield Shared(("oracle", *key), lambda: _single("consult", args, JUDGE, limit))
     if isinstance(oracle, Failure):
-        return _broken("the oracle", oracle)
+        return _alone(case, "the oracle", oracle)
     if oracle.results[0]["faults"]:
         return _no_evidence(case, oracle.results[0]["faults"])
     # The native runs need the case's device, and no other rank.
-    place = JUDGE if case.device == "cpu" else Spec(case.device, 1)
+    place = JUDGE if case.device == "cpu" else Spec(case.device, 1, group=False)
     reference_runs = yield Task(place, "reference_runs", args, limit=limit)
     if isinstance(reference_runs, Failure):
-        return _broken("the native runs", reference_runs)
+        return _alone(case, "the native runs", reference_runs)
     runs = [*oracle.blobs[0], *reference_runs.blobs[0]]
     if alive:
         looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
@@ -176,6 +175,21 @@ def _no_evidence(case: Case, faults: list[str]) -> Outcome:
 def _single(task: str, args: dict[str, Any], place: Spec, limit: float) -> Errand[Any]:
     done: Answer | Failure = yield Task(place, task, args, limit=limit)
     return done
+
+
+def _failed(case: Case, failure: Failure, message: str | None = None) -> Outcome:
+    facts = {**case.facts, "known_after": round(failure.after, 2)}
+    if failure.kind == "raised":
+        facts["raised_by"] = failure.origin
+    return Outcome(_STATUS[failure.kind], message or failure.message, failure.detail, facts)
+
+
+def _alone(case: Case, what: str, failure: Failure) -> Outcome:
+    """What a case is whose reference run failed: torch's failure in one process, or an error of ours."""
+    if failure.kind == "timeout" or (failure.kind == "raised" and failure.origin != TORCH):
+        return _broken(what, failure)
+    found = _failed(case, failure, f"in one process, {what}: {failure.message}")
+    return replace(found, facts={**found.facts, "reference_run": what})
 
 
 def _broken(what: str, failure: Failure) -> Outcome:

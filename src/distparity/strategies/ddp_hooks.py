@@ -64,6 +64,11 @@ class DdpBf16Hook(_Hooked):
     limits: ClassVar[tuple[Limit, ...]] = (
         *Ddp.limits,
         Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),
+        # On every device: torch looks at what it was built for, which a build for the CPU lacks.
+        Limit(
+            fact="bf16_compress_hook with this build of torch",
+            answer="BF16 all reduce communication hook required",
+        ),
     )
 
     def hook(self) -> Hook:

@@ -43,7 +43,7 @@ class InterleavedZeroBubble(_TwoStages):
     title = "pipelining.ScheduleInterleavedZeroBubble, two stages a rank"
     schedule = "ScheduleInterleavedZeroBubble"
     limits: ClassVar[tuple[Limit, ...]] = (
-        Limit("ScheduleInterleavedZeroBubble", "has no attribute", before=(2, 5)),
+        Limit("ScheduleInterleavedZeroBubble", "has no attribute .Schedule", before=(2, 5)),
     )
 
 
@@ -52,7 +52,7 @@ class ZbvZeroBubble(_InAVee):
     title = "pipelining.ScheduleZBVZeroBubble, two stages a rank, in a V"
     schedule = "ScheduleZBVZeroBubble"
     limits: ClassVar[tuple[Limit, ...]] = (
-        Limit("ScheduleZBVZeroBubble", "has no attribute", before=(2, 6)),
+        Limit("ScheduleZBVZeroBubble", "has no attribute .Schedule", before=(2, 6)),
     )
 
 
@@ -61,5 +61,5 @@ class DualPipeV(_InAVee):
     title = "pipelining.ScheduleDualPipeV, two stages a rank, in a V"
     schedule = "ScheduleDualPipeV"
     limits: ClassVar[tuple[Limit, ...]] = (
-        Limit("ScheduleDualPipeV", "has no attribute", before=(2, 10)),
+        Limit("ScheduleDualPipeV", "has no attribute .Schedule", before=(2, 10)),
     )

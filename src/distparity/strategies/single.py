@@ -44,8 +44,19 @@ class Single(Strategy):
     def average(self, model: nn.Module, modules: Collection[str]) -> None:
         pass
 
+    def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
+        pass
+
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+        return {
+            f"{name}.{key}": value
+            for name, parameter in model.named_parameters()
+            for key, value in optimizer.state.get(parameter, {}).items()
+            if isinstance(value, torch.Tensor)
+        }
 
 
 class Reference(Single):

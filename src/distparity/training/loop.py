@@ -151,18 +151,18 @@ class _Run:
         with self._uneven():
             for number in participation.steps:
                 found.steps[number] = self._step(number)
-                if self.scenario.reload_after == number and participation.ends:
+                if self._reloads_after(number) and participation.ends:
                     self._reload()
         for kind in participation.in_the_end:
             read = self.strategy.parameters if kind == "parameter" else self.strategy.buffers
             self._keep(found.steps[-1], kind, read(self.made.model))
-        state = _copy(self.strategy.optimizer_state(self.made.model, self.made.optimizer))
+        state = self._copy(self.strategy.optimizer_state(self.made.model, self.made.optimizer))
         if participation.ends:
             found.optimizer = state
         elif folder is not None:
             self.strategy.save(self.made.model, self.made.optimizer, folder)
         for where, kind, tensors in self.pending:
-            getattr(where, kind).update(_copy(tensors))
+            getattr(where, kind).update(self._copy(tensors))
         for step in self.skipped:
             step.gradient = dict.fromkeys(step.gradient)
         return found
@@ -195,7 +195,16 @@ class _Run:
         if isinstance(tensors, Pending):
             self.pending.append((where, kind, tensors))
         else:
-            getattr(where, kind).update(_copy(tensors))
+            getattr(where, kind).update(self._copy(tensors))
+
+    def _copy(self, tensors: Tensors | Pending) -> Tensors:
+        """Copies on the CPU, by the names that parameters and buffers have in the reference runs."""
+        return {
+            self.scenario.original_name(name): None
+            if tensor is None
+            else dense(tensor.detach()).to("cpu", copy=True)
+            for name, tensor in tensors.items()
+        }
 
     def _batch(self, number: int) -> Batch:
         """The rows of a step, in the order in which they are taken."""
@@ -227,11 +236,22 @@ class _Run:
             return nullcontext()
         return self.strategy.whole(self.made.model, write=wanted == "write")
 
+    def _reloads_after(self, number: int) -> bool:
+        """Whether this run saves and loads after a step.
+
+        A reference run goes on training: what saves and loads is what a reload scenario checks.
+        """
+        return self.scenario.reload_after == number and not self.strategy.alone
+
     def _reload(self) -> None:
         """Go on with a new model and what the old one leaves."""
         new = _make(self.recipe, self.strategy, self.context)
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
+        # What is no part of a model's or an optimizer's state dict, and plain Python.
+        for part in ("schedule", "scaler"):
+            if getattr(new, part) is not None:
+                getattr(new, part).load_state_dict(getattr(self.made, part).state_dict())
         self.made = new
 
 
@@ -278,12 +298,14 @@ def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
         with torch.no_grad():
             for tensor in [*inner.parameters(), *inner.buffers()]:
                 tensor.add_(context.rank)
+    if not strategy.alone:
+        scenario.before_wrap(inner)
     model = strategy.wrap(inner, scenario.units(inner), context)
     if scenario.deferred:
         strategy.fill(model, state, context)
     for method in scenario.methods:
         strategy.enter_by(model, method)
-    if scenario.compiles_whole:
+    if scenario.compiles_whole and not strategy.alone:
         # In place, so that names stay as they are. What is asked is the tracing, not the kernels.
         model.compile(backend="aot_eager")
     scenario.after_wrap(inner)
@@ -328,13 +350,6 @@ def _backward(
     if made.scaler is not None:
         made.scaler.unscale_(made.optimizer)
     return loss.cpu()
-
-
-def _copy(tensors: Tensors | Pending) -> Tensors:
-    return {
-        name: None if tensor is None else dense(tensor.detach()).to("cpu", copy=True)
-        for name, tensor in tensors.items()
-    }
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

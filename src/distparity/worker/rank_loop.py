@@ -66,7 +66,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     except BaseException as error:
         channel.send(_raised(0, error))
         return
-    from distparity.torch_support import dtensor_cache
+    from distparity.torch_support import dtensor_cache, origin
 
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None:
@@ -81,7 +81,8 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
             context.kind.synchronize()
         except BaseException as error:
             # SystemExit as well: a library that calls sys.exit() shall not end a rank unheard.
-            channel.send(_raised(frame["id"], error, reporter.of_error(error)))
+            whose = origin.of(error, context.kind.packages)
+            channel.send(_raised(frame["id"], error, reporter.of_error(error), whose))
         else:
             answer = {
                 "op": "answer",
@@ -164,11 +165,12 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
 
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    if spec["group"]:
-        backend = _share(kind, spec["sharing"]) if spec["sharing"] else kind.backend()
+    if spec["device"]:
+        shared = _share(kind, spec["sharing"]) if spec["sharing"] else None
         device = kind.take(spec["index"])
         kind.exact()
-        _make_group(channel, spec, backend, device)
+        if spec["group"]:
+            _make_group(channel, spec, shared or kind.backend(), device)
     return RankContext(spec["rank"], spec["world_size"], device, kind)
 
 
@@ -228,7 +230,9 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
 
 
-def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None) -> dict[str, Any]:
+def _raised(
+    task: int, error: BaseException, seen: dict[str, Any] | None = None, origin: str = "other"
+) -> dict[str, Any]:
     when = time.monotonic()
     try:
         text, trace = str(error), "".join(traceback.format_exception(error))
@@ -244,4 +248,5 @@ def _raised(task: int, error: BaseException, seen: dict[str, Any] | None = None)
         "traceback": trace if len(trace) <= _MAX_TEXT else LEFT_OUT + trace[-_MAX_TEXT:],
         "when": when,
         "seen": seen or {},
+        "origin": origin,
     }

@@ -6,7 +6,6 @@ This is the whole of what the controller knows of torch: names of tasks.
 from __future__ import annotations
 
 import os
-import re
 import traceback
 from typing import Any
 
@@ -14,11 +13,12 @@ import torch
 import torch.distributed as dist
 
 from distparity import devices, mutants, operations, scenarios, strategies
-from distparity.core import participation
+from distparity.core import participation, refusal
 from distparity.core.registry import family
 from distparity.devices import examination, numerics
 from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
+from distparity.torch_support import origin
 from distparity.torch_support.version import installed
 from distparity.training import reference
 from distparity.training.loop import Recipe, train
@@ -193,10 +193,12 @@ def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answe
             strategy.attempt(context, getattr(torch, dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        for limit in strategy.limits:
-            if limit.applies(*where) and re.search(limit.answer, str(error)):
-                return {"refused": f"{limit.fact}: torch {torch.__version__} says {text}"}, []
-        raise
+        answers = [(one.answer, one.fact) for one in strategy.limits if one.applies(*where)]
+        whose = origin.of(error, context.kind.packages)
+        fact = refusal.fact_of(answers, str(error), whose)
+        if fact is None:
+            raise
+        return {"refused": f"{fact}: torch {torch.__version__} says {text}"}, []
     return {"refused": None}, []
 
 

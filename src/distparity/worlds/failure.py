@@ -59,6 +59,8 @@ class Report:
     #: When it was known, in seconds of the monotonic clock.
     when: float = 0.0
     pid: int = 0
+    #: Whose exception it raised (:mod:`distparity.core.refusal`).
+    origin: str = "other"
 
     def __str__(self) -> str:
         parts = [f"rank {self.rank} (pid {self.pid}): {self.account}"]
@@ -118,6 +120,15 @@ class Failure:
     @property
     def detail(self) -> str:
         return "\n".join([self.message, "", *map(str, self.ranks)])
+
+    @property
+    def origin(self) -> str:
+        """Whose the exceptions are that ranks raised, where they are all the same one's."""
+        raised = [report for report in self.ranks if report.fate is Fate.RAISED]
+        whose = {report.origin for report in raised if not report.is_echo} or {
+            report.origin for report in raised
+        }
+        return whose.pop() if len(whose) == 1 else "other"
 
 
 def without_stack_reporter(stacks: str) -> str:

@@ -34,6 +34,15 @@ NATIVE = 0.3
 #: Bytes of a rank's output that are read, and of those that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
+#: Signals that end a process, by what faulthandler calls them.
+_SIGNALS = {
+    "Aborted": signal.SIGABRT,
+    "Bus error": signal.SIGBUS,
+    "Floating point exception": signal.SIGFPE,
+    "Floating-point exception": signal.SIGFPE,
+    "Illegal instruction": signal.SIGILL,
+    "Segmentation fault": signal.SIGSEGV,
+}
 
 
 @dataclass
@@ -115,6 +124,7 @@ class PostMortem:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
             found.text = rank.error["traceback"]
             found.where = describe(rank.error["seen"])
+            found.origin = rank.error["origin"]
         elif fate is Fate.DIED:
             found.what = _end(rank, found)
             found.where = locate(found.stack)
@@ -170,7 +180,12 @@ def _end(rank: Rank, found: Report) -> str:
     """How a rank's process ended, in words."""
     if rank.exit is None or rank.helped:
         # It was dying already, and would not: the signal that it had is the reason.
-        return f"died of a fatal error: {fatal_error(found.stack)}"
+        died = fatal_error(found.stack)
+        if died not in _SIGNALS:
+            return f"died of a fatal error: {died}"
+        # The name that it has where its process ends before anybody sees that it is dying.
+        words = [processes.describe_exit(_SIGNALS[died]), last_words(found.output)]
+        return ": ".join(filter(None, words))
     words = [processes.describe_exit(rank.exit), last_words(found.output)]
     memory = " (the kernel killed for want of memory meanwhile)" if rank.memory else ""
     return ": ".join(filter(None, words)) + memory

@@ -45,6 +45,7 @@ SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "traceback": str,
         "when": (int, float),
         "seen": dict,
+        "origin": str,
     },
     "answer": {"id": int, "result": dict, "seconds": (int, float), "calls": int, "left": list},
 }
@@ -232,7 +233,12 @@ class World:
 
     def on_rubbish(self, rank: Rank, error: ProtocolError) -> None:
         rank.error = Frame(
-            kind="ProtocolError", text=str(error), traceback="", when=time.monotonic(), seen={}
+            kind="ProtocolError",
+            text=str(error),
+            traceback="",
+            when=time.monotonic(),
+            seen={},
+            origin="other",
         )
         self._upset("crash")
 

@@ -14,9 +14,10 @@ from distparity.scenarios.calls.basic import Basic
 class CheckpointWrapper(Basic):
     traits = ("recomputed",)
 
-    def model(self) -> nn.Module:
-        model = super().model()
+    def before_wrap(self, model: nn.Module) -> None:
         assert isinstance(model, nn.Sequential)
         for number in (0, 2):
             model[number] = checkpoint_wrapper(model[number])
-        return model
+
+    def original_name(self, name: str) -> str:
+        return name.replace("_checkpoint_wrapped_module.", "")

@@ -12,9 +12,6 @@ class Compiled(Basic):
     dtypes = ("float32",)
     traits = ("compiled",)
 
-    def model(self) -> nn.Module:
-        model = super().model()
-        assert isinstance(model, nn.Sequential)
-        for unit in (model[0], model[2]):
+    def before_wrap(self, model: nn.Module) -> None:
+        for unit in self.units(model):
             unit.compile(backend="aot_eager")
-        return model
