@@ -15,6 +15,7 @@ MODE = "PT_HPU_LAZY_MODE"
 
 class Hpu(Device):
     kind = "hpu"
+    packages = ("habana_frameworks",)
     exclusive = True
     refuses: ClassVar = {
         "Unsupported ReduceOp for HCCL": "hpu: HCCL does MIN, MAX, SUM and PRODUCT",

@@ -9,6 +9,7 @@ __all__ = ["DEVICE"]
 
 class Npu(Device):
     kind = "npu"
+    packages = ("torch_npu",)
 
     def environment(self, index: int) -> dict[str, str]:
         # HCCL reads it when a communicator is made.

@@ -9,6 +9,7 @@ __all__ = ["DEVICE"]
 
 class Xpu(Device):
     kind = "xpu"
+    packages = ("intel_extension_for_pytorch", "oneccl_bindings_for_pytorch")
 
     def load(self) -> None:
         here = self.module() is not None and self.module().is_available()

@@ -11,6 +11,7 @@ from distparity.devices import Device, Sharing
 
 class Sim(Device):
     kind = "sim"
+    packages = ("distparity_sim",)
     refuses: ClassVar = {
         "getPinnedMemoryAllocator": "sim: a device in Python has no pinned memory",
         "acquiring a stream from pool": "sim: a device in Python has no pool of streams",
