@@ -32,7 +32,7 @@ from distparity import releases  # noqa: E402  the path above has them
 from distparity.core.redact import Redactor  # noqa: E402  likewise
 from distparity.releases import NoSuchCell, interpreters  # noqa: E402
 from distparity.releases.interpreters import RUNNING  # noqa: E402
-from distparity.results import junit_writer  # noqa: E402
+from distparity.results import journal, junit_writer  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -47,6 +47,8 @@ SELFTEST = releases.row("2.13")
 PLUGINS = {"sim": "./tests/sim_device"}
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
+#: And with these a part of it.
+PART = ("-k", "-m", "--lf", "--last-failed", "--deselect")
 #: What a session does with its row's torch.
 Act = Callable[[nox.Session, releases.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
@@ -127,6 +129,8 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     options, rest = parser.parse_known_args(words)
     options.devices = [d for value in options.device or [] for d in value.split(",") if d]
     options.devices = options.devices or ["auto"]
+    # A part of the cases: a whole cell's report of before stays as it is.
+    options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
     return options, rest
 
@@ -144,11 +148,15 @@ def _leave_red(
     }
     devices = ["cpu" if device == "auto" else device for device in options.devices]
     try:
-        if "auto" in options.devices:
+        if "auto" in options.devices and not options.part:
             for old in folder.glob(f"junit-{row.name}-*"):
                 old.unlink()
         for device in dict.fromkeys(devices):
-            junit_writer.write_broken_cell(folder, row.name, device, message, "", facts)
+            junit_writer.write_broken_cell(
+                folder, row.name, device, message, "", facts, part=options.part
+            )
+    except journal.Taken as taken:
+        session.error(str(taken))
     except OSError as error:
         session.error(f"cannot write reports to {folder}: {error}")
 

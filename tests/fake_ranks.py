@@ -176,6 +176,8 @@ class FakeLauncher(Launcher):
     def finish(self) -> None:
         for rank in self.ranks.values():
             rank.channel.close()
+        for number in list(self._files):
+            self.forget(number)
         self.channel.close()
         self.other_end.close()
         self.listener.close()

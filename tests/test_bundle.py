@@ -448,6 +448,7 @@ def test_archive_that_lies_of_its_sizes_gives_no_more_than_it_says(packed: Path)
         b'{"format": 2, "files": {}, "cells": []}',
         b'{"format": 1, "files": {"../x": {"sha256": "", "size": 1}}, "cells": []}',
         b'{"format": 1, "files": {"commands.txt": 1}, "cells": []}',
+        b'{"format": 1, "files": {"commands.txt": {"sha256": "", "size": 1e400}}, "cells": []}',
         b'{"format": 1, "files": {}, "cells": [{"cell": "\\u001b[2J"}]}',
         b"[" * 100_000,
         None,

@@ -81,6 +81,11 @@ WRONG = {
     "pattern as an id": (named("resume/*"), r":1: cases: 'resume/\*' is no id"),
     "empty list": (entry(strategy="[]"), r":1: strategy: it is empty"),
     "no world": (entry(world_size="0"), r":1: world_size: it is a number of ranks"),
+    "deep nesting": (entry(strategy="[" * 100_000 + "]" * 100_000), r"nested too deeply"),
+    "deep regex": (
+        entry(diagnosis='"' + "(" * 10_000 + ")" * 10_000 + '"'),
+        r":1: diagnosis: |deeply",
+    ),
     "bad regex": (entry(diagnosis='"("'), r":1: diagnosis: "),
     "regex of everything": (entry(diagnosis='".*"'), r"'\.\*' is found in everything"),
     "numbers without a sign": (entry(diagnosis=None), r":1: wrong numbers: it needs diagnosis or"),

@@ -91,6 +91,14 @@ FAULTS = {
         Status.TIMEOUT,
         r"hang: CULPRIT .*, at injected\.py:\d+ in misbehave; ranks? 0",
     ),
+    "output-is-a-pipe": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT .*injected\.py:\d+ in misbehave; ranks? 0",
+    ),
+    "output-is-a-link": (
+        Status.TIMEOUT,
+        r"hang: CULPRIT .*injected\.py:\d+ in misbehave; ranks? 0",
+    ),
     "port-taken": (Status.FAILED, r"^CULPRIT raised (DistNetwork|Runtime)Error: .*EADDRINUSE"),
     "loud": (Status.PASSED, "^ratio"),
     "loud-raise": (Status.FAILED, r"raised ValueError: injected"),

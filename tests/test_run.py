@@ -148,10 +148,27 @@ def test_absent_device_asked_for_by_name_is_an_error_and_every_cell_red(
         assert ran.statuses(cell) == {"cell/start": "error"}
 
 
+def test_part_of_a_run_leaves_the_report_of_the_whole(tmp_path: Path) -> None:
+    """Also when it does not begin: what a failure prints can be pasted where the report is."""
+    version = torch.__version__
+    xml = tmp_path / "reports" / f"junit-{version}-cpu.xml"
+    xml.parent.mkdir()
+    xml.write_text("a whole cell of yesterday")
+    for word in (NAMES[0], "multiple_forward/ddp"):
+        subprocess.run(
+            command("--device", "cpu", "--case", word),
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            check=False,
+        )
+        assert xml.read_text() == "a whole cell of yesterday"
+        assert (tmp_path / "reports-part" / xml.name).stat().st_size > 0
+
+
 #: What ends a run before its first case, and after torch and the devices were looked at.
 ENDED = {
     "no such world": (["--world-size", "999"], "world size 999: cpu takes at most 64 ranks"),
-    "no such case": (["--case", "multiple_forward/ddp"], "unknown case 'multiple_forward/ddp'"),
     "another device": (["--device", "xpu"], "the device 'xpu' was asked for and is not here"),
     "no such file": (["--expectations", "no.toml"], "no.toml: cannot be read"),
 }

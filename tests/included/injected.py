@@ -10,6 +10,7 @@ import ctypes
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -195,6 +196,40 @@ class KillsParent(Fault):
         os.kill(os.getppid(), signal.SIGKILL)
         # A process takes its time to die, and its children live as long.
         time.sleep(FOREVER)
+
+
+class ReplacesFiles(Fault):
+    """Puts something else in the place of the files that are read of it, and hangs."""
+
+    name = "fault-output-is-a-pipe"
+
+    def misbehave(self) -> None:
+        path = Path("/proc/self/fd/1").readlink()
+        for end in ("", ".stacks", ".where"):
+            file = Path(f"{path}{end}")
+            file.unlink(missing_ok=True)
+            self.replace(file)
+        time.sleep(FOREVER)
+
+    def replace(self, file: Path) -> None:
+        os.mkfifo(file)
+
+
+class LinksFiles(ReplacesFiles):
+    name = "fault-output-is-a-link"
+
+    def replace(self, file: Path) -> None:
+        file.symlink_to("/dev/zero")
+
+
+class RemovesPlace(Fault):
+    """Removes the folder in which the run has its socket, and its ranks their files."""
+
+    name = "fault-removes-place"
+
+    def misbehave(self) -> None:
+        shutil.rmtree(Path("/proc/self/fd/1").readlink().parent)
+        raise ValueError("injected")
 
 
 class StopsParent(Fault):

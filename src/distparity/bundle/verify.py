@@ -137,7 +137,8 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         for name, said in manifest["files"].items():
             if not layout.known(name) or not isinstance(said["sha256"], str):
                 raise Refused(f"{path}: its manifest names {name!r}")
-            int(said["size"])
+            if type(said["size"]) is not int:
+                raise Refused(f"{path}: its manifest gives {name!r} no whole number of bytes")
         for cell in manifest["cells"]:
             if not cell["cell"].isprintable():
                 raise Refused(f"{path}: its manifest names the cell {cell['cell']!r}")

@@ -27,6 +27,9 @@ def _act(_: argparse.Namespace) -> NoReturn:
 
 def become_pytest(words: list[str]) -> NoReturn:
     """Put pytest in place of this process, with the suite and ``words`` as its arguments."""
+    from distparity.worlds import start
+
+    start.open_standard_streams()
     # A process of its own: pytest wants to see this package imported by nobody before itself.
     # By its path: beside a name that is no path, pytest loads what lies about in the current folder,
     # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
@@ -38,8 +41,6 @@ def become_pytest(words: list[str]) -> NoReturn:
         cache = []
     command = [sys.executable, "-m", "pytest", "--noconftest", *cache, suite, *words]
     if not _ENDS_SOON.intersection(words):
-        from distparity.worlds import start
-
         start.ahead()
     sys.stdout.flush()
     os.execv(sys.executable, command)

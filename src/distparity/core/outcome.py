@@ -70,4 +70,5 @@ class Outcome:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Outcome:
         """Inverse of :meth:`to_json`; raises ``ValueError`` on an unknown status."""
-        return cls(Status(data["status"]), data["message"], data["detail"], dict(data["facts"]))
+        facts = dict(data["facts"])
+        return cls(Status(data["status"]), str(data["message"]), str(data["detail"]), facts)

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
+from distparity.expectations.search import TooSlow, search
 
 __all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "kind"]
 
@@ -147,7 +148,12 @@ class Entry:
         found = kind(outcome)
         if found is None:
             return outcome
-        if self._describes(outcome, found):
+        try:
+            described = self._describes(outcome, found)
+        except TooSlow as error:
+            message = f"{outcome.message}; not compared with {self.where}, whose pattern {error}"
+            return Outcome(outcome.status, message, outcome.detail, facts)
+        if described:
             message = f"{found}: {self.reason} ({self.link}; {self.where})"
             facts |= {"failure": found, "reason": self.reason}
             detail = "\n".join(filter(None, [outcome.message, outcome.detail]))
@@ -200,7 +206,7 @@ def _looks(entry: Entry, outcome: Outcome) -> bool:
         "quantity": outcome.message.partition(": ")[0],
         "error": f"{outcome.message}\n{outcome.detail}",
     }
-    return all(pattern.search(texts[name]) for name, pattern in entry.looks.items())
+    return all(search(pattern, texts[name]) for name, pattern in entry.looks.items())
 
 
 def kind(outcome: Outcome) -> str | None:

@@ -90,6 +90,8 @@ def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Wrong(f"{name}: {error}") from None
+    except RecursionError:
+        raise Wrong(f"{name}: it is nested too deeply to be read") from None
     unknown = sorted(set(data) - {"expect"})
     if unknown:
         raise Wrong(f"{name}: unknown key {unknown[0]!r}; there is only [[expect]]")
@@ -110,8 +112,10 @@ def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
             raise Wrong(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}")
         try:
             values[key] = _KEYS[key](value)
-        except (TypeError, ValueError, re.error) as error:
+        except (TypeError, ValueError, OverflowError, re.error) as error:
             raise Wrong(f"{where}: {key}: {error}") from None
+        except RecursionError:
+            raise Wrong(f"{where}: {key}: it is nested too deeply to be read") from None
     for key in ("reason", "link", "torch", "device", "failure"):
         if key not in values:
             raise Wrong(f"{where}: it has no {key}")

@@ -182,6 +182,7 @@ def _options(config: pytest.Config) -> Options:
         cell=option.cell,
         select=option.select,
         cases=option.case,
+        part=bool(option.case or option.keyword or option.markexpr or getattr(option, "lf", False)),
         include=option.include,
         plugins=option.device_plugin,
         room=option.worlds,
@@ -275,7 +276,10 @@ DESELECTED = pytest.StashKey[int]()
 def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
-        session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
+        try:
+            session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
+        except BadRequest as error:
+            raise pytest.UsageError(str(error)) from None
         if Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
             live = LiveProgress(Progress(sys.stdout, len(cases)), session.config)
             session.config.pluginmanager.register(live)
@@ -337,6 +341,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if session.shouldstop or session.shouldfail:
         reason = f"stopped: {session.shouldstop or session.shouldfail}"
     session.config.stash[WRITTEN] = run.finish(reason)
+    red = {case for cell in run.cells for case in cell.red(allow_flaky=run.options.allow_flaky)}
+    if red and session.exitstatus == pytest.ExitCode.OK:
+        run.complaints.append(
+            f"{len(red)} cases are red in the XML, and no test failed: {min(red)}"
+        )
     if run.complaints and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -366,7 +375,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(
             f"{device} was asked for and every case was skipped: not a success"
         )
-    for complaint in run.complaints:
+    for complaint in [*run.notes, *run.complaints]:
         terminalreporter.write_line(complaint)
     for path in config.stash.get(WRITTEN, []):
         terminalreporter.write_line(f"wrote {path}")

@@ -11,10 +11,12 @@ comes a line for each outcome, and last, when the run came to its end, a line th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 from distparity.core.outcome import Outcome, Status
 from distparity.core.version import __version__
 
-__all__ = ["SCHEMA", "Journal", "Record", "paths", "read"]
+__all__ = ["SCHEMA", "Journal", "Record", "Taken", "paths", "place", "read"]
 
 #: The form of the side file and of the XML's properties, as ``docs/api.md`` has it. Files from before
 #: there was a number are of the first.
@@ -48,21 +50,79 @@ def _safe(name: str) -> str:
     return f"{safe.encode()[: _LONGEST - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
+def place(folder: Path, torch: str, device: str, *, part: bool) -> tuple[Path, Path]:
+    """:func:`paths`, in a folder beside where they would replace a report of more than is run.
+
+    ``part`` says that this run has a part of the cell's cases only.
+    """
+    side, xml = paths(folder, torch, device)
+    if part and _is_whole(side, xml):
+        whole = folder.resolve()
+        return paths(whole.with_name(f"{whole.name}-part"), torch, device)
+    return side, xml
+
+
+def _is_whole(side: Path, xml: Path) -> bool:
+    """Whether a report is there that is not itself of a part, or of a cell that did not begin."""
+    try:
+        with side.open(encoding="utf-8", errors="replace") as file:
+            header = json.loads(file.readline())["header"]
+        return not header.get("part") and header["cases"] != [BROKEN]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return True
+    except OSError:
+        return xml.exists()
+
+
+#: The case of a cell that did not begin.
+BROKEN = "cell/start"
+
+
+class Taken(Exception):
+    """Another run is writing this side file."""
+
+
+def _lock(path: Path) -> Any:
+    """The side file, open and this process's alone, as long as it is; raises :class:`Taken`."""
+    while True:
+        file = path.open("a+", encoding="utf-8", errors="surrogateescape")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file, contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                file.seek(0)
+                pid = json.loads(file.readline())["header"]["pid"]
+                raise Taken(f"{path} is being written by another run, process {pid}") from None
+            raise Taken(f"{path} is being written by another run") from None
+        except OSError:
+            # A file system without locks.
+            return file
+        # Somebody may have removed it between the two.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
 class Journal:
     """Writes one cell's side file; removes what an earlier run left for the cell.
+
+    Raises :class:`Taken` where another run is writing it, and then leaves that alone.
 
     A disk that is full, or gone, ends no run: what could not be written is in :attr:`error`, every
     line is kept, and :meth:`save` puts them all elsewhere.
     """
 
     def __init__(self, path: Path, xml: Path, header: dict[str, Any]) -> None:
+        self._file = _lock(path)
+        self._file.truncate(0)
         xml.unlink(missing_ok=True)
         self.path = path
         self.xml = xml
         self.error: OSError | None = None
         self._lines: list[str] = []
-        self._file = path.open("w", encoding="utf-8")
-        self._line({"header": {"schema": SCHEMA, **header, "started": time.time()}})
+        about = {"schema": SCHEMA, **header, "pid": os.getpid(), "started": time.time()}
+        self._line({"header": about})
 
     def add(self, case: str, outcome: Outcome) -> None:
         self._line({"case": case, "outcome": outcome.to_json(), "at": time.time()})
@@ -106,32 +166,24 @@ class Record:
 def read(path: Path) -> Record:
     """Read a side file; a case that was declared and has no result is *missing*.
 
-    Raises ``ValueError`` when the file does not begin with a header, or is of another schema. A last
-    line that was cut off (the writer died in it) is passed over.
+    Raises ``ValueError`` when the file does not begin with a header, or is of another schema. What
+    else cannot be read costs that line only: one that was cut off, since the writer died in it, or
+    one that was damaged.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        header = json.loads(lines[0])["header"]
-    except (IndexError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no side file of distparity: it has no header") from None
-    if (schema := header.get("schema", SCHEMA)) != SCHEMA:
-        raise ValueError(
-            f"{path} has schema {schema!r}; distparity {__version__} reads schema {SCHEMA}"
-        )
-    record = Record(header)
-    found: dict[str, Outcome] = {}
-    end = path.stat().st_mtime
-    for line in lines[1:]:
-        try:
-            data = json.loads(line)
-        except ValueError:
-            continue
-        if "case" in data:
-            found[data["case"]] = Outcome.from_json(data["outcome"])
-        elif "end" in data:
-            record.ended = data["end"]
-            end = data["at"]
-            header["facts"] = {**header.get("facts", {}), **data.get("facts", {})}
+    with path.open("rb") as file:
+        first = file.readline()
+        header = _header(path, first)
+        record = Record(header)
+        found: dict[str, Outcome] = {}
+        end = path.stat().st_mtime
+        for data in _lines(file):
+            # Damaged in such a way that it is JSON all the same.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                if "case" in data:
+                    found[data["case"]] = Outcome.from_json(data["outcome"])
+                elif "end" in data:
+                    facts = {**header.get("facts", {}), **data.get("facts", {})}
+                    record.ended, end, header["facts"] = str(data["end"]), float(data["at"]), facts
     why = record.ended or "the process that ran the suite died"
     gone = Outcome(Status.MISSING, f"no result: {why}")
     about = header.get("about", {})
@@ -140,3 +192,41 @@ def read(path: Path) -> Record:
         record.outcomes[case] = replace(outcome, facts={**about.get(case, {}), **outcome.facts})
     record.seconds = max(0.0, end - header["started"])
     return record
+
+
+def _header(path: Path, line: bytes) -> dict[str, Any]:
+    """The first line, once it is what all others rely on."""
+    wrong = ValueError(f"{path} is no side file of distparity: it has no header")
+    try:
+        header = json.loads(line.decode("utf-8", "replace"))["header"]
+        schema = header.get("schema", SCHEMA)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise wrong from None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path} has schema {schema!r}; distparity {__version__} reads schema {SCHEMA}"
+        )
+    try:
+        cases, cell, facts = header["cases"], header["cell"], header.get("facts", {})
+        about = header.get("about", {})
+        right = (
+            all(isinstance(case, str) for case in cases)
+            and all(isinstance(cell[part], str) for part in ("torch", "device"))
+            and isinstance(facts, dict)
+            and all(isinstance(about.get(case, {}), dict) for case in cases)
+        )
+        float(header["started"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        raise wrong from None
+    if not right:
+        raise wrong
+    found: dict[str, Any] = header
+    return found
+
+
+def _lines(file: Any) -> Iterator[dict[str, Any]]:
+    for line in file:
+        with contextlib.suppress(ValueError, RecursionError):
+            data = json.loads(line.decode("utf-8", "replace"))
+            if isinstance(data, dict):
+                yield data

@@ -20,9 +20,9 @@ from xml.etree import ElementTree as ET
 
 from distparity.core.outcome import Outcome, Status
 from distparity.core.version import __version__
-from distparity.results.journal import SCHEMA, Journal, Record, paths, read
+from distparity.results.journal import BROKEN, SCHEMA, Journal, Record, place, read
 
-__all__ = ["write_broken_cell", "write_from_journal"]
+__all__ = ["statuses", "write_broken_cell", "write_from_journal"]
 
 _TAG = {
     Status.FAILED: "failure",
@@ -64,15 +64,37 @@ def write_from_journal(path: str | Path) -> Path:
     return target
 
 
+def statuses(path: Path) -> dict[str, str]:
+    """Each case's status as it stands in an XML file of ours, by the case's id."""
+    found = {}
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314  it is our own
+        status = case.find("properties/property[@name='status']")
+        scenario = case.attrib["classname"].removeprefix("distparity.")
+        name = f"{scenario}/{case.attrib['name']}"
+        found[name] = "none" if status is None else status.attrib["value"]
+    return found
+
+
 def write_broken_cell(
-    folder: Path, torch: str, device: str, message: str, detail: str, facts: dict[str, Any]
+    folder: Path,
+    torch: str,
+    device: str,
+    message: str,
+    detail: str,
+    facts: dict[str, Any],
+    *,
+    part: bool = False,
 ) -> Path:
-    """Leave a cell that is an error: nothing could be asked, let alone run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    journal_path, xml = paths(folder, torch, device)
-    header = {"cell": {"torch": torch, "device": device}, "facts": facts, "cases": ["cell/start"]}
+    """Leave a cell that is an error: nothing could be asked, let alone run.
+
+    ``part`` says that only a part of its cases was to run: a whole cell's report stays. Raises
+    :class:`~distparity.results.journal.Taken` while another run is writing it.
+    """
+    journal_path, xml = place(folder, torch, device, part=part)
+    journal_path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"cell": {"torch": torch, "device": device}, "facts": facts, "cases": [BROKEN]}
     journal = Journal(journal_path, xml, header)
-    journal.add("cell/start", Outcome(Status.ERROR, message, detail))
+    journal.add(BROKEN, Outcome(Status.ERROR, message, detail))
     journal.end("finished")
     return write_from_journal(journal_path)
 
@@ -91,7 +113,7 @@ def _document(record: Record) -> ET.Element:
         "time": f"{record.seconds:.3f}",
     }
     root = ET.Element("testsuites", {"name": "distparity", **counts})
-    started = datetime.fromtimestamp(record.header["started"], timezone.utc)
+    started = datetime.fromtimestamp(_seconds(record.header["started"]), timezone.utc)
     suite = ET.SubElement(
         root,
         "testsuite",
@@ -122,14 +144,13 @@ def _document(record: Record) -> ET.Element:
 
 def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, most: int) -> None:
     scenario, _, name = case.partition("/")
-    seconds = outcome.facts.get("seconds_in_ranks", 0.0)
     element = ET.SubElement(
         suite,
         "testcase",
         {
             "classname": _text(f"distparity.{scenario}"),
             "name": _text(name),
-            "time": f"{float(seconds):.4f}",
+            "time": f"{_seconds(outcome.facts.get('seconds_in_ranks', 0.0)):.4f}",
         },
     )
     # The growth of the ratio over the steps is a table, and stands in the account of a failure.
@@ -146,6 +167,11 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
             },
         )
         child.text = _cut(_text("\n".join(filter(None, [message, outcome.detail]))), most)
+
+
+def _seconds(value: Any) -> float:
+    """A number from a file, which may have been damaged there."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e11 else 0.0
 
 
 def _properties(parent: ET.Element, values: dict[str, Any]) -> None:

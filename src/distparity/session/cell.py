@@ -10,10 +10,10 @@ from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.results.journal import Journal
 
-__all__ = ["Cell"]
+__all__ = ["GONE", "Cell"]
 
 #: A case that has no result when the run is over.
-_GONE = Outcome(Status.MISSING)
+GONE = Outcome(Status.MISSING)
 
 
 @dataclass
@@ -35,6 +35,14 @@ class Cell:
         """The column's name, after torch's: the device, and whether ranks share one."""
         return f"{self.device}-shared" if self.sharing else self.device
 
+    def red(self, *, allow_flaky: bool) -> list[str]:
+        """The cases, by id, that make the run fail: also those that have no result."""
+        if self.journal is None:
+            return []
+        found = {case.id: self.outcomes.get(case.id, GONE).status for case in self.cases}
+        fine = {Status.FLAKY} if allow_flaky else set()
+        return [case for case, status in found.items() if status.bad and status not in fine]
+
     @property
     def counts(self) -> dict[str, int]:
         """How many cases have each status, as in the XML: also those that have no result.
@@ -43,5 +51,5 @@ class Cell:
         """
         if self.journal is None:
             return {}
-        found = [self.outcomes.get(case.id, _GONE).status.value for case in self.cases]
+        found = [self.outcomes.get(case.id, GONE).status.value for case in self.cases]
         return dict(Counter(found))

@@ -22,6 +22,8 @@ class Options:
     report_dir: Path = Path("reports")
     #: The matrix row's name for this torch; torch's own version when there is none.
     cell: str | None = None
+    #: Only a part of the cases was asked for, by a name or an expression.
+    part: bool = False
     cases: list[str] = field(default_factory=list)
     #: How many of the cases: one of :data:`distparity.session.selection.SELECTIONS`.
     select: str = "default"

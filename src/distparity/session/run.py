@@ -21,9 +21,9 @@ from distparity.core.known_limit import ATTEMPTED, Limit
 from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
 from distparity.results import fallback, junit_writer
-from distparity.results.journal import Journal, paths
+from distparity.results.journal import Journal, Taken, place
 from distparity.session import selection
-from distparity.session.cell import Cell
+from distparity.session.cell import GONE, Cell
 from distparity.session.operation_case import operate
 from distparity.session.options import Options
 from distparity.session.training_case import JUDGE, Question, evaluate
@@ -58,6 +58,8 @@ class Run:
         self.cells: list[Cell] = []
         #: What went wrong with the run itself; it is no success then.
         self.complaints: list[str] = []
+        #: What a reader of the terminal should know besides.
+        self.notes: list[str] = []
         #: What was wrong with devices that nobody asked for by name.
         self.broken: list[str] = []
         self.expected = expectations.Expectations()
@@ -98,6 +100,7 @@ class Run:
             if unread is not None:
                 raise unread
             self._list_cases()
+            self._redactor.spare(self._names())
             self._expect()
         except (BadRequest, StartError) as error:
             # What could not be imported may have said what it knows.
@@ -107,7 +110,10 @@ class Run:
     def leave_red(self, error: BadRequest) -> None:
         """Leave every cell that was asked for as an error in its XML file: :meth:`ready` failed."""
         for name in self._asked_for():
-            self._broken(name, str(error), error.detail)
+            try:
+                self._broken(name, str(error), error.detail)
+            except Taken as taken:
+                error.detail = f"{error.detail}\n{taken}".strip()
 
     def _asked_for(self) -> list[str]:
         """The names of all cells that were asked for: of those that were found, and of the others."""
@@ -123,7 +129,13 @@ class Run:
         facts = {"torch": self.facts.get("torch", "unknown"), **self._surroundings()}
         name = self._cell_name()
         junit_writer.write_broken_cell(
-            self.options.report_dir, name, device, message, detail, facts
+            self.options.report_dir,
+            name,
+            device,
+            message,
+            detail,
+            facts,
+            part=self.options.part,
         )
 
     def _cell_name(self) -> str:
@@ -206,6 +218,15 @@ class Run:
                 cell.cases = [case for case in cell.cases if case.id in self.options.cases]
         self._index()
 
+    def _names(self) -> Iterator[str]:
+        """What results are known by."""
+        yield from (status.value for status in Status)
+        yield from (*selection.SELECTIONS, self._cell_name(), self.facts["torch"])
+        for cell in self.cells:
+            yield from (cell.device, cell.name, str(cell.found["backend"]))
+            for case in cell.cases:
+                yield from (case.id, *map(str, case.facts.values()), self.families[case.scenario])
+
     def _index(self) -> None:
         defined = {**self.facts["scenarios"], **self.facts["operations"]}
         files = {name: Path(facts["file"]) for name, facts in defined.items()}
@@ -265,21 +286,35 @@ class Run:
     # -- the cases -----------------------------------------------------------------------------
 
     def declare(self, cases: Iterable[Case], deselected: int = 0) -> None:
-        """Fix which cases this run is to give a result for, and open each cell's side file."""
+        """Fix which cases this run is to give a result for, and open each cell's side file.
+
+        Raises :class:`BadRequest` where another run is writing that of a cell.
+        """
         assert self.launcher is not None
         self._ahead = list(cases)
         self._prepare()
         for cell in self.cells:
+            known = len(cell.cases)
             cell.cases = [case for case in self._ahead if case.device == cell.device]
+            part = self.options.part or len(cell.cases) < known
             header = {
+                "part": part,
                 "cell": {"torch": cell.torch, "device": cell.name},
                 "facts": self._suite_facts(cell, deselected),
                 "cases": [case.id for case in cell.cases],
                 "allow_flaky": self.options.allow_flaky,
                 "about": {case.id: self._about(case) for case in cell.cases},
             }
-            path, xml = paths(self.options.report_dir, cell.torch, cell.name)
-            cell.journal = Journal(path, xml, self._redactor.all(header))
+            folder = self.options.report_dir
+            path, xml = place(folder, cell.torch, cell.name, part=part)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                cell.journal = Journal(path, xml, self._redactor.all(header))
+            except Taken as taken:
+                raise BadRequest(f"{taken}; give this run another --report-dir or --cell") from None
+            if path.parent != folder:
+                whole = folder / xml.name
+                self.notes.append(f"{whole} has more cases than this run had, and stays as it is")
             self.launcher.journal(str(path.absolute()))
 
     def _prepare(self) -> None:
@@ -450,6 +485,7 @@ class Run:
                 cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
                 path, complaint = fallback.write(cell.journal)
                 written += [path] if path else []
+                self.complaints += _disagreement(cell, path) if path else []
                 self.complaints += [complaint] if complaint else []
         self.close(reported=True)
         return written
@@ -555,6 +591,15 @@ class Run:
         own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
         lines += [self._redactor.text(f"  {key}={os.environ[key]}") for key in own]
         return lines
+
+
+def _disagreement(cell: Cell, xml: Path) -> list[str]:
+    """What the XML says otherwise than the terminal, in words."""
+    there = junit_writer.statuses(xml)
+    here = {case.id: cell.outcomes.get(case.id, GONE).status.value for case in cell.cases}
+    differ = sorted(case for case in {*there, *here} if there.get(case) != here.get(case))
+    said = [f"{case} is {there.get(case)} there, and {here.get(case)} here" for case in differ[:5]]
+    return [f"{xml} and this terminal disagree: {'; '.join(said)}"] if said else []
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:

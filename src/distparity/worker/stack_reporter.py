@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -68,7 +69,8 @@ class StackReporter:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        # The controller has opened it before, and will not look at another one of that name.
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         self._main = threading.get_ident()
         self._base = 0
         #: How torch tells what it has recorded, and in place of that, what we have.
@@ -108,10 +110,10 @@ class StackReporter:
     def _watch(self) -> None:
         while True:
             signal.sigwait({processes.STACK_REPORT})
-            partial = self._path.with_suffix(".part")
             with contextlib.suppress(Exception):
-                partial.write_text(json.dumps(self._look()), encoding="utf-8")
-                partial.replace(self._path)
+                text = json.dumps(self._look()).encode() + b"\n"
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, text, 0)
 
     def _look(self) -> dict[str, Any]:
         frame = sys._current_frames().get(self._main)

@@ -15,7 +15,7 @@ from typing import Any
 from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
-from distparity.worlds.output import tail
+from distparity.worlds.output import OutputFile, tail
 
 __all__ = ["Launcher", "StartError"]
 
@@ -43,18 +43,43 @@ class Launcher:
         self.plugins = plugins or []
         self.facts: dict[str, Any] | None = None
         self.journals: list[str] = []
+        start.open_standard_streams()
         # Should the fork server be killed, what the kernel does not end with it comes to us: who has
         # a session of its own, or has become another user's.
         processes.adopt_orphans()
         self._before = set(processes.children())
         self.process = self._start()
         self.directory = self.process.directory
-        self.listener = socket.socket(socket.AF_UNIX)
         self.address = os.path.join(self.directory, "ranks")
+        self._listen()
+        #: The files of the living worlds' ranks.
+        self._files: dict[int, list[list[OutputFile]]] = {}
+        self._connect()
+
+    def _listen(self) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.address)
         self.listener.listen(128)
         self.listener.setblocking(False)
-        self._connect()
+        self._place = _identity(self.address)
+
+    def repair(self) -> socket.socket | None:
+        """Make the run's directory and socket again if somebody has removed or replaced them.
+
+        Returns the listener that is no more, None where all is well.
+        """
+        if _identity(self.address) == self._place:
+            return None
+        before = self.listener
+        before.close()
+        folder = Path(self.directory)
+        if folder.is_symlink() or not folder.is_dir():
+            folder.unlink(missing_ok=True)
+            folder.mkdir(mode=0o700)
+        Path(self.directory, "scratch").mkdir(exist_ok=True)
+        Path(self.address).unlink(missing_ok=True)
+        self._listen()
+        return before
 
     def restart(self) -> str:
         """Begin again after the fork server died; returns how it did, raises :class:`StartError`.
@@ -148,19 +173,32 @@ class Launcher:
     def _tail(self) -> str:
         return tail(start.output(self.directory))
 
-    def fork(self, world: int, specs: list[dict[str, Any]]) -> None:
-        """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`."""
+    def fork(self, world: int, specs: list[dict[str, Any]]) -> list[list[OutputFile]]:
+        """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`.
+
+        Returns each rank's files: its output, its stacks, and what its stack reporter saw.
+        """
+        files = self._files[world] = []
         for spec in specs:
             spec["token"] = secrets.token_hex(16)
             spec["socket"] = self.address
-            spec["output"] = os.path.join(self.directory, f"world{world}-rank{spec['rank']}")
+            # No name that a rank could have taken before.
+            name = f"world{world}-rank{spec['rank']}-{secrets.token_hex(4)}"
+            spec["output"] = os.path.join(self.directory, name)
             spec["scratch"] = f"{spec['output']}.tmp"
+            files.append(
+                [OutputFile(f"{spec['output']}{end}") for end in ("", ".stacks", ".where")]
+            )
         self.channel.queue({"op": "fork", "world": world, "ranks": specs})
+        return files
 
     def forget(self, world: int) -> None:
-        """Remove a dead world's files."""
+        """Close and remove a dead world's files."""
+        for mine in self._files.pop(world, []):
+            for file in mine:
+                file.close()
         for path in Path(self.directory).glob(f"world{world}-rank*"):
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
@@ -198,6 +236,8 @@ class Launcher:
                 self.channel.flush()
         self.channel.close()
         self.listener.close()
+        for world in list(self._files):
+            self.forget(world)
         try:
             self.process.wait(10)
         except TimeoutError:
@@ -205,6 +245,15 @@ class Launcher:
             self.process.wait()
         self._end_adopted()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What a name stands for, links not followed; None for nothing."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def first_frame(frame: Frame) -> str | None:

@@ -1,21 +1,69 @@
-"""What a process has written to its file."""
+"""What a process has written to its file, which a rank may have put anything in the place of."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from pathlib import Path
+import stat
 
-__all__ = ["tail"]
+__all__ = ["OutputFile", "tail"]
 
 
-def tail(path: str, size: int = 8192, since: int = 0) -> str:
-    """The last ``size`` bytes of a rank's file, as text, without its first ``since``; empty for none."""
+class OutputFile:
+    """A rank's file, opened before the rank is there and known by its descriptor from then on.
+
+    Whatever the name comes to stand for (a pipe on which one waits for ever, a device without end,
+    somebody else's file), it is not opened again. A file that is closed is empty.
+    """
+
+    def __init__(self, path: str) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._fd = os.open(path, flags, 0o600)
+
+    def size(self) -> int:
+        with contextlib.suppress(OSError):
+            return os.fstat(self._fd).st_size
+        return 0
+
+    def read(self, size: int, start: int = 0) -> bytes:
+        with contextlib.suppress(OSError):
+            return os.pread(self._fd, size, start)
+        return b""
+
+    def tail(self, size: int = 8192, since: int = 0) -> str:
+        """The last ``size`` bytes as text, without the first ``since`` of all."""
+        length = self.size() - since
+        data = self.read(size, since + max(0, length - size)) if length > 0 else b""
+        return _text(data, length, size)
+
+    def empty(self) -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def tail(path: str, size: int = 8192) -> str:
+    """The last ``size`` bytes of a file, as text; empty for none, and for what is no plain file."""
     try:
-        with Path(path).open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            length = file.tell() - since
-            file.seek(since + max(0, length - size))
-            text = file.read().decode("utf-8", "replace")
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            return ""
+        data = os.pread(file, size, max(0, found.st_size - size))
+        return _text(data, found.st_size, size)
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
+
+
+def _text(data: bytes, length: int, size: int) -> str:
+    text = data.decode("utf-8", "replace")
     return text if length <= size else f"[{length - size} bytes before this left out]\n{text}"

@@ -14,7 +14,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from distparity.core import processes
 from distparity.core.collective_call import STOPPED, Whereabouts, describe, locate
@@ -22,7 +21,6 @@ from distparity.core.redact import LEFT_OUT
 from distparity.worlds import native_stacks
 from distparity.worlds.failure import Fate, Report, fatal_error, last_words, without_stack_reporter
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.output import tail
 from distparity.worlds.rank_handle import Rank
 
 __all__ = ["PostMortem", "last_output"]
@@ -43,6 +41,8 @@ _SIGNALS = {
     "Illegal instruction": signal.SIGILL,
     "Segmentation fault": signal.SIGSEGV,
 }
+#: Bytes of what its stack reporter saw.
+_WHERE = 1 << 16
 
 
 @dataclass
@@ -116,9 +116,7 @@ class PostMortem:
         if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered, after {rank.answer['calls']} collectives"
             return found
-        found.stack = without_stack_reporter(
-            tail(f"{rank.output}.stacks", since=self._old.get(rank.number, 0))
-        )
+        found.stack = without_stack_reporter(rank.stacks.tail(since=self._old.get(rank.number, 0)))
         found.output = last_output(rank)[0]
         if fate is Fate.RAISED and rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
@@ -141,8 +139,8 @@ class PostMortem:
             # It waits for nobody, and has gone on by the time that its stack reporter looks.
             return Whereabouts(at=at, state=STOPPED)
         try:
-            seen = json.loads(Path(f"{rank.output}.where").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            seen = json.loads(rank.where.read(_WHERE))
+        except (ValueError, RecursionError):
             if found is not None and found.call is not None:
                 return found
             known = self.began and at
@@ -166,14 +164,11 @@ class PostMortem:
 
 def _size(rank: Rank) -> int:
     """Bytes of its Python stacks."""
-    try:
-        return Path(f"{rank.output}.stacks").stat().st_size
-    except OSError:
-        return 0
+    return rank.stacks.size()
 
 
 def _testified(rank: Rank) -> bool:
-    return rank.settled or Path(f"{rank.output}.where").exists()
+    return rank.settled or rank.where.read(_WHERE).endswith(b"\n")
 
 
 def _end(rank: Rank, found: Report) -> str:
@@ -193,6 +188,6 @@ def _end(rank: Rank, found: Report) -> str:
 
 def last_output(rank: Rank) -> tuple[str, str]:
     """The end of what a rank wrote, and the native stacks that came after it."""
-    text, stacks = native_stacks.split(tail(rank.output, _READ))
+    text, stacks = native_stacks.split(rank.output.tail(_READ))
     cut = len(text) - _OUTPUT
     return (LEFT_OUT + text[cut:] if cut > 0 else text), stacks

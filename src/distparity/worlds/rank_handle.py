@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from distparity.core.wire import Channel, Frame
 from distparity.worlds.failure import Fate
+from distparity.worlds.output import OutputFile
 
 __all__ = ["Rank"]
 
 
 class Rank:
-    """What the controller knows of one rank; ``output`` is the file that it writes to.
+    """What the controller knows of one rank.
 
-    Beside that lie two more: ``.stacks``, of Python, and ``.where``, what its stack reporter saw.
+    ``output`` is what it writes, ``stacks`` are Python's, and ``where`` is what its stack reporter
+    saw: a line of JSON.
     """
 
-    def __init__(self, number: int, token: str, output: str) -> None:
+    def __init__(
+        self,
+        number: int,
+        token: str,
+        output: OutputFile,
+        stacks: OutputFile,
+        where: OutputFile,
+    ) -> None:
         self.number = number
         self.token = token
         self.output = output
+        self.stacks = stacks
+        self.where = where
         self.pid = 0
         self.channel: Channel | None = None
         #: Its wait status, once it has ended.

@@ -417,6 +417,10 @@ class Scheduler:
         held = self._place(spec)
         if held is None:
             return None
+        gone = self.launcher.repair()
+        if gone is not None:
+            self._selector.unregister(gone)
+            self._selector.register(self.launcher.listener, selectors.EVENT_READ, self._on_stranger)
         self._numbers += 1
         extra = self.start_seconds.get(spec.device, 0.0)
         world = World(self._numbers, spec, self.launcher, self.timeout, extra, held)

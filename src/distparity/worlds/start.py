@@ -21,7 +21,15 @@ import time
 import zlib
 from pathlib import Path
 
-__all__ = ["ForkServer", "ahead", "output", "start", "take", "write_report"]
+__all__ = [
+    "ForkServer",
+    "ahead",
+    "open_standard_streams",
+    "output",
+    "start",
+    "take",
+    "write_report",
+]
 
 #: Says, from one program to the next in the same process, what has been started.
 VARIABLE = "DISTPARITY_STARTED_AHEAD"
@@ -101,7 +109,9 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     Path(scratch).mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
     words = [str(theirs.fileno()), json.dumps(path or sys.path), directory]
-    with theirs, Path(output(directory)).open("wb") as file:
+    # Nobody else's file, nor a pipe, whatever a rank has put there when it is not the first one.
+    Path(output(directory)).unlink(missing_ok=True)
+    with theirs, Path(output(directory)).open("xb") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, *words],
             pass_fds=[theirs.fileno()],
@@ -124,6 +134,17 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     # It is known by its number alone, as the next program in this process will know it.
     process.returncode = 0
     return ForkServer(process.pid, ours.detach(), directory)
+
+
+def open_standard_streams() -> None:
+    """Have descriptors 0 to 2 open: what is opened next would be taken for them in every rank."""
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            # Python had none to open.
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def ahead() -> None:

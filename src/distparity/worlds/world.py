@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import os
 import signal
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from distparity.core.wire import Channel, Frame, ProtocolError, check
@@ -152,8 +149,11 @@ class World:
             }
             for rank in range(spec.size)
         ]
-        launcher.fork(number, specs)
-        self.ranks = [Rank(s["rank"], s["token"], s["output"]) for s in specs]  # type: ignore[arg-type]
+        files = launcher.fork(number, specs)
+        self.ranks = [
+            Rank(rank, str(spec["token"]), *mine)
+            for rank, (spec, mine) in enumerate(zip(specs, files, strict=True))
+        ]
 
     # -- what the scheduler does ---------------------------------------------------------------
 
@@ -361,9 +361,8 @@ class World:
     def _bound_output(self) -> None:
         """Keep ranks that write without end from filling the disk."""
         for rank in self.ranks:
-            with contextlib.suppress(OSError):
-                if Path(rank.output).stat().st_size > MOST_OUTPUT:
-                    os.truncate(rank.output, 0)
+            if rank.output.size() > MOST_OUTPUT:
+                rank.output.empty()
 
     def _help_the_dying(self, now: float) -> None:
         """End ranks that have had a fatal error and do not end.
@@ -400,8 +399,4 @@ class World:
 
 def _is_dying(rank: Rank) -> bool:
     """True once faulthandler has written of a fatal error: of a signal alone it writes stacks."""
-    try:
-        with Path(f"{rank.output}.stacks").open("rb") as file:
-            return b"Fatal Python error" in file.read(_FATAL_WITHIN)
-    except OSError:
-        return False
+    return b"Fatal Python error" in rank.stacks.read(_FATAL_WITHIN)

@@ -1,0 +1,39 @@
+"""A search that ends: some patterns would look through some texts for longer than anybody waits."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from types import FrameType
+
+__all__ = ["TooSlow", "search"]
+
+#: Seconds of this process's own time; what ends at all ends in a fraction of one.
+LIMIT = 2.0
+
+
+class TooSlow(Exception):
+    """A pattern was searched for too long."""
+
+
+def search(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether ``pattern`` is found in ``text``; raises :class:`TooSlow` after :data:`LIMIT`.
+
+    Outside of the main thread, which alone can be interrupted, there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return pattern.search(text) is not None
+    before = signal.signal(signal.SIGVTALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT)
+    try:
+        return pattern.search(text) is not None
+    except TooSlow:
+        raise TooSlow(f"{pattern.pattern!r} takes more than {LIMIT:g} s") from None
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise TooSlow
