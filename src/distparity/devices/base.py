@@ -62,6 +62,12 @@ class Device:
     #: or out of torch, is the device's own word.
     packages: ClassVar[tuple[str, ...]] = ()
 
+    #: Why a sum over ranks may have other last bits on one rank than on another, or None: all ranks get
+    #: the same bits, and replicas that differ in one fail. Where the backend's all-reduce adds in
+    #: an order that is each rank's own, say so in one line: replicas may then differ by as much as
+    #: the order of a sum explains, and the line stands with every result.
+    sums_apart: ClassVar[str | None] = None
+
     #: Seconds that a world may take to start beyond what every device is given (120).
     start_seconds: ClassVar[float] = 0.0
 

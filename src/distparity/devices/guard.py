@@ -76,6 +76,7 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peak_memory": (_or_none(_is_count), "int or None"),
     "no_reductions": (_maps_text, "a dict of str to str"),
     "refuses": (_maps_patterns, "a dict of regular expressions, none found in everything, to str"),
+    "sums_apart": (_or_none(_is_text), "str or None"),
     "start_seconds": (_is_number, "a number"),
     "packages": (_are_texts, "a tuple of str"),
 }

@@ -162,9 +162,21 @@ def _reference(
         looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
         if isinstance(looked, Failure):
             return _broken("looking at the scenario", looked)
-        if looked.results[0]["faults"]:
-            return _no_evidence(case, looked.results[0]["faults"])
+        found = looked.results[0]
+        # A device that computes wrong numbers can make any scenario look dead.
+        if found["wrong"]:
+            return _wrong_in_one_process(case, found["wrong"])
+        if found["faults"]:
+            return _no_evidence(case, found["faults"])
+        return _Reference(runs, {**reference_runs.results[0], **found["facts"]})
     return _Reference(runs, reference_runs.results[0])
+
+
+def _wrong_in_one_process(case: Case, wrong: list[str]) -> Outcome:
+    """The device's own fault, whatever ranks make of it."""
+    message = f"this device computes wrong numbers in one process: {wrong[0]}"
+    facts = {**case.facts, "one_process": "wrong"}
+    return Outcome(Status.FAILED, message, "\n".join(wrong), facts)
 
 
 def _no_evidence(case: Case, faults: list[str]) -> Outcome:

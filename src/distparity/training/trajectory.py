@@ -37,12 +37,17 @@ class Step:
 
 @dataclass
 class Trajectory:
-    """The parameters and buffers before training, then one :class:`Step` per optimizer step."""
+    """What one process recorded: initial state, one :class:`Step` per optimizer step, final state.
+
+    ``initial`` holds the parameters and buffers before training, in the dtypes they are stored in.
+    """
 
     initial: Tensors = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     #: The optimizer's state after the last step, ``parameter.key``.
     optimizer: Tensors = field(default_factory=dict)
+    #: The positions in the global batch of the rows that this process trains on; None: not known.
+    rows: list[int] | None = None
 
     def to_bytes(self) -> bytes:
         """A line of JSON that lists the tensors, then their bytes, in order."""
@@ -59,14 +64,14 @@ class Trajectory:
                 size = whole.numel() * whole.element_size()
                 # Not by way of numpy: torch does not require it.
                 parts.append(ctypes.string_at(whole.data_ptr(), size) if size else b"")
-        return b"".join([json.dumps([len(self.steps), index]).encode(), b"\n", *parts])
+        return b"".join([json.dumps([len(self.steps), self.rows, index]).encode(), b"\n", *parts])
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trajectory:
         """Inverse of :meth:`to_bytes`."""
         text, _, raw = data.partition(b"\n")
-        count, index = json.loads(text)
-        found = cls({}, [Step() for _ in range(count)])
+        count, rows, index = json.loads(text)
+        found = cls(steps=[Step() for _ in range(count)], rows=rows)
         buffer = bytearray(raw)
         start = 0
         for step, kind, name, dtype, shape in index:

@@ -15,7 +15,7 @@ import torch
 from distparity.training.reference import Oracle
 from distparity.training.trajectory import Tensors, Trajectory
 from distparity.verification.findings import Verdict
-from distparity.verification.tolerance import gradient_scale
+from distparity.verification.tolerance import gradient_terms
 
 __all__ = ["diagnose"]
 
@@ -47,7 +47,7 @@ def diagnose(
     quantity = first.quantity
     together = [d for d in verdict.divergences if d.quantity.kind == quantity.kind]
     together = [d for d in together if d.quantity.step == quantity.step]
-    if quantity.kind == "initial" and first.what.startswith("off by"):
+    if quantity.kind == "initial" and first.what.startswith("not equal"):
         return f"the initial state of rank {first.rank} is not the one that all were to begin with"
     if all("replica" in d.what for d in together):
         return f"replicas differ: rank {first.rank} has another {quantity.kind} than rank 0"
@@ -97,7 +97,7 @@ class _Case:
             if d.quantity.step == step and d.quantity.kind == "gradient"
         }
         self.tolerance = {
-            name: SLACK * self.roundoff * gradient_scale(oracle, step, name, _largest(value))
+            name: SLACK * self.roundoff * _largest(gradient_terms(oracle, step, name, value))
             for name, value in self.right.items()
         }
 

@@ -1,7 +1,7 @@
 """Whether a scenario is worth anything as evidence: a comparison of nothing proves nothing.
 
-What is asked of the oracle's run is that the faults which the verdict is there for would show: the
-sizes that they would change are held against what the verdict allows.
+The oracle's run is asked whether the faults that the verdict is there for would show: what each would
+change is compared, element by element, with what the verdict allows.
 """
 
 from __future__ import annotations
@@ -12,20 +12,28 @@ from collections.abc import Collection, Iterator
 import torch
 
 from distparity.scenarios import Scenario
-from distparity.training.trajectory import Step
+from distparity.training.trajectory import KINDS, Step
 from distparity.verification.findings import Quantity
-from distparity.verification.tolerance import Tolerance
+from distparity.verification.tolerance import Tolerance, quantities
 
-__all__ = ["CLEAR", "faults"]
+__all__ = ["CLEAR", "faults", "one_rank_shows_below", "wrong_in_one_process"]
 
 #: A gradient that is lost, or one rank's own, must be off by so many times what is allowed.
 CLEAR = 4.0
+#: What a scenario may leave out of the comparison, with a reason.
+EXEMPTIBLE = ("initial", "loss", "buffer", "optimizer")
 
 
 def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:
     """What makes the scenario worthless as evidence; empty when nothing does."""
     oracle = tolerance.oracle
-    found: list[str] = []
+    found = [
+        f"it exempts {kind!r} ({why}), and without that nothing is shown"
+        if kind in KINDS
+        else f"it exempts {kind!r}, and there is no such kind of quantity"
+        for kind, why in scenario.exempt.items()
+        if kind not in EXEMPTIBLE
+    ]
     before = oracle.trajectory.initial
     for number, step in enumerate(oracle.trajectory.steps):
         idle = set(scenario.idle(number))
@@ -37,7 +45,45 @@ def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:
     losses = [_scalar(step) for step in oracle.trajectory.steps]
     if any(loss == 0 for loss in losses) or len(set(losses)) < min(2, len(losses)):
         found.append(f"the loss is constant or zero: {losses}")
-    return found
+    return [*found, *_not_numbers(tolerance)]
+
+
+def wrong_in_one_process(tolerance: Tolerance) -> list[str]:
+    """What one process on this device computes wrong: farther from the oracle than rounding goes."""
+    return [
+        f"{one.quantity}: off by {one.error:.3g}, and one process may be off by {one.most:.3g}"
+        for one in tolerance.one_process
+        if not one.sound
+    ]
+
+
+def one_rank_shows_below(tolerance: Tolerance) -> int | None:
+    """From how many ranks on the gradient of one of them could be missing without a ratio above 1.
+
+    One of p ranks has a p-th of the mean, and what is allowed grows with p by what the sum of p terms
+    may be off. For each step and rank the parameter counts that shows it best; of steps and ranks,
+    the worst one. None where there is a single rank, which is not missing among others.
+    """
+    oracle, least = tolerance.oracle, math.inf
+    if len(oracle.parts) < 2:
+        return None
+    for number, step in enumerate(oracle.trajectory.steps):
+        shows = torch.zeros(len(oracle.parts), dtype=torch.float64)
+        for name, gradient in step.gradient.items():
+            parts = oracle.gradients(number, name)
+            if gradient is None or parts is None or not gradient.numel():
+                continue
+            each = tolerance.by_rank(Quantity(number, "gradient", name))
+            allowed = tolerance.of(Quantity(number, "gradient", name)).error
+            assert allowed is not None
+            fixed = allowed - tolerance.ranks * each
+            # p (fixed + p each) = |g|, solved for p; without ``each`` in a way that divides by none.
+            size = parts.abs()
+            most = 2 * size / (fixed + (fixed * fixed + 4 * each * size).sqrt())
+            shows = torch.maximum(shows, most.reshape(len(most), -1).amax(1))
+        if step.gradient and shows.any():
+            least = min(least, float(shows.min()))
+    return None if math.isinf(least) else math.floor(least) + 1
 
 
 def _dead(
@@ -55,30 +101,60 @@ def _dead(
         if gradient is not None:
             yield "a gradient, and none was to be"
         return
-    size = 0.0 if gradient is None else _largest(gradient)
-    if not torch.isfinite(now).all() or not math.isfinite(size):
+    if not now.isfinite().all() or not (gradient is None or gradient.isfinite().all()):
         yield "not finite"
         return
     if not now.numel():
         return
-    allowed = tolerance.of(Quantity(number, "gradient", name)).error
-    if size == 0 or size < CLEAR * allowed:
-        yield f"the gradient is nothing ({size:.1e}, and {allowed:.1e} is allowed)"
+    if gradient is None:
+        yield "there is no gradient"
         return
-    moved = _largest(now - before)
+    allowed = tolerance.of(Quantity(number, "gradient", name)).error
+    assert allowed is not None
+    if not _shows(gradient, allowed, CLEAR):
+        size, bound = float(gradient.abs().max()), float(allowed.max())
+        yield f"the gradient is nothing ({size:.1e}, and {bound:.1e} is allowed)"
+        return
+    moved = now - before
     allowed_now = tolerance.of(Quantity(number, "parameter", name)).error
-    if moved <= allowed_now:
-        yield f"the parameter does not move ({moved:.1e}, and {allowed_now:.1e} is allowed)"
-    spread = tolerance.oracle.spread(number, name)
-    if len(tolerance.oracle.parts) > 1 and spread < CLEAR * allowed:
-        yield f"every rank has the same gradient (to {spread:.1e}, and {allowed:.1e} is allowed)"
+    assert allowed_now is not None
+    if not _shows(moved, allowed_now, 1.0, strictly=True):
+        size, bound = float(moved.abs().max()), float(allowed_now.max())
+        yield f"the parameter does not move ({size:.1e}, and {bound:.1e} is allowed)"
+    parts = tolerance.oracle.gradients(number, name)
+    if parts is None or len(parts) < 2:
+        return
+    spread = (parts - parts.mean(0)).abs().amax(0)
+    if not _shows(spread, allowed, CLEAR):
+        size, bound = float(spread.max()), float(allowed.max())
+        yield f"every rank has the same gradient (to {size:.1e}, and {bound:.1e} is allowed)"
+
+
+def _shows(
+    change: torch.Tensor, allowed: torch.Tensor, times: float, *, strictly: bool = False
+) -> bool:
+    """Whether a change of these sizes would have a ratio of ``times``, or of more."""
+    size = change.abs()
+    found = size > times * allowed if strictly else (size > 0) & (size >= times * allowed)
+    return bool(found.any())
+
+
+def _not_numbers(tolerance: Tolerance) -> Iterator[str]:
+    """Where the oracle has what is no number; infinity has a place in buffers alone (a mask)."""
+    for step, kind, tensors in quantities(tolerance.oracle.trajectory):
+        for name, value in tensors.items():
+            if value is None or not value.is_floating_point():
+                continue
+            parameter = kind in ("gradient", "parameter")
+            masks = kind == "buffer" or (
+                kind == "initial" and name in tolerance.oracle.trajectory.steps[0].buffer
+            )
+            wrong = value.isnan() if masks else ~value.isfinite()
+            if wrong.any() and not parameter:
+                yield f"{Quantity(step, kind, name)}: not finite"
 
 
 def _scalar(step: Step) -> float:
     loss = step.loss["loss"]
     assert loss is not None
     return float(loss)
-
-
-def _largest(tensor: torch.Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0

@@ -1,29 +1,39 @@
-r"""How far from the oracle a quantity may be: what rounding explains, times one factor.
+r"""How far from the oracle each element of a quantity may be: what rounding explains.
 
-``docs/verdict.md`` derives it. Everything is held in the max norm, per tensor and per step. With
+``docs/verdict.md`` derives it. For a floating-point tensor, with
 
-- :math:`x^*` the oracle's tensor (float64, one process, global batch),
-- :math:`\hat x_1 \dots \hat x_V` the same tensor of the native runs,
-- :math:`p` the world size, :math:`u` the unit roundoff of the case's dtype (half of torch's
-  ``eps``), and :math:`u_c` that of the dtype in which gradients travel between ranks,
-- :math:`\sigma` the tensor's scale: for a gradient the largest element of the mean over ranks of
-  their absolute gradients, else the largest element of :math:`|x^*|`,
+- :math:`x^*` the oracle's (float64, one process, global batch) and :math:`u_{64} = 2^{-53}`,
+- :math:`\hat x_1 \dots \hat x_V` the same tensor of the reference runs,
+- :math:`p` the number of ranks, :math:`u` the unit roundoff of the case's dtype (half of torch's
+  ``eps``), :math:`\eta` its smallest subnormal number, :math:`u_c` the unit roundoff of the dtype in
+  which gradients are exchanged,
+- :math:`S` the magnitude of its terms, element by element: for a gradient the mean over ranks of
+  their absolute gradients, else :math:`|x^*|`,
+- :math:`\sigma_{ij} = \min(\max_k S_{ik}, \max_k S_{kj})`, its scale: the smaller one of the largest of
+  its row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows),
 
-what rounding alone explains is
+let :math:`e_v = |\hat x_v - x^*|`, element by element, and :math:`r = (u + u_{64})\,|x^*|` what
+storing may have rounded away. Over all elements and reference runs,
 
-.. math:: E_t = \max(b\,\sigma_t, \; \max_{v,\, s \le t} \|\hat x_{v,s} - x^*_s\|_\infty)
+.. math:: D = \max e_v, \quad D' = \max\,(e_v - r)_+, \quad R' = \max\,(e_v - r)_+ / \sigma
 
-with :math:`b = p\,u` for a gradient (one more sum of *p* terms and one division: Higham, *Accuracy and
-Stability of Numerical Algorithms*, 2nd ed., section 4.2) and :math:`b = u` for all else, and a
-distributed run may have :data:`FACTOR` times that. A gradient that travels in a lower precision may
-have :math:`(p+1)\,u_c\,\sigma_t`, where that is more: the bound of those roundings, which needs no
-factor.
+each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
+
+.. math:: E_{ij} = \min\bigl(D' + r_{ij},\; R'\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
+
+and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for a gradient
+
+.. math:: \max\bigl(C\,(E_{ij} + \eta),\; (p+1)\,u_c\,S_{ij}\bigr) + p\,(u + u_{64})\,S_{ij} + p\,\eta.
+
+:math:`e_v` is never taken to be more than :func:`most_of_one_process` allows to one process.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 
@@ -32,16 +42,69 @@ from distparity.training.trajectory import Tensors, Trajectory
 from distparity.verification.constants import FACTOR
 from distparity.verification.findings import Quantity
 
-__all__ = ["Allowed", "Tolerance", "gradient_scale", "quantities"]
+__all__ = [
+    "Allowed",
+    "OneProcess",
+    "Tolerance",
+    "gradient_terms",
+    "group_of",
+    "matrix_scale",
+    "most_of_one_process",
+    "quantities",
+]
+
+#: Unit roundoff of the oracle.
+ORACLE = 2.0**-53
+
+#: Kinds of quantity in which an error once made stays.
+_KEPT = ("parameter", "buffer")
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """The largest error that a tensor may have, in its own unit; 0 is *equal to the bit*."""
+    """``error``: the largest error of each element, float64 of the tensor's shape.
 
-    error: float = 0.0
-    #: The tensor's scale, to which rounding errors are proportional.
+    It is None where the tensor must be *equal to the bit*. ``scale`` is the largest element of its
+    terms' magnitude, to which rounding errors are proportional.
+    """
+
+    error: torch.Tensor | None = None
     scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """How far the reference runs are from the oracle in one quantity.
+
+    ``error`` is the largest of all runs and elements, infinite where a run has another shape or a
+    number that is not finite where the oracle's is. ``most`` is what one process may be off.
+    """
+
+    quantity: Quantity
+    error: float
+    most: float
+
+    @property
+    def sound(self) -> bool:
+        return self.error <= self.most
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The largest error of the reference runs: as it is, without what storing rounded away, and of
+    that in proportion to the scale.
+    """
+
+    whole: float
+    carried: float
+    relative: float
+
+    def or_more(self, other: _Seen) -> _Seen:
+        return _Seen(
+            max(self.whole, other.whole),
+            max(self.carried, other.carried),
+            max(self.relative, other.relative),
+        )
 
 
 def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
@@ -56,8 +119,9 @@ def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
 class Tolerance:
     """What every quantity of a case is allowed. ``ranks`` is the world size.
 
-    ``reduce_dtype`` is the dtype in which gradients are exchanged, where it is not the case's own.
-    ``multiplies`` says that gradients go through two products of matrices of their size on the way.
+    ``reduce_dtype`` is the dtype in which gradients are exchanged, where it is not the case's own,
+    ``compute_dtype`` the one in which losses are computed. ``multiplies`` says that gradients go
+    through two products of matrices of their size on the way.
     """
 
     def __init__(
@@ -67,20 +131,28 @@ class Tolerance:
         ranks: int,
         dtype: torch.dtype,
         reduce_dtype: torch.dtype | None = None,
+        compute_dtype: torch.dtype | None = None,
         *,
         multiplies: bool = False,
     ) -> None:
         self.oracle = oracle
         self.reference_runs = reference_runs
+        self.ranks = ranks
         self.dtype = dtype
-        self._roundoff = torch.finfo(dtype).eps / 2
-        self._sum = ranks * self._roundoff
+        known = [dtype, *(one for one in (reduce_dtype, compute_dtype) if one is not None)]
+        self._roundoff = _roundoff(dtype)
+        self._coarsest = max(_roundoff(one) for one in known)
+        self._of_loss = max(_roundoff(one) for one in (dtype, compute_dtype or dtype))
+        self._subnormal = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         self._multiplies = multiplies
         # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
-        self._travel = (
-            0.0 if reduce_dtype is None else (ranks + 1) * torch.finfo(reduce_dtype).eps / 2
-        )
-        self._explained: dict[tuple[str, str], float] = {}
+        self._travel = 0.0 if reduce_dtype is None else (ranks + 1) * _roundoff(reduce_dtype)
+        #: What was seen up to a step, by kind and name.
+        self._so_far: dict[tuple[str, str], _Seen] = {}
+        self._of_losses: dict[int, _Seen] = {}
+        self._known_terms: dict[tuple[int, str], torch.Tensor] = {}
+        #: How far the reference runs are from the oracle, quantity by quantity, in order.
+        self.one_process: list[OneProcess] = []
         self._allowed = {
             Quantity(step, kind, name): self._of(Quantity(step, kind, name), value)
             for step, kind, tensors in quantities(oracle.trajectory)
@@ -90,6 +162,45 @@ class Tolerance:
     def of(self, quantity: Quantity) -> Allowed:
         """What a quantity of the oracle's trajectory is allowed; raises ``KeyError`` on another."""
         return self._allowed[quantity]
+
+    def of_loss(self, step: int, expected: float, share: float) -> Allowed:
+        """What the loss over a ``share`` of the batch's rows is allowed, where it is ``expected``.
+
+        The mean over all rows is a mean of ``1 / share`` such losses, of errors that are independent:
+        each may have so many times the mean's error as the root of their number, and in proportion
+        where it is larger than they are on average.
+        """
+        seen, losses = self._of_losses[step], self.oracle.losses(step)
+        typical = abs(expected) if losses is None else float(losses.abs().mean())
+        larger = max(1.0, abs(expected) / typical) if typical else 1.0
+        carried = seen.carried / math.sqrt(share) * larger
+        stored = (self._of_loss + ORACLE) * abs(expected)
+        error = FACTOR * (carried + stored + self._subnormal)
+        return Allowed(torch.tensor(error, dtype=torch.float64), max(typical, abs(expected)))
+
+    def by_rank(self, quantity: Quantity) -> torch.Tensor:
+        """What each rank more adds to what a gradient is allowed, element by element."""
+        assert quantity.step is not None
+        value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
+        assert value is not None
+        return (self._roundoff + ORACLE) * self._terms(quantity.step, quantity.name, value)
+
+    def of_replica(self, quantity: Quantity) -> torch.Tensor | None:
+        """How far two ranks' replicas may differ where ranks sum in different orders.
+
+        Each of two sums of p terms is within p - 1 roundings of the exact one, and is stored; in
+        later steps, and in all that comes of gradients, what the first gradients differed by is
+        carried on, and each replica has the tolerance's own bound. None: not at all.
+        """
+        allowed = self._allowed[quantity].error
+        if quantity.kind != "gradient" or quantity.step is None or allowed is None:
+            return allowed
+        value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
+        assert value is not None
+        terms = self._terms(quantity.step, quantity.name, value)
+        # The division rounds as well, on either side.
+        order = 2 * self.ranks * (self._roundoff * terms + self._subnormal)
+        return order if quantity.step == 0 else order + allowed
 
     def _of(self, quantity: Quantity, value: torch.Tensor | None) -> Allowed:
         if value is None or not value.numel() or not value.is_floating_point():
@@ -101,38 +212,105 @@ class Tolerance:
         # The initial state is touched by no arithmetic, a counter by none that rounds.
         if quantity.kind == "initial" or _counter(quantity, value, found):
             return Allowed()
-        scale, beyond, travel = float(value.abs().max()), self._roundoff, 0.0
-        if quantity.kind == "gradient" and quantity.step is not None:
-            scale = gradient_scale(self.oracle, quantity.step, quantity.name, scale)
-            beyond, travel = self._sum, self._travel
+        value = value.double()
+        finite = torch.where(value.isfinite(), value, 0.0)
+        gradient = quantity.kind == "gradient" and quantity.step is not None
+        terms = finite.abs()
+        if gradient and quantity.step is not None:
+            terms = self._terms(quantity.step, quantity.name, finite)
+        elif quantity.kind == "loss" and quantity.step is not None:
+            losses = self.oracle.losses(quantity.step)
+            terms = terms if losses is None else losses.abs().mean().reshape(terms.shape)
+        roundoff = max([self._roundoff, *(_roundoff(one.dtype) for one in found if _floats(one))])
+        if quantity.kind == "loss":
+            roundoff = self._of_loss
+        stored = (roundoff + ORACLE) * finite.abs()
+        largest, scale = float(terms.max()), matrix_scale(terms)
+        seen = self._seen(quantity, _errors(found, value), stored, scale, largest)
+        explained = torch.minimum(
+            _times(seen.relative, scale), torch.full_like(scale, seen.carried)
+        )
+        explained = (explained + stored).clamp(max=max(seen.whole, float(stored.max())))
+        error = FACTOR * (explained + self._subnormal)
+        if gradient:
+            error = torch.maximum(error, self._travel * terms)
+            error = error + self.ranks * ((roundoff + ORACLE) * terms + self._subnormal)
             if self._multiplies and value.dim() > 1:
                 # Seen as a matrix: an inner product over each of its sides.
-                beyond += (value.shape[0] + value[0].numel()) * self._roundoff
-        key = (quantity.kind, quantity.name)
-        errors = [_error(one, value) for one in found]
-        self._explained[key] = max(self._explained.get(key, 0.0), beyond * scale, *errors)
-        return Allowed(max(FACTOR * self._explained[key], travel * scale), scale)
+                sides = value.shape[0] + value[0].numel()
+                error = error + FACTOR * sides * self._roundoff * largest
+        return Allowed(error, largest)
+
+    def _seen(
+        self,
+        quantity: Quantity,
+        errors: torch.Tensor,
+        stored: torch.Tensor,
+        scale: torch.Tensor,
+        largest: float,
+    ) -> _Seen:
+        """What the reference runs' largest ``errors`` show, of this step or of all up to it."""
+        most = most_of_one_process(self._coarsest) * largest
+        floor = FACTOR * self._subnormal
+        self.one_process.append(OneProcess(quantity, float(errors.max()), most + floor))
+        # Beyond what one process may be off, a run is no sample of rounding.
+        errors = errors.clamp(max=most)
+        carried = (errors - stored).clamp(min=0.0)
+        relative = torch.where(carried > 0, carried / scale, 0.0)
+        seen = _Seen(float(errors.max()), float(carried.max()), float(relative.max()))
+        if quantity.kind in _KEPT:
+            key = (quantity.kind, quantity.name)
+            seen = self._so_far[key] = seen.or_more(self._so_far.get(key, seen))
+        elif quantity.kind == "loss" and quantity.step is not None:
+            self._of_losses[quantity.step] = seen
+        return seen
+
+    def _terms(self, step: int, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        key = (step, name)
+        if key not in self._known_terms:
+            self._known_terms[key] = gradient_terms(self.oracle, step, name, gradient)
+        return self._known_terms[key]
 
 
-def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor | None]) -> bool:
-    """Whether an optimizer's tensor counts: whole numbers that every native run has exactly."""
-    return (
-        quantity.kind == "optimizer"
-        and torch.equal(value, value.round())
-        and all(one is not None and torch.equal(one.double(), value.double()) for one in found)
-    )
+def most_of_one_process(roundoff: float) -> float:
+    """What one process may be off, in units of a tensor's scale: ten bits, or half of all.
 
-
-def gradient_scale(oracle: Oracle, step: int, name: str, largest: float) -> float:
-    """The scale of a gradient's terms: of the ranks' own gradients, before they cancel.
-
-    ``largest`` is the largest element of the gradient that the optimizer saw. Clipping scales the
-    gradient as a whole, and so its terms.
+    Who loses more in a few steps computes something else, or the scenario is so ill conditioned that
+    it shows nothing.
     """
-    before = oracle.mean(step, name)
-    if before is None:
-        return largest
-    return oracle.magnitude(step, name) * (largest / before if before else 1.0)
+    return min(2.0**10 * roundoff, math.sqrt(roundoff))
+
+
+def gradient_terms(oracle: Oracle, step: int, name: str, gradient: torch.Tensor) -> torch.Tensor:
+    """The magnitude of a gradient's terms, element by element: of the ranks' own, before they cancel.
+
+    ``gradient`` is the one that the optimizer saw. Clipping scales a gradient, and so its terms: by
+    as much as it left of the elements that did not nearly cancel. Where the parts' mean, scaled,
+    falls short of the gradient, all elements have the largest magnitude.
+    """
+    parts = oracle.gradients(step, name)
+    if parts is None or not gradient.numel():
+        return gradient.abs()
+    size, before = gradient.abs(), parts.mean(0).abs()
+    large = before > 2.0**-10 * before.max()
+    left = float((size[large] / before[large]).max()) if large.any() else 1.0
+    terms = parts.abs().mean(0) * left
+    if bool((size <= before * left + 1e-9 * size.max()).all()):
+        return terms
+    # The parts are not what it is made of, element by element (batch normalisation over all rows).
+    return torch.full_like(terms, float(torch.maximum(terms, size).max()))
+
+
+def matrix_scale(terms: torch.Tensor) -> torch.Tensor:
+    """For each element the smaller one of the largest of its row and of its column.
+
+    ``terms`` are seen as a matrix of ``shape[0]`` rows; of fewer than two dims, all are one row.
+    """
+    if terms.dim() < 2 or not terms.numel():
+        return terms.max().expand_as(terms) if terms.numel() else terms
+    matrix = terms.reshape(terms.shape[0], -1)
+    scale = torch.minimum(matrix.amax(1, keepdim=True), matrix.amax(0, keepdim=True))
+    return scale.reshape(terms.shape)
 
 
 def group_of(run: Trajectory, step: int | None, kind: str) -> Tensors:
@@ -141,7 +319,34 @@ def group_of(run: Trajectory, step: int | None, kind: str) -> Tensors:
     return found
 
 
-def _error(found: torch.Tensor | None, expected: torch.Tensor) -> float:
-    if found is None or found.shape != expected.shape:
-        return 0.0
-    return float((found.double() - expected.double()).abs().max())
+def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor | None]) -> bool:
+    """Whether an optimizer's tensor counts: whole numbers that every reference run has exactly."""
+    return (
+        quantity.kind == "optimizer"
+        and torch.equal(value, value.round())
+        and all(one is not None and torch.equal(one.double(), value.double()) for one in found)
+    )
+
+
+def _errors(found: list[torch.Tensor | None], expected: torch.Tensor) -> torch.Tensor:
+    """The largest absolute error of each element; infinite where not finite and not equal."""
+    if not found or any(one is None or one.shape != expected.shape for one in found):
+        return torch.full_like(expected, math.inf)
+    stack = torch.stack([one.double() for one in found if one is not None])
+    off = (stack - expected).abs()
+    if not off.isfinite().all():
+        off = torch.where(stack == expected, 0.0, off.nan_to_num(nan=math.inf, posinf=math.inf))
+    return off.amax(0)
+
+
+def _times(relative: float, scale: torch.Tensor) -> torch.Tensor:
+    """Infinite where ``relative`` is, whatever the scale."""
+    return torch.full_like(scale, math.inf) if math.isinf(relative) else relative * scale
+
+
+def _floats(tensor: torch.Tensor | None) -> TypeGuard[torch.Tensor]:
+    return tensor is not None and tensor.is_floating_point()
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2

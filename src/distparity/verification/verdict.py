@@ -7,6 +7,7 @@ allowed is in :mod:`distparity.verification.tolerance`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -14,9 +15,11 @@ import torch
 from distparity.core.participation import Participation
 from distparity.training.trajectory import KINDS, Tensors, Trajectory
 from distparity.verification.findings import Divergence, Quantity, Verdict, at
-from distparity.verification.tolerance import Tolerance, group_of, quantities
+from distparity.verification.tolerance import Allowed, Tolerance, group_of, quantities
 
-__all__ = ["judge"]
+__all__ = ["judge", "same_bits"]
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def judge(
@@ -24,19 +27,31 @@ def judge(
     ranks: list[Trajectory],
     exempt: Mapping[str, str] | None = None,
     participation: Sequence[Participation] | None = None,
+    *,
+    sums_apart: bool = False,
 ) -> Verdict:
-    """Hold every rank's trajectory against the oracle's.
+    """Compare every rank's trajectory with the oracle's.
 
     Quantities are gone through in the order in which they come to be, so that the first divergence
     is the first in time. The kinds in ``exempt`` are left out, each for the reason it has there.
     ``participation`` says which steps are whose, rank by rank, where not all are everybody's.
+    ``sums_apart`` says that a sum over ranks need not have the same last bits on all of them.
     Raises ``ValueError`` when there is nothing to compare.
     """
     if not ranks or not tolerance.reference_runs or not tolerance.oracle.trajectory.steps:
-        raise ValueError("a verdict needs an oracle with steps, native runs and ranks")
+        raise ValueError("a verdict needs an oracle with steps, reference runs and ranks")
     total = len(tolerance.oracle.trajectory.steps)
     everywhere = [Participation(rank, range(total), total) for rank in range(len(ranks))]
-    return _Bench(tolerance, ranks, exempt or {}, participation or everywhere).sit()
+    who = participation or everywhere
+    return _Bench(tolerance, ranks, exempt or {}, who, sums_apart=sums_apart).sit()
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Where two tensors of one shape are equal to the bit; of two float dtypes, as float64."""
+    if one.dtype != other.dtype:
+        one, other = one.double(), other.double()
+    dtype = _BITS[one.element_size()]
+    return one.contiguous().view(dtype) == other.contiguous().view(dtype)
 
 
 class _Bench:
@@ -46,11 +61,14 @@ class _Bench:
         ranks: list[Trajectory],
         exempt: Mapping[str, str],
         participation: Sequence[Participation],
+        *,
+        sums_apart: bool,
     ) -> None:
         self.tolerance = tolerance
         self.ranks = ranks
         self.exempt = exempt
         self.participation = participation
+        self.sums_apart = sums_apart
         self.verdict = Verdict()
 
     def sit(self) -> Verdict:
@@ -65,31 +83,83 @@ class _Bench:
             for step, kind, tensors in quantities(exact):
                 if kind not in self.exempt:
                     self._group(step, kind, tensors)
+            for step in range(len(exact.steps)):
+                self._covered(step)
         return self.verdict
 
     def _group(self, step: int | None, kind: str, tensors: Tensors) -> None:
-        runs = dict(self._present(step, kind))
-        if kind == "loss":
-            # A rank knows the loss over its own rows; their mean is the global batch's.
-            runs = dict.fromkeys(runs, _mean_loss(list(runs.values())))
+        runs = list(self._present(step, kind))
         for name, value in tensors.items():
             quantity = Quantity(step, kind, name)
+            if kind == "loss" and step is not None and value is not None:
+                self._losses(quantity, step, value, runs)
+                continue
             allowed = self.tolerance.of(quantity)
-            for rank, own in runs.items():
-                ratio = self._compare(quantity, value, own, rank, allowed.error)
-                self.verdict.ratio = max(self.verdict.ratio, ratio)
-                if step is not None:
-                    row = self.verdict.growth[step]
-                    row[kind] = max(row[kind], ratio)
-                if allowed.scale and allowed.error:
-                    error = ratio * allowed.error / allowed.scale
-                    self.verdict.error = max(self.verdict.error, error)
-        first = min(runs)
-        for rank, own in runs.items():
+            for rank, own in runs:
+                self._weigh(quantity, value, own, rank, allowed)
+        for rank, own in runs:
             for name in sorted(own.keys() - tensors.keys()):
                 self.verdict.note(Divergence(Quantity(step, kind, name), rank, "not in the oracle"))
-            if kind != "buffer":
-                self._agree(step, kind, runs[first], own, rank)
+            if kind not in ("loss", "buffer"):
+                self._agree(step, kind, runs[0], own, rank)
+
+    def _losses(
+        self,
+        quantity: Quantity,
+        step: int,
+        value: torch.Tensor,
+        runs: list[tuple[int, Tensors]],
+    ) -> None:
+        """A rank knows the loss over its own rows; where those are the oracle's parts, so does it."""
+        parts, losses = self._parts(step), self.tolerance.oracle.losses(step)
+        if losses is not None and all(parts):
+            for (rank, own), mine in zip(runs, parts, strict=True):
+                expected = losses[list(mine)].mean()
+                allowed = self.tolerance.of_loss(step, float(expected), len(mine) / len(losses))
+                self._weigh(quantity, expected, own, rank, allowed)
+            return
+        # Their mean is the global batch's all the same.
+        known = [(rank, run.get(quantity.name)) for rank, run in runs]
+        there = [loss.double() for _, loss in known if loss is not None]
+        mean: Tensors = {quantity.name: torch.stack(there).mean()} if there else {}
+        for rank, loss in known:
+            own = {} if loss is None else mean
+            self._weigh(quantity, value, own, rank, self.tolerance.of(quantity))
+
+    def _parts(self, step: int) -> list[tuple[int, ...]]:
+        """Which of the oracle's parts each rank present had at a step; none where not whole ones."""
+        there = self._rows(step)
+        batch = sorted({row for rows in there for row in rows or ()})
+        parts = len(self.tolerance.oracle.parts)
+        if not batch or len(batch) % parts:
+            return [() for _ in there]
+        size, place = len(batch) // parts, {row: number for number, row in enumerate(batch)}
+        found = []
+        for rows in there:
+            had = Counter(place[row] // size for row in rows or ())
+            whole = set(had.values()) == {size} and len(set(rows or ())) == len(rows or ())
+            found.append(tuple(sorted(had)) if whole else ())
+        return found
+
+    def _rows(self, step: int) -> list[list[int] | None]:
+        return [
+            run.rows
+            for run, participation in zip(self.ranks, self.participation, strict=True)
+            if participation.has(step, "loss")
+        ]
+
+    def _covered(self, step: int) -> None:
+        """The ranks together have every row of the batch, and each as often as any other."""
+        there = self._rows(step)
+        whole = self.tolerance.oracle.trajectory.rows
+        if whole is None or not all(there):
+            return
+        had = Counter(row for rows in there for row in rows or ())
+        out = any(one.in_the_end for one in self.participation)
+        missing = set() if out else set(whole) - set(had)
+        if missing or len(set(had.values())) > 1:
+            what = f"rows {sorted(missing)} on no rank" if missing else "some rows on more ranks"
+            self.verdict.note(Divergence(Quantity(step, "run", "rows"), 0, what))
 
     def _present(self, step: int | None, kind: str) -> Iterator[tuple[int, Tensors]]:
         """The tensors of the ranks that have a part in this; the others must have none."""
@@ -102,34 +172,65 @@ class _Bench:
                 quantity = Quantity(step, kind, min(tensors))
                 self.verdict.note(Divergence(quantity, participation.rank, what))
 
+    def _weigh(
+        self,
+        quantity: Quantity,
+        expected: torch.Tensor | None,
+        run: Tensors,
+        rank: int,
+        allowed: Allowed,
+    ) -> None:
+        """Compare one tensor of one rank, and keep the largest ratios."""
+        ratio, error = self._compare(quantity, expected, run, rank, allowed)
+        self.verdict.ratio = max(self.verdict.ratio, ratio)
+        if quantity.step is not None:
+            row = self.verdict.growth[quantity.step]
+            row[quantity.kind] = max(row[quantity.kind], ratio)
+        if allowed.scale:
+            self.verdict.error = max(self.verdict.error, error / allowed.scale)
+
     def _compare(
         self,
         quantity: Quantity,
         expected: torch.Tensor | None,
         run: Tensors,
         rank: int,
-        allowed: float,
-    ) -> float:
-        """Note what is wrong with one tensor of one rank; returns its ratio."""
+        allowed: Allowed,
+    ) -> tuple[float, float]:
+        """Note what is wrong with one tensor of one rank; returns its ratio and its largest error."""
         found = run.get(quantity.name)
         wrong = self._unlike(quantity, expected, run)
         if wrong is not None:
             self.verdict.note(Divergence(quantity, rank, wrong))
-            return math.inf
+            return math.inf, 0.0
         if expected is None or found is None or not expected.numel():
-            return 0.0
-        if not found.isfinite().all():
-            first = int((~found.isfinite()).flatten().nonzero()[0])
-            self.verdict.note(at(quantity, rank, "not finite", math.inf, first, expected, found))
-            return math.inf
-        difference = (found.double() - expected.double()).abs().flatten()
-        worst = int(difference.argmax())
-        error = float(difference[worst])
-        ratio = error / allowed if allowed else (math.inf if error else 0.0)
-        if ratio > 1:
-            what = f"off by {error:.3g}, allowed {allowed:.3g}"
+            return 0.0, 0.0
+        if allowed.error is None:
+            same = same_bits(found, expected)
+            if same.all():
+                return 0.0, 0.0
+            worst = int((~same).flatten().nonzero()[0])
+            values = found.flatten()[worst].item(), expected.flatten()[worst].item()
+            what = "not equal to the bit: {!r}, expected {!r}".format(*values)
+            self.verdict.note(at(quantity, rank, what, math.inf, worst, expected, found))
+            return math.inf, 0.0
+        found, expected = found.double(), expected.double()
+        error = torch.where(found == expected, 0.0, (found - expected).abs())
+        ratios = torch.where(error == 0, 0.0, error / allowed.error).nan_to_num(
+            nan=math.inf, posinf=math.inf
+        )
+        # Infinity is right where the oracle has it, and nowhere else; what is no number never is.
+        odd = (~found.isfinite() | ~expected.isfinite()) & (found != expected)
+        ratios = torch.where(odd, math.inf, ratios)
+        worst = int(ratios.argmax())
+        ratio, off = float(ratios.flatten()[worst]), float(error.flatten()[worst])
+        if not ratio <= 1:
+            what = f"off by {off:.3g}, allowed {float(allowed.error.flatten()[worst]):.3g}"
+            if odd.any():
+                what = "not finite" if not found.isfinite().all() else "finite, and should not be"
             self.verdict.note(at(quantity, rank, what, ratio, worst, expected, found))
-        return ratio
+        largest = error[error.isfinite()]
+        return ratio, float(largest.max()) if largest.numel() else 0.0
 
     def _unlike(
         self, quantity: Quantity, expected: torch.Tensor | None, run: Tensors
@@ -151,18 +252,28 @@ class _Bench:
             return f"dtype {found.dtype}, expected {native.dtype}"
         return None
 
-    def _agree(self, step: int | None, kind: str, first: Tensors, own: Tensors, rank: int) -> None:
-        """Every rank has the same replica, to the bit."""
-        for name, value in first.items():
+    def _agree(
+        self, step: int | None, kind: str, first: tuple[int, Tensors], own: Tensors, rank: int
+    ) -> None:
+        """Every rank has the same replica, to the bit or to the order of a sum."""
+        for name, value in first[1].items():
             other = own.get(name)
             if value is None or other is None or value.shape != other.shape:
                 continue
-            if value.isnan().any() or other.isnan().any() or torch.equal(value, other):
+            if value.dtype != other.dtype or value.isnan().any() or other.isnan().any():
+                # That is noted already.
                 continue
-            what = "differs from rank 0's replica, bit by bit"
-            self.verdict.note(Divergence(Quantity(step, kind, name), rank, what))
+            if same_bits(value, other).all():
+                continue
+            quantity = Quantity(step, kind, name)
+            what = f"differs from rank {first[0]}'s replica, bit by bit"
+            if self.sums_apart and quantity.name in self._names(step, kind):
+                bound = self.tolerance.of_replica(quantity)
+                apart = (value.double() - other.double()).abs()
+                if bound is not None and bool((apart <= bound).all()):
+                    continue
+                what = f"differs from rank {first[0]}'s replica by more than the order of a sum"
+            self.verdict.note(Divergence(quantity, rank, what))
 
-
-def _mean_loss(runs: list[Tensors]) -> Tensors:
-    losses = [run["loss"] for run in runs]
-    return {"loss": torch.stack([loss.double() for loss in losses if loss is not None]).mean()}
+    def _names(self, step: int | None, kind: str) -> Tensors:
+        return group_of(self.tolerance.oracle.trajectory, step, kind)

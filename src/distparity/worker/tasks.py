@@ -247,7 +247,18 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
 def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Say what makes the scenario worthless as evidence; takes the oracle's and native runs."""
     scenario = scenarios.load()[args["scenario"]]
-    return {"faults": evidence.faults(scenario, _tolerance(args, blobs))}, []
+    tolerance = _tolerance(args, blobs)
+    facts: dict[str, Any] = {}
+    if scenario.exempt:
+        facts["exempt"] = [f"{kind}: {why}" for kind, why in scenario.exempt.items()]
+    apart = devices.get(args["device"]).sums_apart
+    if apart is not None:
+        facts["sums_apart"] = apart
+    shows = evidence.one_rank_shows_below(tolerance)
+    if shows is not None:
+        facts["one_rank_shows_below"] = shows
+    wrong = evidence.wrong_in_one_process(tolerance)
+    return {"faults": evidence.faults(scenario, tolerance), "wrong": wrong, "facts": facts}, []
 
 
 def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -256,7 +267,8 @@ def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     tolerance = _tolerance(args, blobs[: -args["ranks"]])
     scenario = scenarios.load()[args["scenario"]]
     who = [one for world in participation.of(scenario, args["worlds"]) for one in world]
-    found = verdict.judge(tolerance, ranks, scenario.exempt, who)
+    apart = devices.get(args["device"]).sums_apart is not None
+    found = verdict.judge(tolerance, ranks, scenario.exempt, who, sums_apart=apart)
     if not found.passed:
         coarsest = max(
             torch.finfo(getattr(torch, name)).eps / 2
@@ -279,12 +291,14 @@ def _tolerance(args: dict[str, Any], blobs: list[bytes]) -> Tolerance:
         runs = [Trajectory.from_bytes(blob) for blob in blobs]
         exact = reference.Oracle(runs[0], runs[1 : 1 + args["parts"]])
         dtype = getattr(torch, args["dtype"])
+        computes = scenarios.load()[args["scenario"]].computes_in()
         made = Tolerance(
             exact,
             runs[1 + args["parts"] :],
             args["parts"],
             dtype,
             _travels(args),
+            None if computes is None else getattr(torch, computes),
             multiplies=args["multiplies"],
         )
         _KNOWN[key] = made

@@ -1,0 +1,323 @@
+"""What is allowed is what docs/verdict.md derives, computed here by hand from the same numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from making import FLOAT32, oracle, shaken, tolerance
+
+from distparity.training.reference import Oracle
+from distparity.training.trajectory import Step, Trajectory
+from distparity.verification.constants import FACTOR
+from distparity.verification.findings import Quantity
+from distparity.verification.tolerance import (
+    ORACLE,
+    Tolerance,
+    gradient_terms,
+    matrix_scale,
+    most_of_one_process,
+)
+
+U, U64, C = 2.0**-24, 2.0**-53, 8.0
+TINY = 2.0**-149
+#: Two parts' gradients, which cancel in one element, and are small in one column.
+PARTS = ([[1.0, 2.0**-20], [4.0, 2.0**-19]], [[-0.75, 2.0**-20], [2.0, -(2.0**-18)]])
+#: How far each of two reference runs is from the mean, in units of 2**-24.
+OFF = ([[4.0, 0.0], [0.0, 2.0**-19]], [[0.0, 2.0**-20], [-2.0, 0.0]])
+
+
+def doubles(table: object) -> torch.Tensor:
+    return torch.tensor(table, dtype=torch.float64)
+
+
+def trajectory(kind: str, *values: torch.Tensor, dtype: torch.dtype = torch.float64) -> Trajectory:
+    """A run that recorded one tensor of a kind, ``x``, a step."""
+    run = Trajectory()
+    for value in values:
+        run.steps.append(Step(**{kind: {"x": value.to(dtype)}}))
+    return run
+
+
+def allowed(kind: str, exact: Oracle, runs: list[Trajectory], step: int = 0, **how: object) -> list:
+    made = Tolerance(exact, runs, 2, torch.float32, **how)
+    return made.of(Quantity(step, kind, "x")).error.tolist()
+
+
+def test_the_constants_are_the_documented_ones() -> None:
+    assert (FACTOR, ORACLE) == (C, U64)
+
+
+def test_what_a_gradient_is_allowed() -> None:
+    parts = [doubles(part) for part in PARTS]
+    mean = (parts[0] + parts[1]) / 2
+    exact = Oracle(trajectory("gradient", mean), [trajectory("gradient", part) for part in parts])
+    # In float64, so that what a run is off is not rounded.
+    runs = [trajectory("gradient", mean + U * doubles(off)) for off in OFF]
+
+    found = allowed("gradient", exact, runs)
+
+    terms = [[(abs(PARTS[0][i][j]) + abs(PARTS[1][i][j])) / 2 for j in (0, 1)] for i in (0, 1)]
+    sigma = [[min(max(terms[i]), max(terms[0][j], terms[1][j])) for j in (0, 1)] for i in (0, 1)]
+    errors = [[max(abs(off[i][j]) for off in OFF) * U for j in (0, 1)] for i in (0, 1)]
+    size = [[abs(PARTS[0][i][j] + PARTS[1][i][j]) / 2 for j in (0, 1)] for i in (0, 1)]
+    stored = [[(U + U64) * size[i][j] for j in (0, 1)] for i in (0, 1)]
+    carried = [[max(0.0, errors[i][j] - stored[i][j]) for j in (0, 1)] for i in (0, 1)]
+    most = max(map(max, carried))
+    relative = max(carried[i][j] / sigma[i][j] for i in (0, 1) for j in (0, 1))
+    cap = max(*map(max, errors), *map(max, stored))
+    for i in (0, 1):
+        for j in (0, 1):
+            explained = min(most + stored[i][j], relative * sigma[i][j] + stored[i][j], cap)
+            by_hand = C * (explained + TINY) + 2 * ((U + U64) * terms[i][j] + TINY)
+            assert found[i][j] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_a_small_column_is_allowed_a_small_error() -> None:
+    exact = oracle()
+    for part in [*exact.parts, exact.trajectory]:
+        for step in part.steps:
+            step.gradient["weight"] = step.gradient["weight"] * doubles([1.0, 1.0, 3e-7])
+    # Their errors are in proportion.
+    known = Tolerance(exact, [_in_proportion(exact, seed) for seed in range(6)], 2, torch.float32)
+
+    error = known.of(Quantity(1, "gradient", "weight")).error
+
+    assert error[:, 2].max() < 1e-5 * error[:, 0].max()
+
+
+def _in_proportion(exact: Oracle, seed: int) -> Trajectory:
+    run = shaken(exact.trajectory, seed, 1.0, torch.float32)
+    for step, right in zip(run.steps, exact.trajectory.steps, strict=True):
+        draw = torch.Generator().manual_seed(seed)
+        off = torch.rand(4, 3, generator=draw, dtype=torch.float64) * 2 - 1
+        value = right.gradient["weight"]
+        step.gradient["weight"] = (value * (1 + 4 * FLOAT32 * off)).float()
+    return run
+
+
+def test_an_embedding_s_rare_row_is_allowed_a_small_error() -> None:
+    assert matrix_scale(doubles([[1.0, 2.0], [3e-7, 1e-7]])).tolist() == [[1.0, 2.0], [3e-7, 3e-7]]
+
+
+@pytest.mark.parametrize(
+    ("terms", "scale"),
+    [
+        pytest.param([1.0, 4.0], [4.0, 4.0], id="one dim is one row"),
+        pytest.param(3.0, 3.0, id="a scalar"),
+        pytest.param([[1.0, 8.0], [2.0, 4.0]], [[2.0, 8.0], [2.0, 4.0]], id="a matrix"),
+        pytest.param([[[1.0, 8.0]], [[2.0, 4.0]]], [[[2.0, 8.0]], [[2.0, 4.0]]], id="three dims"),
+        pytest.param([[1e-9, 0.0], [2.0, 0.0]], [[1e-9, 0.0], [2.0, 0.0]], id="a dead column"),
+    ],
+)
+def test_scale(terms: object, scale: object) -> None:
+    assert matrix_scale(doubles(terms)).tolist() == scale
+
+
+@pytest.mark.parametrize(
+    ("made", "factor"),
+    [
+        pytest.param(lambda mean: mean, 1.0, id="as it is"),
+        pytest.param(lambda mean: mean / 10, 0.1, id="the norm clipped"),
+        pytest.param(lambda mean: mean.clamp(-2, 2), 1.0, id="values clipped"),
+        pytest.param(lambda mean: 4 * mean, 4.0, id="a divisor of the wrapper's"),
+    ],
+)
+def test_terms_are_scaled_as_the_gradient_was(made: object, factor: float) -> None:
+    parts = [doubles(part) for part in PARTS]
+    exact = Oracle(Trajectory(), [trajectory("gradient", part) for part in parts])
+
+    terms = gradient_terms(exact, 0, "x", made(torch.stack(parts).mean(0)))
+
+    right = factor * torch.stack(parts).abs().mean(0)
+    assert terms.flatten().tolist() == pytest.approx(right.flatten().tolist(), rel=1e-12)
+
+
+def test_where_parts_do_not_explain_a_gradient_all_elements_have_one_magnitude() -> None:
+    parts = [doubles(part) for part in PARTS]
+    exact = Oracle(Trajectory(), [trajectory("gradient", part) for part in parts])
+
+    terms = gradient_terms(exact, 0, "x", doubles([[1.0, 3.0], [3.0, 0.0]]))
+
+    assert terms.unique().numel() == 1
+    assert float(terms.max()) >= 3.0
+
+
+def runs_of(kind: str, exact: list[float], *off: list[float]) -> tuple[Oracle, list[Trajectory]]:
+    """One number a step, and reference runs that are off by so many units of 2**-24."""
+    right = trajectory(kind, *(doubles([x]) for x in exact))
+    runs = [
+        trajectory(kind, *(doubles([x + U * d]) for x, d in zip(exact, run, strict=True)))
+        for run in off
+    ]
+    return Oracle(right, [Trajectory(), Trajectory()]), runs
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer"])
+def test_an_error_once_made_stays_in_parameters_and_buffers(kind: str) -> None:
+    exact, runs = runs_of(kind, [1.0, 1.0], [9.0, 1.0], [3.0, 0.0])
+
+    (found,) = allowed(kind, exact, runs, step=1)
+
+    # 9 units were made, of which storing explains one; that one is added again, and nothing is wider
+    # than the largest error itself.
+    assert found == pytest.approx(C * 9 * U, rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_gradient_has_its_own_step_s_error_and_scale(step: int) -> None:
+    right = trajectory("gradient", doubles([1.0]), doubles([1e-4]))
+    exact = Oracle(right, [right, right])
+    runs = [trajectory("gradient", doubles([1.0 + 9 * U]), doubles([1e-4 * (1 + 3 * U)]))]
+
+    (found,) = allowed("gradient", exact, runs, step=step)
+
+    size, off = [(1.0, 9 * U), (1e-4, 3e-4 * U)][step]
+    assert found == pytest.approx(C * off + 2 * U * size, rel=1e-6)
+
+
+def test_the_largest_of_all_reference_runs_counts() -> None:
+    exact, runs = runs_of("parameter", [1.0], [0.0], [2.0], [7.0], [1.0])
+
+    assert allowed("parameter", exact, runs) == [pytest.approx(C * 7 * U, rel=1e-6)]
+
+
+def test_where_reference_runs_are_exact_rounding_once_is_allowed_for() -> None:
+    exact, runs = runs_of("parameter", [0.5], [0.0])
+
+    assert allowed("parameter", exact, runs) == [pytest.approx(C * 0.5 * U, rel=1e-6)]
+
+
+def test_gradients_that_travel_in_a_lower_precision() -> None:
+    right = trajectory("gradient", doubles([1.0]))
+    exact = Oracle(right, [right, right])
+    runs = [trajectory("gradient", doubles([1.0]))]
+
+    (found,) = allowed("gradient", exact, runs, reduce_dtype=torch.bfloat16)
+
+    assert found == pytest.approx(3 * 2.0**-8 + 2 * U, rel=1e-6)
+
+
+def test_gradients_that_go_through_products_of_matrices() -> None:
+    right = trajectory("gradient", doubles([[1.0, 0.5]]))
+    exact = Oracle(right, [right, right])
+    runs = [trajectory("gradient", doubles([[1.0, 0.5]]))]
+
+    plain = allowed("gradient", exact, runs)[0]
+    more = allowed("gradient", exact, runs, multiplies=True)[0]
+
+    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([C * 3 * U] * 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        pytest.param(torch.tensor([3]), "integers", id="integers"),
+        pytest.param(torch.tensor([True]), "booleans", id="booleans"),
+    ],
+)
+def test_to_the_bit(value: torch.Tensor, why: str) -> None:
+    exact = Oracle(trajectory("buffer", value, dtype=value.dtype), [])
+    runs = [trajectory("buffer", value, dtype=value.dtype)]
+
+    assert Tolerance(exact, runs, 2, torch.float32).of(Quantity(0, "buffer", "x")).error is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "exact"),
+    [
+        pytest.param([3.0, 3.0], True, id="a counter"),
+        pytest.param([3.0, 3.0 + 2.0**-20], False, id="not in every run"),
+        pytest.param([3.5, 3.5], False, id="no whole number"),
+    ],
+)
+def test_a_counter_is_what_every_reference_run_has_exactly(
+    stored: list[float], exact: bool
+) -> None:
+    known = tolerance()
+    known.oracle.trajectory.optimizer = {"x": doubles(stored[0])}
+    for run, value in zip(known.reference_runs, [*stored, *stored, *stored], strict=True):
+        run.optimizer = {"x": torch.tensor(value)}
+
+    made = Tolerance(known.oracle, known.reference_runs, 2, torch.float32)
+
+    assert (made.of(Quantity(None, "optimizer", "x")).error is None) is exact
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 1.0), (0.5, 1.0), (0.5, 3.0), (0.25, 0.5)])
+def test_what_a_rank_s_loss_is_allowed(share: float, expected: float) -> None:
+    parts = [trajectory("loss", doubles(x)) for x in (0.5, 1.5)]
+    for run in parts:
+        run.steps[0].loss = {"loss": run.steps[0].loss["x"]}
+    whole = Trajectory(steps=[Step({"loss": doubles(1.0)})])
+    runs = [Trajectory(steps=[Step({"loss": doubles(1.0 + 5 * U)})])]
+
+    made = Tolerance(Oracle(whole, parts), runs, 2, torch.float32).of_loss(0, expected, share)
+
+    stored = (U + U64) * expected
+    carried = (5 * U - (U + U64)) / math.sqrt(share) * max(1.0, expected)
+    assert float(made.error) == pytest.approx(C * (carried + stored + TINY), rel=1e-9)
+
+
+# -- one process that is wrong by itself ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [
+        pytest.param(torch.float64, 2.0**-43, id="ten bits of 53"),
+        pytest.param(torch.float32, 2.0**-14, id="ten bits of 24"),
+        pytest.param(torch.bfloat16, 2.0**-4, id="half of 8 bits"),
+    ],
+)
+def test_what_one_process_may_be_off(dtype: torch.dtype, most: float) -> None:
+    assert most_of_one_process(torch.finfo(dtype).eps / 2) == most
+
+
+@pytest.mark.parametrize(
+    ("value", "sound"),
+    [
+        pytest.param(1.0 + 2.0**-15, True, id="within"),
+        pytest.param(1.0 + 2.0**-13, False, id="beyond"),
+        pytest.param(math.nan, False, id="NaN"),
+        pytest.param(math.inf, False, id="infinite"),
+        pytest.param(1e37, False, id="another number altogether"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["gradient", "parameter", "buffer", "loss"])
+def test_a_reference_run_is_bounded_by_itself(kind: str, value: float, sound: bool) -> None:
+    exact = Oracle(trajectory(kind, doubles([1.0])), [trajectory("gradient", doubles([1.0]))] * 2)
+    made = Tolerance(exact, [trajectory(kind, doubles([value]))], 2, torch.float32)
+
+    assert [one.sound for one in made.one_process] == [sound]
+    # Whatever it has, no rank may have that as well.
+    assert float(made.of(Quantity(0, kind, "x")).error.max()) <= C * (2.0**-14 + U) + 3 * U
+
+
+def test_a_reference_run_of_another_shape_is_wrong() -> None:
+    exact = Oracle(trajectory("buffer", doubles([1.0])), [])
+    made = Tolerance(exact, [trajectory("buffer", doubles([[1.0]]))], 2, torch.float32)
+
+    assert not made.one_process[0].sound
+
+
+# -- the factor -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("samples", "probability"),
+    [
+        pytest.param(3, 1.54e-3, id="3"),
+        pytest.param(6, 1.33e-5, id="6"),
+        pytest.param(8, 8.6e-7, id="8"),
+    ],
+)
+def test_the_chance_of_a_false_alarm_of_one_element(samples: int, probability: float) -> None:
+    """By quadrature: that a normal variable is more than C times the largest of so many others."""
+    grid = torch.linspace(0, 6, 60_001, dtype=torch.float64)
+    within = torch.erf(grid / math.sqrt(2))
+    density = samples * within ** (samples - 1) * math.sqrt(2 / math.pi) * (-(grid**2) / 2).exp()
+    beyond = torch.erfc(C * grid / math.sqrt(2))
+
+    assert float(torch.trapezoid(density * beyond, grid)) == pytest.approx(probability, rel=0.02)
