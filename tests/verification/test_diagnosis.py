@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -21,8 +22,8 @@ def called(gradient: Gradient | None = None, ranks: int = 4, **parameter: object
     exact = oracle(ranks)
     runs = right(exact)
     for rank, run in enumerate(runs):
-        for step in range(1, 3):
-            for name in ("weight", "bias") if gradient else ():
+        for step, name in itertools.product((1, 2), ("weight", "bias")):
+            if gradient is not None:
                 run.steps[step].gradient[name] = gradient(exact, step, rank, name).float()
     for change in parameter.values():
         change(exact, runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,9 @@ def trajectory(kind: str, *values: torch.Tensor, dtype: torch.dtype = torch.floa
     return run
 
 
-def allowed(kind: str, exact: Oracle, runs: list[Trajectory], step: int = 0, **how: object) -> list:
+def allowed(
+    kind: str, exact: Oracle, runs: list[Trajectory], step: int = 0, **how: object
+) -> list[Any]:
     made = Tolerance(exact, runs, 2, torch.float32, **how)
     return made.of(Quantity(step, kind, "x")).error.tolist()
 
