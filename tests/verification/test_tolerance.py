@@ -324,3 +324,22 @@ def test_the_chance_of_a_false_alarm_of_one_element(samples: int, probability: f
     beyond = torch.erfc(C * grid / math.sqrt(2))
 
     assert float(torch.trapezoid(density * beyond, grid)) == pytest.approx(probability, rel=0.02)
+
+
+def test_one_process_may_be_off_by_what_the_device_s_products_keep() -> None:
+    exact, runs = runs_of("parameter", [1.0], [2.0**12])
+    made = [Tolerance(exact, runs, 2, torch.float32) for runs[0].products in (0.0, 2.0**-11)]
+
+    assert [one.one_process[0].sound for one in made] == [False, True]
+
+
+def test_a_trajectory_s_bytes_keep_all_of_it() -> None:
+    run = oracle().trajectory
+    run.products = 2.0**-11
+    run.steps[0].gradient["none"] = None
+
+    again = Trajectory.from_bytes(run.to_bytes())
+
+    assert (again.rows, again.products) == (run.rows, run.products)
+    assert again.to_bytes() == run.to_bytes()
+    assert again.steps[0].gradient["none"] is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ask"]
+__all__ = ["ask", "kept_bits"]
 
 #: The side of the matrices, and how many numbers a sum has: enough to take the fast paths.
 _SIDE = 128
@@ -23,14 +24,15 @@ def ask(device: torch.device, lacks: dict[str, str]) -> dict[str, Any]:
     for dtype in (torch.float32, torch.float64):
         name = str(dtype).removeprefix("torch.")
         if name not in lacks:
-            found[f"matmul_{name}_bits"] = _kept_bits(device, dtype)
+            found[f"matmul_{name}_bits"] = kept_bits(device, dtype)
     tiny = torch.full((_SIDE,), 2.0**-130).to(device) * 1
     found["denormals"] = "kept" if bool((tiny.cpu() > 0).all()) else "flushed to zero"
     found["repeatable"] = _repeatable(device)
     return found
 
 
-def _kept_bits(device: torch.device, dtype: torch.dtype) -> int:
+@cache
+def kept_bits(device: torch.device, dtype: torch.dtype) -> int:
     """How many bits of mantissa a factor keeps in a matrix product: 23 for float32, 10 for TF32."""
     import torch
 

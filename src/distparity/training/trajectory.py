@@ -48,6 +48,8 @@ class Trajectory:
     optimizer: Tensors = field(default_factory=dict)
     #: The positions in the global batch of the rows that this process trains on; None: not known.
     rows: list[int] | None = None
+    #: The unit roundoff of the device's products of matrices, where that was measured.
+    products: float = 0.0
 
     def to_bytes(self) -> bytes:
         """A line of JSON that lists the tensors, then their bytes, in order."""
@@ -64,14 +66,16 @@ class Trajectory:
                 size = whole.numel() * whole.element_size()
                 # Not by way of numpy: torch does not require it.
                 parts.append(ctypes.string_at(whole.data_ptr(), size) if size else b"")
-        return b"".join([json.dumps([len(self.steps), self.rows, index]).encode(), b"\n", *parts])
+        return b"".join(
+            [json.dumps([len(self.steps), self.rows, self.products, index]).encode(), b"\n", *parts]
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trajectory:
         """Inverse of :meth:`to_bytes`."""
         text, _, raw = data.partition(b"\n")
-        count, rows, index = json.loads(text)
-        found = cls(steps=[Step() for _ in range(count)], rows=rows)
+        count, rows, products, index = json.loads(text)
+        found = cls(steps=[Step() for _ in range(count)], rows=rows, products=products)
         buffer = bytearray(raw)
         start = 0
         for step, kind, name, dtype, shape in index:

@@ -141,7 +141,8 @@ class Tolerance:
         self.dtype = dtype
         known = [dtype, *(one for one in (reduce_dtype, compute_dtype) if one is not None)]
         self._roundoff = _roundoff(dtype)
-        self._coarsest = max(_roundoff(one) for one in known)
+        products = (run.products for run in reference_runs)
+        self._coarsest = max([*map(_roundoff, known), *products])
         self._of_loss = max(_roundoff(one) for one in (dtype, compute_dtype or dtype))
         self._subnormal = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         self._multiplies = multiplies
