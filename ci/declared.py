@@ -1,9 +1,9 @@
-"""Compare the cases that there are with those that were declared, so that none vanishes unseen.
+"""Compare the existing cases with the declared ones, so that no case vanishes unnoticed.
 
-    nox -s declared                 # fails, and says what differs
-    nox -s declared -- --write      # declares what there is: ci/declared.toml, docs/
+    nox -s declared                 # fails, and prints the differences
+    nox -s declared -- --write      # declares the existing cases: ci/declared.toml, docs/
 
-It asks a torch for the cases, any release; what a release refuses counts as declared all the same.
+Any torch release will do: a case that a release refuses still counts as declared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Facts = Mapping[str, Any]
 
 
 def ask() -> Facts:
-    """What there is to run, from a process that imports torch."""
+    """Every scenario, strategy and operation, from a process that imports torch."""
     launcher = Launcher([], [])
     try:
         return launcher.ready()
@@ -74,31 +74,31 @@ def _why_not(facts: Facts, scenario: str, strategy: str) -> str | None:
 HEAD = """\
 # Scenarios and strategies
 
-Written by `nox -s declared -- --write`; a test keeps it true.
+`nox -s declared -- --write` writes this page; a test compares it with the code.
 
-`--select` says how many of the cases a run makes:
+`--select` decides how many of the cases a run has:
 
-| selection | cases | of them do not apply, by declaration | |
+| selection | cases | of these, declared not to apply | what it contains |
 |---|---|---|---|
 {totals}
 
-`-m` chooses by marker: `core`, `variant`, `anchor`, `slow`, `family(name="layers")`.
+`-m` selects by marker: `core`, `variant`, `anchor`, `slow`, `family(name="layers")`.
 
-In the tables, **x** runs; a number stands for the sentence below that says why the strategy has no
-part in the scenario; a number in brackets stands for what torch is asked first, where a refusal of
-torch's own makes the case *not supported*, with its words.
+In the tables, **x** means that the case runs. A number is the number of the reason below why the
+strategy does not run the scenario. A number in brackets is a question that distparity asks torch
+first: if torch refuses, the case is *not supported*, and the message quotes the refusal.
 """
 CONTENT = {
-    "quick": "every strategy and every family, each once or a few times",
-    "default": "core strategies run everything in float32; variants what is **bold** here, the "
-    "anchors, in one world size; core strategies run those in every dtype",
-    "full": "everything under everything, in every dtype; the slow ones as well",
+    "quick": "every strategy and every family, once or a few times",
+    "default": "core strategies run every scenario in float32, and the anchors (**bold** here) in "
+    "every dtype; variants run the anchors, in one world size",
+    "full": "every strategy runs every scenario, in every dtype, including the slow ones",
 }
 
 
 NEEDY = """\
-They have cases of the scenarios that have it, and of no others: a number says what each misses
-there, or what it lacks."""
+These strategies run only the scenarios that have what they need. The numbers are the reasons why a
+strategy does not run the others."""
 
 
 class Page:
@@ -155,7 +155,7 @@ class Page:
             yield _row([strategy, title, *(self._cell(name, strategy) for name in anchors)])
 
     def _needy(self, strategies: list[str]) -> Iterator[str]:
-        yield from _header("strategy", ["what it is", "runs", "not the others:"])
+        yield from _header("strategy", ["what it is", "runs", "does not run the others because"])
         for strategy in strategies:
             reasons = {
                 name: _why_not(self.facts, name, strategy) for name in self.facts["scenarios"]
@@ -175,7 +175,7 @@ class Page:
             for limit in self._strategies[strategy]["limits"]
             if limit["feature"] in features
         ]
-        return "".join(f"[{self._note(f'Asked: {fact}')}]" for fact in asked) or "x"
+        return "".join(f"[{self._note(f'distparity asks torch: {fact}')}]" for fact in asked) or "x"
 
     def _note(self, sentence: str) -> int:
         return self.notes.setdefault(sentence, len(self.notes) + 1)
@@ -184,17 +184,17 @@ class Page:
 STRATEGIES_HEAD = """\
 # Strategies
 
-Written by `nox -s declared -- --write`; a test keeps it true. A strategy is a way to distribute
-training; [scenarios.md](scenarios.md) says which scenarios each of them runs.
+`nox -s declared -- --write` writes this page; a test compares it with the code. A strategy is a way to
+distribute training. [scenarios.md](scenarios.md) says which scenarios each strategy runs.
 
-A number stands for the sentence below with which a scenario's feature is left out, by declaration;
-a number in brackets for what torch is asked, where a refusal of torch's own makes the case *not
-supported*, with its words.
+A number is the number of the reason below why the strategy cannot do something that a scenario needs.
+A number in brackets is a question that distparity asks torch first: if torch refuses, the case is *not
+supported*, and the message quotes the refusal.
 """
 
 
 class StrategiesPage:
-    """What each strategy is, and what it has no part in."""
+    """What each strategy is, and what it cannot do."""
 
     def __init__(self, facts: Facts) -> None:
         self.strategies: Mapping[str, Facts] = facts["strategies"]
@@ -204,7 +204,7 @@ class StrategiesPage:
         tables: list[str] = []
         for tier in ("core", "variant"):
             tables += ["", f"## {tier.capitalize()}", ""]
-            tables += _header("strategy", ["what it is", "ranks", "gradients travel as", "lacks"])
+            tables += _header("strategy", ["what it is", "ranks", "gradient dtype on the wire", "lacks"])
             tables += [_row(self._cells(*one)) for one in self._of(tier)]
         notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
         return "\n".join([STRATEGIES_HEAD, *tables[1:], "", "## What they lack", "", *notes, ""])
@@ -216,8 +216,8 @@ class StrategiesPage:
         lacks = [self._note(f"`{feature}`: {why}") for feature, why in how["lacks"].items()]
         lacks += [self._note(f"without `{what}`: {why}") for what, why in how["needs"].items()]
         asked = [f"[{self._note(limit['fact'])}]" for limit in how["limits"]]
-        travel = how["reduce_dtype"] or "they are"
-        return [name, how["title"], _ranks(how), travel, ", ".join([*lacks, *asked])]
+        reduced_in = how["reduce_dtype"] or "the case's"
+        return [name, how["title"], _ranks(how), reduced_in, ", ".join([*lacks, *asked])]
 
     def _note(self, sentence: str) -> str:
         return str(self.notes.setdefault(sentence, len(self.notes) + 1))
@@ -248,7 +248,7 @@ def _about(file: str) -> str:
 
 
 def files(facts: Facts) -> dict[Path, str]:
-    """What each file is to say."""
+    """The text that each file must have."""
     return {
         ROOT / "ci" / "declared.toml": counts(facts),
         ROOT / "docs" / "scenarios.md": Page(facts).text(),
@@ -257,7 +257,7 @@ def files(facts: Facts) -> dict[Path, str]:
 
 
 def differences(wanted: Mapping[Path, str]) -> list[str]:
-    """The lines in which a file is not what it is to say."""
+    """The lines in which a file differs from the text that it must have."""
     found: list[str] = []
     for path, text in wanted.items():
         known = path.read_text() if path.is_file() else ""
@@ -270,14 +270,14 @@ def differences(wanted: Mapping[Path, str]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--write", action="store_true", help="declare what there is")
+    parser.add_argument("--write", action="store_true", help="declare the existing cases")
     write = parser.parse_args().write
     wanted = files(ask())
     if write:
         for path, text in wanted.items():
             path.write_text(text)
     found = differences(wanted)
-    print("\n".join(found) or "the cases are those that were declared")
+    print("\n".join(found) or "the existing cases are the declared ones")
     return 1 if found else 0
 
 

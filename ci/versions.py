@@ -1,4 +1,4 @@
-"""Write docs/versions.md, what every torch release made of the suite, from the XML of its cells.
+"""Write docs/versions.md, the results of every torch release, from the XML of its cells.
 
     nox -s tests-2.4 tests-2.13          # then
     nox -s versions -- reports           # the XML files, or folders of them
@@ -22,10 +22,11 @@ from distparity.report.statuses import BY_NAME, PASSED, STATUSES
 
 PAGE = Path(__file__).parents[1] / "docs" / "versions.md"
 HEAD = """\
-# The releases
+# Results by torch release
 
-Written by `nox -s versions -- reports` from the XML of the runs below; nothing in it is typed. How many
-seconds a run took says also what else its machine did; [performance.md](performance.md) has measurements.
+`nox -s versions -- reports` writes this page from the XML of the runs below; nothing is typed by hand. The
+seconds of a run also depend on what else its machine did; [performance.md](performance.md) has
+measurements.
 """
 #: What torch's answer begins with in a message, behind the fact that it was asked.
 _ANSWER = re.compile(r": torch \S+ says .*", re.DOTALL)
@@ -98,8 +99,8 @@ def _wrong(report: Report) -> Iterator[str]:
 
 def _sections(columns: Sequence[Column]) -> Iterator[str]:
     for status, title, name in (
-        ("expected failure", "Known defects of torch, which fail as they are expected to", _defect),
-        ("not run", "Known defects of torch, which are not run", _defect),
+        ("expected failure", "Known bugs of torch that fail as expected", _defect),
+        ("not run", "Known bugs of torch that are not run", _defect),
         ("not supported", "What is not supported", _fact),
     ):
         rows = _count(columns, status, name)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class Control(Mutant):
     name = "control"
-    title = "nothing: what puts faults in, without a fault"
+    title = "nothing: the injection itself, without a fault"
     equivalent = "it shows that what is caught is the fault, and not the way in which it got in"
 
 
@@ -95,7 +95,7 @@ class LeftOut(Mutant):
 
 class CountedTwice(Mutant):
     name = "counted_twice"
-    title = "rank 0's contribution stands in for the last rank's as well"
+    title = "rank 0's contribution replaces the last rank's"
     diagnosis = ("in place of", "mean over ranks", "not reduced at all")
 
     def reduce(self, parts: Parts) -> torch.Tensor:
@@ -124,7 +124,7 @@ class ShiftedShard(Mutant):
 
 class StaleGather(Mutant):
     name = "stale_gather"
-    title = "from step 1 on, all-gathers bring the parameters of the step before"
+    title = "from step 1 on, all-gathers return the parameters of the step before"
     diagnosis = ("stale",)
     sharded = True
 
@@ -156,7 +156,7 @@ class LastElementLost(Mutant):
 
 class ReducedPrecision(Mutant):
     name = "bf16_reduction"
-    title = "gradients travel as bfloat16"
+    title = "gradients are reduced in bfloat16"
     size = 2.0**-8
     diagnosis = ("reduced precision",)
 
@@ -215,7 +215,7 @@ class SecondForwardDoubled(Mutant):
 
 class AccumulationOverwrites(Mutant):
     name = "accumulation_overwrites"
-    title = "a micro-batch's gradient takes the place of what had added up"
+    title = "a micro-batch's gradient overwrites the accumulated gradient"
     needs = "micro_batches"
 
     def loss(self, loss: torch.Tensor, number: int, count: int) -> torch.Tensor:
@@ -233,7 +233,7 @@ class LastMicroBatchDropped(Mutant):
 
 class MicroBatchesNotDivided(Mutant):
     name = "micro_batches_not_divided"
-    title = "the gradients of micro-batches are summed where their mean was asked"
+    title = "the gradients of micro-batches are summed instead of averaged"
     diagnosis = ("a constant factor",)
     needs = "micro_batches"
 
@@ -243,7 +243,7 @@ class MicroBatchesNotDivided(Mutant):
 
 class NoSyncSyncs(Mutant):
     name = "no_sync_syncs"
-    title = "no_sync exchanges gradients all the same"
+    title = "no_sync exchanges gradients anyway"
     needs = "no_sync"
     equivalent = (
         "the exchange is linear: the mean over ranks of a sum of micro-batches is the sum of their "

@@ -27,7 +27,7 @@ class ContextParallel(Ddp):
     title = "context_parallel, DistributedDataParallel"
     tier = "variant"
     needs: ClassVar[Mapping[str, str]] = {
-        "attention": "the scenario has no attention, so that its tokens need no exchange",
+        "attention": "the scenario has no attention, so its tokens need no exchange",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(

@@ -32,16 +32,16 @@ class Ddp(Strategy):
     )
     lacks: ClassVar[Mapping[str, str]] = {
         "precision": "DDP's own mixed precision is private, and needs a device with streams",
-        "methods": "only a call of the wrapper itself goes by way of DDP's hooks",
-        "unit_by_itself": "only a call of the wrapper itself goes by way of DDP's hooks",
+        "methods": "DDP's hooks run only for a call of the wrapper itself",
+        "unit_by_itself": "DDP's hooks run only for a call of the wrapper itself",
         "unused_parameters": "without find_unused_parameters every parameter must have a gradient",
         "unused_on_some_ranks": "without find_unused_parameters every parameter must have a gradient",
-        "frozen_after_wrap": "DDP's reducer is made for what is trained when the model is wrapped",
+        "frozen_after_wrap": "DDP's reducer is built for the parameters that are trained when the model is wrapped",
         "recomputed_reentrant": "reentrant checkpoints are supported once a layer, without static_graph",
-        "deferred": "DDP reads its parameters when it wraps, and broadcasts them: there must be some",
-        "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
-        "two_backwards": "a forward prepares DDP's reducer for one backward; no second is documented",
-        "gradient_factor": "what gradients are divided by is the number of ranks, and no setting",
+        "deferred": "DDP reads and broadcasts the parameters when it wraps the model, so they must exist",
+        "step_in_backward": "a user's hook sees a gradient before it is exchanged",
+        "two_backwards": "a forward prepares DDP's reducer for one backward; a second one is not documented",
+        "gradient_factor": "gradients are divided by the number of ranks; there is no setting for it",
     }
     #: What the constructor is told beyond the model.
     options: ClassVar[Mapping[str, Any]] = {}

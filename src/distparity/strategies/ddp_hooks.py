@@ -24,7 +24,7 @@ class _Hooked(Ddp):
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
         # "User is responsible to divide by the world_size", and torch's own hooks divide by all.
-        "missing_rows_left_out": "a hook divides by all ranks, whichever have run out of batches",
+        "missing_rows_left_out": "a hook divides by the number of all ranks, even if some have run out of batches",
     }
 
     def hook(self) -> Hook:

@@ -51,15 +51,15 @@ class Fsdp1(Strategy):
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "sync_module_states is off by default",
         "methods": "only forward gathers parameters; other methods see shards",
-        "unused_in_unit": "a unit's gradients are one tensor, and zero where there should be none",
-        "step_in_backward": "a hook of the user's sees a gradient before it was exchanged",
-        "two_backwards": "a forward prepares FSDP's units for one backward; no second is documented",
+        "unused_in_unit": "a unit's gradients are one tensor, which is zero where there should be no gradient",
+        "step_in_backward": "a user's hook sees a gradient before it is exchanged",
+        "two_backwards": "a forward prepares FSDP's units for one backward; a second one is not documented",
         "second_order": '"FSDP does not work with double backwards", by its documentation',
-        "groups_in_unit": "a unit's parameters are one flat tensor, and in one group",
+        "groups_in_unit": "a unit's parameters are one flat tensor, which is in one parameter group",
         "tied_across_units": '"limited support for shared parameters": only within one unit',
         "two_parents": "running a submodule that is contained in an FSDP instance is not supported",
-        "gradient_factor": "what gradients are divided by is no documented setting",
-        "uneven_batches": "FSDP is no Joinable: every rank has to make the same steps",
+        "gradient_factor": "there is no documented setting for the divisor of gradients",
+        "uneven_batches": "FSDP is not Joinable: every rank must make the same steps",
         "compiles_whole": "use_orig_params=True is required for torch.compile",
     }
 

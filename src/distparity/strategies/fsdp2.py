@@ -40,11 +40,11 @@ class Fsdp2(Strategy):
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
         # It raises: the storage of what was gathered is gone when the second backward is there.
-        "second_order": "like FSDP, it frees what it gathered in the first of two backwards",
+        "second_order": "like FSDP, it frees the gathered parameters in the first of two backwards",
         "unused_on_some_ranks": "a rank reduces only the parameters that have a gradient there",
-        "buffer_precision": "MixedPrecisionPolicy has no dtype of buffers",
-        "uneven_batches": "fully_shard has no join: every rank has to make the same steps",
-        "writes_whole_parameters": "reshard frees whole parameters, and what was written there",
+        "buffer_precision": "MixedPrecisionPolicy has no dtype for buffers",
+        "uneven_batches": "fully_shard has no join: every rank must make the same steps",
+        "writes_whole_parameters": "reshard frees whole parameters and what was written to them",
     }
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(

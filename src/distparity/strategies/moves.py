@@ -24,7 +24,7 @@ class _Move(Strategy):
     """
 
     needs: ClassVar[Mapping[str, str]] = {
-        "reload_checkpoint": "nothing is saved to disk, from where another world could go on",
+        "reload_checkpoint": "nothing is saved to disk from which another world could resume",
     }
     least_ranks = 2
     most_ranks = 2

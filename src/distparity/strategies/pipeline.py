@@ -107,11 +107,10 @@ class GPipe(Strategy):
     name = "pp_gpipe"
     exchanges: ClassVar[bool] = False
     title = "pipelining.ScheduleGPipe"
-    needs: ClassVar[Mapping[str, str]] = {"stages": "the scenario's model does not come in stages"}
+    needs: ClassVar[Mapping[str, str]] = {"stages": "the scenario's model has no stages"}
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "each rank keeps the stages that it began with",
-        "clip_norm": "clip_grad_norm_ takes the norm of the parameters that it is given, which are "
-        "those of a rank's own stages",
+        "clip_norm": "clip_grad_norm_ uses only the parameters that it is given: those of the rank's own stages",
     }
     schedule: ClassVar[str] = "ScheduleGPipe"
     #: Stages that each rank has.

@@ -24,7 +24,7 @@ class Replicate(Ddp):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
-        "begins_with_rank_0": "replicate makes its reducer, which broadcasts, at the first forward",
+        "begins_with_rank_0": "replicate builds its reducer, which broadcasts, at the first forward",
         "uneven_batches": "it has no join",
     }
 
@@ -50,7 +50,7 @@ class ReplicateFsdp2(Fsdp2):
     replicates = True
     lacks: ClassVar[Mapping[str, str]] = {
         **Fsdp2.lacks,
-        "precision": "what replicate is told of precision differs from release to release",
+        "precision": "how replicate takes a precision differs from release to release",
         "begins_with_rank_0": "replicate takes each rank's own parameters and broadcasts nothing",
     }
     limits: ClassVar[tuple[Limit, ...]] = (

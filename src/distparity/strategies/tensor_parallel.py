@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
 
-_NO_PLAN = "the scenario has no plan of which layers to split how"
+_NO_PLAN = "the scenario does not say how to split its layers"
 
 
 class Replicated(ParallelStyle):

@@ -25,8 +25,8 @@ class Zero1(Ddp):
         **Ddp.lacks,
         # Of its join hook. A rank that has run out has no gradients, and is not given any.
         "uneven_batches": '"gradients must be properly set" on ranks that have run out of batches',
-        "reload_checkpoint": "its state is brought together on one rank to be saved, never sharded",
-        "reload_sharded": "its state is brought together on one rank to be saved, never sharded",
+        "reload_checkpoint": "its state is gathered on one rank and saved there, never sharded",
+        "reload_sharded": "its state is gathered on one rank and saved there, never sharded",
     }
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Units give and take nested containers: a dict of a list of tensors and a number."""
+"""Units take and return nested containers: a dict of a list of tensors and a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before each step the model is evaluated under ``torch.no_grad``, on what the last step left.
+"""Before each step the model is evaluated under ``torch.no_grad``, with the parameters of the last step.
 
 The evaluation is part of the loss as a number, so that its value is compared, and has no gradient.
 """

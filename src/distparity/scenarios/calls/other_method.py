@@ -1,4 +1,4 @@
-"""The loss enters the model by a method that is not ``forward``."""
+"""The loss calls a method of the model that is not ``forward``."""
 
 from __future__ import annotations
 

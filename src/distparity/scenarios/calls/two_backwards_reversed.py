@@ -1,4 +1,4 @@
-"""Two forwards come before two backwards, of which the last forward's runs first."""
+"""Two forwards come before two backwards, which run in the reverse order."""
 
 from __future__ import annotations
 

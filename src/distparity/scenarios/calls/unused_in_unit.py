@@ -1,4 +1,4 @@
-"""A unit has two layers, and one of them is never used: a unit's gradient is there in part."""
+"""A unit has two layers, one of which is never used: only a part of the unit has a gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A unit takes no part in any step: its parameters never have a gradient, and stay as they are."""
+"""A unit is used in no step: its parameters never have a gradient, and do not change."""
 
 from __future__ import annotations
 

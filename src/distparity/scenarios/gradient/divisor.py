@@ -1,4 +1,4 @@
-"""Gradients are divided by another number than that of the ranks, and so are one and a half times as large."""
+"""Gradients are divided by a number that is not the number of ranks: they are one and a half times as large."""
 
 from distparity.scenarios.calls.basic import Basic
 

@@ -1,4 +1,4 @@
-"""A ``GradScaler`` scales the loss, and the gradients back before they are clipped and used."""
+"""A ``GradScaler`` scales the loss, and scales the gradients back before they are clipped and used."""
 
 from distparity.scenarios.calls.basic import Basic
 

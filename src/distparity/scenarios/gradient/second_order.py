@@ -1,4 +1,4 @@
-"""The loss has a gradient in it: how fast the output changes with the input is penalised.
+"""The loss contains a gradient: it penalises how fast the output changes with the input.
 
 So a backward runs inside the forward, and the training's backward goes through both.
 """

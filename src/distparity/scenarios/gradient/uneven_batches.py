@@ -1,4 +1,4 @@
-"""Some ranks run out of batches before the others, whose last steps count for so much less.
+"""Some ranks run out of batches before the others; missing rows count, with a gradient of zero.
 
 All samples weigh the same: the gradient is divided by as many ranks as there were in the beginning.
 """

@@ -1,4 +1,4 @@
-"""Some ranks run out of batches before the others, whose last steps count in full.
+"""Some ranks run out of batches before the others; the mean is over the rows that exist.
 
 The gradient is divided by as many ranks as there are left.
 """

@@ -1,4 +1,4 @@
-"""Micro-batches of different sizes: each weighs as much as it has rows."""
+"""Micro-batches of different sizes, each weighted by its number of rows."""
 
 from distparity.scenarios.calls.basic import Basic
 

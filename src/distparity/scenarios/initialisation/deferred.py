@@ -1,4 +1,4 @@
-"""The model has no numbers when it is wrapped: it is on the meta device, and is filled afterwards."""
+"""The model is on the meta device when it is wrapped, and is filled with numbers afterwards."""
 
 from distparity.scenarios.calls.basic import Basic
 

@@ -1,4 +1,4 @@
-"""Batch normalisation over the rows of all ranks, against one process that has the whole batch.
+"""Batch normalisation over the rows of all ranks, compared with one process that has the whole batch.
 
 ``SyncBatchNorm`` is what a user converts to. In one process it is plain batch normalisation.
 """

@@ -1,4 +1,4 @@
-"""Activations are not kept but computed again in the backward, by the way that saves no graph.
+"""Activations are not kept but computed again in the backward, by non-reentrant checkpoints.
 
 A unit is called twice in a forward: each call is done again, and finds its parameters gathered.
 """

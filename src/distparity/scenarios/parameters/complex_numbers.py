@@ -1,4 +1,4 @@
-"""A unit whose parameter is of complex numbers, as a model has it that filters spectra."""
+"""A unit with a complex parameter, as in a model that filters spectra."""
 
 from __future__ import annotations
 

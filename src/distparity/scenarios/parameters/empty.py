@@ -1,4 +1,4 @@
-"""A parameter without elements, as a layer of a width that was configured to zero has it."""
+"""A parameter without elements, as in a layer whose width is configured to zero."""
 
 from __future__ import annotations
 

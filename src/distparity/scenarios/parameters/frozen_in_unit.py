@@ -1,4 +1,4 @@
-"""Frozen and trained parameters in one unit, as a model has them that is tuned at its biases."""
+"""Frozen and trained parameters in one unit, as in a model that trains only its biases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrapper is told to leave a layer alone, whose gradients are averaged by hand."""
+"""The wrapper ignores one layer, whose gradients are averaged by hand."""
 
 from distparity.scenarios.calls.basic import Basic
 

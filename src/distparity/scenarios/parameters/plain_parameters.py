@@ -1,4 +1,4 @@
-"""Parameters that are no layer's: they stand on the model itself, with three dimensions and more."""
+"""Parameters that belong to the model itself and to no layer, with three dimensions and more."""
 
 from __future__ import annotations
 

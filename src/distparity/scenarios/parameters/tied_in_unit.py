@@ -1,4 +1,4 @@
-"""One weight is used twice inside a unit: at the entrance, and turned around at the exit."""
+"""One weight is used twice inside a unit: at its input, and transposed at its output."""
 
 from __future__ import annotations
 

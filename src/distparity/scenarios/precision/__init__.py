@@ -1,1 +1,1 @@
-"""Dtypes of parameters, of what is computed, and of what travels."""
+"""Dtypes of parameters, of arithmetic and of gradient reduction."""

@@ -1,4 +1,4 @@
-"""Units compute in bfloat16 but for the normalisation, which is kept in float32."""
+"""Units compute in bfloat16, except the normalisation, which stays in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units compute in bfloat16, and gradients travel between ranks in it as well."""
+"""Units compute in bfloat16, and gradients are reduced in bfloat16 as well."""
 
 from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
 from distparity.torch_support.precision import Precision

@@ -1,4 +1,4 @@
-"""Units compute in bfloat16; buffers are in use meanwhile, and stay of the dtypes that they have."""
+"""Units compute in bfloat16 and use buffers, which keep their dtypes."""
 
 from __future__ import annotations
 

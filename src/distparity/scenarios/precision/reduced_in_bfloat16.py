@@ -1,4 +1,4 @@
-"""Everything is float32 but what travels: gradients are reduced in bfloat16."""
+"""Everything is float32, except that gradients are reduced in bfloat16."""
 
 from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
 from distparity.torch_support.precision import Precision

@@ -1,4 +1,4 @@
-"""Between steps whole parameters are read, and what was read decides how the next forward goes on."""
+"""Whole parameters are read between steps, and their values decide what the next forward does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After two steps everything is saved, and training goes on in a new model from what was saved.
+"""After two steps everything is saved, and training resumes from it in a new model.
 
 Momentum is part of what was saved: without it the next step is another one.
 """

@@ -1,4 +1,4 @@
-"""Between steps whole parameters are written: every column of a weight is brought to norm 1."""
+"""Whole parameters are written between steps: every column of a weight is scaled to norm 1."""
 
 from __future__ import annotations
 
