@@ -204,7 +204,9 @@ class StrategiesPage:
         tables: list[str] = []
         for tier in ("core", "variant"):
             tables += ["", f"## {tier.capitalize()}", ""]
-            tables += _header("strategy", ["what it is", "ranks", "gradient dtype on the wire", "lacks"])
+            tables += _header(
+                "strategy", ["what it is", "ranks", "gradient dtype on the wire", "lacks"]
+            )
             tables += [_row(self._cells(*one)) for one in self._of(tier)]
         notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
         return "\n".join([STRATEGIES_HEAD, *tables[1:], "", "## What they lack", "", *notes, ""])

@@ -129,8 +129,8 @@ def test_one_python_serves_all_releases_where_there_is_one() -> None:
     [
         ("2.3", "2.8", r"unknown release '2\.3'; known: 2\.4\.0, 2\.4\.1, .*, and dates"),
         ("2.7.2", "2.8", r"unknown release '2\.7\.2'"),
-        ("2.8", "2.8.0", "good and bad are the same"),
-        ("2.8", "2026-05-01", "2.8 and 2026-05-01: two releases, or two dates"),
+        ("2.8", "2.8.0", "--good and --bad are the same"),
+        ("2.8", "2026-05-01", "2.8 and 2026-05-01: give two releases, or two dates"),
     ],
 )
 def test_ends_that_make_no_sense(good: str, bad: str, message: str) -> None:
@@ -179,10 +179,10 @@ def test_nightlies_that_are_not_there(index: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["2.7.1=/no/such/python"], "--python 2.7.1=/no/such/python: it is NAME="),
-        (["2.7.1"], "--python 2.7.1: it is NAME="),
-        ([f"a={sys.executable}"], "'b' is not once among what --python names: a"),
-        ([f"a={sys.executable}"] * 2, "'a' is not once among"),
+        (["2.7.1=/no/such/python"], "--python 2.7.1=/no/such/python: give NAME="),
+        (["2.7.1"], "--python 2.7.1: give NAME="),
+        ([f"a={sys.executable}"], "'b' must be given once with --python; given: a"),
+        ([f"a={sys.executable}"] * 2, "'a' must be given once with --python"),
     ],
 )
 def test_interpreters_that_are_not_as_they_should_be(words: list[str], message: str) -> None:
@@ -268,12 +268,12 @@ def test_release_that_cannot_be_judged_is_skipped_and_said(
 @pytest.mark.parametrize(
     ("seen", "more", "message"),
     [
-        ([FAILED, FAILED], {}, "r0 was said to be good, and is not: failed"),
-        ([G, G], {}, "r1 was said to be bad, and is not: passed, ratio 0.1"),
+        ([FAILED, FAILED], {}, "r0 is not good: failed"),
+        ([G, G], {}, "r1 is not bad: passed, ratio 0.1"),
         ([G, _passed(0.3)], {"factor": 4}, "at r0 it is 0.1, and the factor 4"),
-        ([G, FLAPPING], {}, "r1 was said to be bad, and cannot be judged: flapping"),
-        ([FLAPPING, FAILED], {}, "r0 was said to be good, and is not: flapping"),
-        ([G, FAILED], {"forward": False}, "r1 was said to be good, and is not: failed"),
+        ([G, FLAPPING], {}, "r1 is not bad, because it cannot be judged: flapping"),
+        ([FLAPPING, FAILED], {}, "r0 is not good: flapping"),
+        ([G, FAILED], {"forward": False}, "r1 is not good: failed"),
     ],
 )
 def test_end_that_is_not_what_was_said_is_refused(
@@ -310,7 +310,7 @@ def test_another_torch_than_was_asked_for_is_no_answer(tmp_path: Path) -> None:
         [Candidate("2.7.0", python="0"), Candidate("2.7.1", python="1")], forward=True
     )
 
-    with pytest.raises(Refused, match=r"torch 2\.7\.1 was asked for, and 2\.8\.0\+cpu ran"):
+    with pytest.raises(Refused, match=r"torch 2\.7\.1 should have run, but 2\.8\.0\+cpu ran"):
         stage.run()
 
 
@@ -405,7 +405,7 @@ def test_without_uv_it_says_so(tmp_path: Path) -> None:
     done = _bisect("--good", "2.6", "--bad", "2.8", PATH=str(tmp_path))
 
     assert done.returncode == 4
-    assert "there is no uv on PATH" in done.stderr
+    assert "uv is not on PATH" in done.stderr
 
 
 def test_release_that_cannot_be_installed_is_not_taken_for_good(tmp_path: Path) -> None:
@@ -419,4 +419,4 @@ def test_release_that_cannot_be_installed_is_not_taken_for_good(tmp_path: Path) 
     )
 
     assert done.returncode == 4
-    assert "2.6.0 was said to be good, and is not: not installed" in done.stderr
+    assert "2.6.0 is not good: not installed" in done.stderr

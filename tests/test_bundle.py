@@ -207,12 +207,12 @@ def _garbled(folder: Path, vendor: Path) -> list[Path]:
 
 Given = Callable[[Path, Path], list[Path]]
 LACKING: dict[str, tuple[Given, str]] = {
-    "not given": (lambda _, __: [], r"2\.13-cpu was run under it, and it is not given"),
-    "changed since": (_changed, r"vendor\.toml: not as it was when 2\.13-cpu was run"),
-    "another beside": (_elsewhere, r"other\.toml: no run that is packed was under it"),
-    "of another version": (_other_version, r"operations\.toml: 2\.11-cpu .* of another version"),
+    "not given": (lambda _, __: [], r"2\.13-cpu ran with this file; add it: --expectations"),
+    "changed since": (_changed, r"vendor\.toml: it has changed since 2\.13-cpu ran"),
+    "another beside": (_elsewhere, r"other\.toml: none of the packed runs used this file"),
+    "of another version": (_other_version, r"operations\.toml: 2\.11-cpu .* from another version"),
     "garbled": (_garbled, r"junit-2\.11-cpu\.xml: its expectation files cannot be read"),
-    "empty folder": (lambda folder, _: [folder], r"reports: no TOML file is in this folder"),
+    "empty folder": (lambda folder, _: [folder], r"reports: this folder has no TOML file"),
 }
 
 
@@ -242,7 +242,7 @@ def test_check_misses_the_expectation_file_of_a_run(
     _rewrite(path, **held, SHA256SUMS="".join(sums).encode(), **{name: None})
 
     assert bundle.verify(path).complaints == [
-        f"2.13-cpu was run under {str(vendor)!r}, which is not there as it was then"
+        f"2.13-cpu ran with {str(vendor)!r}, which is missing or has changed since"
     ]
 
 
@@ -302,7 +302,7 @@ def _rewrite(path: Path, **changes: bytes | None) -> None:
         ({REPORT: b"<other/>"}, f"{REPORT}: damaged: its checksum is not the manifest's"),
         ({REPORT: None}, f"{REPORT}: missing"),
         ({"reports/junit-2.14-cpu.xml": b""}, "reports/junit-2.14-cpu.xml: additional"),
-        ({"SHA256SUMS": b""}, "SHA256SUMS: damaged, or manifest.json is: they do not say the same"),
+        ({"SHA256SUMS": b""}, "SHA256SUMS: damaged, or manifest.json is: they disagree"),
         ({"SHA256SUMS": None}, "SHA256SUMS: missing"),
     ],
     ids=["damaged", "missing", "additional", "sums", "no sums"],
@@ -345,7 +345,7 @@ def test_what_is_beside_the_files_is_seen(packed: Path, change: Callable[[bytes]
     packed.write_bytes(change(packed.read_bytes()))
 
     (complaint,) = bundle.verify(packed).complaints
-    assert complaint.startswith("it is not as it was packed")
+    assert complaint.startswith("it has changed since it was packed")
 
 
 def test_flipped_bit_is_named(packed: Path) -> None:
@@ -376,7 +376,7 @@ def test_name_that_a_bundle_does_not_have_is_refused(packed: Path, name: str) ->
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(zipfile.ZipInfo(name or "\0"), "x")
 
-    with pytest.raises(bundle.Refused, match="is no name of a bundle's"):
+    with pytest.raises(bundle.Refused, match="a bundle holds no file named"):
         bundle.verify(packed)
 
 
@@ -401,14 +401,14 @@ def _many(archive: zipfile.ZipFile) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_link, "reports/junit-x.xml is no plain file"),
+        (_link, "reports/junit-x.xml is not a plain file"),
         (_bomb, "reports/junit-x.xml is larger than 8 MiB"),
         (
             lambda archive: [archive.writestr(f"reports/{n}.xml", bytes(7 * 2**20)) for n in "abc"],
             "it unpacks to more than 16 MiB",
         ),
-        (_many, "56 files, and a bundle has 50 at most"),
-        (lambda archive: archive.writestr(REPORT, ""), "is there twice"),
+        (_many, "56 files; a bundle has at most 50"),
+        (lambda archive: archive.writestr(REPORT, ""), "it holds .* twice"),
     ],
     ids=["link", "large", "large together", "many", "twice"],
 )
@@ -475,7 +475,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | None) ->
 def test_truncated_archive_is_refused(packed: Path, length: int) -> None:
     packed.write_bytes(packed.read_bytes()[:length])
 
-    with pytest.raises(bundle.Refused, match="no archive, or a damaged one"):
+    with pytest.raises(bundle.Refused, match="it is no archive, or a damaged one"):
         bundle.verify(packed)
 
 
@@ -508,7 +508,7 @@ def test_command_makes_and_checks(reports: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 4, "bundle: which reports?"),
+        ([], 4, "bundle: name the reports"),
         (["nowhere"], 4, "nowhere: there is no such file or folder"),
         (["--verify", "nowhere"], 1, "nowhere: No such file or directory"),
         (["--verify", "nowhere", "reports"], 4, "--verify takes one bundle"),

@@ -56,7 +56,7 @@ def test_a_machine_with_a_cpu_alone_is_fit_for_it(doctor: Doctor) -> None:
     assert (code, report["works"]) == (0, True)
     assert "No module named" in steps(report, "hpu")["load"]["error"]
     for name in ("all_reduce SUM", "reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
-        assert steps(report, "cpu")[f"2 ranks: {name}"]["answer"] == "as plain arithmetic has it"
+        assert steps(report, "cpu")[f"2 ranks: {name}"]["answer"] == "as in plain arithmetic"
 
 
 def unreachable(*_: Any, **__: Any) -> Any:
@@ -66,9 +66,9 @@ def unreachable(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize(
     ("module", "name", "value", "step", "error"),
     [
-        (doctors, "BEGINNING", datetime.date.max, "clock", "before there was any of this"),
-        (doctors, "LEAST_MEMORY", 1e6, "memory", "GiB are too little: a run needs 1e+06"),
-        (resource, "getrlimit", lambda _: (20, 20), "file descriptors", "20 are too few"),
+        (doctors, "BEGINNING", datetime.date.max, "clock", "before the first supported torch"),
+        (doctors, "LEAST_MEMORY", 1e6, "memory", "GiB is too little: a run needs 1e+06"),
+        (resource, "getrlimit", lambda _: (20, 20), "file descriptors", "20 is too few"),
         (socket, "create_server", unreachable, "ports", "Cannot assign requested address"),
         (tempfile, "NamedTemporaryFile", unreachable, "temporary files", "OSError: "),
     ],
@@ -120,7 +120,7 @@ def test_numpy_is_asked_for_where_it_is_missing() -> None:
         ("Forgets", "backend", "answers None in backend(), expected str", "backend(): What `"),
         ("SeedFails", "seed", "fails in seed(): RuntimeError: generator 0 is busy", "seed(): Seed"),
         ("Aborts", "synchronize", "killed by SIGABRT", "synchronize(): Wait for everything"),
-        ("Alone", "ranks", "1 device, and 2 ranks need as many", "--share-devices puts two ranks"),
+        ("Alone", "ranks", "1 device is too few: 2 ranks need 2", "--share-devices puts two ranks"),
     ],
 )
 def test_what_fails_first_is_named_with_what_to_do(

@@ -62,34 +62,40 @@ def named(*ids: str, **changes: str | None) -> str:
 WRONG = {
     "syntax": ("[[expect]\n", r"at line 1"),
     "unknown table": ("[entry]\n", r"unknown key 'entry'"),
-    "inline": ("expect = [{reason = 'x'}]\n", r"begins with a line \[\[expect\]\]"),
+    "inline": ("expect = [{reason = 'x'}]\n", r"begin with its own line \[\[expect\]\]"),
     "unknown key": (entry(because='"x"'), r":1: unknown key 'because'; known: cases, "),
     "second entry": (entry() + "\n" + entry(because='"x"'), r":10: unknown key 'because'"),
     "no reason": (entry(reason=None), r":1: it has no reason"),
     "empty reason": (entry(reason='""'), r":1: reason: it is empty"),
-    "blank reason": (entry(reason='"  "'), r":1: reason: it is a text, and not empty"),
+    "blank reason": (entry(reason='"  "'), r":1: reason: it must be a text that is not empty"),
     "no link": (entry(link=None), r":1: it has no link"),
-    "link that is none": (entry(link='"ask Jo"'), r":1: link: 'ask Jo' is no URL"),
-    "link to run": (entry(link='"javascript:alert(1)"'), r":1: link: .* is no URL"),
+    "link that is none": (entry(link='"ask Jo"'), r":1: link: 'ask Jo' is not a URL"),
+    "link to run": (entry(link='"javascript:alert(1)"'), r":1: link: .* is not a URL"),
     "no torch": (entry(torch=None), r":1: it has no torch"),
-    "bad range": (entry(torch='"2.8"'), r":1: torch: '2.8' is no range of versions"),
+    "bad range": (entry(torch='"2.8"'), r":1: torch: '2.8' is not a range of versions"),
     "no device": (entry(device=None), r":1: it has no device"),
     "no failure": (entry(failure=None), r":1: it has no failure"),
-    "unknown failure": (entry(failure='"odd"'), r":1: failure: 'odd' is none of wrong numbers, "),
-    "no case": (entry(scenario=None), r":1: it says of no case"),
-    "cases and patterns": (entry(cases='["a/b"]'), r":1: it has cases, which are exact, and"),
-    "pattern as an id": (named("resume/*"), r":1: cases: 'resume/\*' is no id"),
+    "unknown failure": (
+        entry(failure='"odd"'),
+        r":1: failure: 'odd' is not one of wrong numbers, ",
+    ),
+    "no case": (entry(scenario=None), r":1: it names no case"),
+    "cases and patterns": (entry(cases='["a/b"]'), r":1: it has both cases \(exact ids\) and"),
+    "pattern as an id": (named("resume/*"), r":1: cases: 'resume/\*' is not a case id"),
     "empty list": (entry(strategy="[]"), r":1: strategy: it is empty"),
-    "no world": (entry(world_size="0"), r":1: world_size: it is a number of ranks"),
+    "no world": (entry(world_size="0"), r":1: world_size: it must be a number of ranks"),
     "deep nesting": (entry(strategy="[" * 100_000 + "]" * 100_000), r"nested too deeply"),
     "deep regex": (
         entry(diagnosis='"' + "(" * 10_000 + ")" * 10_000 + '"'),
         r":1: diagnosis: |deeply",
     ),
     "bad regex": (entry(diagnosis='"("'), r":1: diagnosis: "),
-    "regex of everything": (entry(diagnosis='".*"'), r"'\.\*' is found in everything"),
+    "regex of everything": (entry(diagnosis='".*"'), r"'\.\*' matches everything"),
     "numbers without a sign": (entry(diagnosis=None), r":1: wrong numbers: it needs diagnosis or"),
-    "numbers with an error": (entry(error='"x"'), r":1: wrong numbers has no error"),
+    "numbers with an error": (
+        entry(error='"SIGABRT"'),
+        r":1: error does not apply to wrong numbers",
+    ),
     "crash without an error": (
         entry(failure='"crash"', diagnosis=None),
         r":1: crash: it needs error",
@@ -97,13 +103,16 @@ WRONG = {
     "numbers not run": (entry(not_run="true"), r":1: not_run is for a crash or a timeout"),
     "not run sometimes": (
         entry(failure='"timeout"', diagnosis=None, not_run="true", sometimes="true"),
-        r":1: sometimes is of what runs",
+        r":1: sometimes and not_run exclude",
     ),
-    "not_run in words": (entry(not_run='"yes"'), r":1: not_run: it is true or false"),
-    "date in quotes": (entry(expires='"2027-01-01"'), r":1: expires: it is a date, without quotes"),
-    "past its date": (entry(expires="2026-05-31"), r":1: past its date, 2026-05-31"),
-    "bad program": (entry(program='"/bin/sh"'), r":1: program: '/bin/sh' is no program"),
-    "bad fact": (entry(facts="{backend_version = '>x'}"), r":1: facts: '>x' is no range"),
+    "not_run in words": (entry(not_run='"yes"'), r":1: not_run: it must be true or false"),
+    "date in quotes": (
+        entry(expires='"2027-01-01"'),
+        r":1: expires: it must be a date without quotes",
+    ),
+    "past its date": (entry(expires="2026-05-31"), r":1: it expired on 2026-05-31"),
+    "bad program": (entry(program='"/bin/sh"'), r":1: program: '/bin/sh' is not a program"),
+    "bad fact": (entry(facts="{backend_version = '>x'}"), r":1: facts: '>x' is not a range"),
 }
 
 
@@ -178,7 +187,7 @@ MEET = {
 def test_entries_with_a_check_in_common_are_two_on_one_case(one: str, other: str) -> None:
     for first, second in ((one, other), (other, one)):
         entries = parse(checked("x", first) + checked(second, "y"), "x", TODAY)
-        with pytest.raises(Wrong, match=r"^x:1 and x:9: two entries on one case, resume/ddp-ws2"):
+        with pytest.raises(Wrong, match=r"^x:1 and x:9: two entries for one case: resume/ddp-ws2"):
             assign(entries, HERE, CASES)
 
 
@@ -275,11 +284,14 @@ def test_torch_by_its_public_version(version: str, within: bool) -> None:
 
 
 MISPLACED = {
-    "id of no case": (named("resume/ddp-ws3-float32"), r"x:1: no case .*'resume/ddp-ws3-float32'$"),
+    "id of no case": (
+        named("resume/ddp-ws3-float32"),
+        r"x:1: no case here matches .*'resume/ddp-ws3-float32'$",
+    ),
     "pattern of no case": (entry(strategy='["ddp", "tp*"]'), r"x:1: no case .* strategy 'tp\*'$"),
     "left out, and not there": (entry(dtype='["*", "!int8"]'), r"x:1: no case .* dtype '!int8'$"),
     "nothing is left": (entry(scenario='["basic", "!basic"]'), r"x:1: .*all its patterns together"),
-    "two entries": (entry() + entry(strategy='"ddp"'), r"^x:1 and x:9: two entries on one case, "),
+    "two entries": (entry() + entry(strategy='"ddp"'), r"^x:1 and x:9: two entries for one case: "),
     "no such fact": (entry(facts="{driver = '1'}"), r"x:1: facts: no cell has 'driver'; known: "),
 }
 
@@ -290,44 +302,47 @@ def test_entries_that_do_not_fit_the_cell(text: str, complaint: str) -> None:
         assign(parse(text, "x", TODAY), HERE, CASES)
 
 
-# -- what can never be -------------------------------------------------------------------------
+# -- entries that can never apply -------------------------------------------------------------------------
 
 NAMES = Names({"cpu", "xpu", "accelerator"}, {"basic", "resume"}, {"ddp", "fsdp2", "stacked"})
 #: An entry that is about no torch that there is.
 LATER = {"torch": '">=30"'}
 IMPOSSIBLE = {
-    "device": (entry(device='"cppu"', **LATER), r"x:1: no device is called 'cppu'; known here: "),
+    "device": (entry(device='"cppu"', **LATER), r"x:1: unknown device 'cppu'; known here: "),
     "device that is left out": (
         entry(device='["*", "!cppu"]', **LATER),
-        r"x:1: no device is called '!cppu'",
+        r"x:1: unknown device '!cppu'",
     ),
-    "scenario": (entry(scenario='["res*", "gone"]', **LATER), r"x:1: no scenario is called 'gone'"),
-    "strategy": (entry(strategy='"fsdp9*"', **LATER), r"x:1: no strategy is called 'fsdp9\*', "),
+    "scenario": (entry(scenario='["res*", "gone"]', **LATER), r"x:1: unknown scenario 'gone'"),
+    "strategy": (entry(strategy='"fsdp9*"', **LATER), r"x:1: unknown strategy 'fsdp9\*', "),
     "scenario of an id": (
         named("gone/ddp-ws2-float32", **LATER),
-        r"x:1: no case is called 'gone/d",
+        r"x:1: unknown case 'gone/d",
     ),
-    "strategy of an id": (named("basic/dpd-ws2-float32", **LATER), r"x:1: no case is called 'basi"),
-    "id without a world": (named("basic/ddp-float32", **LATER), r"x:1: 'basic/ddp-float32' is no "),
+    "strategy of an id": (named("basic/dpd-ws2-float32", **LATER), r"x:1: unknown case 'basi"),
+    "id without a world": (
+        named("basic/ddp-float32", **LATER),
+        r"x:1: 'basic/ddp-float32' is not a ",
+    ),
     "one id twice": (
         named("basic/ddp-ws2-float32", **LATER) + named("basic/ddp-ws2-float32", **LATER),
-        r"^x:1 and x:9: two entries on one case, basic/ddp-ws2-float32$",
+        r"^x:1 and x:9: two entries for one case: basic/ddp-ws2-float32$",
     ),
     "id and pattern": (
         entry(torch='"<2.8"', device='"*pu"') + named("resume/ddp-ws2-float32", device='"xpu"'),
-        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+        r"^x:1 and x:9: two entries for one case: resume/ddp-ws2-float32$",
     ),
     "one pattern twice": (
         entry(torch='">=2.8.1"') + entry(torch='"<2.9"'),
-        r"^x:1 and x:9: two entries on one case, scenario resume$",
+        r"^x:1 and x:9: two entries for one case: scenario resume$",
     ),
     "one within the facts of the other": (
         entry(facts="{device_name = 'A'}") + entry(facts="{device_name = 'A', torch = '2*'}"),
-        r"^x:1 and x:10: two entries on one case, scenario resume$",
+        r"^x:1 and x:10: two entries for one case: scenario resume$",
     ),
     "checks in common": (
         checked("a*", **LATER) + checked("ab", **LATER),
-        r"^x:1 and x:9: two entries on one case, resume/ddp-ws2-float32$",
+        r"^x:1 and x:9: two entries for one case: resume/ddp-ws2-float32$",
     ),
 }
 
@@ -561,7 +576,7 @@ def test_one_reason_is_for_one_kind_of_failure(
         assert cli.main(["expectations", "update", results, *REASON, *more]) == 1
         said = capsys.readouterr()
         assert said.out == ""
-        assert "2 kinds of failure, and one reason: choose one of them by --case" in said.err
+        assert "2 kinds of failure, but one reason: choose one kind with --case" in said.err
         assert "  wrong numbers, diagnosis ^summed: a/ddp-ws2-float32\n" in said.err
         assert "  crash, error rank \\d+ killed by SIGSEGV: b/ddp-ws2-float32\n" in said.err
     assert not path.exists()
@@ -601,22 +616,22 @@ def test_update_adds_to_a_file_and_says_nothing_twice(
     ]
     before = path.read_text()
     assert cli.main([*words, "--case", "a/*"]) == 1
-    assert "two entries on one case, a/ddp-ws2-float32" in capsys.readouterr().err
+    assert "two entries for one case: a/ddp-ws2-float32" in capsys.readouterr().err
     assert path.read_text() == before
 
 
 CHECKED_FILES = {
     "right": ([entry()], [], ""),
-    "no such device": ([entry(device='"cppu"')], [], "x1.toml:1: no device is called 'cppu'"),
-    "no such scenario": ([entry(scenario='"gone"')], [], "x1.toml:1: no scenario is called 'gone'"),
-    "no such strategy": ([entry(strategy='"dpd*"')], [], "x1.toml:1: no strategy is called 'dpd*'"),
+    "no such device": ([entry(device='"cppu"')], [], "x1.toml:1: unknown device 'cppu'"),
+    "no such scenario": ([entry(scenario='"gone"')], [], "x1.toml:1: unknown scenario 'gone'"),
+    "no such strategy": ([entry(strategy='"dpd*"')], [], "x1.toml:1: unknown strategy 'dpd*'"),
     "names of one's own": (
         [entry(device='"cppu"', scenario='"gone"')],
         ["--known", "cppu", "--known", "gone"],
         "",
     ),
-    "two on one case": ([entry() * 2], [], "x1.toml:1 and {}x1.toml:9: two entries on one case"),
-    "two files": ([entry(), entry()], [], "x1.toml:1 and {}x2.toml:1: two entries on one case"),
+    "two on one case": ([entry() * 2], [], "x1.toml:1 and {}x1.toml:9: two entries for one case"),
+    "two files": ([entry(), entry()], [], "x1.toml:1 and {}x2.toml:1: two entries for one case"),
 }
 
 
@@ -759,7 +774,7 @@ def test_every_outcome_of_a_run_with_two_files(expecting: tuple[Ran, Path]) -> N
     assert f"fixed: remove this entry: {first}:17" in ran.output
     assert f"not what {first}:9 expects, which is wrong numbers, diagnosis" in ran.output
     assert f"torch sums (https://example.org/1; {second}:17)" in ran.text("here-cpu", HANG)
-    counts = "1 failed, 1 unexpectedly fixed, 3 expected failure, 1 not run"
+    counts = "1 failed, 1 unexpectedly fixed, 3 expected failures, 1 not run"
     for count in counts.split(", "):
         assert count in ran.output
 
@@ -807,10 +822,10 @@ BAD = {
     ),
     "no such device": (
         named(SUM, device='"cppu"', **ANY),
-        r"1\.toml:1: no device is called 'cppu'",
+        r"1\.toml:1: unknown device 'cppu'",
     ),
     "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: no case is "),
-    "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries on one case"),
+    "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries for one case"),
 }
 
 

@@ -20,7 +20,7 @@ EVERYTHING = ["", ".", ".*", r"\w", "e?", "[A-Za-z]", r"\b", "bug|", "Error"]
 
 @pytest.mark.parametrize("text", EVERYTHING)
 def test_pattern_that_is_found_in_everything_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match=r"the limit 'all of it': .* is found in everything"):
+    with pytest.raises(ValueError, match=r"the limit 'all of it': .* matches everything"):
         Limit("all of it", text)
 
     class Catching(Device):

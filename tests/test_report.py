@@ -634,7 +634,7 @@ def test_summary_has_what_is_wrong_first(tmp_path: Path) -> None:
     }
     summary = markdown.render(report(cells.write(tmp_path, "2.4", "cpu", results)))
 
-    assert summary.startswith("# distparity: 2 of 3 cases are wrong, in 1 cell\n")
+    assert summary.startswith("# distparity: 2 of 3 cases failed, in 1 cell\n")
     assert summary.index("| c/ddp-ws2-f |") < summary.index("| b/ddp-ws2-f |")
     assert summary.index("| b/ddp-ws2-f |") < summary.index("## Scenarios")
 
@@ -663,9 +663,9 @@ def test_failures_that_are_alike_are_one_line_of_the_summary(tmp_path: Path) -> 
 
 
 TITLES = {
-    "passed": "nothing wrong in 1 cases of 1 cell",
-    "not supported": "nothing was shown in 1 cases of 1 cell: none passed",
-    "flaky": "1 of 1 cases are wrong, in 1 cell",
+    "passed": "no failures in 1 case of 1 cell",
+    "not supported": "none of 1 case in 1 cell passed",
+    "flaky": "1 of 1 case failed, in 1 cell",
 }
 
 

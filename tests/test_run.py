@@ -110,7 +110,7 @@ def test_selection(suite: Suite, words: list[str], expected: list[str]) -> None:
         (["--device", "gpu"], "unknown device 'gpu'; known: auto, cpu, cuda, xpu, hpu"),
         (["--world-size", "0"], "world size 0: a world has at least 1 rank"),
         (["--world-size", "-2"], "world size -2: a world has at least 1 rank"),
-        (["--world-size", "two"], "world size 'two': not a whole number"),
+        (["--world-size", "two"], "--world-size 'two': it must be a whole number"),
         (["--world-size", "1000"], "world size 1000: cpu takes at most 64 ranks here"),
         (["--case", "multiple_forward/ddp"], "unknown case 'multiple_forward/ddp'"),
         (["--case-timeout", "0"], "time limit 0 s: it must be positive"),
@@ -239,7 +239,7 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
 
     assert set(ran.statuses("here-cpu").values()) == {"not supported"}
     assert ran.code == 1
-    assert "every case was skipped: not a success" in ran.output
+    assert "the run fails: every case on the named device cpu was skipped" in ran.output
     text = ran.text("here-cpu", "multiple_forward/refusing-ws2-float32")
     assert "refusing on this device: torch" in text
     assert "says RuntimeError: mat1 and mat2 shapes cannot be multiplied" in text

@@ -286,7 +286,9 @@ def test_pipe_gets_plain_text_a_block_for_a_failure_and_the_matrix(suite: Suite)
     assert re.search(r"distparity: torch \S+ \(git [0-9a-f]{40}\)", ran.output)
     block = ran.output.partition("wrong_local-ws2-float32 on cpu")[2].partition("\n=====")[0]
     assert block.lstrip(" _\n").startswith("failed: step 0, gradient")
-    assert block.rstrip().splitlines()[-1].startswith("again: distparity run --device cpu --case")
+    *_, before, last = block.rstrip().splitlines()
+    assert before == "to rerun:"
+    assert last.startswith("distparity run --device cpu --case")
     assert "\nF failed\n" in ran.output
 
 

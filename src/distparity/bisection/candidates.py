@@ -59,7 +59,7 @@ def between(
     """
     dated = [bool(_DATE.fullmatch(name)) for name in (good, bad)]
     if dated[0] != dated[1]:
-        raise BadRequest(f"{good} and {bad}: two releases, or two dates of nightlies")
+        raise BadRequest(f"{good} and {bad}: give two releases, or two dates of nightlies")
     if dated[0]:
         rows = _nightlies(good, bad, releases.source(releases.NIGHTLY, devices, wheel, index))
         forward = good < bad
@@ -84,19 +84,25 @@ def given(words: Sequence[str], good: str, bad: str) -> Span:
     for word in words:
         name, _, python = word.partition("=")
         if not name or not Path(python).is_file():
-            raise BadRequest(f"--python {word}: it is NAME=/path/of/python, and that is there")
+            raise BadRequest(
+                f"--python {word}: give NAME=/path/of/python, of an interpreter that exists"
+            )
         found.append(Candidate(name, python=python))
     names = [candidate.name for candidate in found]
     for name in (good, bad):
         if names.count(name) != 1:
-            raise BadRequest(f"{name!r} is not once among what --python names: {', '.join(names)}")
+            raise BadRequest(
+                f"{name!r} must be given once with --python; given: {', '.join(names)}"
+            )
     first, last, forward = _ends(names.index(good), names.index(bad))
     return Span(found[first : last + 1], forward)
 
 
 def _ends(good: int, bad: int) -> tuple[int, int, bool]:
     if good == bad:
-        raise BadRequest("good and bad are the same: there is nothing between them")
+        raise BadRequest(
+            "--good and --bad are the same release: there is nothing to find between them"
+        )
     return min(good, bad), max(good, bad), good < bad
 
 

@@ -101,8 +101,8 @@ def need_uv() -> None:
     """Raises :class:`BadRequest` where there is no uv."""
     if shutil.which("uv") is None:
         raise BadRequest(
-            "bisect makes its environments with uv, and there is no uv on PATH: "
-            "`pip install uv`, or name interpreters: --python 2.7.1=/path/of/python"
+            "bisect creates its environments with uv, and uv is not on PATH: "
+            "`pip install uv`, or give interpreters: --python 2.7.1=/path/of/python"
         )
 
 

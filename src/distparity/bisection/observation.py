@@ -139,7 +139,7 @@ def read(path: Path) -> Observation:
     assert suite is not None
     case = suite.find("testcase")
     if case is None:
-        return Observation("", "the run had no such case")
+        return Observation("", "the run does not have this case")
     facts, about = _properties(case), _properties(suite)
     result = next(
         (case.find(tag) for tag in ("failure", "error", "skipped") if _has(case, tag)), None

@@ -76,17 +76,17 @@ class Bisection:
     def _check_ends(self) -> None:
         good = self._look(self.span.good)
         if good.kind != PASSES:
-            raise Refused(f"{self.span.good.name} was said to be good, and is not: {good}")
+            raise Refused(f"{self.span.good.name} is not good: {good}")
         bad = self._look(self.span.bad)
         if self._judge(bad) == BAD:
             return
-        why = f"{self.span.bad.name} was said to be bad, and is not: {bad}"
+        why = f"{self.span.bad.name} is not bad: {bad}"
         if bad.kind == PASSES and self.factor is not None:
             why += (
                 f"; at {self.span.good.name} it is {good.ratio:.3g}, and the factor {self.factor:g}"
             )
         elif bad.kind is None:
-            why = f"{self.span.bad.name} was said to be bad, and cannot be judged: {bad}"
+            why = f"{self.span.bad.name} is not bad, because it cannot be judged: {bad}"
         raise Refused(why)
 
     def _kind(self, place: int) -> str | None:
@@ -213,4 +213,4 @@ def _of(candidate: Candidate, seen: Observation) -> Observation:
         return seen
     if seen.torch == wanted or seen.torch.startswith(f"{wanted}+"):
         return seen
-    return Observation("another torch", f"torch {wanted} was asked for, and {seen.torch} ran")
+    return Observation("another torch", f"torch {wanted} should have run, but {seen.torch} ran")

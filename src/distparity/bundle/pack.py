@@ -66,7 +66,7 @@ def _reports(sources: Sequence[Path]) -> dict[str, Path]:
                 continue
             if name in found:
                 raise Refused(
-                    f"{path}: {found[name]} has the same name, and a bundle has each once"
+                    f"{path}: {found[name]} has the same name, and a bundle holds every name once"
                 )
             found[name] = path
     if not any(path.suffix == ".xml" for path in found.values()):
@@ -77,7 +77,7 @@ def _reports(sources: Sequence[Path]) -> dict[str, Path]:
 def _read(path: Path, redactor: Redactor) -> bytes:
     """A file as it is. Raises :class:`Refused` where it holds a secret of this environment."""
     if path.is_symlink():
-        raise Refused(f"{path}: a link; a bundle has files")
+        raise Refused(f"{path}: it is a link, and a bundle holds only files")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -115,7 +115,7 @@ def _expectations(cells: list[Cell], given: Sequence[Path], redactor: Redactor) 
     named = {wanted for cell in cells for wanted in (cell.expectations or {}).values()}
     for path, own in sums.items():
         if own not in named and all(cell.expectations is not None for cell in cells):
-            raise Refused(f"{path}: no run that is packed was under it, as it is now")
+            raise Refused(f"{path}: none of the packed runs used this file in its present form")
     return {
         f"expectations/{number:02}-{path.name}": content
         for number, (path, content) in enumerate(found.items(), 1)
@@ -131,13 +131,13 @@ def _shipped(name: str) -> bytes | None:
 def _lacking(cell: Cell, name: str, given: Mapping[Path, str]) -> str:
     changed = next((path for path in given if path.name == Path(name).name), None)
     if changed is not None:
-        return f"{changed}: not as it was when {cell.name} was run: its checksum is another"
+        return f"{changed}: it has changed since {cell.name} ran: its checksum is another"
     if _shipped(name) is not None:
         return (
-            f"{name}: {cell.name} was run under that of another version of distparity; pack it "
-            "with that version, or give that file by --expectations"
+            f"{name}: {cell.name} ran with this file from another version of distparity; make the "
+            "bundle with that version, or give that file with --expectations"
         )
-    return f"{name}: {cell.name} was run under it, and it is not given: --expectations {name}"
+    return f"{name}: {cell.name} ran with this file; add it: --expectations {name}"
 
 
 def _manifest(cells: list[Cell], files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _names(requirements: Iterable[str]) -> list[str]:
 def _check(files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         if not layout.known(name):
-            raise Refused(f"{name}: a name that a bundle does not have")
+            raise Refused(f"{name}: a bundle holds no file of this name")
         if len(content) > layout.LARGEST_FILE:
             raise Refused(f"{name}: larger than {layout.LARGEST_FILE // 2**20} MiB")
     if len(files) > layout.MOST_FILES or sum(map(len, files.values())) > layout.LARGEST:

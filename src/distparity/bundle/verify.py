@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 #: Bytes of a file's header, of its entry in the directory, and of what ends the archive, without
 #: names and comments.
 _HEAD, _ENTRY, _END = 30, 46, 22
-_LOOSE = "it is not as it was packed: there are bytes in it that are none of its files'"
+_LOOSE = "it has changed since it was packed: it holds bytes that belong to none of its files"
 
 
 @dataclass
@@ -54,7 +54,7 @@ def verify(path: Path) -> Checked:
             _check_names(path, archive)
             return _check(path, archive)
     except (zipfile.BadZipFile, UnicodeError, NotImplementedError, ValueError) as error:
-        raise Refused(f"{path}: no archive, or a damaged one: {error}") from None
+        raise Refused(f"{path}: it is no archive, or a damaged one: {error}") from None
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
 
@@ -62,7 +62,7 @@ def verify(path: Path) -> Checked:
 def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
     members = archive.infolist()
     if len(members) > layout.MOST_FILES:
-        raise Refused(f"{path}: {len(members)} files, and a bundle has {layout.MOST_FILES} at most")
+        raise Refused(f"{path}: {len(members)} files; a bundle has at most {layout.MOST_FILES}")
     if sum(member.file_size for member in members) > layout.LARGEST:
         raise Refused(f"{path}: it unpacks to more than {layout.LARGEST // 2**20} MiB")
     names = set()
@@ -70,15 +70,15 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
         # As it stands in the archive: the library's own reading cuts names, and turns slashes.
         name = member.orig_filename
         if name in names:
-            raise Refused(f"{path}: {name!r} is there twice")
+            raise Refused(f"{path}: it holds {name!r} twice")
         names.add(name)
         if not layout.known(name):
-            raise Refused(f"{path}: {name!r} is no name of a bundle's")
+            raise Refused(f"{path}: a bundle holds no file named {name!r}")
         if member.file_size > layout.LARGEST_FILE:
             raise Refused(f"{path}: {name} is larger than {layout.LARGEST_FILE // 2**20} MiB")
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG) or member.flag_bits & _ENCRYPTED:
-            raise Refused(f"{path}: {name} is no plain file")
+            raise Refused(f"{path}: {name} is not a plain file")
 
 
 def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
@@ -101,7 +101,7 @@ def _not_held(archive: zipfile.ZipFile, files: dict[str, Any]) -> list[str]:
     held = {said["sha256"] for name, said in files.items() if name.startswith("expectations/")}
     cells = [read(name, archive.read(name)) for name in files if name.startswith("reports/")]
     return [
-        f"{cell.name} was run under {name!r}, which is not there as it was then"
+        f"{cell.name} ran with {name!r}, which is missing or has changed since"
         for cell in cells
         for name, wanted in (cell.expectations or {}).items()
         if wanted not in held
@@ -132,7 +132,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         manifest = json.loads(archive.read(layout.MANIFEST))
         if manifest["format"] != layout.FORMAT:
             raise Refused(
-                f"{path}: of format {manifest['format']!r}, and this reads {layout.FORMAT}"
+                f"{path}: it has format {manifest['format']!r}; this version reads {layout.FORMAT}"
             )
         for name, said in manifest["files"].items():
             if not layout.known(name) or not isinstance(said["sha256"], str):
@@ -186,4 +186,4 @@ def _check_sums(
     expected = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums))
     if archive.read(layout.SUMS) == expected.encode():
         return []
-    return [f"{layout.SUMS}: damaged, or {layout.MANIFEST} is: they do not say the same"]
+    return [f"{layout.SUMS}: damaged, or {layout.MANIFEST} is: they disagree"]

@@ -9,9 +9,11 @@ from distparity.session.selection import SELECTIONS
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
-    parser.add_argument("--world-size", type=int, nargs="+", default=[2], help="ranks")
-    parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
+    parser.add_argument("--device", default="cpu", help="kind of device (default %(default)s)")
+    parser.add_argument("--world-size", type=int, nargs="+", default=[2], help="ranks per world")
+    parser.add_argument(
+        "--case-timeout", type=float, default=60.0, help="time limit of one case, in seconds"
+    )
     parser.add_argument("--include", action="append", default=[], metavar="MODULE")
     parser.add_argument("--select", choices=SELECTIONS, default="default", help="how many cases")
     parser.add_argument("--scenario", action="append", help="only this one; may be repeated")

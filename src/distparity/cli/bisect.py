@@ -1,4 +1,4 @@
-"""``distparity bisect``: the first torch release in which what a case gives changed."""
+"""``distparity bisect``: find the torch release that changed the result of a case."""
 
 from __future__ import annotations
 
@@ -20,53 +20,65 @@ NARROWED = 1
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "bisect", help="find the torch release in which what a case gives changed"
+        "bisect", help="find the torch release that changed the result of a case"
     )
     parser.add_argument(
         "--case", required=True, metavar="ID", help="multiple_forward/fsdp2-ws2-float32"
     )
     help_of_ends = "2.6 (its newest patch), 2.6.0, or a nightly's date 2026-05-01"
     parser.add_argument("--good", required=True, metavar="RELEASE", help=help_of_ends)
-    parser.add_argument("--bad", required=True, metavar="RELEASE", help="older or newer than that")
     parser.add_argument(
-        "--factor", type=float, help="bad is also what has FACTOR times the good end's ratio"
+        "--bad", required=True, metavar="RELEASE", help="may be older or newer than good"
     )
-    parser.add_argument("--runs", type=int, default=1, help="of the case, per release (default 1)")
     parser.add_argument(
-        "--every", action="store_true", help="ask every release between, and find every change"
+        "--factor",
+        type=float,
+        help="a release is also bad if its ratio is FACTOR times that of the good end",
     )
-    parser.add_argument("--device", default="cpu", help="the kind of device (default %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="how often to run the case in every release (default 1)"
+    )
+    parser.add_argument(
+        "--every",
+        action="store_true",
+        help="try every release between the ends, and find every change",
+    )
+    parser.add_argument("--device", default="cpu", help="kind of device (default %(default)s)")
     parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
     parser.add_argument("--include", action="append", default=[], metavar="MODULE")
     parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
-    parser.add_argument("--index", help=f"in place of {releases.INDEX} ({releases.INDEX_VARIABLE})")
+    parser.add_argument(
+        "--index", help=f"use this index instead of {releases.INDEX} ({releases.INDEX_VARIABLE})"
+    )
     parser.add_argument(
         "--with",
         action="append",
         default=[],
         dest="beside",
         metavar="REQUIREMENT",
-        help="install this beside every torch (a vendor's plug-in)",
+        help="also install this beside every torch, for example a device's plug-in",
     )
     parser.add_argument(
         "--python",
         action="append",
         default=[],
         metavar="NAME=PYTHON",
-        help="an interpreter that has a torch; those given, in that order, are all there are",
+        help="an interpreter that has a torch; bisect uses only those given, in that order",
     )
-    parser.add_argument("--environments", type=Path, metavar="DIR", help="where they are made")
+    parser.add_argument(
+        "--environments", type=Path, metavar="DIR", help="folder for the environments"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the environments (5 GB each)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen as JSON")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.set_defaults(act=_act)
 
 
 def _act(given: argparse.Namespace) -> int:
     if given.factor is not None and given.factor <= 1:
-        raise BadRequest(f"--factor {given.factor:g}: a change is by more than 1")
+        raise BadRequest(f"--factor {given.factor:g}: it must be larger than 1")
     if given.runs < 1:
-        raise BadRequest(f"--runs {given.runs}: at least 1")
+        raise BadRequest(f"--runs {given.runs}: it must be at least 1")
     work = _bisection(given)
     _check_writable(given.json)
     # What is made is deleted, however this ends.

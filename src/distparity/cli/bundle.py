@@ -15,7 +15,7 @@ DAMAGED = 1
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "bundle", help="put what runs left into one archive for sending, or check one"
+        "bundle", help="pack results into one archive, to send; or check an archive"
     )
     parser.add_argument("source", nargs="*", type=Path, help="reports: folders, or files")
     parser.add_argument("-o", "--output", type=Path, default=Path("bundle.zip"), metavar="FILE")
@@ -25,15 +25,15 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="an expectation file, or a folder of them, that the runs were under; those that are "
-        "shipped come by themselves",
+        help="an expectation file that the runs used, or a folder of them; the files that distparity "
+        "ships are packed automatically",
     )
     parser.add_argument(
         "--variable",
         action="append",
         default=[],
         metavar="NAME",
-        help="a variable of the environment as well, besides those named DISTPARITY_...",
+        help="also pack this environment variable, besides those named DISTPARITY_...",
     )
     parser.add_argument("--verify", type=Path, metavar="FILE", help="check this bundle")
     parser.set_defaults(act=_act)
@@ -42,10 +42,12 @@ def add(commands: Any) -> None:
 def _act(given: argparse.Namespace) -> int:
     if given.verify is not None:
         if given.source:
-            raise BadRequest("--verify takes one bundle, and no reports")
+            raise BadRequest("--verify takes one bundle and no reports")
         return _verify(given.verify)
     if not given.source:
-        raise BadRequest("bundle: which reports? (a folder, or --verify FILE)")
+        raise BadRequest(
+            "bundle: name the reports (files or folders), or a bundle to check: --verify FILE"
+        )
     try:
         names = bundle.pack(given.source, given.output, given.expectations, given.variable)
     except bundle.Refused as error:

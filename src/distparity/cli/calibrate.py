@@ -10,10 +10,14 @@ from distparity.session import calibration
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("calibrate", help="the largest ratio of correct runs, over seeds")
+    parser = commands.add_parser(
+        "calibrate", help="measure the largest ratio of correct runs, over many seeds"
+    )
     add_where(parser)
     parser.set_defaults(world_size=[2, 4], act=_act)
-    parser.add_argument("--seeds", type=int, default=200, help="(default %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=200, help="how many seeds (default %(default)s)"
+    )
 
 
 def _act(given: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``distparity doctor``: what is here, what it can do, and what to do next."""
+"""``distparity doctor``: check this machine, torch and devices, and say what to do next."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from distparity.session.options import Options
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "doctor", help="what is here, what fails first, and whether a run would work"
+        "doctor", help="check this machine, torch and devices; say whether a run would work"
     )
     parser.add_argument(
-        "--device", action="append", default=[], help="kinds of device (default: all known ones)"
+        "--device",
+        action="append",
+        default=[],
+        help="kind of device (default: all known kinds); may be repeated",
     )
     parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
     parser.add_argument("--share-devices", nargs="?", const="auto", metavar="WAY")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(act=_act)
 
 

@@ -1,4 +1,4 @@
-"""``distparity expectations``: check files of what is expected to fail, and propose entries."""
+"""``distparity expectations``: check files of expected failures, and propose entries."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from distparity.expectations.propose import Failed, as_proposals, propose
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "expectations", help="check files of what is expected to fail, or propose entries"
+        "expectations", help="check files of expected failures, or propose entries"
     )
     actions = parser.add_subparsers(dest="action", required=True)
     check = actions.add_parser(
         "check",
-        help="whether every entry is as it should be, as far as that is known without torch",
-        description="Hold every entry against the schema, and its names of devices, scenarios and "
-        "strategies against those that there are; and find two entries that name the same case. "
-        "Whether an entry's patterns together, its world sizes and dtypes mean any case, and whether "
-        "it stands beside a known defect, depends on torch and the device: a run says so.",
+        help="check every entry, as far as that is possible without torch",
+        description="Check the form of every entry, that the devices, scenarios and strategies that it "
+        "names exist, and that no two entries name the same case. Only a run can tell whether an entry "
+        "matches any case, and whether it overlaps with a known defect: that depends on torch and the "
+        "device.",
     )
     check.add_argument("file", nargs="+", type=Path)
     check.add_argument(
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a device, scenario or strategy of your own, which is not here; may be repeated",
+        help="a device, scenario or strategy of your own that is not installed here; may be repeated",
     )
     check.set_defaults(act=_check)
     update = actions.add_parser("update", help="propose entries for what failed in result files")
@@ -45,11 +45,11 @@ def add(commands: Any) -> None:
         "--case",
         action="append",
         metavar="PATTERN",
-        help="only cases with such an id; may be repeated",
+        help="only cases whose id matches; may be repeated",
     )
     update.add_argument("-o", "--output", type=Path, metavar="FILE", help="add them to this file")
     update.add_argument(
-        "--reason", default="", help="of all that is proposed, which is one kind of failure then"
+        "--reason", default="", help="why the cases fail; they must then be of one kind of failure"
     )
     update.add_argument("--link", default="", help="where it is reported")
     update.set_defaults(act=_update)
@@ -63,7 +63,7 @@ def _check(given: argparse.Namespace) -> int:
         try:
             # Beside those before it, which are right.
             expectations.check(expectations.load([*read, path]).entries, names)
-            print(f"{path}: {len(expectations.load([path]).entries)} entries")
+            print(f"{path}: {_entries(len(expectations.load([path]).entries))}")
             read.append(path)
         except expectations.Wrong as error:
             code = _refuse(str(error))
@@ -73,7 +73,7 @@ def _check(given: argparse.Namespace) -> int:
 def _update(given: argparse.Namespace) -> int:
     reasoned = bool(given.reason.strip() and given.link.strip())
     if given.output is not None and not reasoned:
-        return _refuse(f"no entry is written to {given.output} without --reason and --link")
+        return _refuse(f"{given.output}: not written: give --reason and --link")
     try:
         from distparity.report import Refused, read
     except ModuleNotFoundError as error:
@@ -86,7 +86,7 @@ def _update(given: argparse.Namespace) -> int:
     for column in columns:
         found.add(column, given)
     if not found.entries:
-        print("nothing failed that an entry could be about", file=sys.stderr)
+        print("nothing failed for which an entry could be written", file=sys.stderr)
         return 0
     if given.reason.strip() and len(found.kinds) > 1:
         return _refuse("\n".join(found.several()))
@@ -125,7 +125,7 @@ class _Proposed:
     def several(self) -> Iterator[str]:
         """What to do where one reason would stand for failures of several kinds."""
         number = len(self.kinds)
-        yield f"{number} kinds of failure, and one reason: choose one of them by --case PATTERN"
+        yield f"{number} kinds of failure, but one reason: choose one kind with --case PATTERN"
         for kind, cases in self.kinds.items():
             first, *more = cases
             yield f"  {kind}: {first}{f' and {len(more)} more' if more else ''}"
@@ -138,7 +138,7 @@ def _wanted(case: Case, patterns: list[str] | None) -> bool:
 def _write(
     path: Path, proposed: list[str], every: list[tuple[expectations.Surroundings, list[Case]]]
 ) -> int:
-    """Add the entries to the file, unless it then were none that a run would take."""
+    """Add the entries to the file, unless a run would then refuse it."""
     try:
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         text = "\n".join([old.rstrip("\n") + "\n" if old else "", *proposed]).lstrip("\n")
@@ -153,7 +153,7 @@ def _write(
         return _refuse(f"{path}: {error}")
     except expectations.Wrong as error:
         return _refuse(f"nothing was written: {error}")
-    print(f"wrote {len(proposed)} entries to {path}")
+    print(f"wrote {_entries(len(proposed))} to {path}")
     return 0
 
 
@@ -175,3 +175,7 @@ def _failed(result: Any) -> Failed | None:
 def _refuse(message: str) -> int:
     print(f"distparity: {message}", file=sys.stderr)
     return 1
+
+
+def _entries(number: int) -> str:
+    return f"{number} {'entry' if number == 1 else 'entries'}"

@@ -11,12 +11,12 @@ from distparity.session import explain
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("explain", help="one case, its whole trajectory")
-    parser.add_argument("case", help="its id: multiple_forward/fsdp2-ws2-float32")
+    parser = commands.add_parser("explain", help="show the whole trajectory of one case")
+    parser.add_argument("case", help="the id of the case: multiple_forward/fsdp2-ws2-float32")
     add_where(parser)
     parser.set_defaults(world_size=[2, 4], act=_act)
-    parser.add_argument("--mutant", help="put this deliberate fault in")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw it as well")
+    parser.add_argument("--mutant", help="inject this deliberate fault")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
 
 
 def _act(given: argparse.Namespace) -> int:

@@ -9,9 +9,11 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("figures", help="a table in Markdown of the XML of any cells")
+    parser = commands.add_parser("figures", help="make a Markdown table of the XML of any cells")
     parser.add_argument("source", nargs="+", type=Path, help="XML files, or folders of them")
-    parser.add_argument("--into", type=Path, metavar="PAGE.md", help="put it in its place there")
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE.md", help="write the table into this page"
+    )
     parser.set_defaults(act=_act)
 
 

@@ -12,7 +12,7 @@ from distparity.results import junit_writer
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "junit", help="make the XML from side files that a run left behind"
+        "junit", help="make the XML from the side files that a run left behind"
     )
     parser.add_argument(
         "journal", nargs="+", type=Path, help="reports/junit-<torch>-<device>.jsonl"

@@ -15,7 +15,7 @@ _ENDS_SOON = {"-h", "--help", "-V", "--version", "--markers", "--fixtures"}
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
-        help="run the suite with the torch that is installed; takes pytest's options and ours",
+        help="run the suite with the installed torch; takes pytest's options too",
         add_help=False,
     )
     parser.set_defaults(act=_act)

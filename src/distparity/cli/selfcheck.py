@@ -10,11 +10,17 @@ from distparity.session import selfcheck
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("selfcheck", help="put deliberate faults in, and see them caught")
+    parser = commands.add_parser(
+        "selfcheck", help="inject deliberate faults, and check that they are caught"
+    )
     add_where(parser)
-    parser.add_argument("--dtype", default="float32", help="of parameters and data")
+    parser.add_argument(
+        "--dtype", default="float32", help="dtype of parameters and data (default %(default)s)"
+    )
     parser.add_argument("--mutant", action="append", help="only this one; may be repeated")
-    parser.add_argument("--pairs", action="store_true", help="list what each pair sees")
+    parser.add_argument(
+        "--pairs", action="store_true", help="list what each pair of scenario and strategy catches"
+    )
     # All mutants in a few cases say more of the suite than a few in all.
     parser.set_defaults(act=_act, select="quick")
 

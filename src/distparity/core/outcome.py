@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["Outcome", "Status"]
+__all__ = ["Outcome", "Status", "counted"]
+
+#: The outcomes that are nouns, for more than one.
+_PLURALS = {
+    "crash": "crashes",
+    "timeout": "timeouts",
+    "error": "errors",
+    "expected failure": "expected failures",
+}
 
 
 class Status(str, Enum):
@@ -72,3 +81,11 @@ class Outcome:
         """Inverse of :meth:`to_json`; raises ``ValueError`` on an unknown status."""
         facts = dict(data["facts"])
         return cls(Status(data["status"]), str(data["message"]), str(data["detail"]), facts)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many cases have each outcome, in words: "1 failed, 3 expected failures"."""
+    return ", ".join(
+        f"{count} {name if count == 1 else _PLURALS.get(name, name)}"
+        for name, count in counts.items()
+    )

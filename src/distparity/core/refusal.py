@@ -28,7 +28,7 @@ def pattern(text: str) -> re.Pattern[str]:
     except re.error as error:
         raise ValueError(f"{text!r} is no regular expression: {error}") from None
     if any(found.search(other) for other in _UNRELATED):
-        raise ValueError(f"{text!r} is found in everything")
+        raise ValueError(f"{text!r} matches everything")
     return found
 
 

@@ -294,4 +294,4 @@ class _Trial:
         for at, (one, other) in enumerate(zip(found.tolist(), expected.tolist(), strict=True)):
             if one != other:
                 raise Unfit(f"element {at} is {one:g} where {other:g} is right")
-        return "as plain arithmetic has it"
+        return "as in plain arithmetic"

@@ -1,6 +1,6 @@
 """Known defects and waivers, as data: which cases fail, how, whose fault it is and until when.
 
-A file of entries is read by :func:`load`, looked through for what can never be by :func:`check`, put
+A file of entries is read by :func:`load`, checked for entries that can never apply by :func:`check`, put
 beside the cases of a cell by :func:`assign`, and an entry says by :meth:`Entry.judge` what an outcome
 of one of its cases is.
 """

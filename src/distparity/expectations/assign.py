@@ -50,14 +50,14 @@ def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> d
     for entry in filter(here.has, entries):
         idle = entry.idle(every)
         if idle:
-            raise Wrong(f"{entry.where}: no case here is meant by {', '.join(idle)}")
+            raise Wrong(f"{entry.where}: no case here matches {', '.join(idle)}")
         for case in entry.covered(every):
             other = found.get(case.id)
             both = entry if other is None else other.joined(entry)
             if both is None:
                 assert other is not None
                 where = f"{other.where} and {entry.where}"
-                raise Wrong(f"{where}: two entries on one case, {case.id}")
+                raise Wrong(f"{where}: two entries for one case: {case.id}")
             found[case.id] = both
     return found
 
@@ -70,7 +70,7 @@ def _within(version: str, wanted: SpecifierSet) -> bool:
     try:
         public = Version(version).public
     except InvalidVersion:
-        raise Wrong(f"expectations need torch's version, and {version!r} is none") from None
+        raise Wrong(f"expectations need a version of torch, and {version!r} is not one") from None
     return wanted.contains(public, prereleases=True)
 
 

@@ -75,7 +75,7 @@ def toml_files(path: Path) -> list[Path]:
         return [path]
     found = sorted(path.glob("*.toml"))
     if not found:
-        raise Wrong(f"{path}: no TOML file is in this folder")
+        raise Wrong(f"{path}: this folder has no TOML file")
     return found
 
 
@@ -98,7 +98,7 @@ def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
     tables = data.get("expect", [])
     lines = [number for number, line in enumerate(text.splitlines(), 1) if _HEAD.match(line)]
     if not isinstance(tables, list) or len(lines) != len(tables):
-        raise Wrong(f"{name}: every entry begins with a line [[expect]] of its own")
+        raise Wrong(f"{name}: every entry must begin with its own line [[expect]]")
     today = today or datetime.now(timezone.utc).date()
     return [
         _entry(table, f"{name}:{line}", today) for table, line in zip(tables, lines, strict=True)
@@ -123,7 +123,7 @@ def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
     _check_failure(values, where)
     expires = values.get("expires")
     if expires is not None and expires < today:
-        raise Wrong(f"{where}: past its date, {expires}: look again, then remove or renew it")
+        raise Wrong(f"{where}: it expired on {expires}: check it again, then remove or renew it")
     patterns = {part: values.pop(part) for part in PARTS if part in values}
     looks: dict[str, re.Pattern[str]] = {key: values.pop(key) for key in _LOOKS if key in values}
     return Entry(where, patterns=patterns, looks=looks, **values)
@@ -133,10 +133,10 @@ def _check_cases(values: dict[str, Any], where: str) -> None:
     patterns = [part for part in PARTS if part in values]
     if "cases" in values and patterns:
         raise Wrong(
-            f"{where}: it has cases, which are exact, and {patterns[0]}, which is a pattern"
+            f"{where}: it has both cases (exact ids) and {patterns[0]} (a pattern): use one"
         )
     if "cases" not in values and not patterns:
-        raise Wrong(f"{where}: it says of no case: cases, or any of {', '.join(PARTS)}")
+        raise Wrong(f"{where}: it names no case: add cases, or any of {', '.join(PARTS)}")
 
 
 def _check_failure(values: dict[str, Any], where: str) -> None:
@@ -148,11 +148,11 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
         # Where an error is all there is to know a failure by, a time limit has one too.
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
-            raise Wrong(f"{where}: {failure} has no {key}")
+            raise Wrong(f"{where}: {key} does not apply to {failure}")
     if values.get("not_run") and failure not in ("crash", "timeout"):
         raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
     if values.get("not_run") and values.get("sometimes"):
-        raise Wrong(f"{where}: sometimes is of what runs, and not_run does not")
+        raise Wrong(f"{where}: sometimes and not_run exclude each other")
 
 
 # -- one value of each key -------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("it is empty" if value == "" else "it is a text, and not empty")
+        raise ValueError("it is empty" if value == "" else "it must be a text that is not empty")
     return value.strip()
 
 
@@ -175,14 +175,14 @@ def _ids(value: Any) -> tuple[str, ...]:
     ids = _words(value)
     for one in ids:
         if re.fullmatch(r"[^/*?!]+/[^/*?!]+", one) is None:
-            raise ValueError(f"{one!r} is no id of a case, as resume/fsdp2-ws2-float32 is")
+            raise ValueError(f"{one!r} is not a case id like resume/fsdp2-ws2-float32")
     return ids
 
 
 def _sizes(value: Any) -> tuple[str, ...]:
     sizes = value if isinstance(value, list) else [value]
     if not sizes or not all(type(size) is int and size > 0 for size in sizes):
-        raise ValueError("it is a number of ranks, or a list of such")
+        raise ValueError("it must be a number of ranks, or a list of them")
     return tuple(str(size) for size in sizes)
 
 
@@ -190,12 +190,12 @@ def _range(value: Any) -> SpecifierSet:
     try:
         return SpecifierSet(_text(value))
     except InvalidSpecifier:
-        raise ValueError(f"{value!r} is no range of versions, as '>=2.7,<2.9' is") from None
+        raise ValueError(f"{value!r} is not a range of versions like '>=2.7,<2.9'") from None
 
 
 def _facts(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or not value:
-        raise ValueError("it is a table of facts of the cell, as {device_name = 'Max 1*'}")
+        raise ValueError("it must be a table of facts of the cell, like {device_name = 'Max 1*'}")
     for name, wanted in value.items():
         _text(wanted)
         if wanted.lstrip()[0] in "<>=~!":
@@ -206,7 +206,7 @@ def _facts(value: Any) -> dict[str, str]:
 
 def _failure(value: Any) -> str:
     if value not in FAILURES:
-        raise ValueError(f"{value!r} is none of {', '.join(FAILURES)}")
+        raise ValueError(f"{value!r} is not one of {', '.join(FAILURES)}")
     return str(value)
 
 
@@ -216,7 +216,7 @@ def _regex(value: Any) -> re.Pattern[str]:
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError("it is true or false")
+        raise TypeError("it must be true or false")
     return value
 
 
@@ -224,19 +224,19 @@ def _link(value: Any) -> str:
     link = _text(value)
     parts = urlsplit(link)
     if parts.scheme not in ("https", "http") or not parts.netloc or re.search(r"\s", link):
-        raise ValueError(f"{link!r} is no URL")
+        raise ValueError(f"{link!r} is not a URL")
     return link
 
 
 def _date(value: Any) -> date:
     if isinstance(value, datetime) or not isinstance(value, date):
-        raise TypeError("it is a date, without quotes: 2027-03-31")
+        raise TypeError("it must be a date without quotes: 2027-03-31")
     return value
 
 
 def _program(value: Any) -> str:
     if re.fullmatch(r"defects/\w+\.py", _text(value)) is None:
-        raise ValueError(f"{value!r} is no program, as defects/name.py is")
+        raise ValueError(f"{value!r} is not a program like defects/name.py")
     return str(value)
 
 

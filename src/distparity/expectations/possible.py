@@ -75,7 +75,7 @@ def check(entries: Sequence[Entry], names: Names) -> None:
     for one, other in combinations(entries, 2):
         both = _in_common(one, other)
         if both is not None and _meet(one, other, names) and one.joined(other) is None:
-            raise Wrong(f"{one.where} and {other.where}: two entries on one case, {both}")
+            raise Wrong(f"{one.where} and {other.where}: two entries for one case: {both}")
 
 
 def _unknown(entry: Entry, names: Names) -> Iterator[str]:
@@ -83,18 +83,18 @@ def _unknown(entry: Entry, names: Names) -> Iterator[str]:
     for pattern in entry.device:
         if not _is_one_of(pattern, names.devices):
             known = ", ".join(sorted(names.devices))
-            yield f"no device is called {pattern!r}; known here: {known}"
+            yield f"unknown device {pattern!r}; known here: {known}"
     for part in ("scenario", "strategy"):
         known_names = names.scenarios if part == "scenario" else names.strategies
         for pattern in entry.patterns.get(part, ()):
             if not _is_one_of(pattern, known_names):
-                yield f"no {part} is called {pattern!r}, whatever torch this is"
+                yield f"unknown {part} {pattern!r}, with any torch"
     for case in entry.cases:
         found = _ID.fullmatch(case)
         if found is None:
-            yield f"{case!r} is no id of a case, as resume/fsdp2-ws2-float32 is"
+            yield f"{case!r} is not a case id like resume/fsdp2-ws2-float32"
         elif found["scenario"] not in names.scenarios or found["strategy"] not in names.strategies:
-            yield f"no case is called {case!r}, whatever torch this is"
+            yield f"unknown case {case!r}, with any torch"
 
 
 def _is_one_of(pattern: str, names: Collection[str]) -> bool:

@@ -22,7 +22,7 @@ def pytest_addoption(parser: Any) -> None:
 def declare(parser: Any) -> None:
     parser.addini(
         EXPECTATIONS,
-        "files of what is expected to fail under distparity, beside those of --expectations",
+        "files of expected failures for distparity, in addition to those of --expectations",
         "paths",
     )
 

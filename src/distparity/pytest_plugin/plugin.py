@@ -13,7 +13,7 @@ import pytest
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.outcome import Outcome, Status
+from distparity.core.outcome import Outcome, Status, counted
 from distparity.pytest_plugin import activate, matrix_view
 from distparity.pytest_plugin.progress import Progress
 from distparity.session import selection
@@ -29,48 +29,48 @@ GUARD = 300.0
 #: What ``-m`` can choose by, besides what ``-k`` can.
 MARKERS = (
     "family(name): the folder of the case's scenario; -m 'family(name=\"layers\")'",
-    "core: the strategy is one that runs every scenario by default",
-    "variant: the strategy is another setting of a core one",
-    "anchor: the scenario is run under every strategy by default",
-    "slow: the scenario is in the selection full only",
+    "core: by default, the strategy runs every scenario",
+    "variant: the strategy is a core strategy with other settings",
+    "anchor: by default, every strategy runs the scenario",
+    "slow: the scenario is only in the selection full",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("distparity", "distributed training against one process")
+    group = parser.getgroup("distparity", "distributed training compared with one process")
     group.addoption(
         "--device",
         action="append",
         metavar="KIND",
-        help="device to run on: auto (what is here, the default), "
-        f"{', '.join(device_kinds.kinds())}; may be given more than once, or as a list with commas",
+        help="device to run on: auto (every device of this machine, the default), "
+        f"{', '.join(device_kinds.kinds())}; may be repeated, or a list with commas",
     )
     group.addoption(
         "--device-plugin",
         action="append",
         metavar="MODULE:OBJECT",
         default=[],
-        help="a device that is being written: a distparity.devices.Device, by its place",
+        help="load a Device class by MODULE:OBJECT, for devices under development",
     )
     group.addoption(
         "--world-size",
         action="append",
         metavar="N",
-        help="ranks per world (default 2 and 4); may be given more than once, or as 2,4",
+        help="ranks per world (default 2 and 4); may be repeated, or a list: 2,4",
     )
     group.addoption(
         "--case",
         action="append",
         metavar="ID",
         default=[],
-        help="run only this case, by its id: multiple_forward/fsdp2-ws2-float32",
+        help="run only the case with this id: multiple_forward/fsdp2-ws2-float32",
     )
     group.addoption(
         "--select",
         choices=selection.SELECTIONS,
         default="default",
-        help="how many cases: quick touches every strategy and every family of scenarios, full has "
-        "all (default %(default)s)",
+        help="how many cases: quick covers every strategy and every family of scenarios, full is "
+        "all cases (default %(default)s)",
     )
     group.addoption(
         "--case-timeout",
@@ -83,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--report-dir",
         default="reports",
         metavar="DIR",
-        help="where junit-<torch>-<device>.xml goes (default %(default)s)",
+        help="folder for junit-<torch>-<device>.xml (default %(default)s)",
     )
     group.addoption(
         "--cell",
@@ -95,31 +95,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         metavar="MODULE",
         default=[],
-        help="import MODULE in every rank: its scenarios and strategies are run as well",
+        help="import MODULE in every rank, and run its scenarios and strategies too",
     )
     group.addoption(
         "--share-devices",
         nargs="?",
         const="auto",
         metavar="WAY",
-        help="put all ranks of a world on one device, where a backend permits it (by the best way "
-        "that there is, or by the one that is named); such results are a cell of their own",
+        help="put all ranks of a world on one device, where a backend permits it (in the best way "
+        "available, or in the given WAY); the results are a cell of their own",
     )
     group.addoption(
         "--worlds",
         type=int,
         metavar="RANKS",
-        help="how many ranks may be busy at once (default: four per core)",
+        help="how many ranks may be busy at the same time (default: four per core)",
     )
     group.addoption(
         "--retry-failed",
         action="store_true",
-        help="run a failed case again, once, in a fresh world; if it then passes it is *flaky*",
+        help="run a failed case once more in a fresh world; if it then passes it is *flaky*",
     )
     group.addoption(
         "--allow-flaky",
         action="store_true",
-        help="a flaky case is reported as one and does not make the run fail",
+        help="report flaky cases, but do not fail the run because of them",
     )
     group.addoption(
         "--expectations",
@@ -127,12 +127,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         metavar="FILE",
         default=[],
-        help="what is expected to fail, in TOML; may be given more than once",
+        help="expected failures, in TOML; may be repeated",
     )
     group.addoption(
         "--no-known-defects",
         action="store_true",
-        help="do not expect what torch's releases are known to get wrong",
+        help="do not apply the known defects of torch's releases",
     )
     # Declared where every run loads it, too; alone where plugins are not loaded by themselves.
     activate.declare(parser)
@@ -140,16 +140,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "timeout(seconds): from pytest-timeout, the harness's own net"
+        "markers", "timeout(seconds): from pytest-timeout, the last safety net of the harness"
     )
     for line in MARKERS:
         config.addinivalue_line("markers", line)
     if config.option.help or getattr(config.option, "version", 0):
         return
     if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
-        raise pytest.UsageError(
-            "distparity runs worlds side by side by itself; leave out -n (xdist)"
-        )
+        raise pytest.UsageError("distparity runs worlds in parallel by itself: remove -n (xdist)")
     try:
         run = Run(_options(config))
         run.start()
@@ -170,10 +168,10 @@ def _options(config: pytest.Config) -> Options:
         sizes = [int(word) for word in _split(option.world_size)]
     except ValueError:
         raise BadRequest(
-            f"world size {','.join(option.world_size)!r}: not a whole number"
+            f"--world-size {','.join(option.world_size)!r}: it must be a whole number"
         ) from None
     if option.worlds is not None and option.worlds < 1:
-        raise BadRequest(f"--worlds {option.worlds}: at least 1")
+        raise BadRequest(f"--worlds {option.worlds}: it must be at least 1")
     return Options(
         devices=_split(option.device) or ["auto"],
         world_sizes=sizes,
@@ -357,15 +355,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = config.stash[RUN]
     terminalreporter.section("distparity")
     for cell in run.cells:
-        text = ", ".join(f"{count} {status}" for status, count in cell.counts.items())
-        # What is declared to fail hides no other.
+        text = counted(cell.counts)
+        # An expected failure must not hide the worst ratio of the others.
         ratios = {
             case: outcome.facts["ratio"]
             for case, outcome in cell.outcomes.items()
             if "ratio" in outcome.facts and outcome.status is not Status.EXPECTED
         }
         worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
-        line = f"torch {cell.torch} on {cell.name}: {len(cell.cases)} cases, {text or 'none run'}"
+        number = len(cell.cases)
+        line = f"torch {cell.torch} on {cell.name}: {number} case{'s' * (number != 1)}, {text or 'none run'}"
         if worst is not None:
             line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
         terminalreporter.write_line(line)
@@ -373,7 +372,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             _write_matrix(config, cell)
     for device in run.nothing_shown():
         terminalreporter.write_line(
-            f"{device} was asked for and every case was skipped: not a success"
+            f"the run fails: every case on the named device {device} was skipped"
         )
     for complaint in [*run.notes, *run.complaints]:
         terminalreporter.write_line(complaint)
@@ -450,7 +449,7 @@ class ParityItem(pytest.Item):
         parts = [f"{outcome.status.value}: {outcome.message}"]
         if outcome.detail and outcome.detail != outcome.message:
             parts.append(outcome.detail)
-        return "\n".join([*parts, f"again: {run.rerun(self.case)}"])
+        return "\n".join([*parts, f"to rerun:\n{run.rerun(self.case)}"])
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         if isinstance(excinfo.value, ParityFailure):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from distparity.core.outcome import counted
 from distparity.report.model import Column, Report
 from distparity.report.read import files, read
 
@@ -46,7 +47,7 @@ def _row(column: Column) -> str:
         facts.get("shared_devices", "no"),
         f"{facts.get('selection', 'unknown')}, {facts.get('world_sizes', '?')} ranks",
         str(len(column.results)),
-        ", ".join(f"{count} {status}" for status, count in column.counts.items()),
+        counted(column.counts),
         _largest(column),
         f"{column.seconds:.0f} s",
         column.started[:10],

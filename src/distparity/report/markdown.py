@@ -31,7 +31,7 @@ def render(report: Report) -> str:
     parts = [*_head(report), *_failures(report)]
     for part in (*_matrix(report), *_facts(report)):
         if _size([*parts, part]) > LIMIT - 200:
-            parts.append("\nThe rest did not fit here; the HTML report has it.\n")
+            parts.append("\nThe rest did not fit; the HTML report has it.\n")
             break
         parts.append(part)
     return "".join(parts)
@@ -50,13 +50,14 @@ def _head(report: Report) -> Iterator[str]:
     counts = report.counts
     bad = sum(number for name, number in counts.items() if BY_NAME[name].family == "bad")
     total = sum(counts.values())
-    cells = f"{len(report.columns)} {'cell' if len(report.columns) == 1 else 'cells'}"
+    cells = f"{len(report.columns)} cell{'s' * (len(report.columns) != 1)}"
+    cases = f"{total} case{'s' * (total != 1)}"
     if bad:
-        yield f"# distparity: {bad} of {total} cases are wrong, in {cells}\n\n"
+        yield f"# distparity: {bad} of {cases} failed, in {cells}\n\n"
     elif counts.get(PASSED.name):
-        yield f"# distparity: nothing wrong in {total} cases of {cells}\n\n"
+        yield f"# distparity: no failures in {cases} of {cells}\n\n"
     else:
-        yield f"# distparity: nothing was shown in {total} cases of {cells}: none passed\n\n"
+        yield f"# distparity: none of {cases} in {cells} passed\n\n"
     shown = [name for name in counts if name != PASSED.name] + [PASSED.name]
     yield f"| cell | {' | '.join(map(_marked, shown))} | worst ratio |\n"
     yield "|---|" + "--:|" * (len(shown) + 1) + "\n"
@@ -100,7 +101,7 @@ def _failures(report: Report) -> Iterator[str]:
         line = _failure(group)
         room -= len(line.encode())
         if room < 0:
-            yield f"\n{len(found) - told} more did not fit here; the HTML report has them.\n"
+            yield f"\n{len(found) - told} more did not fit; the HTML report has them.\n"
             break
         told += len(group)
         yield line
@@ -159,7 +160,7 @@ def _block(text: str) -> str:
 
 
 def _matrix(report: Report) -> Iterator[str]:
-    yield "\n## Scenarios\n\nPassed / all, and what else there was.\n\n"
+    yield "\n## Scenarios\n\nPassed / all, and the other outcomes.\n\n"
     rows: dict[tuple[str, str], list[Case]] = {}
     for case in report.cases:
         if case.family:

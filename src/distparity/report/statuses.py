@@ -40,13 +40,25 @@ STATUSES = (
     Drawing("timeout", "timeout", "bad", "The case's time limit passed.", "⧖"),
     Drawing("error", "error", "bad", "The case could not be judged: not the device's fault.", "!"),
     Drawing(
-        "unexpectedly fixed", "fixed", "bad", "Declared to fail, and passed: remove the entry.", "★"
+        "unexpectedly fixed", "fixed", "bad", "Expected to fail, but passed: remove the entry.", "★"
     ),
-    Drawing("missing", "missing", "bad", "Declared, and no result came: the run ended first.", "?"),
-    Drawing("flaky", "flaky", "bad", "Different outcomes when it was run again.", "≈"),
-    Drawing("expected failure", "expected", "known", "Failed as declared: a known defect.", "⊗"),
-    Drawing("not run", "not run", "silent", "Declared not to be run, with the reason.", "∥"),
-    Drawing("not available", "no device", "silent", "No such device here, or too few.", "○"),
+    Drawing(
+        "missing", "missing", "bad", "Declared, but the run ended before it had a result.", "?"
+    ),
+    Drawing("flaky", "flaky", "bad", "It failed, and passed when it ran again.", "≈"),
+    Drawing(
+        "expected failure",
+        "expected",
+        "known",
+        "Failed as an expectation says: a known defect.",
+        "⊗",
+    ),
+    Drawing(
+        "not run", "not run", "silent", "An expectation says not to run it, with the reason.", "∥"
+    ),
+    Drawing(
+        "not available", "no device", "silent", "This machine has no such device, or too few.", "○"
+    ),
     Drawing(
         "not supported", "no support", "silent", "This torch, backend or device cannot do it.", "⊘"
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from distparity.core.outcome import counted
 from distparity.report.model import Column, Report
 from distparity.report.statuses import BY_NAME
 
@@ -32,5 +33,5 @@ def _about(column: Column) -> Iterator[str]:
     if not column.results:
         yield f"{column.name}: nothing ran: there is no case"
     elif len(silent) == len(column.counts):
-        counts = ", ".join(f"{column.counts[name]} {name}" for name in silent)
+        counts = counted({name: column.counts[name] for name in silent})
         yield f"{column.name}: nothing ran: {counts}"

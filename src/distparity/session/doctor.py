@@ -137,10 +137,10 @@ def _machine() -> list[Step]:
         Step(
             "file descriptors",
             "no limit" if files == resource.RLIM_INFINITY else str(files),
-            error=f"{files} are too few: a run needs {FEWEST_FILES}" if few else None,
+            error=f"{files} is too few: a run needs {FEWEST_FILES}" if few else None,
             advice="ulimit -n 1024" if few else None,
         ),
-        _tried("temporary files", _temporary, "set TMPDIR to a folder that can be written to"),
+        _tried("temporary files", _temporary, "set TMPDIR to a writable folder"),
         _tried("ports", _port, "ranks meet on 127.0.0.1: the loopback interface must be up"),
         _clock(),
     ]
@@ -153,8 +153,8 @@ def _clock() -> Step:
     answer = f"{now:%Y-%m-%d %H:%M} UTC; counts in {steady.resolution:g} s"
     if now.date() >= BEGINNING:
         return Step("clock", answer)
-    error = f"says {now:%Y-%m-%d}, before there was any of this"
-    return Step("clock", error=error, advice="set the date: reports and expectations go by it")
+    error = f"it says {now:%Y-%m-%d}, which is before the first supported torch"
+    return Step("clock", error=error, advice="set the date: reports and expectations depend on it")
 
 
 def _memory() -> Step:
@@ -167,8 +167,8 @@ def _memory() -> Step:
     )
     step = Step("memory", f"{free:.1f} of {total:.1f} GiB available")
     if free < LEAST_MEMORY:
-        step.error = f"{free:.1f} GiB are too little: a run needs {LEAST_MEMORY:g}"
-        step.advice = "end what else is running, or run with --worlds 2"
+        step.error = f"{free:.1f} GiB is too little: a run needs {LEAST_MEMORY:g}"
+        step.advice = "stop other programs, or run with --worlds 2"
     return step
 
 
@@ -213,7 +213,7 @@ def _torch(facts: dict[str, Any]) -> list[Step]:
 def _numpy(version: str | None) -> Step:
     if version is not None:
         return Step("numpy", version)
-    error = "not here, and torch sends objects between ranks by it, as FSDP1 does"
+    error = "not installed; torch needs it to send objects between ranks, as FSDP1 does"
     return Step("numpy", error=error, advice="pip install numpy")
 
 
@@ -260,15 +260,17 @@ def _ranks(found: dict[str, Any], sharing: str) -> Step:
     """How many ranks a run can have; fewer than two show nothing."""
     most = found["most_ranks"]
     if sharing:
-        return Step("ranks", f"as many as wanted, all on one device, by {sharing}")
+        return Step("ranks", f"any number, all on one device, by {sharing}")
     if most is None:
-        return Step("ranks", "as many as wanted")
+        return Step("ranks", "any number")
     if most >= SMOKE_RANKS:
         return Step("ranks", f"up to {most}")
     ways = ", ".join(found["sharing"])
-    advice = f"--share-devices puts two ranks on it (by {ways})" if ways else "find another device"
+    advice = f"--share-devices puts two ranks on it (by {ways})" if ways else "add another device"
     return Step(
-        "ranks", error=f"{most} device, and {SMOKE_RANKS} ranks need as many", advice=advice
+        "ranks",
+        error=f"{most} device is too few: {SMOKE_RANKS} ranks need {SMOKE_RANKS}",
+        advice=advice,
     )
 
 
@@ -308,13 +310,13 @@ def _merged(ranks: list[list[Step]]) -> list[Step]:
 
 #: What a collective that fails is to a run.
 OTHERWISE = {
-    "start": "backend(), environment() and take(): a process group could not be made",
-    "all_reduce SUM": "the backend's all-reduce: DDP averages gradients by it",
-    "reduce_scatter_tensor": "the backend's reduce-scatter: FSDP shards gradients by it",
-    "all_gather_into_tensor": "the backend's all-gather: FSDP gathers parameters by it",
-    "broadcast": "the backend's broadcast: DDP and checkpoints begin with it",
-    "all_gather_object": "objects travel by the backend for cpu: cpu:gloo beside the device's own",
-    "barrier": "the backend's barrier",
+    "start": "check backend(), environment() and take(): no process group could be made",
+    "all_reduce SUM": "fix the backend's all-reduce: DDP averages gradients with it",
+    "reduce_scatter_tensor": "fix the backend's reduce-scatter: FSDP shards gradients with it",
+    "all_gather_into_tensor": "fix the backend's all-gather: FSDP gathers parameters with it",
+    "broadcast": "fix the backend's broadcast: DDP and checkpoints begin with it",
+    "all_gather_object": "objects use the backend for cpu: name cpu:gloo beside the device's own backend",
+    "barrier": "fix the backend's barrier",
 }
 
 
@@ -336,7 +338,7 @@ def _last_line(text: str) -> str | None:
 
 
 def lines(report: Report) -> list[str]:
-    """The account as text: a line a fact, and below what failed what to do about it."""
+    """The account as text: one line per fact, and below each failure what to do about it."""
     found: list[str] = []
     for step in [*report.torch, *report.machine]:
         found += _line("", step)
@@ -351,12 +353,12 @@ def lines(report: Report) -> list[str]:
             found += _line("  ", step)
         bad = next((s for s in one.steps if s.error is not None and not s.optional), None)
         if bad is None:
-            found.append(f"  next: {one.next}")
+            found += ["  next:", one.next]
         else:
-            found.append(f"  next: mend {bad.name}, then: distparity doctor --device {one.kind}")
+            found += [f"  next: fix {bad.name}, then:", f"distparity doctor --device {one.kind}"]
     if not report.works:
         broken = [one.kind for one in report.devices if one.kind in report.wanted and not one.fit]
-        what = ", ".join(broken) or "see above" if report.wanted else "no device is here"
+        what = ", ".join(broken) or "see above" if report.wanted else "this machine has no device"
         found.append(f"a run would not work: {what}")
     else:
         found.append(f"a run would work: {', '.join(report.wanted)}")

@@ -19,7 +19,7 @@ function drawCompare(main) {
         chooser("b", "to", b),
         el("button", { type: "button", class: "plain", onclick: () => go({ a: b.name, b: a.name }) }, "Swap"),
       ),
-      changes ? sections(a, b, changes) : el("p", { class: "empty" }, "There is one cell only."),
+      changes ? sections(a, b, changes) : el("p", { class: "empty" }, "There is only one cell."),
     ),
   );
   return shown;
@@ -77,10 +77,10 @@ function times(factor) {
 
 function sections(a, b, changes) {
   const told = [
-    ["regressed", "Regressed", "It was right, and is not."],
-    ["fixed", "Fixed", "It was wrong, and is right."],
-    ["drifted", `Drifted by more than ${DRIFT} ×`, "The same outcome, and another ratio."],
-    ["other", "Other changes", "What one of the two says nothing about, or is right or wrong in another way."],
+    ["regressed", "Regressed", "It was right and is wrong now."],
+    ["fixed", "Fixed", "It was wrong and is right now."],
+    ["drifted", `Drifted by more than ${DRIFT} ×`, "The outcome is the same, the ratio is not."],
+    ["other", "Other changes", "One of the two says nothing, or it is right or wrong in another way."],
   ];
   return told.map(([name, heading, meaning]) =>
     el(

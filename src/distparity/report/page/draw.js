@@ -89,7 +89,7 @@ function key() {
 
 const EDGES = [
   { edge: "bad", name: "something is wrong", meaning: "The ratio and its colour are the worst, where there is one." },
-  { edge: "known", name: "failed as declared", meaning: "Their ratios are not among these, so that they hide no other." },
+  { edge: "known", name: "failed as expected", meaning: "Their ratios do not count, so that they hide no other." },
   { edge: "partly", name: "not judged", meaning: "The hatched part is their share." },
 ];
 

@@ -60,8 +60,8 @@ function strategyLine(members) {
 
 // How far the matrix is open, all at once.
 const DEPTHS = [
-  { value: "families", title: "One row a family of scenarios", open: () => new Set(), shut: () => new Set([ALL]) },
-  { value: "scenarios", title: "One row a scenario", open: () => new Set(), shut: () => new Set() },
+  { value: "families", title: "One row per family of scenarios", open: () => new Set(), shut: () => new Set([ALL]) },
+  { value: "scenarios", title: "One row per scenario", open: () => new Set(), shut: () => new Set() },
   { value: "strategies", title: "Every scenario with its strategies", open: () => new Set([SCENARIOS]), shut: () => new Set() },
   { value: "cases", title: "Every case", open: () => new Set([ALL]), shut: () => new Set() },
 ];

@@ -28,7 +28,7 @@ function readAndDraw() {
   const strange = readAddress();
   const notice = byId("notice");
   notice.hidden = !strange.length;
-  notice.textContent = strange.length ? `The address names what is not in this report: ${strange.join(", ")}` : "";
+  notice.textContent = strange.length ? `The address names something that is not in this report: ${strange.join(", ")}` : "";
   draw();
 }
 

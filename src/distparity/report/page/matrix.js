@@ -75,7 +75,7 @@ function drawMatrix(main) {
   if (!shown.length) {
     matrix.rows = [];
     matrix.scroller = matrix.table = null;
-    main.replaceChildren(el("p", { class: "empty" }, "No case is left by these filters."));
+    main.replaceChildren(el("p", { class: "empty" }, "No case matches these filters."));
     return shown;
   }
   matrix.body = el("tbody");
@@ -189,8 +189,8 @@ function head(from, to) {
               type: "button",
               tabindex: "-1",
               "data-head": place,
-              "aria-label": `${column.title}${whole(column) ? "" : ", did not end well"}: facts of the run`,
-              title: whole(column) ? column.title : `${column.title}: the run did not come to its end`,
+              "aria-label": `${column.title}${whole(column) ? "" : ", the run ended early"}: facts of the run`,
+              title: whole(column) ? column.title : `${column.title}: the run ended early`,
               class: state.col === column.name && !state.case ? "chosen" : null,
             },
             whole(column) ? null : icon("error", "alert"),

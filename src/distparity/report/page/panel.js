@@ -111,7 +111,7 @@ function account(one, column) {
     detail ? el("pre", { class: "detail", tabindex: "0" }, detail) : null,
     more.length ? facts(more) : null,
     rerun
-      ? el("div", { class: "rerun" }, el("h4", {}, `Again, with torch ${column.facts.torch ?? column.torch}`), copyable(rerun))
+      ? el("div", { class: "rerun" }, el("h4", {}, `To rerun, with torch ${column.facts.torch ?? column.torch}`), copyable(rerun))
       : null,
   );
 }
@@ -122,7 +122,7 @@ function copyable(command) {
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(command);
-      say("The command is in the clipboard.");
+      say("The command was copied.");
     } catch {
       // Without the right to the clipboard: mark it, so that one key copies it.
       getSelection().selectAllChildren(code);
