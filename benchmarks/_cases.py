@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from distparity.core.assignment import Training
 from distparity.core.case import Case
 from distparity.core.outcome import Status
 from distparity.session.training_case import SEED, evaluate
@@ -91,20 +92,6 @@ def asked() -> list[Case]:
 # -- in a rank -------------------------------------------------------------------------------------
 
 
-def arguments(case: Case) -> dict[str, Any]:
-    """What distparity's tasks are told of a case."""
-    return {
-        "scenario": case.scenario,
-        "strategy": case.strategy,
-        "dtype": case.dtype,
-        "parts": case.world_size,
-        "worlds": [case.world_size],
-        "phase": 0,
-        "folder": None,
-        "seed": SEED,
-    }
-
-
 def prepare() -> None:
     """Import what defines this program's cases, in a process that has torch."""
     import torch
@@ -132,12 +119,14 @@ def run_in_rank(case: Case, rank: int) -> None:
 
     from distparity.worker.tasks import TASKS
 
-    blobs = TASKS["parity"](context(rank, case.world_size), arguments(case), [])[1]
+    blobs = TASKS["parity"](context(rank, case.world_size), Training.of(case, SEED).to_json(), [])[
+        1
+    ]
     gathered: list[Any] | None = [None] * case.world_size if rank == 0 else None
     dist.gather_object(blobs, gathered)
     if gathered is not None:
         run = Answer([{} for _ in gathered], gathered, 0.0)
-        outcome = _here(evaluate(case, 60.0), run)
+        outcome = _here(evaluate(case, Training.of(case, SEED), 60.0), run)
         assert outcome.status is Status.PASSED, outcome
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from distparity import strategies
+from distparity.core.assignment import Training
 from distparity.devices.context import RankContext
 from distparity.training.loop import train
 from distparity.worker import tasks
@@ -19,8 +20,9 @@ Answer = tuple[dict[str, Any], list[bytes]]
 
 def timed_parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """The task ``parity``, with the seconds of its parts and the CPU time of this rank's threads."""
-    strategy = strategies.load()[args["strategy"]]
-    recipe = tasks._recipe(args)  # noqa: SLF001  the very recipe that is measured
+    plan = Training.from_json(args)
+    strategy = strategies.load()[plan.strategy]
+    recipe = tasks._recipe_of(plan)  # noqa: SLF001  the very recipe that is measured
     wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
     run = train(recipe, strategy, context)
     trained = time.perf_counter()

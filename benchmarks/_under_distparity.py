@@ -6,8 +6,9 @@ import sys
 
 import _cases
 
+from distparity.core.assignment import Training
 from distparity.core.outcome import Outcome, Status
-from distparity.session.training_case import evaluate
+from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import Errand, Scheduler, Shared
 
@@ -34,7 +35,7 @@ def main() -> None:
     scheduler = Scheduler(launcher)
 
     def errand(number: int) -> Errand[Outcome]:
-        found = evaluate(cases[number], 60.0)
+        found = evaluate(cases[number], Training.of(cases[number], SEED), 60.0)
         return alone(found, number) if "--alone" in sys.argv else found
 
     for _, outcome in scheduler.side_by_side(range(len(cases)), errand):

@@ -16,12 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from _cases import STRATEGIES
-from _cases import arguments as task_arguments
 from _measure import Series, Table, arguments, environment, publish
 
+from distparity.core.assignment import Training
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
-from distparity.session.training_case import evaluate
+from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import Errand, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
@@ -76,7 +76,7 @@ def measure(bench: Bench, case: Case, repeat: int) -> dict[str, Series]:
     for turn in range(repeat + 1):
         tape: dict[str, Answer] = {}
         started = time.perf_counter()
-        outcome = bench.scheduler.run(_taped(evaluate(case, 60.0), tape))
+        outcome = bench.scheduler.run(_taped(evaluate(case, Training.of(case, SEED), 60.0), tape))
         seconds = time.perf_counter() - started
         assert outcome.status is Status.PASSED, outcome
         for name, value in _parts(seconds, tape[TIMED], tape["judge"]).items():
@@ -132,7 +132,7 @@ def main() -> None:
         once = max(result["seconds"] for result in latency.results)
         for strategy in given.strategy:
             case = Case("multiple_forward", strategy, size, "float32", "cpu")
-            counted = bench.ask(Task(world, "count_collectives", task_arguments(case)))
+            counted = bench.ask(Task(world, "count_collectives", Training.of(case, SEED).to_json()))
             found = measure(bench, case, given.repeat)
             middle = [f"{statistics.median(s.values) * 1000:.3g}" for s in found.values()][1:]
             count = counted.results[0]["collectives"]

@@ -14,17 +14,16 @@ import difflib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from distparity.core.torch_facts import StrategyFacts, TorchFacts
 from distparity.session import selection
-from distparity.session.run import DEFAULT_WORLD_SIZES
+from distparity.session.case_list import DEFAULT_WORLD_SIZES
 from distparity.worlds.launcher import Launcher
 
 ROOT = Path(__file__).parents[1]
-Facts = Mapping[str, Any]
 
 
-def ask() -> Facts:
+def ask() -> TorchFacts:
     """Every scenario, strategy and operation, from a process that imports torch."""
     launcher = Launcher([], [])
     try:
@@ -36,7 +35,7 @@ def ask() -> Facts:
 # -- the counts ------------------------------------------------------------------------------------
 
 
-def counts(facts: Facts) -> str:
+def counts(facts: TorchFacts) -> str:
     """How many cases each selection has, by scenario and strategy, as TOML."""
     lines = [
         "# Written by ci/declared.py: cases by selection, scenario and strategy.",
@@ -62,11 +61,11 @@ def _inline(row: Mapping[str, int]) -> str:
     return ", ".join(f"{strategy} = {count}" for strategy, count in row.items())
 
 
-def _why_not(facts: Facts, scenario: str, strategy: str) -> str | None:
-    if scenario in facts["operations"]:
+def _why_not(facts: TorchFacts, scenario: str, strategy: str) -> str | None:
+    if scenario in facts.operations:
         # What applies to an operation is listed with it.
         return None
-    return selection.declared(facts["scenarios"][scenario], facts["strategies"][strategy])
+    return facts.strategies[strategy].refuses(facts.scenarios[scenario].features)
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -104,17 +103,15 @@ strategy does not run the others."""
 class Page:
     """The tables, and the sentences that their numbers stand for."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: TorchFacts) -> None:
         self.facts = facts
         self.notes: dict[str, int] = {}
 
     def text(self) -> str:
         core = [
-            name
-            for name, how in self._strategies.items()
-            if how["tier"] == "core" and not how["needs"]
+            name for name, how in self._strategies.items() if how.tier == "core" and not how.needs
         ]
-        needy = [name for name, how in self._strategies.items() if how["needs"]]
+        needy = [name for name, how in self._strategies.items() if how.needs]
         others = [name for name in self._strategies if name not in (*core, *needy)]
         tables = [*self._core(core), "", "## Variants and the anchors", "", *self._variants(others)]
         tables += ["", "## Strategies that need something of a scenario", "", NEEDY, ""]
@@ -124,9 +121,8 @@ class Page:
         return "\n".join([head, *tables, "", "## Why not", "", *notes, ""])
 
     @property
-    def _strategies(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.facts["strategies"]
-        return found
+    def _strategies(self) -> Mapping[str, StrategyFacts]:
+        return self.facts.strategies
 
     def _totals(self) -> Iterator[str]:
         for select in selection.SELECTIONS:
@@ -136,44 +132,40 @@ class Page:
 
     def _core(self, strategies: list[str]) -> Iterator[str]:
         families: dict[str, list[str]] = {}
-        for name, what in self.facts["scenarios"].items():
-            families.setdefault(what["family"], []).append(name)
+        for name, what in self.facts.scenarios.items():
+            families.setdefault(what.family, []).append(name)
         for family, names in sorted(families.items()):
             yield from ["", f"## {family}", ""]
             yield from _header("scenario", ["what it is", *strategies])
             for name in names:
-                what = self.facts["scenarios"][name]
-                title = f"**{name}**" if what["anchor"] else name
-                about = _about(what["file"]) + (" (slow)" if what["slow"] else "")
+                what = self.facts.scenarios[name]
+                title = f"**{name}**" if what.anchor else name
+                about = _about(what.file) + (" (slow)" if what.slow else "")
                 yield _row([title, about, *(self._cell(name, s) for s in strategies)])
 
     def _variants(self, strategies: list[str]) -> Iterator[str]:
-        anchors = [name for name, what in self.facts["scenarios"].items() if what["anchor"]]
+        anchors = [name for name, what in self.facts.scenarios.items() if what.anchor]
         yield from _header("strategy", ["what it is", *anchors])
         for strategy in strategies:
-            title = self._strategies[strategy]["title"]
+            title = self._strategies[strategy].title
             yield _row([strategy, title, *(self._cell(name, strategy) for name in anchors)])
 
     def _needy(self, strategies: list[str]) -> Iterator[str]:
         yield from _header("strategy", ["what it is", "runs", "does not run the others because"])
         for strategy in strategies:
-            reasons = {
-                name: _why_not(self.facts, name, strategy) for name in self.facts["scenarios"]
-            }
+            reasons = {name: _why_not(self.facts, name, strategy) for name in self.facts.scenarios}
             runs = ", ".join(name for name, why in reasons.items() if why is None)
             notes = sorted({self._note(why) for why in reasons.values() if why is not None})
-            title = self._strategies[strategy]["title"]
+            title = self._strategies[strategy].title
             yield _row([strategy, title, runs, ", ".join(map(str, notes))])
 
     def _cell(self, scenario: str, strategy: str) -> str:
         why = _why_not(self.facts, scenario, strategy)
         if why is not None:
             return str(self._note(why))
-        features = self.facts["scenarios"][scenario]["features"]
+        features = self.facts.scenarios[scenario].features
         asked = [
-            limit["fact"]
-            for limit in self._strategies[strategy]["limits"]
-            if limit["feature"] in features
+            limit.fact for limit in self._strategies[strategy].limits if limit.feature in features
         ]
         return "".join(f"[{self._note(f'distparity asks torch: {fact}')}]" for fact in asked) or "x"
 
@@ -196,8 +188,8 @@ supported*, and the message quotes the refusal.
 class StrategiesPage:
     """What each strategy is, and what it cannot do."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.strategies: Mapping[str, Facts] = facts["strategies"]
+    def __init__(self, facts: TorchFacts) -> None:
+        self.strategies: Mapping[str, StrategyFacts] = facts.strategies
         self.notes: dict[str, int] = {}
 
     def text(self) -> str:
@@ -211,22 +203,22 @@ class StrategiesPage:
         notes = [f"{number}. {sentence}" for sentence, number in self.notes.items()]
         return "\n".join([STRATEGIES_HEAD, *tables[1:], "", "## What they lack", "", *notes, ""])
 
-    def _of(self, tier: str) -> list[tuple[str, Facts]]:
-        return [(name, how) for name, how in self.strategies.items() if how["tier"] == tier]
+    def _of(self, tier: str) -> list[tuple[str, StrategyFacts]]:
+        return [(name, how) for name, how in self.strategies.items() if how.tier == tier]
 
-    def _cells(self, name: str, how: Facts) -> list[str]:
-        lacks = [self._note(f"`{feature}`: {why}") for feature, why in how["lacks"].items()]
-        lacks += [self._note(f"without `{what}`: {why}") for what, why in how["needs"].items()]
-        asked = [f"[{self._note(limit['fact'])}]" for limit in how["limits"]]
-        reduced_in = how["reduce_dtype"] or "the case's"
-        return [name, how["title"], _ranks(how), reduced_in, ", ".join([*lacks, *asked])]
+    def _cells(self, name: str, how: StrategyFacts) -> list[str]:
+        lacks = [self._note(f"`{feature}`: {why}") for feature, why in how.lacks.items()]
+        lacks += [self._note(f"without `{what}`: {why}") for what, why in how.needs.items()]
+        asked = [f"[{self._note(limit.fact)}]" for limit in how.limits]
+        reduced_in = how.reduce_dtype or "the case's"
+        return [name, how.title, _ranks(how), reduced_in, ", ".join([*lacks, *asked])]
 
     def _note(self, sentence: str) -> str:
         return str(self.notes.setdefault(sentence, len(self.notes) + 1))
 
 
-def _ranks(how: Facts) -> str:
-    least, multiple = how["least_ranks"], how["ranks_multiple_of"]
+def _ranks(how: StrategyFacts) -> str:
+    least, multiple = how.least_ranks, how.ranks_multiple_of
     if (least, multiple) == (1, 1):
         return "any"
     return ", ".join(str(least + turn * multiple) for turn in range(3)) + ", …"
@@ -249,7 +241,7 @@ def _about(file: str) -> str:
 # -- the files -------------------------------------------------------------------------------------
 
 
-def files(facts: Facts) -> dict[Path, str]:
+def files(facts: TorchFacts) -> dict[Path, str]:
     """The text that each file must have."""
     return {
         ROOT / "ci" / "declared.toml": counts(facts),

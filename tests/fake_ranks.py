@@ -12,9 +12,10 @@ import socket
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
+from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame
 from distparity.worlds import post_mortem, scheduler, start, world
 from distparity.worlds.launcher import Launcher, StartError
@@ -120,7 +121,7 @@ class FakeLauncher(Launcher):
     def _connect(self) -> None:
         self.channel = Channel(socket.socket(fileno=self.process.channel))
         self.other_end = Theirs(self.theirs)
-        self.facts = {}
+        self.facts = cast("TorchFacts", object())
 
     def restart(self) -> str:
         self.channel.close()

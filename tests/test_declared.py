@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
+from distparity.core.torch_facts import TorchFacts
 from distparity.session import selection
 
 ROOT = Path(__file__).parents[1]
@@ -32,48 +32,48 @@ def declared() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def facts(declared: ModuleType) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = declared.ask()
+def facts(declared: ModuleType) -> TorchFacts:
+    found: TorchFacts = declared.ask()
     return found
 
 
 def test_cases_and_the_page_of_them_are_those_declared(
-    declared: ModuleType, facts: Mapping[str, Any]
+    declared: ModuleType, facts: TorchFacts
 ) -> None:
     assert declared.differences(declared.files(facts)) == [], "nox -s declared -- --write"
 
 
-def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: Mapping[str, Any]) -> None:
-    fewer = {name: what for name, what in facts["scenarios"].items() if name != "basic"}
+def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: TorchFacts) -> None:
+    fewer = {name: what for name, what in facts.scenarios.items() if name != "basic"}
 
-    found = declared.differences(declared.files({**facts, "scenarios": fewer}))
+    found = declared.differences(declared.files(replace(facts, scenarios=fewer)))
 
     assert any(line.startswith("-basic = ") for line in found)
 
 
-def _cases(select: str, facts: Mapping[str, Any]) -> set[str]:
+def _cases(select: str, facts: TorchFacts) -> set[str]:
     return {case.id for case in selection.cases(select, facts, "cpu", (2, 4))}
 
 
-def test_a_selection_has_all_that_the_smaller_one_has(facts: Mapping[str, Any]) -> None:
+def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
     quick, default, full = (_cases(select, facts) for select in selection.SELECTIONS)
 
     assert quick < default < full
 
 
-def test_quick_touches_every_strategy_and_every_family(facts: Mapping[str, Any]) -> None:
+def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> None:
     every = selection.cases("quick", facts, "cpu", (2, 4))
-    cases = [case for case in every if case.scenario in facts["scenarios"]]
+    cases = [case for case in every if case.scenario in facts.scenarios]
 
-    assert {case.scenario for case in every} >= set(facts["operations"])
-    assert {case.strategy for case in cases} == set(facts["strategies"])
-    families = {what["family"] for what in facts["scenarios"].values()}
-    assert {facts["scenarios"][case.scenario]["family"] for case in cases} == families
+    assert {case.scenario for case in every} >= set(facts.operations)
+    assert {case.strategy for case in cases} == set(facts.strategies)
+    families = {what.family for what in facts.scenarios.values()}
+    assert {facts.scenarios[case.scenario].family for case in cases} == families
 
 
-def test_inventory_names_only_what_there_is(facts: Mapping[str, Any]) -> None:
+def test_inventory_names_only_what_there_is(facts: TorchFacts) -> None:
     rows = [line for line in (ROOT / "docs/inventory.md").read_text().splitlines() if "`" in line]
-    known = {*facts["scenarios"], *facts["strategies"]}
+    known = {*facts.scenarios, *facts.strategies}
 
     unknown = {
         part

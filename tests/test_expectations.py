@@ -18,7 +18,9 @@ from conftest import Ran, Suite
 
 from distparity import cli
 from distparity.core.case import Case
+from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import TorchFacts
 from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, assign, check, load
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, propose
@@ -145,6 +147,24 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         load([tmp_path / "no.toml"])
 
 
+AT = "step 0, gradient 'w', rank 0: off by 1"
+
+
+def wrong(
+    diagnosis: str | None = None, *, kind: str = "gradient", step: int = 0, diverged: str = ""
+) -> Outcome:
+    """A case with wrong numbers: what they look like, and where, or in which checks, they began."""
+    first = Divergence(Quantity(step, kind, "w"), 0, "off by 1")
+    return Outcome(
+        Status.FAILED,
+        AT,
+        facts={"ratio": 12.0} if diagnosis is None else {"ratio": 12.0, "diagnosis": diagnosis},
+        failure="wrong numbers",
+        first=first,
+        diverged=tuple(diverged.split("; ")) if diverged else (),
+    )
+
+
 #: What checks say, what diverged, and what a failure is then.
 CHECKED = {
     "these": ('["a*", "b"]', "a 1; b; a 2", Status.EXPECTED),
@@ -156,9 +176,8 @@ CHECKED = {
 @pytest.mark.parametrize(("checks", "diverged", "status"), CHECKED.values(), ids=CHECKED)
 def test_checks_are_all_that_diverged(checks: str, diverged: str, status: Status) -> None:
     (one,) = parse(entry(diagnosis=None, checks=checks), "x", TODAY)
-    outcome = Outcome(Status.FAILED, "x", facts={"ratio": 2.0, "diverged": diverged})
 
-    assert one.judge(outcome).status is status
+    assert one.judge(wrong(diverged=diverged)).status is status
 
 
 def checked(*checks: str, **changes: str | None) -> str:
@@ -209,8 +228,8 @@ BESIDE: dict[str, tuple[dict[str, str | None], str, str, Status]] = {
     "a part of what is sometimes": ({"sometimes": "true"}, "a; b", "a", Status.FAILED),
     "without the one that always is": ({"sometimes": "true"}, "b; b2", "b", Status.FAILED),
     "nothing": ({"sometimes": "true"}, "", "", Status.FIXED),
-    "look of the first": ({"quantity": '"^b"'}, "a; b", "a", Status.EXPECTED),
-    "look of the other": ({"quantity": '"^c"'}, "b; a", "b", Status.FAILED),
+    "look of the first": ({"quantity": '"step 0, b"'}, "a; b", "a", Status.EXPECTED),
+    "look of the other": ({"quantity": '"step 0, c"'}, "b; a", "b", Status.FAILED),
 }
 
 
@@ -223,9 +242,9 @@ def test_each_entry_of_a_case_is_held_to_its_own_keys(
     text = always + checked(*others, **changes)
     for entries in (parse(text, "x", TODAY), parse(text, "x", TODAY)[::-1]):
         (one,) = assign(entries, HERE, CASES).values()
-        facts = {"ratio": 2.0, "diverged": diverged}
-        outcome = Outcome(Status.FAILED, f"{first}: gradient, rank 0: off", facts=facts)
-        judged = one.judge(outcome if diverged else Outcome(Status.PASSED))
+        judged = one.judge(
+            wrong(kind=first, diverged=diverged) if diverged else Outcome(Status.PASSED)
+        )
 
         assert judged.status is status
         assert one.expires == date(2026, 8, 1)
@@ -377,9 +396,10 @@ def test_entry_that_can_hold_somewhere_is_none(text: str) -> None:
 
 
 def test_names_of_the_files_are_those_of_the_suite() -> None:
-    program = "import json; from distparity.worker import tasks; print(json.dumps(tasks.facts()))"
+    program = "import json; from distparity.worker import tasks; print(json.dumps(tasks.facts().to_json()))"
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
-    suite, files = Names.of(json.loads(done.stdout), ["cpu"]), Names.of_files(["mine"])
+    facts = TorchFacts.from_json(json.loads(done.stdout))
+    suite, files = Names.of(facts, ["cpu"]), Names.of_files(["mine"])
 
     assert {*suite.scenarios, "mine"} <= set(files.scenarios)
     assert {*suite.strategies, "mine"} <= set(files.strategies)
@@ -388,19 +408,18 @@ def test_names_of_the_files_are_those_of_the_suite() -> None:
 
 # -- what an outcome is ------------------------------------------------------------------------
 
-NUMBERS = {"ratio": 12.0, "diagnosis": "summed, not averaged"}
-AT = "step 0, gradient 'w', rank 0: off by 1"
+SUMMED_UP = "summed, not averaged"
 CRASH: dict[str, str | None] = {"failure": '"crash"', "diagnosis": None, "error": '"SIGABRT"'}
 JUDGED = {
-    "as declared": ({}, Outcome(Status.FAILED, AT, "", NUMBERS), Status.EXPECTED),
-    "other diagnosis": (
+    "as declared": ({}, wrong(SUMMED_UP), Status.EXPECTED),
+    "other diagnosis": ({}, wrong("stale"), Status.FAILED),
+    "no diagnosis": ({}, wrong(), Status.FAILED),
+    "raised": (
         {},
-        Outcome(Status.FAILED, AT, "", {**NUMBERS, "diagnosis": "stale"}),
+        Outcome(Status.FAILED, "summed: rank 0 raised", failure="raised"),
         Status.FAILED,
     ),
-    "no diagnosis": ({}, Outcome(Status.FAILED, AT, "", {"ratio": 2.0}), Status.FAILED),
-    "raised": ({}, Outcome(Status.FAILED, "summed: rank 0 raised"), Status.FAILED),
-    "crashed": ({}, Outcome(Status.CRASH, "rank 0 killed"), Status.CRASH),
+    "crashed": ({}, Outcome(Status.CRASH, "rank 0 killed", failure="crash"), Status.CRASH),
     "passed": ({}, Outcome(Status.PASSED, "ratio 0.1", "", {"ratio": 0.1}), Status.FIXED),
     "passed, as it sometimes does": (
         {"sometimes": "true"},
@@ -409,26 +428,34 @@ JUDGED = {
     ),
     "failed otherwise than it sometimes does": (
         {"sometimes": "true"},
-        Outcome(Status.FAILED, AT, "", {"ratio": 2.0}),
+        wrong(),
         Status.FAILED,
     ),
     "harness": ({}, Outcome(Status.ERROR, "the oracle"), Status.ERROR),
     "not supported": ({}, Outcome(Status.NOT_SUPPORTED, "no"), Status.NOT_SUPPORTED),
     "quantity": (
         {"diagnosis": None, "quantity": '"gradient"'},
-        Outcome(Status.FAILED, AT, "", NUMBERS),
+        wrong(SUMMED_UP),
         Status.EXPECTED,
     ),
     "other quantity": (
         {"diagnosis": None, "quantity": '"buffer"'},
-        Outcome(Status.FAILED, f"{AT}: buffer", "", NUMBERS),
+        replace(wrong(SUMMED_UP), message=f"{AT}: buffer"),
         Status.FAILED,
     ),
-    "crash": (CRASH, Outcome(Status.CRASH, "rank 0 killed by SIGABRT"), Status.EXPECTED),
-    "other crash": (CRASH, Outcome(Status.CRASH, "rank 0 killed by SIGSEGV"), Status.CRASH),
+    "crash": (
+        CRASH,
+        Outcome(Status.CRASH, "rank 0 killed by SIGABRT", failure="crash"),
+        Status.EXPECTED,
+    ),
+    "other crash": (
+        CRASH,
+        Outcome(Status.CRASH, "rank 0 killed by SIGSEGV", failure="crash"),
+        Status.CRASH,
+    ),
     "hang": (
         {"failure": '"timeout"', "diagnosis": None},
-        Outcome(Status.TIMEOUT, "no end"),
+        Outcome(Status.TIMEOUT, "no end", failure="timeout"),
         Status.EXPECTED,
     ),
 }
@@ -501,10 +528,9 @@ def test_proposal_means_what_failed_and_nothing_else(
     assert sorted(assign([one], HERE, CASES)) == sorted(failed)
     assert patterns.items() <= one.patterns.items()
     for seen in failed.values():
-        facts = {"ratio": 9.0, "diagnosis": seen.diagnosis, "diverged": "; ".join(seen.checks)}
-        assert one.judge(Outcome(Status.FAILED, AT, "", facts)).status is Status.EXPECTED
-        other = {**facts, "diagnosis": "another", "diverged": "inf norm 3"}
-        assert one.judge(Outcome(Status.FAILED, AT, "", other)).status is Status.FAILED
+        outcome = wrong(seen.diagnosis, diverged="; ".join(seen.checks))
+        assert one.judge(outcome).status is Status.EXPECTED
+        assert one.judge(wrong("another", diverged="inf norm 3")).status is Status.FAILED
 
 
 @pytest.mark.parametrize(
@@ -519,16 +545,28 @@ def test_proposal_means_what_failed_and_nothing_else(
 )
 def test_proposal_is_what_it_was_made_of(failed: Failed, status: Status) -> None:
     (one,) = parse(proposal({"resume/ddp-ws2-float32": failed}), "x", TODAY)
-    facts = {"ratio": 9.0} if failed.failure == "wrong numbers" else {}
+    outcome = replace(
+        wrong(kind="buffer", step=1), status=status, message=failed.message, failure=failed.failure
+    )
 
-    assert one.judge(Outcome(status, failed.message, "", facts)).status is Status.EXPECTED
+    assert one.judge(outcome).status is Status.EXPECTED
 
 
 # -- the command line --------------------------------------------------------------------------
 
 RESULTS = {
-    "a/ddp-ws2-float32": {"status": "failed", "ratio": "7", "diagnosis": "summed", "message": AT},
-    "b/ddp-ws2-float32": {"status": "crash", "message": "rank 0 killed by SIGSEGV"},
+    "a/ddp-ws2-float32": {
+        "status": "failed",
+        "failure": "wrong numbers",
+        "ratio": "7",
+        "diagnosis": "summed",
+        "message": AT,
+    },
+    "b/ddp-ws2-float32": {
+        "status": "crash",
+        "failure": "crash",
+        "message": "rank 0 killed by SIGSEGV",
+    },
     "c/ddp-ws2-float32": cells.PASSED,
     "d/ddp-ws2-float32": {"status": "unexpectedly fixed", "message": "fixed: remove this: x:3"},
     "e/ddp-ws2-float32": {"status": "expected failure", "message": "known"},

@@ -79,9 +79,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Case, str |
         todo += [
             (case, fault)
             for case in CASES
-            for fault in run.facts["operation_faults"][f"{case.scenario}/{case.strategy}"]
+            for fault in run.torch.operation_faults[f"{case.scenario}/{case.strategy}"]
         ]
-        return dict(run.side_by_side(todo, lambda one: run.errand(one[0], mutant=one[1])))
+        return dict(run.side_by_side(todo, lambda one: run.course.errand(one[0], mutant=one[1])))
     finally:
         run.close(reported=True)
 
@@ -107,8 +107,7 @@ def test_every_check_that_a_fault_concerns_sees_it(
         (case.id, fault, check)
         for ((case, fault), outcome), concerned in zip(faulty.items(), answers, strict=True)
         for check in concerned
-        if check not in outcome.facts.get("diverged", "").split("; ")
-        and check not in outcome.facts.get("refused", "")
+        if check not in outcome.diverged and check not in outcome.facts.get("refused", "")
     ]
     assert missed == []
     # Of DTensor's functions, some cannot see what others do.

@@ -6,19 +6,31 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import TESTS, environment
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import MutantFacts
 from distparity.session.selfcheck import Finding, SelfCheck, table
 
-MUTANTS: dict[str, dict[str, Any]] = {
-    "blunt": {"title": "", "diagnosis": ["summed"], "equivalent": None},
-    "same": {"title": "", "diagnosis": [], "equivalent": "nothing changes"},
-}
+
+def mutant(*diagnosis: str, equivalent: str | None = None) -> MutantFacts:
+    return MutantFacts(
+        title="",
+        diagnosis=diagnosis,
+        equivalent=equivalent,
+        size=None,
+        needs=None,
+        sharded=None,
+        exchange=True,
+        at_step=0,
+        spares_first=False,
+    )
+
+
+MUTANTS = {"blunt": mutant("summed"), "same": mutant(equivalent="nothing changes")}
 CAUGHT = Outcome(Status.FAILED, facts={"ratio": 9.0, "diagnosis": "gradients summed"})
 PASSED = Outcome(Status.PASSED, facts={"ratio": 0.1})
 

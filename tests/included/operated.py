@@ -13,7 +13,7 @@ from distparity import operations
 from distparity.operations import arithmetic, faults
 from distparity.operations.base import Request
 from distparity.operations.collectives.base import Exchange
-from distparity.operations.judge import Record, Where, judge
+from distparity.operations.judge import Made, Where, judge
 
 
 def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> list[str]:
@@ -49,7 +49,7 @@ def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
         for check in operation.checks(Request("tensor", torch.float32, 2, 0))
         if check.name == "SUM"
     ]
-    record = Record({}, {"SUM": "RuntimeError: no such reduction"})
+    record = Made({}, {"SUM": "RuntimeError: no such reduction"})
     found = judge(operation, checks, [record] * 2, Where((2, 13), "sim", "float32", (), refuses))
     return list(found.refused), found.diverged
 

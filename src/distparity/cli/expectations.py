@@ -12,6 +12,7 @@ from typing import Any
 
 from distparity import expectations
 from distparity.core.case import Case
+from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, as_proposals, propose
@@ -163,13 +164,9 @@ def _case(row: Any, device: str) -> Case:
 
 def _failed(result: Any) -> Failed | None:
     """How a case failed; None where it did not, or where nobody can say how."""
-    if result.status == "failed":
-        failure = "raised" if result.ratio is None else "wrong numbers"
-        checks = tuple(filter(None, result.more.get("diverged", "").split("; ")))
-        return Failed(failure, result.message, result.diagnosis, checks)
-    if result.status in ("crash", "timeout"):
-        return Failed(result.status, result.message)
-    return None
+    if result.status not in ("failed", "crash", "timeout") or result.failure not in FAILURES:
+        return None
+    return Failed(result.failure, result.message, result.diagnosis, result.diverged)
 
 
 def _refuse(message: str) -> int:

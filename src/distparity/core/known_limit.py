@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from distparity.core.record import Record
 from distparity.core.refusal import pattern
 
 __all__ = ["ATTEMPTED", "Limit"]
@@ -16,7 +16,7 @@ ATTEMPTED = ("clip_norm",)
 
 
 @dataclass(frozen=True)
-class Limit:
+class Limit(Record):
     """Something that a strategy cannot do by torch's own word, and when torch is asked about it.
 
     A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training,
@@ -53,7 +53,7 @@ class Limit:
         release: tuple[int, int],
         device: str,
         dtype: str,
-        features: list[str],
+        features: Collection[str],
         no_reductions: Collection[str] = (),
     ) -> bool:
         """Whether the question arises, under torch ``release``."""
@@ -65,12 +65,3 @@ class Limit:
             and (self.feature is None or self.feature in features)
             and (self.without is None or self.without in no_reductions)
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Limit:
-        """Inverse of :meth:`to_json`, after JSON made a list of a tuple."""
-        before = data["before"]
-        return cls(**{**data, "before": None if before is None else tuple(before)})

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["Outcome", "Status", "counted"]
+from distparity.core.judgement import Divergence
+from distparity.core.record import Record
+
+__all__ = ["FAILURES", "Outcome", "Status", "counted"]
 
 #: The outcomes that are nouns, for more than one.
 _PLURALS = {
@@ -55,8 +58,12 @@ class Status(str, Enum):
         return self not in (Status.PASSED, Status.EXPECTED) and not self.skipped
 
 
+#: How a case can fail. What is no failure has none.
+FAILURES = ("wrong numbers", "raised", "crash", "timeout", "failed in one process")
+
+
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Record):
     """What became of one case.
 
     ``message`` is one line; ``detail`` is the whole account, for a reader; ``facts`` are named
@@ -67,20 +74,12 @@ class Outcome:
     message: str = ""
     detail: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "status": self.status.value,
-            "message": self.message,
-            "detail": self.detail,
-            "facts": self.facts,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Outcome:
-        """Inverse of :meth:`to_json`; raises ``ValueError`` on an unknown status."""
-        facts = dict(data["facts"])
-        return cls(Status(data["status"]), str(data["message"]), str(data["detail"]), facts)
+    #: One of :data:`FAILURES`, or "".
+    failure: str = ""
+    #: Where the numbers were wrong first.
+    first: Divergence | None = None
+    #: The checks of an operation that diverged, in order.
+    diverged: tuple[str, ...] = ()
 
 
 def counted(counts: Mapping[str, int]) -> str:

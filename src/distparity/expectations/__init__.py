@@ -6,12 +6,11 @@ of one of its cases is.
 """
 
 from distparity.expectations.assign import Surroundings, assign
-from distparity.expectations.entry import FAILURES, Entry
+from distparity.expectations.entry import Entry
 from distparity.expectations.file import SHIPPED, Expectations, Wrong, load
 from distparity.expectations.possible import Names, check
 
 __all__ = [
-    "FAILURES",
     "SHIPPED",
     "Entry",
     "Expectations",

@@ -15,12 +15,10 @@ from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
 from distparity.expectations.search import TooSlow, search
 
-__all__ = ["FAILURES", "PARTS", "CaseSet", "Entry", "kind"]
+__all__ = ["PARTS", "CaseSet", "Entry"]
 
 #: The parts of a case that patterns are about.
 PARTS = ("scenario", "strategy", "world_size", "dtype")
-#: How a case can fail, as an entry spells it.
-FAILURES = ("wrong numbers", "raised", "crash", "timeout", "failed in one process")
 
 
 class CaseSet:
@@ -145,21 +143,21 @@ class Entry:
             reason = "; ".join(one.reason for one in due)
             message = f"fixed: remove this entry: {where} ({reason})"
             return Outcome(Status.FIXED, message, outcome.message, facts)
-        found = kind(outcome)
-        if found is None:
+        if not outcome.failure:
             return outcome
         try:
-            described = self._describes(outcome, found)
+            described = self._describes(outcome)
         except TooSlow as error:
             message = f"{outcome.message}; not compared with {self.where}, whose pattern {error}"
-            return Outcome(outcome.status, message, outcome.detail, facts)
+            return replace(outcome, message=message, facts=facts)
         if described:
-            message = f"{found}: {self.reason} ({self.link}; {self.where})"
-            facts |= {"failure": found, "reason": self.reason}
+            message = f"{outcome.failure}: {self.reason} ({self.link}; {self.where})"
+            facts["reason"] = self.reason
             detail = "\n".join(filter(None, [outcome.message, outcome.detail]))
-            return Outcome(Status.EXPECTED, message, detail, facts)
+            status = Status.EXPECTED
+            return replace(outcome, status=status, message=message, detail=detail, facts=facts)
         message = f"{outcome.message}; not what {self.where} expects, which is {self.described}"
-        return Outcome(outcome.status, message, outcome.detail, facts)
+        return replace(outcome, message=message, facts=facts)
 
     def spared(self) -> Outcome:
         """The outcome of a case that it declares not to be run."""
@@ -174,12 +172,12 @@ class Entry:
         looks += [f"check {name!r}" for name in self.checks]
         return ", ".join([self.failure, *looks])
 
-    def _describes(self, outcome: Outcome, found: str) -> bool:
+    def _describes(self, outcome: Outcome) -> bool:
         """Whether all that diverged is known, all that is known diverged, and it looks as it should."""
-        names = str(outcome.facts.get("diverged", "")).split("; ")
+        names = list(outcome.diverged) or [""]
         parts = self.parts or (self,)
         return (
-            found == self.failure
+            outcome.failure == self.failure
             and all(any(_knows(part, name) for part in parts) for name in names)
             and all(_shows(part, names) for part in parts)
             # The diagnosis and the quantity are those of what diverged first.
@@ -200,19 +198,10 @@ def _shows(entry: Entry, diverged: list[str]) -> bool:
 
 
 def _looks(entry: Entry, outcome: Outcome) -> bool:
+    first = outcome.first
     texts = {
         "diagnosis": str(outcome.facts.get("diagnosis", "")),
-        # A divergence is "step 0, gradient 'weight', rank 0: off by ...".
-        "quantity": outcome.message.partition(": ")[0],
+        "quantity": "" if first is None else f"{first.quantity}, rank {first.rank}",
         "error": f"{outcome.message}\n{outcome.detail}",
     }
     return all(search(pattern, texts[name]) for name, pattern in entry.looks.items())
-
-
-def kind(outcome: Outcome) -> str | None:
-    """Which of :data:`FAILURES` an outcome is; None where it is none."""
-    if "reference_run" in outcome.facts:
-        return "failed in one process"
-    if outcome.status is Status.FAILED:
-        return "wrong numbers" if "ratio" in outcome.facts else "raised"
-    return {Status.CRASH: "crash", Status.TIMEOUT: "timeout"}.get(outcome.status)

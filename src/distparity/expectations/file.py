@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from distparity.core import refusal
-from distparity.expectations.entry import FAILURES, PARTS, Entry
+from distparity.core.outcome import FAILURES
+from distparity.expectations.entry import PARTS, Entry
 
 if sys.version_info >= (3, 11):
     import tomllib

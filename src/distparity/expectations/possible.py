@@ -7,17 +7,17 @@ would say that it never can be.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from distparity.core import device_kinds
+from distparity.core.torch_facts import TorchFacts
 from distparity.expectations.entry import Entry
 from distparity.expectations.file import Wrong
 from distparity.expectations.patterns import among
@@ -46,13 +46,13 @@ class Names:
     strategies: Collection[str]
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any], types: Iterable[str]) -> Names:
-        """What :func:`distparity.worker.tasks.facts` says, and the types of the devices that are here."""
-        ways = {way for what in facts["operations"].values() for way in what["ways"]}
+    def of(cls, torch: TorchFacts, types: Iterable[str]) -> Names:
+        """What the torch that is here knows, and the types of the devices that are here."""
+        ways = {way for what in torch.operations.values() for way in what.ways}
         return cls(
-            {*facts["devices"], *types, *_TYPES},
-            {*facts["scenarios"], *facts["operations"]},
-            {*facts["strategies"], *ways},
+            {*torch.devices, *types, *_TYPES},
+            {*torch.scenarios, *torch.operations},
+            {*torch.strategies, *ways},
         )
 
     @classmethod

@@ -36,7 +36,7 @@ _LONGEST = 160
 
 @dataclass(frozen=True)
 class Failed:
-    """How one case failed. ``failure`` is of :data:`distparity.expectations.FAILURES`."""
+    """How one case failed. ``failure`` is of :data:`distparity.core.outcome.FAILURES`."""
 
     failure: str
     message: str

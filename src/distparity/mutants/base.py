@@ -51,7 +51,7 @@ class Mutant:
     def in_exchange(cls) -> bool:
         """Whether the fault sits in how ranks exchange gradients or parameters."""
         places = ("reduce", "owner", "gather")
-        return any(getattr(cls, context) is not getattr(Mutant, context) for context in places)
+        return any(getattr(cls, name) is not getattr(Mutant, name) for name in places)
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
         """Before the strategy wraps the model."""

@@ -12,9 +12,9 @@ import importlib
 import pkgutil
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from distparity.core.registry import family, name, subclasses
+from distparity.core.torch_facts import OperationFacts
 from distparity.operations import faults
 from distparity.operations.base import Check, Exact, Operation, Site
 
@@ -31,25 +31,26 @@ def load() -> dict[str, Operation]:
     return {name(kind): kind() for kind in sorted(found, key=name)}
 
 
-def facts() -> dict[str, dict[str, Any]]:
-    """What :func:`distparity.worker.tasks.facts` says of each operation, as it does of a scenario."""
+def facts() -> dict[str, OperationFacts]:
+    """What each operation declares, by its name."""
     return {
-        key: {
-            "file": str(importlib.import_module(type(operation).__module__).__file__),
-            "family": family(type(operation)),
-            "dtypes": list(operation.dtypes),
-            "pairs_only": list(operation.pairs_only),
-            "default_ranks": operation.default_ranks,
-            "ways": {way: list(operation.dtypes_of(way)) for way in operation.ways},
-        }
+        key: OperationFacts(
+            file=str(importlib.import_module(type(operation).__module__).__file__),
+            family=family(type(operation)),
+            dtypes=tuple(operation.dtypes),
+            pairs_only=tuple(operation.pairs_only),
+            default_ranks=operation.default_ranks,
+            ways={way: tuple(operation.dtypes_of(way)) for way in operation.ways},
+        )
         for key, operation in load().items()
     }
 
 
-def visible() -> dict[str, list[str]]:
+def visible() -> dict[str, tuple[str, ...]]:
     """The faults that concern an operation, by ``operation/way``."""
+    known = faults.load()
     return {
-        f"{name}/{way}": [key for key, fault in faults.load().items() if fault.may(operation, way)]
-        for name, operation in load().items()
+        f"{key}/{way}": tuple(one for one, fault in known.items() if fault.may(operation, way))
+        for key, operation in load().items()
         for way in operation.ways
     }

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from distparity.core.judgement import Judgement
 from distparity.core.refusal import TORCH, fact_of
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation
 from distparity.verification.findings import Divergence, Quantity, Verdict
 
-__all__ = ["Findings", "Record", "Where", "judge"]
+__all__ = ["Findings", "Made", "Where", "judge"]
 
 
 #: What torch writes before a message of its own log: the rank, the time, the place.
@@ -35,7 +35,7 @@ class Where:
 
 
 @dataclass
-class Record:
+class Made:
     """What a rank has to say: tensors by check and part, and the checks that raised."""
 
     tensors: dict[str, torch.Tensor | None]
@@ -63,13 +63,18 @@ class Findings(Verdict):
     #: The checks that diverged, in order.
     diverged: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        more = {"checks": self.checks, "refused": self.refused, "diverged": self.diverged}
-        return {**super().to_json(), **more}
+    def conclude(self) -> Judgement:
+        """The verdict as a record."""
+        return replace(
+            super().conclude(),
+            checks=self.checks,
+            refused=dict(self.refused),
+            diverged=tuple(self.diverged),
+        )
 
 
 def judge(
-    operation: Operation, checks: Collection[Check], records: list[Record], where: Where
+    operation: Operation, checks: Collection[Check], records: list[Made], where: Where
 ) -> Findings:
     """Hold every rank's record against what each check expects."""
     found = Findings()
@@ -110,7 +115,7 @@ def _refusal(
     return None
 
 
-def _one(found: Findings, check: Check, rank: int, record: Record) -> None:
+def _one(found: Findings, check: Check, rank: int, record: Made) -> None:
     expected = check.expected(rank)
     prefix = f"{check.name}: "
     own = {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
@@ -158,7 +163,7 @@ def _compare(
     if scale and error.isfinite().all():
         found.error = max(found.error, float(error.max()) / scale)
     if ratio > 1:
-        index = [int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape)]
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), tensor.shape))
         off, places = float(error.flatten()[at]), int((ratios > 1).sum())
         bound = "nothing" if exact.allowed is None else f"{float(_spread(exact, value)[at]):.3g}"
         what = f"off by {off:.3g}, allowed {bound}, in {places} of {tensor.numel()} elements, worst"

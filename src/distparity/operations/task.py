@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 
 from distparity import operations
+from distparity.core.assignment import Operating, Weighing
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
-from distparity.operations.judge import Record, Where, judge
+from distparity.operations.judge import Made, Where, judge
 from distparity.torch_support import origin
 from distparity.torch_support.version import installed
 from distparity.training.trajectory import Tensors, Trajectory
@@ -41,8 +42,9 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     Answers with what each check made here; one that raised has its exception instead, and the
     others go on. One that raised in some ranks only has left them out of step: that is raised.
     """
-    operation, request = _asked(args)
-    fault = None if args.get("mutant") is None else faults.load()[args["mutant"]]
+    case = Operating.from_json(args)
+    operation, request = _asked(case)
+    fault = None if case.mutant is None else faults.load()[case.mutant]
     site = Site(context, fault)
     context.kind.forget_peak()
     made: Tensors = {}
@@ -85,17 +87,18 @@ def _all_raised(site: Site, check: Check, number: int) -> bool:
 
 def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Hold what the ranks made (``blobs``, ``raised``, in rank order) against plain arithmetic."""
-    operation, request = _asked(args)
-    records = [
-        Record(Trajectory.from_bytes(blob).initial, raised, whose)
-        for blob, raised, whose in zip(blobs, args["raised"], args["whose"], strict=True)
+    asked = Weighing.from_json(args)
+    operation, request = _asked(asked.case)
+    made = [
+        Made(Trajectory.from_bytes(blob).initial, raised, whose)
+        for blob, raised, whose in zip(blobs, asked.raised, asked.whose, strict=True)
     ]
-    declared = args["no_reductions"], args["refuses"]
-    where = Where(installed(), args["device_type"], args["dtype"], *declared)
-    return judge(operation, list(operation.checks(request)), records, where).to_json(), []
+    declared = asked.no_reductions, asked.refuses
+    where = Where(installed(), asked.device_type, asked.case.dtype, *declared)
+    found = judge(operation, list(operation.checks(request)), made, where)
+    return found.conclude().to_json(), []
 
 
-def _asked(args: dict[str, Any]) -> tuple[Operation, Request]:
-    dtype = getattr(torch, args["dtype"])
-    request = Request(args["way"], dtype, args["ranks"], args["seed"])
-    return operations.load()[args["operation"]], request
+def _asked(case: Operating) -> tuple[Operation, Request]:
+    request = Request(case.way, getattr(torch, case.dtype), case.ranks, case.seed)
+    return operations.load()[case.operation], request

@@ -14,6 +14,7 @@ from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status, counted
+from distparity.core.torch_facts import TorchFacts
 from distparity.pytest_plugin import activate, matrix_view
 from distparity.pytest_plugin.progress import Progress
 from distparity.session import selection
@@ -203,7 +204,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     _wait(session.config)
     # Scenarios of other packages are collected from where they are.
     session.config.args += [
-        str(path) for path in session.config.stash[RUN].files() if _foreign(path)
+        str(path) for path in session.config.stash[RUN].listed.files.values() if _foreign(path)
     ]
 
 
@@ -234,7 +235,7 @@ def _foreign(path: Path) -> bool:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     # Most of the package is no scenario, and pytest would ask every plugin about each of its files.
     ours = PACKAGE in collection_path.parents
-    return True if ours and not config.stash[RUN].leads_to_cases(collection_path) else None
+    return True if ours and not config.stash[RUN].listed.leads_to_cases(collection_path) else None
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -254,7 +255,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def _scenario(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
-    cases = parent.config.stash[RUN].cases(path)
+    cases = parent.config.stash[RUN].listed.of(path)
     if not cases:
         return None
     collector: ScenarioFile = ScenarioFile.from_parent(parent, path=path)
@@ -383,7 +384,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _write_matrix(config: pytest.Config, cell: Cell) -> None:
     writer = config.get_terminal_writer()
     encoding = getattr(sys.stdout, "encoding", None)
-    families = config.stash[RUN].families
+    families = config.stash[RUN].torch.families
     for line in matrix_view.matrix(cell.cases, cell.outcomes, writer.fullwidth, encoding, families):
         for text, style in line:
             writer.write(text, **{style: True} if style else {})
@@ -414,18 +415,17 @@ class ParityItem(pytest.Item):
         self.seconds: float | None = None
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
-        self._mark(self.config.stash[RUN].facts)
+        self._mark(self.config.stash[RUN].torch)
         self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
 
-    def _mark(self, facts: dict[str, Any]) -> None:
-        operation = facts["operations"].get(self.case.scenario)
-        what = operation or facts["scenarios"][self.case.scenario]
-        self.add_marker(pytest.mark.family(name=what["family"]))
-        if operation is not None:
+    def _mark(self, torch: TorchFacts) -> None:
+        self.add_marker(pytest.mark.family(name=torch.families[self.case.scenario]))
+        what = torch.scenarios.get(self.case.scenario)
+        if what is None:
             return
-        self.add_marker(facts["strategies"][self.case.strategy]["tier"])
+        self.add_marker(torch.strategies[self.case.strategy].tier)
         for name in ("anchor", "slow"):
-            if what[name]:
+            if getattr(what, name):
                 self.add_marker(name)
 
     def runtest(self) -> None:

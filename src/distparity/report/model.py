@@ -53,6 +53,9 @@ class Result:
     error: float | None = None
     seconds: float = 0.0
     rerun: str = ""
+    #: How it failed, one of :data:`distparity.core.outcome.FAILURES`, and which checks diverged.
+    failure: str = ""
+    diverged: tuple[str, ...] = ()
     more: dict[str, str] = field(default_factory=dict)
 
 

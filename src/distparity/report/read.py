@@ -7,6 +7,7 @@ line that says so, and nothing in a file is taken for markup.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,7 @@ _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 _PLACED = {
     *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
+    *("failure", "diverged"),
 }
 
 
@@ -188,6 +190,8 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
         error=_number(where, "largest_error", facts.get("largest_error")),
         seconds=_seconds(where, element.time),
         rerun=_text(facts.get("rerun", ""), LARGEST_MESSAGE),
+        failure=_name(facts.get("failure", "")),
+        diverged=_diverged(where, facts.get("diverged", "[]")),
         more={
             _name(name): _text(value, LARGEST_DETAIL)
             for name, value in facts.items()
@@ -235,6 +239,17 @@ def _number(where: str | Path, name: str, text: str | None) -> float | None:
         raise Refused(f"{where}: {name} is no number from 0 on: {_name(text)!r}")
     # Not a number is no ratio that anything can be below.
     return math.inf if math.isnan(value) else value
+
+
+def _diverged(where: str, text: str) -> tuple[str, ...]:
+    """The names of checks, from a list in JSON."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise Refused(f"{where}: diverged is no list of names: {_name(text)!r}")
+    return tuple(_text(one, LARGEST_NAME) for one in found)
 
 
 def _seconds(where: str | Path, text: str | None) -> float:

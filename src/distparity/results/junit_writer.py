@@ -11,6 +11,7 @@ cell behind when not even torch could be installed.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from datetime import datetime, timezone
@@ -155,7 +156,7 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
     )
     # The growth of the ratio over the steps is a table, and stands in the account of a failure.
     facts = {name: value for name, value in outcome.facts.items() if name != "growth"}
-    _properties(element, {"status": outcome.status.value, **facts})
+    _properties(element, {"status": outcome.status.value, **facts, **_failure(outcome)})
     if tag is not None:
         message = f"{outcome.status.value}: {outcome.message}"
         child = ET.SubElement(
@@ -172,6 +173,16 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
 def _seconds(value: Any) -> float:
     """A number from a file, which may have been damaged there."""
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e11 else 0.0
+
+
+def _failure(outcome: Outcome) -> dict[str, str]:
+    """How a case failed, for programs: texts, and what has parts as JSON."""
+    found = {"failure": outcome.failure} if outcome.failure else {}
+    if outcome.first is not None:
+        found["first_divergence"] = json.dumps(outcome.first.to_json())
+    if outcome.diverged:
+        found["diverged"] = json.dumps(outcome.diverged)
+    return found
 
 
 def _properties(parent: ET.Element, values: dict[str, Any]) -> None:

@@ -56,7 +56,7 @@ def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
         for case, seed, outcome in _outcomes(run, seeds):
             key = (case.dtype, case.world_size)
             buckets.setdefault(key, Bucket(*key)).add(case, seed, outcome)
-        return run.facts["torch"], [buckets[key] for key in sorted(buckets)]
+        return run.torch.torch, [buckets[key] for key in sorted(buckets)]
     finally:
         run.close(reported=True)
 
@@ -64,7 +64,7 @@ def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
 def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
     todo = [(case, seed) for cell in run.cells for case, seed in _plan(run, cell.cases, seeds)]
     for (case, seed), outcome in run.side_by_side(
-        todo, lambda one: run.errand(one[0], seed=one[1], alive=False)
+        todo, lambda one: run.course.errand(one[0], seed=one[1], alive=False)
     ):
         yield case, seed, outcome
 
@@ -76,10 +76,10 @@ def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]
     """
     pools: dict[str, dict[str, list[Case]]] = {}
     for case in cases:
-        how = run.facts["strategies"].get(case.strategy)
+        how = run.torch.strategies.get(case.strategy)
         # Operations have bounds of their own, and draw no seed.
         # A case that torch gets wrong says nothing of how right ones are rounded.
-        if how is not None and how["tier"] == "core" and not run.fails(case):
+        if how is not None and how.tier == "core" and run.expected.of(case) is None:
             pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
     for seed in range(seeds):
         for pool in pools.values():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import DeviceFacts
 from distparity.results.journal import Journal
 
 __all__ = ["GONE", "Cell"]
@@ -23,7 +23,7 @@ class Cell:
     torch: str
     device: str
     #: What the probe answered.
-    found: dict[str, Any]
+    found: DeviceFacts
     #: The way in which ranks share a device, where they do: another cell than where they do not.
     sharing: str = ""
     cases: list[Case] = field(default_factory=list)

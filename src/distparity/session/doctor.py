@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distparity.core.torch_facts import TorchFacts
 from distparity.session.options import Options
 from distparity.worlds.device_pool import Pool
 from distparity.worlds.launcher import Launcher, StartError
@@ -109,9 +110,9 @@ def doctor(options: Options) -> Report:
         except StartError as error:
             step = Step("import", error=str(error), advice=_last_line(error.detail))
             return Report(machine, [step], [], options.named)
-        options.check_devices(facts["devices"])
+        options.check_devices(facts.devices)
         scheduler = Scheduler(launcher)
-        ask = options.named or facts["devices"]
+        ask = options.named or facts.devices
         devices = [scheduler.run(_examine(kind, options, scheduler)) for kind in ask]
     finally:
         if scheduler is not None:
@@ -195,18 +196,16 @@ def _tried(name: str, act: Any, otherwise: str) -> Step:
         return Step(name, error=f"{type(error).__name__}: {error}", advice=otherwise)
 
 
-def _torch(facts: dict[str, Any]) -> list[Step]:
-    builds = [f"CUDA {facts['torch_cuda']}"] if facts["torch_cuda"] else []
-    builds += [f"ROCm {facts['torch_hip']}"] if facts["torch_hip"] else []
-    builds += [f"XPU {facts['torch_xpu']}"] if facts["torch_xpu"] else []
+def _torch(facts: TorchFacts) -> list[Step]:
+    builds = [f"CUDA {facts.cuda}"] if facts.cuda else []
+    builds += [f"ROCm {facts.hip}"] if facts.hip else []
+    builds += [f"XPU {facts.xpu}"] if facts.xpu else []
     return [
-        Step("torch", f"{facts['torch']} (git {facts['torch_git'] or 'unknown'})"),
+        Step("torch", f"{facts.torch} (git {facts.git or 'unknown'})"),
         Step("built for", " and ".join(builds) or "the cpu, or a vendor's own device"),
-        _numpy(facts["numpy"]),
-        Step("collectives", f"{', '.join(facts['collectives'])} are built in"),
-        Step(
-            "cases", f"{len(facts['scenarios'])} scenarios, {len(facts['strategies'])} strategies"
-        ),
+        _numpy(facts.numpy),
+        Step("collectives", f"{', '.join(facts.collectives)} are built in"),
+        Step("cases", f"{len(facts.scenarios)} scenarios, {len(facts.strategies)} strategies"),
     ]
 
 

@@ -28,11 +28,11 @@ def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
     try:
         run.ready()
         (case,) = (case for cell in run.cells for case in cell.cases)
-        if mutant is not None and mutant not in run.facts["mutants"]:
-            known = ", ".join(run.facts["mutants"])
+        if mutant is not None and mutant not in run.torch.mutants:
+            known = ", ".join(run.torch.mutants)
             raise BadRequest(f"unknown mutant {mutant!r}; known: {known}")
         assert run.scheduler is not None
-        return case.id, run.scheduler.run(run.errand(case, mutant=mutant))
+        return case.id, run.scheduler.run(run.course.errand(case, mutant=mutant))
     finally:
         run.close(reported=True)
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from distparity.core.assignment import Operating, Weighing
 from distparity.core.case import Case
+from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
-from distparity.session.training_case import JUDGE, SEED
+from distparity.core.torch_facts import DeviceFacts
+from distparity.session.training_case import JUDGE, SEED, broken, failed, plain
 from distparity.worlds.scheduler import Errand
 from distparity.worlds.world import Failure, Spec, Task
 
 __all__ = ["operate"]
 
-_STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 #: So many refused or diverged checks are told one by one.
 _MOST_TOLD = 8
 
@@ -20,65 +22,63 @@ _MOST_TOLD = 8
 def operate(
     case: Case,
     limit: float,
-    found: dict[str, Any],
+    found: DeviceFacts,
     *,
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
 ) -> Errand[Outcome]:
-    """Do the operation in a world, and hold what every rank got against plain arithmetic.
+    """Do the operation in a world, and compare what every rank got with plain arithmetic.
 
-    ``found`` is what the probe found of the case's device; the rest is as for
-    :func:`distparity.session.training_case.evaluate`.
+    ``found`` is the case's device; ``limit`` the seconds that any one task may take. ``mutant``
+    names a deliberate fault to put in. ``fresh`` has it done in a world that has done nothing else.
     """
-    args = {
-        "operation": case.scenario,
-        "way": case.strategy,
-        "dtype": case.dtype,
-        "ranks": case.world_size,
-        "seed": seed,
-    }
+    what = Operating(case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant)
     world = Spec(case.device, case.world_size)
-    run = yield Task(world, "operate", {**args, "mutant": mutant}, limit=limit, fresh=fresh)
+    run = yield Task(world, "operate", what.to_json(), limit=limit, fresh=fresh)
     if isinstance(run, Failure):
-        facts = {**case.facts, "known_after": round(run.after, 2)}
-        if run.kind == "raised":
-            facts["raised_by"] = run.origin
-        return Outcome(_STATUS[run.kind], run.message, run.detail, facts)
-    weighing = {
-        **args,
-        "raised": [result["raised"] for result in run.results],
-        "whose": [result["whose"] for result in run.results],
-        "device_type": found["type"],
-        "no_reductions": found["no_reductions"],
-        "refuses": found["refuses"],
-    }
+        return failed(case, run)
+    weighing = Weighing(
+        what,
+        tuple(result["raised"] for result in run.results),
+        tuple(result["whose"] for result in run.results),
+        found.type,
+        found.no_reductions,
+        found.refuses,
+    )
     blobs = [blobs[0] for blobs in run.blobs]
-    judged = yield Task(JUDGE, "weigh", weighing, blobs, limit=limit)
+    judged = yield Task(JUDGE, "weigh", weighing.to_json(), blobs, limit=limit)
     if isinstance(judged, Failure):
-        return Outcome(Status.ERROR, f"the verdict: {judged.message}", judged.detail)
+        return broken("the verdict", judged)
     facts = {**case.facts, "seconds_in_ranks": round(run.seconds, 4)}
     if run.left:
         facts["left_behind"] = run.left
-    return _outcome(judged.results[0], facts)
+    return _outcome(Judgement.from_json(judged.results[0]), facts)
 
 
-def _outcome(verdict: dict[str, Any], facts: dict[str, Any]) -> Outcome:
-    checks, refused, diverged = verdict["checks"], verdict["refused"], verdict["diverged"]
+def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
+    checks, refused = found.checks, found.refused
     facts["checks"] = checks - len(refused)
     if refused:
         facts["refused"] = "; ".join(_grouped(refused))
     if checks and len(refused) == checks:
         return Outcome(Status.NOT_SUPPORTED, _grouped(refused)[0], facts=facts)
-    facts.update(ratio=verdict["ratio"], largest_error=verdict["error"])
-    if verdict["passed"]:
+    facts.update(ratio=plain(found.ratio), largest_error=plain(found.error))
+    if found.passed:
         if not checks:
             return Outcome(Status.ERROR, "nothing was checked", facts=facts)
-        ratio = verdict["ratio"]
-        return Outcome(Status.PASSED, f"{facts['checks']} checks, ratio {ratio:.3g}", facts=facts)
-    facts["diverged"] = "; ".join(diverged)
-    told = f"{len(diverged)} of {checks} checks diverged: {'; '.join(diverged)}"
-    return Outcome(Status.FAILED, verdict["first"], told, facts)
+        message = f"{facts['checks']} checks, ratio {found.ratio:.3g}"
+        return Outcome(Status.PASSED, message, facts=facts)
+    told = f"{len(found.diverged)} of {checks} checks diverged: {'; '.join(found.diverged)}"
+    return Outcome(
+        Status.FAILED,
+        found.message,
+        told,
+        facts,
+        failure="wrong numbers",
+        first=found.first,
+        diverged=found.diverged,
+    )
 
 
 def _grouped(refused: dict[str, str]) -> list[str]:

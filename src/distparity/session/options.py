@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Options:
         if self.limit <= 0:
             raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
 
-    def check_devices(self, known: list[str]) -> None:
+    def check_devices(self, known: Collection[str]) -> None:
         """Refuse devices that are not among the known ones; raises :class:`BadRequest`."""
         for device in self.named:
             if device not in known:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from distparity.core.case import Case
+from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
 
-__all__ = ["SELECTIONS", "cases", "declared"]
+__all__ = ["SELECTIONS", "cases"]
 
 #: From the smallest to the largest; each has all that the one before it has.
 SELECTIONS = ("quick", "default", "full")
@@ -15,40 +15,40 @@ SELECTIONS = ("quick", "default", "full")
 #: twice.
 QUICK = "multiple_forward"
 
-Facts = Mapping[str, Any]
-
 
 def cases(
-    select: str, facts: Facts, device: str, sizes: Sequence[int], scenarios: list[str] | None = None
+    select: str,
+    torch: TorchFacts,
+    device: str,
+    sizes: Sequence[int],
+    scenarios: list[str] | None = None,
 ) -> list[Case]:
     """The cases of a selection on a device, in worlds of these sizes, in a fixed order.
 
-    ``facts`` are what :func:`distparity.worker.tasks.facts` says. Only of ``scenarios``, unless that is
-    None.
+    Only of ``scenarios``, unless that is None.
     """
-    scenes = facts["scenarios"]
-    heads = _heads(scenes)
-    plainest = {name: _plainest(scenes, how) for name, how in facts["strategies"].items()}
+    heads = _heads(torch.scenarios)
+    plainest = {name: _plainest(torch.scenarios, how) for name, how in torch.strategies.items()}
     return [
         Case(scenario, strategy, size, dtype, device)
-        for scenario, what in facts["scenarios"].items()
+        for scenario, what in torch.scenarios.items()
         if scenarios is None or scenario in scenarios
-        for strategy, how in facts["strategies"].items()
+        for strategy, how in torch.strategies.items()
         for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads, plainest[strategy])
-    ] + _operations(select, facts, device, sizes, scenarios)
+    ] + _operations(select, torch, device, sizes, scenarios)
 
 
 def _operations(
-    select: str, facts: Facts, device: str, sizes: Sequence[int], names: list[str] | None
+    select: str, torch: TorchFacts, device: str, sizes: Sequence[int], names: list[str] | None
 ) -> list[Case]:
     """The operations' cases; the quick selection has one of each operation."""
     found = []
-    for name, what in facts["operations"].items():
+    for name, what in torch.operations.items():
         if names is None or name in names:
             own = [
                 Case(name, way, size, dtype, device)
-                for way, dtypes in what["ways"].items()
+                for way, dtypes in what.ways.items()
                 for size in _sizes(select, way, what, sizes)
                 for dtype in dtypes
             ]
@@ -56,76 +56,72 @@ def _operations(
     return found
 
 
-def _sizes(select: str, way: str, what: Facts, sizes: Sequence[int]) -> list[int]:
+def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) -> list[int]:
     """The worlds in which an operation is called in a way."""
-    room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what["pairs_only"]]
-    most = what["default_ranks"]
+    room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
+    most = what.default_ranks
     if select == "full" or most is None:
         return room
     # Whoever asks for large worlds alone has them.
     return [size for size in room if size <= most] or room
 
 
-def declared(what: Facts, how: Facts) -> str | None:
-    """Why a strategy and a scenario do not go together, by declaration; None when they do."""
-    lacking = [why for feature, why in how["lacks"].items() if feature in what["features"]]
-    missing = [why for feature, why in how["needs"].items() if feature not in what["features"]]
-    return next(iter(lacking + missing), None)
-
-
 def _worlds(
-    select: str, scenario: str, what: Facts, how: Facts, sizes: Sequence[int]
+    select: str, scenario: str, what: ScenarioFacts, how: StrategyFacts, sizes: Sequence[int]
 ) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
-    if not set(how["needs"]) <= set(what["features"]):
+    if not how.needs.keys() <= set(what.features):
         # There is nothing for it to do, and so nothing to be said of a torch or a device.
         return []
     room = [size for size in sizes if _has_place(how, size)]
     if select != "full":
-        if what["slow"] or not _default(what, how):
+        if what.slow or not _default(what, how):
             return []
         # What a variant does otherwise in a larger world, the one scenario shows as well as all.
-        if select == "quick" or not (how["tier"] == "core" or how["needs"] or scenario == QUICK):
+        if select == "quick" or not (how.tier == "core" or how.needs or scenario == QUICK):
             room = room[:1]
-    every = select == "full" or (select == "default" and what["anchor"] and how["tier"] == "core")
-    dtypes = what["dtypes"] if every else what["dtypes"][:1]
+    every = select == "full" or (select == "default" and what.anchor and how.tier == "core")
+    dtypes = what.dtypes if every else what.dtypes[:1]
     return [(size, dtype) for size in room for dtype in dtypes]
 
 
-def _default(what: Facts, how: Facts) -> bool:
+def _default(what: ScenarioFacts, how: StrategyFacts) -> bool:
     """Whether a strategy runs a scenario when nobody asks for all."""
-    made_for = any(feature in what["features"] for feature in how["made_for"])
-    return bool(how["tier"] == "core" or how["needs"] or what["anchor"] or made_for)
+    made_for = any(feature in what.features for feature in how.made_for)
+    return bool(how.tier == "core" or how.needs or what.anchor or made_for)
 
 
 def _quick(
-    scenario: str, what: Facts, how: Facts, heads: Mapping[str, str], plainest: str | None
+    scenario: str,
+    what: ScenarioFacts,
+    how: StrategyFacts,
+    heads: Mapping[str, str],
+    plainest: str | None,
 ) -> bool:
     """Whether it belongs to the least that touches every strategy and every family."""
-    if how["needs"]:
+    if how.needs:
         return scenario == plainest
-    if how["tier"] == "core":
-        return bool(what["anchor"]) or heads[what["family"]] == scenario
+    if how.tier == "core":
+        return what.anchor or heads[what.family] == scenario
     return scenario == QUICK
 
 
-def _plainest(scenarios: Mapping[str, Facts], how: Facts) -> str | None:
+def _plainest(scenarios: Mapping[str, ScenarioFacts], how: StrategyFacts) -> str | None:
     """The scenario with the fewest features of those that have what a strategy needs."""
-    fit = [name for name, what in scenarios.items() if set(how["needs"]) <= set(what["features"])]
-    return min(fit, key=lambda name: (len(scenarios[name]["features"]), name), default=None)
+    fit = [name for name, what in scenarios.items() if how.needs.keys() <= set(what.features)]
+    return min(fit, key=lambda name: (len(scenarios[name].features), name), default=None)
 
 
-def _heads(scenarios: Mapping[str, Facts]) -> dict[str, str]:
+def _heads(scenarios: Mapping[str, ScenarioFacts]) -> dict[str, str]:
     """The first scenario of every family."""
     found: dict[str, str] = {}
     for name, what in scenarios.items():
-        if not what["slow"]:
-            found.setdefault(what["family"], name)
+        if not what.slow:
+            found.setdefault(what.family, name)
     return found
 
 
-def _has_place(how: Facts, size: int) -> bool:
+def _has_place(how: StrategyFacts, size: int) -> bool:
     """Whether a strategy means something in a world of this size."""
-    least, multiple = int(how["least_ranks"]), int(how["ranks_multiple_of"])
-    most = size if how["most_ranks"] is None else int(how["most_ranks"])
-    return least <= size <= most and size % multiple == 0
+    most = size if how.most_ranks is None else how.most_ranks
+    return how.least_ranks <= size <= most and size % how.ranks_multiple_of == 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import MutantFacts
 from distparity.session.options import Options
 from distparity.session.run import Run
 
@@ -37,7 +37,7 @@ class SelfCheck:
     """All findings of a run, and what they amount to."""
 
     torch: str
-    mutants: dict[str, dict[str, Any]]
+    mutants: dict[str, MutantFacts]
     findings: list[Finding] = field(default_factory=list)
     #: Whether only some mutants were asked for: then a pair that sees none of them is not blind.
     some: bool = False
@@ -63,7 +63,7 @@ class SelfCheck:
             f
             for f in self.findings
             if f.diagnosis is not None
-            and not any(words in f.diagnosis for words in self.mutants[f.mutant]["diagnosis"])
+            and not any(words in f.diagnosis for words in self.mutants[f.mutant].diagnosis)
         ]
 
     def disproved(self) -> list[Finding]:
@@ -86,7 +86,7 @@ class SelfCheck:
         return bool(self.findings) and not any(wrong)
 
     def _equivalent(self, mutant: str) -> bool:
-        return self.mutants[mutant]["equivalent"] is not None
+        return self.mutants[mutant].equivalent is not None
 
 
 def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> SelfCheck:
@@ -98,21 +98,21 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
     run.start()
     try:
         run.ready()
-        found = SelfCheck(run.facts["torch"], run.facts["mutants"], some=names is not None)
+        found = SelfCheck(run.torch.torch, run.torch.mutants, some=names is not None)
         todo = [
             (case, mutant)
             for cell in run.cells
             for case in cell.cases
             # Operations have faults of their own.
-            if case.scenario in run.facts["scenarios"]
+            if case.scenario in run.torch.scenarios
             and case.dtype == _dtype(run, case.scenario, dtype)
             # Nor does a case show anything that fails without a fault.
-            and not run.fails(case)
-            for mutant in run.facts["mutants"]
+            and run.expected.of(case) is None
+            for mutant in run.torch.mutants
             if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]
         for (case, mutant), outcome in run.side_by_side(
-            todo, lambda one: run.errand(one[0], mutant=one[1])
+            todo, lambda one: run.course.errand(one[0], mutant=one[1])
         ):
             if not outcome.status.skipped:
                 found.findings.append(Finding(mutant, case, outcome))
@@ -123,29 +123,30 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
 
 def _dtype(run: Run, scenario: str, wanted: str) -> str:
     """The dtype in which a scenario is checked: the one asked for, else its first."""
-    dtypes: list[str] = run.facts["scenarios"][scenario]["dtypes"]
+    dtypes = run.torch.scenarios[scenario].dtypes
     return wanted if wanted in dtypes else dtypes[0]
 
 
 def _concerns(run: Run, mutant: str, case: Case) -> bool:
     """Whether a fault means something in a case, and is larger than what rounding is allowed there."""
-    fault = run.facts["mutants"][mutant]
-    how = run.facts["strategies"][case.strategy]
-    what = run.facts["scenarios"][case.scenario]
-    dtypes = {case.dtype, run.reduce_dtype(case), what["computes"]} - {None}
-    allowed = max(run.facts["rounding"][dtype] for dtype in dtypes)
-    exchanges = how["exchanges"] and "missing_rows_left_out" not in what["features"]
-    reload = what["reload_after"]
-    if how["resume_world_size"] == 1 and reload is not None and fault["at_step"] > reload:
+    torch, fault = run.torch, run.torch.mutants[mutant]
+    how = torch.strategies[case.strategy]
+    what = torch.scenarios[case.scenario]
+    reduced = torch.exchange(case.scenario, case.strategy, case.dtype).reduce_dtype
+    dtypes = {case.dtype, reduced, what.computes_in} - {None}
+    allowed = max(torch.rounding[str(dtype)] for dtype in dtypes)
+    exchanges = how.exchanges and "missing_rows_left_out" not in what.features
+    reload = what.reload_after
+    if how.resume_world_size == 1 and reload is not None and fault.at_step > reload:
         # By then there is one rank, and nothing to exchange.
         exchanges = False
     return (
-        fault["sharded"] in (None, not how["replicates"])
-        and (fault["needs"] is None or fault["needs"] in what["features"])
-        and (exchanges or not fault["exchange"])
-        and fault["at_step"] < what["steps"]
-        and not (fault["spares_first"] and how["enters_at_first"])
-        and (fault["size"] is None or fault["size"] > case.world_size * allowed)
+        fault.sharded in (None, not how.replicates)
+        and (fault.needs is None or fault.needs in what.features)
+        and (exchanges or not fault.exchange)
+        and fault.at_step < what.steps
+        and not (fault.spares_first and how.enters_at_first)
+        and (fault.size is None or fault.size > case.world_size * allowed)
     )
 
 
@@ -198,7 +199,7 @@ def pairs(found: SelfCheck) -> list[str]:
 
 
 def _state(found: SelfCheck, name: str) -> str:
-    if found.mutants[name]["equivalent"] is not None:
+    if found.mutants[name].equivalent is not None:
         return "equivalent"
     runs = found.of(name)
     if not runs:
@@ -215,4 +216,4 @@ def _account(found: SelfCheck, name: str) -> str:
     named = sorted({f.diagnosis.partition(":")[0] for f in runs if f.diagnosis is not None})
     least = f", smallest ratio {min(ratios):.3g}" if ratios else ""
     said = f"; diagnosis: {' | '.join(named)}" if named else ""
-    return f"{found.mutants[name]['title']} ({seen}/{len(runs)} runs{least}{said})"
+    return f"{found.mutants[name].title} ({seen}/{len(runs)} runs{least}{said})"

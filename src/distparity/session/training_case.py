@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+from distparity.core.assignment import Question, Training
 from distparity.core.case import Case
+from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["JUDGE", "SEED", "Question", "evaluate"]
+__all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "plain"]
 
 #: Every run of every case begins with this.
 SEED = 20240917
@@ -22,16 +25,6 @@ SEED = 20240917
 JUDGE = Spec("cpu", 1, group=False)
 
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
-
-
-@dataclass
-class Question:
-    """What torch is asked before a case runs."""
-
-    #: The features that limits are declared for.
-    features: list[str]
-    #: The scenario whose training is the question; a strategy's smallest training when None.
-    scenario: str | None
 
 
 class _Reference(NamedTuple):
@@ -43,76 +36,49 @@ class _Reference(NamedTuple):
 
 def evaluate(
     case: Case,
+    training: Training,
     limit: float,
     ask: Question | None = None,
     *,
-    resume_world_size: int | None = None,
-    reduce_dtype: str | None = None,
-    multiplies: bool = False,
-    mutant: str | None = None,
-    seed: int = SEED,
     fresh: bool = False,
     alive: bool = True,
 ) -> Errand[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
-    the strategy declares a limit, so that torch is asked about it first.
-    ``resume_world_size`` is how many ranks take over after the reload, in a world of their own, where that
-    is another one. ``reduce_dtype`` is the dtype in which gradients are exchanged where it is not the case's own, and
-    ``multiplies`` whether they go through products of matrices on the way.
-    ``mutant`` names a deliberate fault to train with. ``fresh`` has the case trained in a world
-    that has done nothing else. ``alive`` is False where a scenario need not be evidence: with
-    another seed than its own it may not be, and is rounded like any other.
+    the strategy declares a limit, so that torch is asked about it first. ``fresh`` has the case
+    trained in a world that has done nothing else. ``alive`` is False where a scenario need not be
+    evidence: with another seed than its own it may not be, and is rounded like any other.
     """
-    worlds = (
-        [case.world_size] if resume_world_size is None else [case.world_size, resume_world_size]
-    )
     refusal = yield from _refusal(case, ask, limit)
     if refusal is not None:
         return refusal
-    args = {
-        "scenario": case.scenario,
-        "strategy": case.strategy,
-        "device": case.device,
-        "dtype": case.dtype,
-        "parts": max(worlds),
-        "worlds": worlds,
-        "reduce_dtype": reduce_dtype,
-        "multiplies": multiplies,
-        "seed": seed,
-        "mutant": mutant,
-    }
-    key = (case.scenario, case.dtype, max(worlds), seed)
     reference = yield Shared(
-        ("reference", case.device, reduce_dtype, multiplies, *key),
-        lambda: _reference(case, args, key, limit, alive=alive),
+        ("reference", *training.reference),
+        lambda: _reference(case, training, limit, alive=alive),
     )
     if isinstance(reference, Outcome):
         return reference
-    runs = yield from _train(case, args, limit, fresh=fresh)
+    runs = yield from _train(training, limit, fresh=fresh)
     if isinstance(runs, Failure):
-        return _failed(case, runs)
+        return failed(case, runs)
     ranks = [blobs[0] for run in runs for blobs in run.blobs]
-    args["ranks"] = len(ranks)
-    judged = yield Task(JUDGE, "judge", args, [*reference.runs, *ranks], limit=limit)
+    judged = yield Task(JUDGE, "judge", training.to_json(), [*reference.runs, *ranks], limit=limit)
     if isinstance(judged, Failure):
-        return _broken("the verdict", judged)
-    outcome = _outcome(case, judged.results[0], runs)
+        return broken("the verdict", judged)
+    outcome = _outcome(case, Judgement.from_json(judged.results[0]), runs)
     return replace(outcome, facts={**outcome.facts, **reference.facts})
 
 
-def _train(
-    case: Case, args: dict[str, Any], limit: float, *, fresh: bool
-) -> Errand[list[Answer] | Failure]:
+def _train(training: Training, limit: float, *, fresh: bool) -> Errand[list[Answer] | Failure]:
     """Train the case in one world after the other; if there are several they share a folder."""
     runs: list[Answer] = []
-    shared = len(args["worlds"]) > 1
+    shared = len(training.worlds) > 1
     with tempfile.TemporaryDirectory(prefix="distparity-") if shared else nullcontext() as folder:
-        for phase, size in enumerate(args["worlds"]):
-            more = {**args, "phase": phase, "folder": folder}
-            world = Spec(case.device, size)
-            run: Answer | Failure = yield Task(world, "parity", more, limit=limit, fresh=fresh)
+        for phase, size in enumerate(training.worlds):
+            args = replace(training, phase=phase, folder=folder).to_json()
+            world = Spec(training.device, size)
+            run: Answer | Failure = yield Task(world, "parity", args, limit=limit, fresh=fresh)
             if isinstance(run, Failure):
                 return run
             runs.append(run)
@@ -124,18 +90,15 @@ def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome |
     if ask is None:
         return None
     world = Spec(case.device, case.world_size)
-    question = {"strategy": case.strategy, "dtype": case.dtype, "parts": case.world_size}
-    question |= {"features": ask.features, "scenario": ask.scenario, "seed": SEED}
-    key = ("ask", world, case.strategy, case.dtype, ask.scenario, *ask.features)
-    refused = yield Shared(key, lambda: _ask(question, world, limit))
+    refused = yield Shared(("ask", world, ask), lambda: _ask(ask, world, limit))
     if refused is None:
         return None
     return Outcome(Status.NOT_SUPPORTED, refused, facts=case.facts)
 
 
-def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
+def _ask(question: Question, world: Spec, limit: float) -> Errand[Any]:
     # The world ends with the question: a refusal may leave it in any state.
-    done = yield Task(world, "ask", question, limit=limit, last=True)
+    done = yield Task(world, "ask", question.to_json(), limit=limit, last=True)
     if isinstance(done, Failure):
         # No refusal that was declared: the case itself shows what it is.
         return None
@@ -144,39 +107,43 @@ def _ask(question: dict[str, Any], world: Spec, limit: float) -> Errand[Any]:
 
 
 def _reference(
-    case: Case, args: dict[str, Any], key: tuple[Any, ...], limit: float, *, alive: bool
+    case: Case, training: Training, limit: float, *, alive: bool
 ) -> Errand[_Reference | Outcome]:
     """What a case is held against; the outcome instead where there is nothing."""
-    oracle = yield Shared(("oracle", *key), lambda: _single("consult", args, JUDGE, limit))
+    args = training.to_json()
+    oracle = yield Shared(
+        ("oracle", *training.oracle), lambda: _single("consult", args, JUDGE, limit)
+    )
     if isinstance(oracle, Failure):
         return _alone(case, "the oracle", oracle)
     if oracle.results[0]["faults"]:
         return _no_evidence(case, oracle.results[0]["faults"])
-    # The native runs need the case's device, and no other rank.
-    place = JUDGE if case.device == "cpu" else Spec(case.device, 1, group=False)
-    reference_runs = yield Task(place, "reference_runs", args, limit=limit)
-    if isinstance(reference_runs, Failure):
-        return _alone(case, "the native runs", reference_runs)
-    runs = [*oracle.blobs[0], *reference_runs.blobs[0]]
+    # The reference runs need the case's device, and no other rank.
+    where = JUDGE if case.device == "cpu" else Spec(case.device, 1, group=False)
+    references = yield Task(where, "reference_runs", args, limit=limit)
+    if isinstance(references, Failure):
+        return _alone(case, "the reference runs", references)
+    runs = [*oracle.blobs[0], *references.blobs[0]]
     if alive:
         looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
         if isinstance(looked, Failure):
-            return _broken("looking at the scenario", looked)
+            return broken("looking at the scenario", looked)
         found = looked.results[0]
         # A device that computes wrong numbers can make any scenario look dead.
         if found["wrong"]:
             return _wrong_in_one_process(case, found["wrong"])
         if found["faults"]:
             return _no_evidence(case, found["faults"])
-        return _Reference(runs, {**reference_runs.results[0], **found["facts"]})
-    return _Reference(runs, reference_runs.results[0])
+        return _Reference(runs, {**references.results[0], **found["facts"]})
+    return _Reference(runs, references.results[0])
 
 
 def _wrong_in_one_process(case: Case, wrong: list[str]) -> Outcome:
     """The device's own fault, whatever ranks make of it."""
     message = f"this device computes wrong numbers in one process: {wrong[0]}"
     facts = {**case.facts, "one_process": "wrong"}
-    return Outcome(Status.FAILED, message, "\n".join(wrong), facts)
+    failure = "failed in one process"
+    return Outcome(Status.FAILED, message, "\n".join(wrong), facts, failure=failure)
 
 
 def _no_evidence(case: Case, faults: list[str]) -> Outcome:
@@ -184,36 +151,42 @@ def _no_evidence(case: Case, faults: list[str]) -> Outcome:
     return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
 
 
-def _single(task: str, args: dict[str, Any], place: Spec, limit: float) -> Errand[Any]:
-    done: Answer | Failure = yield Task(place, task, args, limit=limit)
+def _single(task: str, args: dict[str, Any], where: Spec, limit: float) -> Errand[Any]:
+    done: Answer | Failure = yield Task(where, task, args, limit=limit)
     return done
 
 
-def _failed(case: Case, failure: Failure, message: str | None = None) -> Outcome:
+def broken(what: str, failure: Failure) -> Outcome:
+    """What a case is in which ``what``, which is ours, failed."""
+    return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
+
+
+def failed(case: Case, failure: Failure) -> Outcome:
+    """What a case is whose ranks raised, died or did not answer."""
     facts = {**case.facts, "known_after": round(failure.after, 2)}
     if failure.kind == "raised":
         facts["raised_by"] = failure.origin
-    return Outcome(_STATUS[failure.kind], message or failure.message, failure.detail, facts)
+    status = _STATUS[failure.kind]
+    return Outcome(status, failure.message, failure.detail, facts, failure=failure.kind)
 
 
 def _alone(case: Case, what: str, failure: Failure) -> Outcome:
     """What a case is whose reference run failed: torch's failure in one process, or an error of ours."""
     if failure.kind == "timeout" or (failure.kind == "raised" and failure.origin != TORCH):
-        return _broken(what, failure)
-    found = _failed(case, failure, f"in one process, {what}: {failure.message}")
-    return replace(found, facts={**found.facts, "reference_run": what})
+        return broken(what, failure)
+    found = failed(case, failure)
+    message = f"in one process, {what}: {failure.message}"
+    facts = {**found.facts, "reference_run": what}
+    return replace(found, message=message, facts=facts, failure="failed in one process")
 
 
-def _broken(what: str, failure: Failure) -> Outcome:
-    return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
-
-
-def _outcome(case: Case, verdict: dict[str, Any], runs: list[Answer]) -> Outcome:
+def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
+    growth = found.to_json()["growth"]
     facts: dict[str, Any] = {
         **case.facts,
-        "ratio": verdict["ratio"],
-        "largest_error": verdict["error"],
-        "growth": verdict["growth"],
+        "ratio": plain(found.ratio),
+        "largest_error": plain(found.error),
+        "growth": growth,
         "seconds_in_ranks": round(sum(run.seconds for run in runs), 4),
     }
     left = "; ".join(run.left for run in runs if run.left)
@@ -222,16 +195,21 @@ def _outcome(case: Case, verdict: dict[str, Any], runs: list[Answer]) -> Outcome
     memory = [r["peak_memory"] for run in runs for r in run.results if r.get("peak_memory")]
     if memory:
         facts["peak_memory"] = max(memory)
-    if verdict["passed"]:
-        return Outcome(Status.PASSED, f"ratio {_short(verdict['ratio'])}", facts=facts)
-    if verdict["diagnosis"] is not None:
-        facts["diagnosis"] = verdict["diagnosis"]
+    if found.passed:
+        return Outcome(Status.PASSED, f"ratio {found.ratio:.3g}", facts=facts)
+    looks = []
+    if found.diagnosis is not None:
+        facts["diagnosis"] = found.diagnosis
+        looks = [f"looks like: {found.diagnosis}"]
     rows = ["largest ratio of error to allowed, by step:"]
-    for step, row in enumerate(verdict["growth"]):
-        rows.append(f"  step {step}: " + ", ".join(f"{k} {_short(v)}" for k, v in row.items()))
-    looks = [f"looks like: {verdict['diagnosis']}"] if verdict["diagnosis"] else []
-    return Outcome(Status.FAILED, verdict["first"], "\n".join([*looks, *rows]), facts)
+    for step, row in enumerate(found.growth):
+        rows.append(f"  step {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
+    detail = "\n".join([*looks, *rows])
+    return Outcome(
+        Status.FAILED, found.message, detail, facts, failure="wrong numbers", first=found.first
+    )
 
 
-def _short(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.3g}"
+def plain(value: float) -> float | str:
+    """As a fact: JSON has no infinity."""
+    return value if math.isfinite(value) else str(value)

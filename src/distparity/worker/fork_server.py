@@ -123,7 +123,7 @@ def _set_up(setup: Frame) -> dict[str, Any]:
         devices.plug(reference)
     from distparity.worker import tasks
 
-    return tasks.facts()
+    return tasks.facts().to_json()
 
 
 @contextlib.contextmanager

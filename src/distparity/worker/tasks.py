@@ -14,7 +14,17 @@ import torch.distributed as dist
 
 from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, refusal
+from distparity.core.assignment import Question, Training
 from distparity.core.registry import family
+from distparity.core.torch_facts import (
+    DeviceFacts,
+    MutantFacts,
+    Probed,
+    ScenarioFacts,
+    SharingFacts,
+    StrategyFacts,
+    TorchFacts,
+)
 from distparity.devices import examination, numerics
 from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
@@ -39,74 +49,76 @@ _BACKENDS = ("gloo", "nccl", "xccl", "mpi", "ucc")
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
-def facts() -> dict[str, Any]:
+def facts() -> TorchFacts:
     """What the torch that is imported is, and which cases can be made; touches no device."""
-    return {
-        "torch": torch.__version__,
-        "torch_git": torch.version.git_version,
-        "torch_cuda": torch.version.cuda,
-        "torch_hip": torch.version.hip,
-        "torch_xpu": getattr(torch.version, "xpu", None),
-        "numpy": _numpy(),
-        "collectives": [name for name in _BACKENDS if _is_built_in(name)],
-        "torch_release": list(installed()),
-        "scenarios": {
-            name: {
-                "file": scenarios.sources()[name],
-                "family": family(type(scenario)),
-                "anchor": scenarios.is_anchor(type(scenario)),
-                "slow": bool(vars(type(scenario)).get("slow", False)),
-                "dtypes": list(scenario.dtypes),
-                "features": scenario.features(),
-                "computes": scenario.computes_in(),
-                "steps": scenario.steps,
-                "reload_after": scenario.reload_after,
-                "reduce_dtype": None
-                if scenario.precision is None
-                else scenario.precision.reduce_dtype,
-                "traits": list(scenario.traits),
-            }
-            for name, scenario in scenarios.load().items()
-        },
-        "operations": operations.facts(),
-        "operation_faults": operations.visible(),
-        "devices": devices.kinds(),
-        "rounding": {name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
-        "mutants": {
-            name: {
-                "title": kind.title,
-                "diagnosis": kind.diagnosis,
-                "equivalent": kind.equivalent,
-                "size": kind.size,
-                "needs": kind.needs,
-                "sharded": kind.sharded,
-                "exchange": kind.in_exchange(),
-                "at_step": kind.at_step,
-                "spares_first": kind.spares_first,
-            }
-            for name, kind in mutants.load().items()
-        },
-        "strategies": {
-            name: {
-                "title": strategy.title,
-                "limits": [limit.to_json() for limit in strategy.limits],
-                "tier": strategy.tier,
-                "lacks": dict(strategy.lacks),
-                "needs": dict(strategy.needs),
-                "made_for": list(strategy.made_for),
-                "least_ranks": strategy.least_ranks,
-                "ranks_multiple_of": strategy.ranks_multiple_of,
-                "reduce_dtype": strategy.reduce_dtype,
-                "replicates": strategy.replicates,
-                "exchanges": strategy.exchanges,
-                "multiplies": strategy.multiplies,
-                "enters_at_first": strategy.enters_at_first,
-                "resume_world_size": strategy.resume_world_size,
-                "most_ranks": strategy.most_ranks,
-            }
-            for name, strategy in strategies.load().items()
-        },
-    }
+    return TorchFacts(
+        torch=torch.__version__,
+        release=installed(),
+        git=torch.version.git_version,
+        cuda=torch.version.cuda,
+        hip=torch.version.hip,
+        xpu=getattr(torch.version, "xpu", None),
+        numpy=_numpy(),
+        collectives=tuple(name for name in _BACKENDS if _is_built_in(name)),
+        devices=tuple(devices.kinds()),
+        rounding={name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
+        scenarios={name: _scenario(name, one) for name, one in scenarios.load().items()},
+        operations=operations.facts(),
+        strategies={name: _strategy(one) for name, one in strategies.load().items()},
+        mutants={name: _mutant(kind) for name, kind in mutants.load().items()},
+        operation_faults=operations.visible(),
+    )
+
+
+def _scenario(name: str, scenario: scenarios.Scenario) -> ScenarioFacts:
+    precision = scenario.precision
+    return ScenarioFacts(
+        file=scenarios.sources()[name],
+        family=family(type(scenario)),
+        anchor=scenarios.is_anchor(type(scenario)),
+        slow=bool(vars(type(scenario)).get("slow", False)),
+        dtypes=tuple(scenario.dtypes),
+        features=tuple(scenario.features()),
+        computes_in=scenario.computes_in(),
+        reduce_dtype=None if precision is None else precision.reduce_dtype,
+        steps=scenario.steps,
+        reload_after=scenario.reload_after,
+        traits=tuple(scenario.traits),
+    )
+
+
+def _strategy(strategy: strategies.Strategy) -> StrategyFacts:
+    return StrategyFacts(
+        title=strategy.title,
+        tier=strategy.tier,
+        limits=tuple(strategy.limits),
+        lacks=dict(strategy.lacks),
+        needs=dict(strategy.needs),
+        made_for=tuple(strategy.made_for),
+        least_ranks=strategy.least_ranks,
+        most_ranks=strategy.most_ranks,
+        ranks_multiple_of=strategy.ranks_multiple_of,
+        reduce_dtype=strategy.reduce_dtype,
+        replicates=strategy.replicates,
+        exchanges=strategy.exchanges,
+        multiplies=strategy.multiplies,
+        enters_at_first=strategy.enters_at_first,
+        resume_world_size=strategy.resume_world_size,
+    )
+
+
+def _mutant(kind: type[mutants.Mutant]) -> MutantFacts:
+    return MutantFacts(
+        title=kind.title,
+        diagnosis=tuple(kind.diagnosis),
+        equivalent=kind.equivalent,
+        size=kind.size,
+        needs=kind.needs,
+        sharded=kind.sharded,
+        exchange=kind.in_exchange(),
+        at_step=kind.at_step,
+        spares_first=kind.spares_first,
+    )
 
 
 def _numpy() -> str | None:
@@ -127,38 +139,39 @@ def _is_built_in(backend: str) -> bool:
 def probe(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """What a kind of device is, here; a plug-in that fails is an answer as well."""
     try:
-        return _look(devices.get(args["device"])), []
+        found = _look(devices.get(args["device"]))
     except devices.PluginError as error:
-        return {"absent": str(error), "broken": traceback.format_exc()}, []
+        found = Probed(absent=str(error), broken=traceback.format_exc())
+    return found.to_json(), []
 
 
-def _look(kind: devices.Device) -> dict[str, Any]:
+def _look(kind: devices.Device) -> Probed:
     os.environ.update(kind.environment(0))
     absent = kind.absent()
     if absent is not None:
-        return {"absent": absent}
+        return Probed(absent=absent)
     device = kind.take(0)
     kind.exact()
     lacks = kind.lacks()
-    return {
-        "absent": None,
-        "type": kind.kind,
-        "count": kind.count(),
-        "most_ranks": kind.most_ranks(),
-        "name": kind.describe(),
-        "backend": kind.backend(),
-        "backend_version": kind.backend_version(),
-        "lacks": lacks,
-        "no_reductions": list(kind.no_reductions),
-        "refuses": dict(kind.refuses),
-        "numerics": numerics.ask(device, lacks),
-        "start_seconds": kind.start_seconds,
-        "exclusive": kind.exclusive,
-        "sharing": {
-            way.name: {"backend": way.backend, "refuses": {**kind.refuses, **way.refuses}}
+    found = DeviceFacts(
+        type=kind.kind,
+        count=kind.count(),
+        most_ranks=kind.most_ranks(),
+        name=kind.describe(),
+        backend=kind.backend(),
+        backend_version=kind.backend_version(),
+        lacks=lacks,
+        no_reductions=tuple(kind.no_reductions),
+        refuses=dict(kind.refuses),
+        numerics=numerics.ask(device, lacks),
+        start_seconds=kind.start_seconds,
+        exclusive=kind.exclusive,
+        sharing={
+            way.name: SharingFacts(way.backend, {**kind.refuses, **way.refuses})
             for way in kind.sharing()
         },
-    }
+    )
+    return Probed(found)
 
 
 def examine(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -183,14 +196,16 @@ def smoke(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Make a strategy's smallest training, or a scenario's, and say how torch refused it, if it did."""
-    strategy = strategies.load()[args["strategy"]]
-    dtype, features = args["dtype"], args["features"]
-    where = (installed(), context.kind.kind, dtype, features, context.kind.no_reductions)
+    asked = Question.from_json(args)
+    strategy = strategies.load()[asked.strategy]
+    features = list(asked.features)
+    where = (installed(), context.kind.kind, asked.dtype, features, context.kind.no_reductions)
     try:
-        if args["scenario"] is not None:
-            train(_recipe(args), strategy, context)
+        if asked.scenario is not None:
+            recipe = _recipe(asked.scenario, asked.dtype, asked.parts, asked.seed)
+            train(recipe, strategy, context)
         else:
-            strategy.attempt(context, getattr(torch, dtype), features)
+            strategy.attempt(context, getattr(torch, asked.dtype), features)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         answers = [(one.answer, one.fact) for one in strategy.limits if one.applies(*where)]
@@ -204,16 +219,16 @@ def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answe
 
 def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
-    phase = args["phase"]
-    strategy = strategies.load()[args["strategy"]].phase(phase)
+    plan = Training.from_json(args)
+    strategy = strategies.load()[plan.strategy].phase(plan.phase)
     context.kind.forget_peak()
-    recipe = _recipe(args)
-    mine = participation.of(recipe.scenario, args["worlds"])[phase][context.rank]
-    how: dict[str, Any] = {"participation": mine, "folder": args["folder"]}
-    if args.get("mutant") is None:
+    recipe = _recipe_of(plan)
+    mine = participation.of(recipe.scenario, plan.worlds)[plan.phase][context.rank]
+    how: dict[str, Any] = {"participation": mine, "folder": plan.folder}
+    if plan.mutant is None:
         trajectory = train(recipe, strategy, context, **how)
     else:
-        with mutants.mutate(strategy, mutants.load()[args["mutant"]], context) as mutated:
+        with mutants.mutate(strategy, mutants.load()[plan.mutant], context) as mutated:
             trajectory = train(recipe, mutated, context, **how)
     context.kind.synchronize()
     return {"peak_memory": context.kind.peak_memory()}, [trajectory.to_bytes()]
@@ -221,9 +236,10 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train the oracle; answers with its trajectory and its parts', and the scenario's faults."""
-    recipe = _recipe(args)
-    found = reference.consult(recipe, context, args["parts"])
-    twin = reference.consult(recipe, context, args["parts"])
+    plan = Training.from_json(args)
+    recipe = _recipe_of(plan)
+    found = reference.consult(recipe, context, plan.parts)
+    twin = reference.consult(recipe, context, plan.parts)
     faults = []
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("two runs of it in one process differ: it is not deterministic")
@@ -233,12 +249,13 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
 
 def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train the native runs; answers with their trajectories, and whether the same comes out again."""
-    recipe, reduce_dtype = _recipe(args), _travels(args)
-    runs = reference.reference_runs(recipe, context, args["parts"], reduce_dtype)
+    plan = Training.from_json(args)
+    recipe, reduce_dtype = _recipe_of(plan), _dtype(plan.exchange.reduce_dtype)
+    runs = reference.reference_runs(recipe, context, plan.parts, reduce_dtype)
     found: dict[str, Any] = {}
     # On the CPU the oracle is trained twice, and a scenario that differs is refused.
     if context.device.type != "cpu":
-        more = [reference.again(recipe, context, args["parts"], reduce_dtype) for _ in range(2)]
+        more = [reference.again(recipe, context, plan.parts, reduce_dtype) for _ in range(2)]
         different, found["nondeterminism"] = nondeterminism.measure(runs[0], more)
         runs += different
         if recipe.dtype in (torch.float32, torch.float64):
@@ -250,12 +267,13 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
 
 def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Say what makes the scenario worthless as evidence; takes the oracle's and native runs."""
-    scenario = scenarios.load()[args["scenario"]]
-    tolerance = _tolerance(args, blobs)
+    plan = Training.from_json(args)
+    scenario = scenarios.load()[plan.scenario]
+    tolerance = _tolerance(plan, blobs)
     facts: dict[str, Any] = {}
     if scenario.exempt:
         facts["exempt"] = [f"{kind}: {why}" for kind, why in scenario.exempt.items()]
-    apart = devices.get(args["device"]).sums_apart
+    apart = devices.get(plan.device).sums_apart
     if apart is not None:
         facts["sums_apart"] = apart
     shows = evidence.one_rank_shows_below(tolerance)
@@ -266,66 +284,66 @@ def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Compare trajectories: the oracle's, its ``parts`` parts', the native ones, one per rank."""
-    ranks = [Trajectory.from_bytes(blob) for blob in blobs[-args["ranks"] :]]
-    tolerance = _tolerance(args, blobs[: -args["ranks"]])
-    scenario = scenarios.load()[args["scenario"]]
-    who = [one for world in participation.of(scenario, args["worlds"]) for one in world]
-    apart = devices.get(args["device"]).sums_apart is not None
+    """Compare trajectories: the oracle's, its parts', the reference runs', then one per rank."""
+    plan = Training.from_json(args)
+    scenario = scenarios.load()[plan.scenario]
+    who = [one for world in participation.of(scenario, plan.worlds) for one in world]
+    ranks = [Trajectory.from_bytes(blob) for blob in blobs[-len(who) :]]
+    tolerance = _tolerance(plan, blobs[: -len(who)])
+    apart = devices.get(plan.device).sums_apart is not None
     found = verdict.judge(tolerance, ranks, scenario.exempt, who, sums_apart=apart)
     if not found.passed:
         coarsest = max(
             torch.finfo(getattr(torch, name)).eps / 2
-            for name in (args["dtype"], args["reduce_dtype"], scenario.computes_in())
+            for name in (plan.dtype, plan.exchange.reduce_dtype, scenario.computes_in())
             if name is not None
         )
         found.diagnosis = diagnosis.diagnose(
             tolerance.oracle, ranks, found, tolerance.dtype, coarsest
         )
-    return found.to_json(), []
+    return found.conclude().to_json(), []
 
 
-def _tolerance(args: dict[str, Any], blobs: list[bytes]) -> Tolerance:
-    """From the bytes of the oracle's run, its ``parts`` parts' and the native runs.
+def _tolerance(plan: Training, blobs: list[bytes]) -> Tolerance:
+    """From the bytes of the oracle's run, its parts' and the reference runs'.
 
     Strategies and mutants share them; a process that judges keeps the last few.
     """
-    key = tuple(str(args[name]) for name in _REFERENCE)
+    key = plan.reference
     if key not in _KNOWN:
         runs = [Trajectory.from_bytes(blob) for blob in blobs]
-        exact = reference.Oracle(runs[0], runs[1 : 1 + args["parts"]])
-        dtype = getattr(torch, args["dtype"])
-        computes = scenarios.load()[args["scenario"]].computes_in()
-        made = Tolerance(
+        exact = reference.Oracle(runs[0], runs[1 : 1 + plan.parts])
+        _KNOWN[key] = Tolerance(
             exact,
-            runs[1 + args["parts"] :],
-            args["parts"],
-            dtype,
-            _travels(args),
-            None if computes is None else getattr(torch, computes),
-            multiplies=args["multiplies"],
+            runs[1 + plan.parts :],
+            plan.parts,
+            getattr(torch, plan.dtype),
+            _dtype(plan.exchange.reduce_dtype),
+            _dtype(scenarios.load()[plan.scenario].computes_in()),
+            multiplies=plan.exchange.multiplies,
         )
-        _KNOWN[key] = made
         if len(_KNOWN) > MOST_KNOWN:
             del _KNOWN[next(iter(_KNOWN))]
     return _KNOWN[key]
 
 
-#: What tells the references of one run of the suite from one another.
-_REFERENCE = ("device", "scenario", "dtype", "parts", "reduce_dtype", "multiplies", "seed")
-_KNOWN: dict[tuple[str, ...], Tolerance] = {}
+#: By what tells the references of one run of the suite from one another.
+_KNOWN: dict[tuple[object, ...], Tolerance] = {}
 MOST_KNOWN = 8
 
 
-def _travels(args: dict[str, Any]) -> torch.dtype | None:
-    return None if args["reduce_dtype"] is None else getattr(torch, args["reduce_dtype"])
+def _dtype(name: str | None) -> torch.dtype | None:
+    return None if name is None else getattr(torch, name)
 
 
-def _recipe(args: dict[str, Any]) -> Recipe:
-    scenario = scenarios.load()[args["scenario"]]
-    dtype = getattr(torch, args["dtype"])
-    rows = scenario.rows_per_rank * args["parts"]
-    return Recipe(scenario, dtype, dtype, rows, args["seed"])
+def _recipe_of(plan: Training) -> Recipe:
+    return _recipe(plan.scenario, plan.dtype, plan.parts, plan.seed)
+
+
+def _recipe(name: str, dtype: str, parts: int, seed: int) -> Recipe:
+    scenario = scenarios.load()[name]
+    of = getattr(torch, dtype)
+    return Recipe(scenario, of, of, scenario.rows_per_rank * parts, seed)
 
 
 TASKS: dict[str, Task] = {

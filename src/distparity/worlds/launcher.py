@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distparity.core import processes
+from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
 from distparity.worlds.output import OutputFile, tail
@@ -41,7 +42,7 @@ class Launcher:
     def __init__(self, include: list[str] | None = None, plugins: list[str] | None = None) -> None:
         self.include = include or []
         self.plugins = plugins or []
-        self.facts: dict[str, Any] | None = None
+        self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
         # Should the fork server be killed, what the kernel does not end with it comes to us: who has
@@ -139,7 +140,7 @@ class Launcher:
                 }
             )
 
-    def ready(self, limit: float = 300.0) -> dict[str, Any]:
+    def ready(self, limit: float = 300.0) -> TorchFacts:
         """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
         if self.facts is not None:
             return self.facts
@@ -164,7 +165,7 @@ class Launcher:
             if frame["plugin"]:
                 raise StartError(frame["error"], frame["traceback"])
             raise StartError(f"torch cannot be imported: {frame['error']}", frame["traceback"])
-        facts: dict[str, Any] = frame["facts"]
+        facts = TorchFacts.from_json(frame["facts"])
         for path in self.journals:
             self.channel.send({"op": "journal", "path": path})
         self.facts = facts

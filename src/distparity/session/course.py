@@ -1,0 +1,113 @@
+"""The course of any case: whether it can run here, what torch is asked first, and what comes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distparity.core import refusal
+from distparity.core.assignment import Question, Training
+from distparity.core.case import Case
+from distparity.core.known_limit import ATTEMPTED
+from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import TorchFacts
+from distparity.session.cell import Cell
+from distparity.session.operation_case import operate
+from distparity.session.training_case import SEED, evaluate
+from distparity.worlds.scheduler import Errand
+
+__all__ = ["Course"]
+
+
+class Course:
+    """Knows torch and the cells; makes an errand of each case. ``limit`` is that of a task, in s."""
+
+    def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float) -> None:
+        self.torch = torch
+        self.limit = limit
+        self._cells = {cell.device: cell for cell in cells}
+
+    def cell(self, case: Case) -> Cell:
+        """The cell that a case belongs to."""
+        return self._cells[case.device]
+
+    def errand(
+        self,
+        case: Case,
+        *,
+        mutant: str | None = None,
+        seed: int = SEED,
+        fresh: bool = False,
+        alive: bool = True,
+    ) -> Errand[Outcome]:
+        """The case from beginning to end, as an errand for the scheduler.
+
+        ``mutant`` names a deliberate fault to put in. ``fresh`` has it run in a world that has done
+        nothing else. ``alive`` is False where a scenario need not be evidence.
+        """
+        refusal = self.out_of_reach(case)
+        if refusal is not None:
+            return refusal
+        found = self.cell(case).found
+        if case.scenario in self.torch.operations:
+            outcome = yield from operate(
+                case, self.limit, found, mutant=mutant, seed=seed, fresh=fresh
+            )
+        else:
+            training = Training.of(
+                case,
+                seed,
+                self.torch.exchange(case.scenario, case.strategy, case.dtype),
+                resume_world_size=self.torch.strategies[case.strategy].resume_world_size,
+                mutant=mutant,
+            )
+            question = self._question(case)
+            outcome = yield from evaluate(
+                case, training, self.limit, question, fresh=fresh, alive=alive
+            )
+        return self._refused(outcome, found.refuses)
+
+    def out_of_reach(self, case: Case) -> Outcome | None:
+        """What a case is that cannot run here, whatever torch says; None for any other."""
+        found, facts = self.cell(case).found, case.facts
+        if case.scenario not in self.torch.operations:
+            features = self.torch.scenarios[case.scenario].features
+            why = self.torch.strategies[case.strategy].refuses(features)
+            if why is not None:
+                return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=facts)
+        most = found.most_ranks
+        if most is not None and case.world_size > most:
+            message = (
+                f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
+            )
+            return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
+        if case.dtype in found.lacks:
+            return Outcome(Status.NOT_SUPPORTED, found.lacks[case.dtype], facts=facts)
+        return None
+
+    def _question(self, case: Case) -> Question | None:
+        """What to ask torch about before the case runs; None when nothing is declared."""
+        found, features = self.cell(case).found, self.torch.scenarios[case.scenario].features
+        where: Any = (self.torch.release, found.type, case.dtype, features, found.no_reductions)
+        limits = self.torch.strategies[case.strategy].limits
+        asked = [one.feature for one in limits if one.applies(*where)]
+        if not asked:
+            return None
+        # What is special about the scenario itself can only be asked by training it.
+        own = any(feature not in (None, *ATTEMPTED) for feature in asked)
+        return Question(
+            strategy=case.strategy,
+            dtype=case.dtype,
+            parts=case.world_size,
+            features=tuple(sorted({one for one in asked if one is not None})),
+            scenario=case.scenario if own else None,
+            seed=SEED,
+        )
+
+    def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
+        """What a case is in which the device refused something, in words that it has declared."""
+        origin = outcome.facts.get("raised_by", "")
+        fact = refusal.fact_of(refusals.items(), outcome.message, origin)
+        if fact is None:
+            return outcome
+        said = f"{fact}: torch {self.torch.torch} says {outcome.message}"
+        return Outcome(Status.NOT_SUPPORTED, said, outcome.detail, outcome.facts)
