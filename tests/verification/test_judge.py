@@ -289,7 +289,7 @@ def test_no_wrong_element_passes(seed: int, step: int, place: int, factor: float
     )
 
     assert not found.passed
-    assert found.divergences[0].index == [place // 3, place % 3]
+    assert found.divergences[0].index == (place // 3, place % 3)
 
 
 @pytest.mark.parametrize(
