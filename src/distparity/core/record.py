@@ -10,8 +10,6 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from typing_extensions import Self
-
 __all__ = ["Record"]
 
 R = TypeVar("R", bound="Record")
