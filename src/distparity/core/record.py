@@ -27,7 +27,7 @@ class Record:
         return {name: _plain(getattr(self, name)) for name in _types(cast("Any", type(self)))}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls: type[R], data: Mapping[str, Any]) -> R:  # noqa: PYI019  new in Python 3.11
         """Inverse of :meth:`to_json`.
 
         Raises ``ValueError``, which names the field, where one is missing, unknown or of another type.
