@@ -1,7 +1,7 @@
 """The cases that every harness runs here, and what a rank does with one.
 
 A rank does the same under every harness, by distparity's own tasks: train the case, bring the
-trajectories together, hold them against the oracle and the native runs. So what differs between two
+trajectories together, hold them against the oracle and the reference runs. So what differs between two
 harnesses is the harness.
 """
 
@@ -133,7 +133,7 @@ def run_in_rank(case: Case, rank: int) -> None:
 def _here(errand: Errand[Any], run: Answer) -> Any:
     """An errand in this process; ``run`` is what the case's ranks have answered already.
 
-    What strategies share (the oracle, the native runs) is kept while the process lives.
+    What strategies share (the oracle, the reference runs) is kept while the process lives.
     """
     value = None
     while True:

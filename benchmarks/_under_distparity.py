@@ -14,7 +14,7 @@ from distparity.worlds.scheduler import Errand, Scheduler, Shared
 
 
 def alone(errand: Errand[Outcome], number: int) -> Errand[Outcome]:
-    """The same errand, sharing its oracle and native runs with no other."""
+    """The same errand, sharing its oracle and reference runs with no other."""
     value = None
     while True:
         try:

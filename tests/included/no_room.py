@@ -8,12 +8,12 @@ import os
 
 REFUSED = [int(number) for number in os.environ["NO_ROOM"].split(",")]
 _fork = os.fork
-_zygote = os.getpid()
+_fork_server = os.getpid()
 _forks = itertools.count(1)
 
 
 def _try() -> int:
-    if os.getpid() == _zygote and next(_forks) in REFUSED:
+    if os.getpid() == _fork_server and next(_forks) in REFUSED:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     return _fork()
 

@@ -72,7 +72,7 @@ def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
 def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]:
     """Every seed has one scenario of each dtype, in turn, under all core strategies.
 
-    They share its oracle, and its native runs.
+    They share its oracle, and its reference runs.
     """
     pools: dict[str, dict[str, list[Case]]] = {}
     for case in cases:

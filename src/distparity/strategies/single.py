@@ -1,4 +1,4 @@
-"""No distribution: the model as it is. The oracle and the native runs are trained like this."""
+"""No distribution: the model as it is. The oracle and the reference runs are trained like this."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
 
 
 def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the native runs; answers with their trajectories, and whether the same comes out again."""
+    """Train the reference runs; answers with their trajectories, and whether the same comes out again."""
     plan = Training.from_json(args)
     recipe, reduce_dtype = _recipe_of(plan), _dtype(plan.exchange.reduce_dtype)
     runs = reference.reference_runs(recipe, context, plan.parts, reduce_dtype)
@@ -266,7 +266,7 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
 
 
 def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Say what makes the scenario worthless as evidence; takes the oracle's and native runs."""
+    """Say what makes the scenario worthless as evidence; takes the oracle's and reference runs."""
     plan = Training.from_json(args)
     scenario = scenarios.load()[plan.scenario]
     tolerance = _tolerance(plan, blobs)
