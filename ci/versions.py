@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from distparity.core.statuses import BY_NAME, PASSED, STATUSES
 from distparity.report.markdown import escape
 from distparity.report.model import Column, Conflict, Report, Result
 from distparity.report.read import Refused, files, read
-from distparity.report.statuses import BY_NAME, PASSED, STATUSES
 
 PAGE = Path(__file__).parents[1] / "docs" / "versions.md"
 HEAD = """\

@@ -21,8 +21,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
+from distparity.core.statuses import STATUSES
 from distparity.report import write
-from distparity.report.statuses import STATUSES
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 DRIVER = os.environ.get("CHROMEDRIVER") or shutil.which("chromedriver")

@@ -16,10 +16,10 @@ from conftest import Suite, command, environment
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.statuses import STATUSES
 from distparity.pytest_plugin import matrix_view
-from distparity.pytest_plugin.matrix_view import MARKS, marks
+from distparity.pytest_plugin.matrix_view import marks
 from distparity.pytest_plugin.progress import Progress
-from distparity.report.statuses import STATUSES
 
 # -- the matrix ------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ def test_colour_of_a_square(statuses: list[Status], style: str) -> None:
 
 def test_marks_are_the_reports_and_no_two_are_alike() -> None:
     assert {one.name: one.mark for one in STATUSES} == marks("utf-8")
-    assert {status.value for status in Status} <= set(MARKS)
+    assert list(marks("utf-8")) == [one.name for one in STATUSES]
     for encoding in ("utf-8", "ascii", None, "no-such-encoding"):
         found = marks(encoding)
         assert len(set(found.values())) == len(found)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from distparity.core.outcome import counted
+from distparity.core.statuses import counted
 
 
 def add(commands: Any) -> None:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from distparity.core.judgement import Divergence
 from distparity.core.record import Record
+from distparity.core.statuses import BY_NAME
 
-__all__ = ["FAILURES", "Outcome", "Status", "counted"]
-
-#: The outcomes that are nouns, for more than one.
-_PLURALS = {
-    "crash": "crashes",
-    "timeout": "timeouts",
-    "error": "errors",
-    "expected failure": "expected failures",
-}
+__all__ = ["FAILURES", "Outcome", "Status"]
 
 
 class Status(str, Enum):
@@ -50,12 +42,12 @@ class Status(str, Enum):
     @property
     def skipped(self) -> bool:
         """True for an outcome that says nothing about parity, and says why."""
-        return self in (Status.NOT_SUPPORTED, Status.NOT_AVAILABLE, Status.NOT_RUN)
+        return BY_NAME[self.value].family == "silent"
 
     @property
     def bad(self) -> bool:
         """True for an outcome that makes the run fail."""
-        return self not in (Status.PASSED, Status.EXPECTED) and not self.skipped
+        return BY_NAME[self.value].family == "bad"
 
 
 #: How a case can fail. What is no failure has none.
@@ -80,11 +72,3 @@ class Outcome(Record):
     first: Divergence | None = None
     #: The checks of an operation that diverged, in order.
     diverged: tuple[str, ...] = ()
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """How many cases have each outcome, in words: "1 failed, 3 expected failures"."""
-    return ", ".join(
-        f"{count} {name if count == 1 else _PLURALS.get(name, name)}"
-        for name, count in counts.items()
-    )

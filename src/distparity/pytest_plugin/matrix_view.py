@@ -12,27 +12,13 @@ from dataclasses import dataclass, field
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.statuses import STATUSES
 
 __all__ = ["Line", "matrix"]
 
 #: A line in pieces: each a text, and the style that pytest's terminal writer knows by that name.
 Line = list[tuple[str, str]]
 
-#: The report's marks, and what stands for them where the encoding has none of them.
-MARKS = {
-    "passed": ("✔", "."),
-    "failed": ("✖", "F"),
-    "crash": ("↯", "C"),
-    "timeout": ("⧖", "T"),
-    "error": ("!", "E"),
-    "unexpectedly fixed": ("★", "X"),
-    "missing": ("?", "?"),
-    "flaky": ("≈", "~"),
-    "expected failure": ("⊗", "x"),
-    "not run": ("∥", "-"),
-    "not available": ("○", "o"),
-    "not supported": ("⊘", "s"),
-}
 _GAP = "  "
 #: More scenarios than this fill more than a screen: then a row is a family of them, and below it are
 #: only those of its scenarios in which something is wrong.
@@ -42,10 +28,10 @@ SCENARIOS = 30
 def marks(encoding: str | None) -> dict[str, str]:
     """The mark of each outcome, in characters that the encoding has."""
     try:
-        "".join(sign for sign, _ in MARKS.values()).encode(encoding or "ascii")
+        "".join(one.mark for one in STATUSES).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
-        return {name: plain for name, (_, plain) in MARKS.items()}
-    return {name: sign for name, (sign, _) in MARKS.items()}
+        return {one.name: one.plain for one in STATUSES}
+    return {one.name: one.mark for one in STATUSES}
 
 
 @dataclass

@@ -13,7 +13,8 @@ import pytest
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.outcome import Outcome, Status, counted
+from distparity.core.outcome import Outcome, Status
+from distparity.core.statuses import counted
 from distparity.core.torch_facts import TorchFacts
 from distparity.pytest_plugin import activate, matrix_view
 from distparity.pytest_plugin.progress import Progress

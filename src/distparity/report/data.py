@@ -6,9 +6,9 @@ import json
 import math
 from typing import Any
 
+from distparity.core.statuses import STATUSES
 from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Report, Result
-from distparity.report.statuses import STATUSES
 
 __all__ = ["FORMAT", "render"]
 

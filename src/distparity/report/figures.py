@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from distparity.core.outcome import counted
+from distparity.core.statuses import counted
 from distparity.report.model import Column, Report
 from distparity.report.read import files, read
 

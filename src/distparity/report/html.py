@@ -13,9 +13,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from distparity.core.statuses import STATUSES
 from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Report, Result, shorten
-from distparity.report.statuses import STATUSES
 
 __all__ = ["render"]
 

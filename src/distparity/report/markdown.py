@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
+from distparity.core.statuses import BY_NAME, PASSED, STATUSES
 from distparity.report.model import Case, Column, Report, Result, shorten
-from distparity.report.statuses import BY_NAME, PASSED, STATUSES
 
 __all__ = ["LIMIT", "render"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
-from distparity.report.statuses import BY_NAME, STATUSES
+from distparity.core.statuses import BY_NAME, STATUSES
 
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
 

@@ -19,9 +19,9 @@ from defusedxml import DefusedXmlException
 from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
 from junitparser.junitparser import Element
 
+from distparity.core.statuses import BY_NAME, PASSED
 from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Result, shorten
-from distparity.report.statuses import BY_NAME, PASSED, TAGS
 from distparity.results.journal import SCHEMA
 
 __all__ = ["Refused", "files", "read"]
@@ -207,8 +207,10 @@ def _status(where: str, facts: dict[str, str], element: TestCase) -> str:
     if status not in BY_NAME:
         raise Refused(f"{where}: unknown status {_name(status)!r}; known: {', '.join(BY_NAME)}")
     held = [f"<{one._tag}>" for one in element.result]  # noqa: SLF001 - no public name
-    if held not in ([[f"<{tag}>"] for tag in TAGS[status]] or [[]]):
-        what = " and ".join(f"a {one}" for one in held) or f"no <{TAGS[status][0]}>"
+    drawing = BY_NAME[status]
+    known = [f"<{tag}>" for tag in (drawing.element, drawing.allowed) if tag is not None]
+    if held not in ([[tag] for tag in known] or [[]]):
+        what = " and ".join(f"a {one}" for one in held) or f"no {known[0]}"
         raise Refused(f"{where}: it says {status}, and holds {what}")
     return status
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from distparity.core.outcome import counted
+from distparity.core.statuses import BY_NAME, counted
 from distparity.report.model import Column, Report
-from distparity.report.statuses import BY_NAME
 
 __all__ = ["not_shown"]
 

@@ -20,25 +20,12 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from distparity.core.outcome import Outcome, Status
+from distparity.core.statuses import BY_NAME
 from distparity.core.version import __version__
 from distparity.results.journal import BROKEN, SCHEMA, Journal, Record, place, read
 
 __all__ = ["statuses", "write_broken_cell", "write_from_journal"]
 
-_TAG = {
-    Status.FAILED: "failure",
-    Status.FIXED: "failure",
-    Status.FLAKY: "failure",
-    Status.CRASH: "failure",
-    Status.TIMEOUT: "failure",
-    Status.ERROR: "error",
-    Status.MISSING: "error",
-    Status.NOT_SUPPORTED: "skipped",
-    Status.NOT_AVAILABLE: "skipped",
-    Status.NOT_RUN: "skipped",
-    # Neither a pass nor a failure, to any consumer; its message says which it is.
-    Status.EXPECTED: "skipped",
-}
 #: GitLab refuses a file beyond 30 MB; a character takes up to six bytes of it (``&quot;``). So the
 #: accounts of a cell have this many characters together, and each its share; the side file has them
 #: whole.
@@ -103,9 +90,9 @@ def write_broken_cell(
 def _document(record: Record) -> ET.Element:
     cell = record.header["cell"]
     # A flaky case that is allowed is no failure, and still no pass.
-    tag_of = _TAG if not record.header.get("allow_flaky") else {**_TAG, Status.FLAKY: "skipped"}
+    allowed = bool(record.header.get("allow_flaky"))
     suite_name = f"distparity torch {cell['torch']} {cell['device']}"
-    tags = [tag_of.get(outcome.status) for outcome in record.outcomes.values()]
+    tags = [_element(outcome, allowed=allowed) for outcome in record.outcomes.values()]
     counts = {
         "tests": str(len(tags)),
         "failures": str(tags.count("failure")),
@@ -138,9 +125,15 @@ def _document(record: Record) -> ET.Element:
     tagged = sum(tag is not None for tag in tags)
     most = min(LARGEST_ACCOUNT, ACCOUNTS // max(1, tagged))
     for case, outcome in record.outcomes.items():
-        _testcase(suite, case, outcome, tag_of.get(outcome.status), most)
+        _testcase(suite, case, outcome, _element(outcome, allowed=allowed), most)
     ET.indent(root)
     return root
+
+
+def _element(outcome: Outcome, *, allowed: bool) -> str | None:
+    """What a case holds: an element's name, or nothing."""
+    drawing = BY_NAME[outcome.status.value]
+    return drawing.allowed if allowed and drawing.allowed else drawing.element
 
 
 def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, most: int) -> None:

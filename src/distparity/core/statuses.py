@@ -1,0 +1,149 @@
+"""The table of outcomes: what each says, and how every view spells, draws and counts it.
+
+The set is closed. A status without a row here is refused where it is read; it is never taken for a
+pass, or for anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BY_NAME", "PASSED", "STATUSES", "Drawing", "counted"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One outcome. ``family`` is what it says about parity, and decides about colour and exit code.
+
+    ``good``: it holds. ``bad``: it does not, or nobody can say; the run fails. ``known``: it does
+    not, as declared. ``silent``: nothing was asked, and the reason is declared.
+    """
+
+    name: str
+    #: For narrow cells of the matrix.
+    short: str
+    family: str
+    meaning: str
+    #: For text without pictures, and for a terminal that has no more than ASCII; no two are alike.
+    mark: str
+    plain: str
+    #: What a case holds in the XML: an element of JUnit's, a pass none.
+    element: str | None
+    #: For more than one, where the name is a noun.
+    plural: str = ""
+    #: What it holds there where the run allowed it.
+    allowed: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name as an identifier, for classes and symbols of the page."""
+        return self.name.replace(" ", "-")
+
+
+#: The worst first: lists of failures are in this order.
+STATUSES = (
+    Drawing(
+        "failed", "failed", "bad", "The numbers are wrong, or a rank raised.", "✖", "F", "failure"
+    ),
+    Drawing(
+        "crash", "crash", "bad", "A rank died: exit or signal.", "↯", "C", "failure", "crashes"
+    ),
+    Drawing(
+        "timeout",
+        "timeout",
+        "bad",
+        "The case's time limit passed.",
+        "⧖",
+        "T",
+        "failure",
+        "timeouts",
+    ),
+    Drawing(
+        "error",
+        "error",
+        "bad",
+        "The case could not be judged: not the device's fault.",
+        "!",
+        "E",
+        "error",
+        "errors",
+    ),
+    Drawing(
+        "unexpectedly fixed",
+        "fixed",
+        "bad",
+        "Declared to fail, and passed: remove the entry.",
+        "★",
+        "X",
+        "failure",
+    ),
+    Drawing(
+        "missing",
+        "missing",
+        "bad",
+        "Declared, and no result came: the run ended first.",
+        "?",
+        "?",
+        "error",
+    ),
+    Drawing(
+        "flaky",
+        "flaky",
+        "bad",
+        "Different outcomes when it was run again.",
+        "≈",
+        "~",
+        "failure",
+        allowed="skipped",
+    ),
+    # Neither a pass nor a failure, to any consumer of the XML; its message says which it is.
+    Drawing(
+        "expected failure",
+        "expected",
+        "known",
+        "Failed as declared: a known defect.",
+        "⊗",
+        "x",
+        "skipped",
+        "expected failures",
+    ),
+    Drawing(
+        "not run",
+        "not run",
+        "silent",
+        "Declared not to be run, with the reason.",
+        "∥",
+        "-",
+        "skipped",
+    ),
+    Drawing(
+        "not available",
+        "no device",
+        "silent",
+        "No such device here, or too few.",
+        "○",
+        "o",
+        "skipped",
+    ),
+    Drawing(
+        "not supported",
+        "no support",
+        "silent",
+        "This torch, backend or device cannot do it.",
+        "⊘",
+        "s",
+        "skipped",
+    ),
+    Drawing("passed", "passed", "good", "The same as in one process.", "✔", ".", None),
+)
+
+BY_NAME = {drawing.name: drawing for drawing in STATUSES}
+PASSED = BY_NAME["passed"]
+
+
+def counted(counts: dict[str, int]) -> str:
+    """How many cases have each outcome, in words: "1 failed, 3 expected failures"."""
+    return ", ".join(
+        f"{count} {name if count == 1 else BY_NAME[name].plural or name}"
+        for name, count in counts.items()
+    )
