@@ -88,8 +88,9 @@ def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:
     ``unshard`` reads the full parameters that are in the model's shards at the moment. If the shards
     do not give what it reads, then the first look at anything raises ``RuntimeError``.
     """
-    shards = [parameter.detach() for parameter in model.parameters()]
     before = {name: full for name, full in unshard().items() if full is not None}
+    # After a first look: that is when FSDP moves shards that it offloads to pinned memory.
+    shards = [parameter.detach() for parameter in model.parameters()]
     # No rank has more of a tensor than all of it, or than one element of padding.
     widths: dict[torch.dtype, int] = {}
     for full in before.values():
