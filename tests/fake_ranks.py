@@ -99,7 +99,7 @@ class FakeRank:
         elif what in ("ok", "leave"):
             left = ["a thread"] if what == "leave" else []
             answer = {"op": "answer", "id": frame["id"], "result": {"args": frame["args"]}}
-            self.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": left})
+            self.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": left, "findings": []})
 
 
 class FakeLauncher(Launcher):

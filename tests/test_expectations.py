@@ -410,6 +410,8 @@ def test_names_of_the_files_are_those_of_the_suite() -> None:
 
 SUMMED_UP = "summed, not averaged"
 CRASH: dict[str, str | None] = {"failure": '"crash"', "diagnosis": None, "error": '"SIGABRT"'}
+RACE = {"diagnosis": "no order between the write and the read"}
+FOUND = Outcome(Status.FAILED, "right numbers", "", RACE, failure="findings")
 JUDGED = {
     "as declared": ({}, wrong(SUMMED_UP), Status.EXPECTED),
     "other diagnosis": ({}, wrong("stale"), Status.FAILED),
@@ -431,6 +433,12 @@ JUDGED = {
         wrong(),
         Status.FAILED,
     ),
+    "the device's findings": (
+        {"failure": '"findings"', "diagnosis": '"^no order between"'},
+        FOUND,
+        Status.EXPECTED,
+    ),
+    "findings where numbers are expected": ({}, FOUND, Status.FAILED),
     "harness": ({}, Outcome(Status.ERROR, "the oracle"), Status.ERROR),
     "not supported": ({}, Outcome(Status.NOT_SUPPORTED, "no"), Status.NOT_SUPPORTED),
     "quantity": (

@@ -153,6 +153,6 @@ def test_what_was_answered_while_nobody_listened_is_no_timeout() -> None:
         (rank,) = found.launcher.ranks.values()
         found.turn(100)
         answer = {"op": "answer", "id": 1, "result": {"args": {"number": 0}}}
-        rank.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": []})
+        rank.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": [], "findings": []})
         found.run()
         assert found.outcomes() == ["ok 0"]

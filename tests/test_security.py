@@ -232,7 +232,10 @@ def test_strangers_are_refused_and_the_run_goes_on(launcher: Quiet) -> None:
     turn(scheduler)
     task = rank.receive()
     assert task is not None and task["task"] == "anything"
-    rank.send({"op": "answer", "id": 1, "result": {}, "seconds": 0.0, "calls": 0, "left": []})
+    rank.send(
+        {"op": "answer", "id": 1, "result": {}, "seconds": 0.0, "calls": 0, "left": []}
+        | {"findings": []}
+    )
 
     assert isinstance(scheduler.result(job), Answer)
     for sock in [replay, rank.sock, *rude, *silent]:

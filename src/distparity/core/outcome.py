@@ -51,7 +51,7 @@ class Status(str, Enum):
 
 
 #: How a case can fail. What is no failure has none.
-FAILURES = ("wrong numbers", "raised", "crash", "timeout", "failed in one process")
+FAILURES = ("wrong numbers", "findings", "raised", "crash", "timeout", "failed in one process")
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ class DeviceFacts(Record):
     start_seconds: float
     exclusive: bool
     sharing: dict[str, SharingFacts] = field(default_factory=dict)
+    #: Variables that stand before the command that runs a case again.
+    replay: dict[str, str] = field(default_factory=dict)
 
     def shared(self, way: str) -> DeviceFacts:
         """The same where all ranks of a world are on one device, by a way of :attr:`sharing`."""

@@ -1,7 +1,8 @@
 """What distparity asks of a kind of device.
 
 The order in which a rank process asks: ``environment``, ``load``, ``take``, ``exact``, ``backend``;
-then, for each case, ``seed``, ``forget_peak``, ``synchronize``, ``peak_memory``. A process that only
+then, for each case, ``findings``, ``seed``, ``forget_peak``, ``synchronize``, ``peak_memory`` and
+``findings`` again. A process that only
 looks asks ``environment``, ``absent`` and, where there is a device, the rest of what identifies it.
 
 All of it runs in rank processes (or in a child that looks), never in the process that runs pytest,
@@ -197,6 +198,22 @@ class Device:
         """Wait for everything the device was given, so that its errors come to light here."""
         # Without an argument: one vendor's takes none.
         self.module().synchronize()
+
+    def findings(self) -> Sequence[str]:
+        """What the device has seen go wrong since it was asked last, one line each.
+
+        A device that watches the work it is given, for example for accesses to memory without an
+        order between them, says here what it saw. A case whose numbers are right fails if there is
+        any. It is asked before and after each task of a rank; the default sees nothing.
+        """
+        return ()
+
+    def replay(self) -> dict[str, str]:
+        """Variables, as they are set here, that decide what the device does.
+
+        They stand before the command that runs a case again.
+        """
+        return {}
 
     def forget_peak(self) -> None:
         """Begin to measure the most memory in use anew, where the device counts it."""

@@ -91,6 +91,12 @@ class _Patient:
             raise Unfit(f"counts {peak} bytes with {piece.numel()} in use")
         return "nobody counts" if peak is None else f"{peak} bytes"
 
+    def findings(self) -> Any:
+        return self.kind.findings() or "nothing"
+
+    def replay(self) -> Any:
+        return self.kind.replay() or "nothing"
+
     def numerics(self) -> Any:
         return numerics.ask(self.found["device"], self.found["lacks"])
 
@@ -105,7 +111,7 @@ class _Patient:
 _STEPS = (
     "environment", "load", "absent", "module", "count", "most_ranks", "take", "exact", "describe",
     "backend", "backend_version", "sharing", "lacks", "seed", "forget_peak", "synchronize",
-    "peak_memory", "numerics", "training",
+    "peak_memory", "findings", "replay", "numerics", "training",
 )  # fmt: skip
 #: What a vendor does about steps that are no method.
 _BEYOND = {

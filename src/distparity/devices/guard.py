@@ -58,6 +58,10 @@ def _are_ways(value: Any) -> bool:
     )
 
 
+def _are_lines(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_text, value))
+
+
 def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_right(value)
 
@@ -74,6 +78,8 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sharing": (_are_ways, "a list of Sharing, with patterns not found in everything"),
     "lacks": (_maps_text, "a dict of str to str"),
     "peak_memory": (_or_none(_is_count), "int or None"),
+    "findings": (_are_lines, "a list of str"),
+    "replay": (_maps_text, "a dict of str to str"),
     "no_reductions": (_maps_text, "a dict of str to str"),
     "refuses": (_maps_patterns, "a dict of regular expressions, none found in everything, to str"),
     "sums_apart": (_or_none(_is_text), "str or None"),

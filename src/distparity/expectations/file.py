@@ -32,6 +32,7 @@ _LOOKS = ("diagnosis", "quantity", "error")
 #: What each kind of failure is known by: any of these must be there.
 _KNOWN_BY: dict[str, tuple[str, ...]] = {
     "wrong numbers": ("diagnosis", "quantity", "checks"),
+    "findings": ("diagnosis",),
     "raised": ("error",),
     "crash": ("error",),
     "timeout": (),

@@ -47,6 +47,8 @@ class Failed:
     @property
     def looks(self) -> tuple[str, str | tuple[str, ...]]:
         """The key of an entry that it is known by, and the value: a regular expression, or checks."""
+        if self.failure == "findings":
+            return "diagnosis", f"^{_pattern(self.diagnosis)}"
         if self.failure != "wrong numbers":
             return "error", _pattern(self.message)
         if self.checks:

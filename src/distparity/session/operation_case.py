@@ -9,6 +9,7 @@ from distparity.core.case import Case
 from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import DeviceFacts
+from distparity.session.findings import with_findings
 from distparity.session.training_case import JUDGE, SEED, broken, failed, plain
 from distparity.worlds.scheduler import Errand
 from distparity.worlds.world import Failure, Spec, Task
@@ -53,7 +54,7 @@ def operate(
     facts = {**case.facts, "seconds_in_ranks": round(run.seconds, 4)}
     if run.left:
         facts["left_behind"] = run.left
-    return _outcome(Judgement.from_json(judged.results[0]), facts)
+    return with_findings(_outcome(Judgement.from_json(judged.results[0]), facts), [run])
 
 
 def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:

@@ -207,7 +207,7 @@ class Run:
             case.id: {
                 **case.facts,
                 "family": families[case.scenario],
-                "rerun": wording.rerun(case, self.options),
+                "rerun": wording.rerun(case, self.options, cell.found.replay),
             }
             for case in cell.cases
         }
@@ -292,7 +292,8 @@ class Run:
 
     def rerun(self, case: Case) -> str:
         """The command that runs one case again."""
-        return wording.rerun(case, self.options)
+        replay = next(cell.found.replay for cell in self.cells if cell.device == case.device)
+        return wording.rerun(case, self.options, replay)
 
     # -- after the last ------------------------------------------------------------------------
 

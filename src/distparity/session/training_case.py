@@ -13,6 +13,7 @@ from distparity.core.case import Case
 from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
+from distparity.session.findings import with_findings
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
@@ -67,7 +68,8 @@ def evaluate(
     if isinstance(judged, Failure):
         return broken("the verdict", judged)
     outcome = _outcome(case, Judgement.from_json(judged.results[0]), runs)
-    return replace(outcome, facts={**outcome.facts, **reference.facts})
+    outcome = replace(outcome, facts={**outcome.facts, **reference.facts})
+    return with_findings(outcome, runs)
 
 
 def _train(training: Training, limit: float, *, fresh: bool) -> Errand[list[Answer] | Failure]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from distparity.core.case import Case
@@ -77,9 +78,10 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
     return lines or [f"its arithmetic: {promised}"]
 
 
-def rerun(case: Case, options: Options) -> str:
-    """The command that runs one case again."""
-    words = ["distparity", "run", "--device", case.device, "--case", case.id]
+def rerun(case: Case, options: Options, replay: Mapping[str, str]) -> str:
+    """The command that runs one case again, with the variables that its device is replayed by."""
+    words = [f"{name}={value}" for name, value in replay.items()]
+    words += ["distparity", "run", "--device", case.device, "--case", case.id]
     if case.world_size not in DEFAULT_WORLD_SIZES:
         words += ["--world-size", str(case.world_size)]
     for name in options.include:

@@ -75,6 +75,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
         before.restore_generators()
         dtensor_cache.forget()
         reporter.begin()
+        context.kind.findings()
         started = time.perf_counter()
         try:
             result, blobs = tasks[frame["task"]](context, frame["args"], frame.blobs)
@@ -91,6 +92,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
                 "seconds": time.perf_counter() - started,
                 "calls": reporter.calls(),
                 "left": before.left_behind(),
+                "findings": list(context.kind.findings()),
             }
             channel.send(answer, blobs)
         for stream in (sys.stdout, sys.stderr):

@@ -170,6 +170,7 @@ def _look(kind: devices.Device) -> Probed:
             way.name: SharingFacts(way.backend, {**kind.refuses, **way.refuses})
             for way in kind.sharing()
         },
+        replay=kind.replay(),
     )
     return Probed(found)
 

@@ -44,7 +44,14 @@ SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
         "seen": dict,
         "origin": str,
     },
-    "answer": {"id": int, "result": dict, "seconds": (int, float), "calls": int, "left": list},
+    "answer": {
+        "id": int,
+        "result": dict,
+        "seconds": (int, float),
+        "calls": int,
+        "left": list,
+        "findings": list,
+    },
 }
 
 
@@ -88,6 +95,8 @@ class Answer:
     blobs: list[list[bytes]]
     seconds: float
     left: str = ""
+    #: What the ranks' devices saw go wrong, each line once.
+    findings: tuple[str, ...] = ()
 
 
 #: The bytes of a rank's stacks among which it stands that they are those of a fatal error.
@@ -335,6 +344,7 @@ class World:
             [answer.blobs for answer in answers],
             max(answer["seconds"] for answer in answers),
             "; ".join(sorted(left)),
+            tuple(str(line) for answer in answers for line in answer["findings"]),
         )
         last = self.task.last or bool(left)
         self.task = None
