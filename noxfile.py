@@ -44,7 +44,7 @@ PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
 SELFTEST = releases.row("2.13")
 #: Devices that a package in a folder here brings, as a vendor's would.
-PLUGINS = {"sim": "./tests/sim_device"}
+PLUGINS = {"sim": "./tests/sim_device", "asim": "./packages/async_device"}
 #: With these the suite runs nothing, and what a former run reported stays.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
 #: And with these a part of it.
@@ -297,6 +297,8 @@ for _command, _title in TOOLS.items():
 for _row in SIM_ROWS:
     _title = f"Run the suite with torch {_row.name} on an accelerator in host memory."
     _register(_row, "sim", _title, ["sim"], functools.partial(tests, plugins=["sim"]))
+    _title = f"Run the suite with torch {_row.name} on one whose streams run late: ASIM_MODE."
+    _register(_row, "async", _title, ["async"], functools.partial(tests, plugins=["asim"]))
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -306,7 +308,9 @@ for _row in SIM_ROWS:
 def selftest(session: nox.Session) -> None:
     """Pass the project's own tests, with real ranks and a real torch."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
+    _install(
+        session, "-e", ".", *PLUGINS.values(), *nox.project.dependency_groups(PYPROJECT, "test")
+    )
     session.run("pytest", "tests", *session.posargs)
 
 
@@ -369,7 +373,7 @@ def versions(session: nox.Session) -> None:
 
 KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
-KNOWN += [f"sim-{row.name}" for row in SIM_ROWS]
+KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_ROWS]
 KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared"]
 KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:

@@ -1,0 +1,423 @@
+"""The asynchronous device: its queues, its allocator and its checker, in process; then the device."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from conftest import Suite
+
+from distparity.core.outcome import Outcome, Status
+from distparity.session.findings import with_findings
+from distparity.worlds.world import Answer
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "packages/async_device/src"))
+
+from distparity_async.checker import HOST, Access, Checker, History, Site  # noqa: E402
+from distparity_async.memory import Memory  # noqa: E402
+from distparity_async.runtime import Runtime  # noqa: E402
+from distparity_async.scheduler import Mark, Mode, Scheduler  # noqa: E402
+
+# -- the queues ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["eager", "late", "side", "mix:1", "mix:0", "random:3"])
+def test_a_mode_says_itself(text: str) -> None:
+    assert str(Mode.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "lazy", "late:1", "random:x", "mix:-1", "eager:"])
+def test_what_is_no_mode_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="is no mode of asim; there are eager, late, side"):
+        Mode.parse(text)
+
+
+def two(mode: str) -> tuple[Scheduler, list[str]]:
+    """The default stream has ``a``, ``b``; another ``x``, a wait for ``a``, ``y``; what was done."""
+    done: list[str] = []
+    scheduler = Scheduler(Mode.parse(mode))
+    default, side = scheduler.stream(0, 0), scheduler.new_stream(0)
+    after = scheduler.put(default, lambda: done.append("a"))
+    scheduler.put(default, lambda: done.append("b"))
+    scheduler.put(side, lambda: done.append("x"))
+    scheduler.put(side, None, after)
+    scheduler.put(side, lambda: done.append("y"))
+    return scheduler, done
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"), [("eager", "abxy"), ("late", ""), ("side", "xay")], ids=str
+)
+def test_a_mode_decides_what_is_done_unasked(mode: str, order: str) -> None:
+    assert "".join(two(mode)[1]) == order
+
+
+def test_late_does_what_is_needed_and_no_more() -> None:
+    scheduler, done = two("late")
+    side = scheduler.stream(0, 1)
+
+    scheduler.reach(Mark(side, side.issued))
+
+    assert done == ["x", "a", "y"]
+
+
+@pytest.mark.parametrize("mode", ["mix:1", "mix:2", "random:1", "random:2"])
+def test_chance_is_the_same_every_time(mode: str) -> None:
+    assert two(mode)[1] == two(mode)[1]
+
+
+def test_who_polls_hears_no_then_yes() -> None:
+    scheduler, done = two("late")
+    side = scheduler.stream(0, 1)
+
+    assert [scheduler.ask(Mark(side, 1)) for _ in range(4)] == [False, False, False, True]
+    assert done == ["x"]
+
+
+def test_what_an_item_raises_comes_to_who_has_it_done() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    scheduler = Scheduler(Mode("late"))
+    stream = scheduler.stream(0, 0)
+    mark = scheduler.put(stream, fails)
+
+    with pytest.raises(ZeroDivisionError):
+        scheduler.reach(mark)
+    assert mark.is_done()
+
+
+def test_a_rank_that_is_stuck_gets_on_with_another_stream() -> None:
+    scheduler, done = two("late")
+    stuck = scheduler.new_stream(0)
+    mark = scheduler.put(stuck, lambda: [scheduler.nudge() for _ in range(2)])
+
+    scheduler.reach(mark)
+
+    assert done == ["a", "b"]
+
+
+# -- the checker -----------------------------------------------------------------------------------
+
+
+class Timeline:
+    """Accesses and waits, one after the other: ``w1`` (stream 1 writes), ``r2``, ``1>2`` (2 waits
+    for 1), ``1>h`` (the host waits for 1), ``wh``, ``rh`` (the host's own)."""
+
+    def __init__(self, story: str) -> None:
+        self.checker = Checker()
+        self.history = History()
+        for word in story.split():
+            if ">" in word:
+                self._wait(*word.split(">"))
+            else:
+                self._access(word[0] == "w", word[1], word[2:])
+
+    def _wait(self, one: str, other: str) -> None:
+        clock = self.checker.record(one)
+        self.checker.learn(clock) if other == "h" else self.checker.wait(other, clock)
+
+    def _access(self, writes: bool, who: str, span: str) -> None:
+        low, high = map(int, (span or "[0-8]")[1:-1].split("-"))
+
+        def site() -> Site:
+            return Site(f"{'write' if writes else 'read'} by {who}")
+
+        if who == "h":
+            self.checker.host_access(self.history, low, high, writes, site)
+        else:
+            place = self.checker.issue(who)
+            self.checker.access(self.history, Access(who, place, low, high, writes, site))
+
+
+@pytest.mark.parametrize(
+    ("story", "races"),
+    [
+        ("w1 r1 w1", 0),
+        ("w1 r2", 1),
+        ("r1 w2", 1),
+        ("w1 w2", 1),
+        ("r1 r2", 0),
+        ("w1[0-4] w2[4-8]", 0),
+        ("w1[0-5] w2[4-8]", 1),
+        ("w1 1>2 r2", 0),
+        ("w1 2>1 r2", 1),
+        ("1>2 w1 r2", 1),
+        ("w1 1>2 2>3 r3", 0),
+        ("w1 1>2 r2 r3", 1),
+        ("w1 1>h r2", 0),
+        ("w1 rh", 1),
+        ("w1 1>h rh", 0),
+        ("r1 wh", 1),
+        ("r1 rh", 0),
+        ("wh r1", 0),
+        ("w1 1>2 w2 r3", 1),
+        ("w1 w1 1>2 r2 2>1 w1", 0),
+        ("r1 r2 1>3 w3", 1),
+        ("r1 r2 1>3 2>3 w3", 0),
+    ],
+)
+def test_a_race_is_a_pair_without_an_order(story: str, races: int) -> None:
+    assert len(Timeline(story).checker.races) == races
+
+
+def test_a_race_is_told_once_with_both_places() -> None:
+    (race,) = Timeline("w1 r2 r2").checker.races.items()
+
+    assert str(race[0]) == (
+        "no order between the write on the 1 (write by 1 at a thread without Python (backward)) "
+        "and the read on the 2 (read by 2 at a thread without Python (backward))"
+    )
+    assert race[1] == 2
+
+
+# -- the allocator ---------------------------------------------------------------------------------
+
+
+class FakeRaw:
+    """Memory without bytes: which addresses were given, and what was poisoned."""
+
+    def __init__(self) -> None:
+        self.next = 4096
+        self.freed: list[int] = []
+        self.filled: list[int] = []
+        self.watched: list[tuple[int, int]] = []
+
+    def get_memory(self, size: int) -> int:
+        self.next += size
+        return self.next - size
+
+    def take_freed(self) -> list[int]:
+        taken, self.freed = self.freed, []
+        return taken
+
+    def take_gone_events(self) -> list[int]:
+        return []
+
+    def fill(self, pointer: int, byte: int, size: int) -> None:
+        self.filled.append(pointer)
+
+    def watch(self, spans: list[tuple[int, int]]) -> None:
+        self.watched = spans
+
+    def move(self, target: int, source: int, size: int) -> None: ...
+
+    def give_memory(self, pointer: int) -> None: ...
+
+    def note_pinned(self, pointer: int, size: int) -> None: ...
+
+    def forget_pinned(self, pointer: int) -> None: ...
+
+
+def allocator(mode: str) -> tuple[FakeRaw, Runtime, int]:
+    """A block on the default stream, fresh."""
+    raw = FakeRaw()
+    runtime = Runtime(raw, Mode.parse(mode))
+    return raw, runtime, runtime.allocate(100, 0, 0)
+
+
+def test_a_freed_block_is_overwritten_by_the_next_allocation_on_its_stream() -> None:
+    raw, runtime, pointer = allocator("eager")
+    other = runtime.new_stream(0, 0)
+    raw.freed.append(pointer)
+
+    runtime.allocate(7, 0, other)
+    before = raw.filled.count(pointer)
+    runtime.allocate(7, 0, 0)
+
+    assert (before, raw.filled.count(pointer)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "races"), [("alone", 1), ("waited for", 0), ("recorded", 0)], ids=str
+)
+def test_a_block_that_another_stream_reads_must_be_held(how: str, races: int) -> None:
+    raw, runtime, pointer = allocator("late")
+    other = runtime.new_stream(0, 0)
+    runtime.block(1, 0, other)  # an event that was never recorded
+    runtime.record(1, 0, 0)
+    runtime.block(1, 0, other)
+    stream = runtime.scheduler.stream(0, other)
+    runtime.issue(stream, "read", [(pointer, 0, 100, False)], lambda: None)
+    if how == "waited for":
+        runtime.record(2, 0, other)
+        runtime.block(2, 0, 0)
+    if how == "recorded":
+        runtime.record_stream(pointer, 0, other)
+    raw.freed.append(pointer)
+
+    runtime.allocate(100, 0, 0)
+
+    assert len(runtime.races()) == races
+
+
+def test_a_recorded_block_is_handed_out_when_its_stream_has_passed() -> None:
+    raw, runtime, pointer = allocator("late")
+    other = runtime.new_stream(0, 0)
+    runtime.issue(runtime.scheduler.stream(0, other), "read", [], lambda: None)
+    runtime.record_stream(pointer, 0, other)
+    raw.freed.append(pointer)
+
+    seen = []
+    for passed in (False, True):
+        if passed:
+            runtime.synchronize_stream(0, other)
+        runtime.allocate(100, 0, 0)
+        runtime.synchronize_stream(0, 0)
+        seen.append(raw.filled.count(pointer))
+
+    assert seen == [1, 2]
+
+
+def test_bytes_stay_until_no_queue_can_touch_them() -> None:
+    raw, runtime, pointer = allocator("late")
+    runtime.issue(runtime.scheduler.stream(0, 0), "read", [], lambda: None)
+    raw.freed.append(pointer)
+    runtime.allocate(100, 0, 0)
+
+    while_queued = runtime.allocate(100, 0, 0)
+    runtime.synchronize_device(0)
+    afterwards = runtime.allocate(100, 0, 0)
+
+    assert (while_queued == pointer, afterwards == pointer) == (False, True)
+
+
+def test_memory_is_counted() -> None:
+    raw, runtime, pointer = allocator("eager")
+    raw.freed.append(pointer)
+    runtime.allocate(40, 0, 0)
+    count = runtime.count(0)
+
+    assert (count.now, count.peak, count.allocations) == (40, 100, 2)
+    assert isinstance(runtime.memory, Memory)
+
+
+def test_the_host_is_watched_while_a_stream_is_at_pinned_memory() -> None:
+    raw, runtime, _ = allocator("late")
+    pinned = runtime.allocate_pinned(64)
+    stream = runtime.scheduler.stream(0, 0)
+    runtime.issue(stream, "copy", [(pinned, 0, 64, True)], lambda: None)
+    watched = list(raw.watched)
+
+    runtime.host_access(pinned, pinned + 8, False, "aten::add")
+    runtime.synchronize_device(0)
+
+    assert (watched, raw.watched) == ([(pinned, 64)], [])
+    assert len(runtime.races()) == 1
+    assert str(HOST) in runtime.races()[0]
+
+
+# -- what the suite makes of it --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "findings", "then", "message"),
+    [
+        (Status.PASSED, (), Status.PASSED, "as it was"),
+        (Status.PASSED, ("no order",), Status.FAILED, "right numbers, but the device found: no order"),
+        (Status.FAILED, ("no order",), Status.FAILED, "as it was"),
+        (Status.ERROR, ("no order",), Status.ERROR, "as it was"),
+    ],
+)  # fmt: skip
+def test_findings_fail_a_case_whose_numbers_are_right(
+    status: Status, findings: tuple[str, ...], then: Status, message: str
+) -> None:
+    runs = [Answer([], [], 0.0, findings=findings), Answer([], [], 0.0, findings=findings)]
+
+    found = with_findings(Outcome(status, "as it was", "", {"ratio": 0.1}), runs)
+
+    assert (found.status, found.message) == (then, message)
+    assert (found.failure == "findings") == (then is Status.FAILED and status is Status.PASSED)
+    assert ("no order" in found.detail) == (then is Status.FAILED)
+
+
+# -- the device ------------------------------------------------------------------------------------
+
+
+def _no_device() -> str:
+    """Why the device cannot be used here, as the fact that was asked; empty where it can."""
+    try:
+        version("distparity-async")
+    except PackageNotFoundError:
+        return "distparity-async is not installed: pip install packages/async_device"
+    if tuple(map(int, version("torch").split(".")[:2])) < (2, 10):
+        return f"torch {version('torch')} is older than 2.10"
+    from distparity_async import build
+
+    return build.absent() or ""
+
+
+asim = pytest.mark.skipif(bool(_no_device()), reason=_no_device())
+
+PROGRAM = """
+import sys, torch, distparity_async as asim
+asim.register()
+torch.ones(1, device="asim")
+side = torch.asim.Stream()
+for mode in sys.argv[1:]:
+    asim.begin(mode)
+    for right in (True, False):
+        given = torch.ones(4, device="asim")
+        if right:
+            side.wait_stream(torch.asim.current_stream())
+        with torch.asim.stream(side):
+            taken = given * 2
+        if right:
+            torch.asim.current_stream().wait_stream(side)
+        print(mode, right, taken.cpu().tolist(), len(asim.races()))
+        torch.asim.synchronize()
+"""
+
+
+@asim
+def test_a_wait_that_is_left_out_is_seen_in_every_mode() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "eager", "late"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.stdout.splitlines() == [
+        "eager True [2.0, 2.0, 2.0, 2.0] 0",
+        "eager False [2.0, 2.0, 2.0, 2.0] 2",
+        "late True [2.0, 2.0, 2.0, 2.0] 0",
+        "late False [nan, nan, nan, nan] 2",
+    ], ran.stderr
+
+
+@asim
+@pytest.mark.parametrize("mode", ["eager", "late", "random:3"])
+def test_the_suite_is_green_on_it(suite: Suite, mode: str) -> None:
+    cases = [f"multiple_forward/{how}-ws2-float32" for how in ("ddp", "fsdp1", "fsdp2")]
+
+    ran = suite("--device", "asim", *(w for c in cases for w in ("--case", c)), ASIM_MODE=mode)
+
+    assert ran.code == 0, ran.output
+    assert ran.statuses("here-asim") == dict.fromkeys(cases, "passed")
+    rerun = ran.properties("here-asim")[cases[0]]["rerun"]
+    assert rerun == f"ASIM_MODE={mode} distparity run --device asim --case {cases[0]}"
+
+
+@asim
+@pytest.mark.parametrize(("mode", "layers"), [("eager", "[]"), ("late", "[2, 3, 4, 5]")], ids=str)
+def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it(mode: str, layers: str) -> None:
+    program = ROOT / "packages/async_device/defects/fsdp2_all_reduce_hook.py"
+
+    ran = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ASIM_MODE": mode, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+    )
+
+    has_it = tuple(map(int, version("torch").split(".")[:2])) < (2, 15)
+    said = f"wrong gradients of layers {layers}, 2 pairs" if has_it else "of layers [], 0 pairs"
+    assert ran.returncode == has_it, ran.stderr
+    assert said in ran.stdout.splitlines()[-1]
