@@ -444,7 +444,7 @@ def test_a_device_that_cannot_be_shared_says_so(
     ("words", "cell", "status"),
     [
         (["--share-devices"], "here-faulty-shared", "not supported"),
-        ([], "here-faulty", "error"),
+        ([], "here-faulty", "failed"),
     ],
     ids=["in that way", "and in no other"],
 )
@@ -452,11 +452,12 @@ def test_what_cannot_be_done_on_a_shared_device_is_not_supported(
     suite: Suite, words: list[str], cell: str, status: str
 ) -> None:
     plugin = ["--device-plugin", "faulty_devices:SharesInPart", "--device", "faulty"]
+    case = "refused_alone/ddp-ws2-float32"
 
-    ran = suite(*plugin, *words, "--case", DDP)
+    ran = suite(*plugin, "--include", "refused_alone", *words, "--case", case)
 
-    assert ran.statuses(cell) == {DDP: status}
-    assert ("faulty: gloo transfers nothing" in ran.text(cell, DDP)) == bool(words)
+    assert ran.statuses(cell) == {case: status}
+    assert ("faulty: gloo transfers nothing" in ran.text(cell, case)) == bool(words)
 
 
 @sim

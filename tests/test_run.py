@@ -263,14 +263,14 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
             id="a hook that torch was not built for",
         ),
         pytest.param(
-            "broken_alone",
+            "refused_alone",
             "refused_alone/ddp-ws2-float32",
             "failed",
             "failed: in one process, the oracle: rank 0 raised RuntimeError: mat1 and mat2",
             id="torch refuses in one process",
         ),
         pytest.param(
-            "broken_alone",
+            "mistaken_alone",
             "mistaken_alone/ddp-ws2-float32",
             "error",
             "error: the oracle: rank 0 raised RuntimeError: shapes cannot",

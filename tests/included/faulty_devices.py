@@ -26,6 +26,7 @@ class Here(Device):
     """It is the CPU, so that there is something to take."""
 
     kind = "faulty"
+    computes_on = "cpu"
 
     def absent(self) -> str | None:
         return None
@@ -75,6 +76,12 @@ class Alone(Shares):
         return 1
 
 
+class Impostor(Here):
+    """Trains on the CPU, and does not say so."""
+
+    computes_on = None  # type: ignore[assignment]  # the fault
+
+
 class NotADevice:
     kind = "faulty"
 
@@ -100,10 +107,8 @@ class Announced(Here):
 
 
 class SharesInPart(Here):
-    """Its ranks can share it, and then not do what every case does."""
+    """Its ranks can share it, and then not do what ``refused_alone`` does."""
 
     def sharing(self) -> list[Sharing]:
-        return [Sharing("gloo", "gloo", refuses={"no transfers": "faulty: gloo transfers nothing"})]
-
-    def seed(self, seed: int) -> None:
-        raise RuntimeError("no transfers here")
+        refused = {"shapes cannot be multiplied": "faulty: gloo transfers nothing"}
+        return [Sharing("gloo", "gloo", refuses=refused)]

@@ -69,6 +69,9 @@ class Device:
     #: the order of a sum explains, and the line stands with every result.
     sums_apart: ClassVar[str | None] = None
 
+    #: torch's device type of the device's tensors, where that is not :attr:`kind`.
+    computes_on: ClassVar[str | None] = None
+
     #: Seconds that a world may take to start beyond what every device is given (120).
     start_seconds: ClassVar[float] = 0.0
 

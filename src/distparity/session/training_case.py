@@ -13,6 +13,7 @@ from distparity.core.case import Case
 from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
+from distparity.session import distribution
 from distparity.session.findings import with_findings
 from distparity.worlds.scheduler import Errand, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
@@ -69,7 +70,7 @@ def evaluate(
         return broken("the verdict", judged)
     outcome = _outcome(case, Judgement.from_json(judged.results[0]), runs)
     outcome = replace(outcome, facts={**outcome.facts, **reference.facts})
-    return with_findings(outcome, runs)
+    return with_findings(distribution.checked(outcome, runs), runs)
 
 
 def _train(training: Training, limit: float, *, fresh: bool) -> Errand[list[Answer] | Failure]:

@@ -86,6 +86,9 @@ class Strategy:
     #: Whether only the first rank's rows and losses count: inputs enter and leave there.
     enters_at_first: ClassVar[bool] = False
 
+    #: torch's device type of a model's parameters between steps, where it is not the rank's own.
+    parameters_on: ClassVar[str | None] = None
+
     #: One process, which has all rows.
     alone: ClassVar[bool] = False
     #: How many ranks training goes on with from a checkpoint, in a world of their own.
@@ -254,6 +257,10 @@ class Strategy:
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         """The rows of a global batch that are this rank's."""
         return tuple(tensor.chunk(context.world_size)[context.rank] for tensor in batch)
+
+    def rows_shared_by(self, context: RankContext) -> int:
+        """How many ranks train on the same rows; a passed case in which it is otherwise is an error."""
+        return 1
 
     def learn(
         self,

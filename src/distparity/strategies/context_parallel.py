@@ -67,6 +67,9 @@ class ContextParallel(Ddp):
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 
+    def rows_shared_by(self, context: RankContext) -> int:
+        return context.world_size
+
     def learn(
         self,
         losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],

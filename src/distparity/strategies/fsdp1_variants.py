@@ -159,6 +159,7 @@ class Fsdp1CpuOffload(Fsdp1):
     name = "fsdp1_cpu_offload"
     title = "FullyShardedDataParallel(CPUOffload)"
     tier = "variant"
+    parameters_on = "cpu"
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
             fact="FSDP with CPUOffload on cpu, which pins memory",

@@ -185,6 +185,7 @@ class Fsdp2CpuOffload(Fsdp2):
     name = "fsdp2_cpu_offload"
     title = "fully_shard(CPUOffloadPolicy)"
     tier = "variant"
+    parameters_on = "cpu"
 
     def options(self, context: RankContext, root: bool) -> dict[str, Any]:
         # Nothing is copied from the CPU to the CPU, and no memory pinned for it.

@@ -159,6 +159,9 @@ class GPipe(Strategy):
         line = self.line(context)
         return tuple(tensor.chunk(line.replicas)[line.replica] for tensor in batch)
 
+    def rows_shared_by(self, context: RankContext) -> int:
+        return context.world_size // self.line(context).replicas
+
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         # Ranks of a line exchange activations; gradients are each rank's own.

@@ -99,6 +99,9 @@ class TensorParallel(Strategy):
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 
+    def rows_shared_by(self, context: RankContext) -> int:
+        return context.world_size
+
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
         # Ranks exchange activations; gradients are each rank's own.
@@ -183,6 +186,9 @@ class _WithData(TensorParallel):
 
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         return tuple(tensor.chunk(context.world_size // 2)[context.rank // 2] for tensor in batch)
+
+    def rows_shared_by(self, context: RankContext) -> int:
+        return 2
 
 
 class TensorParallelFsdp1(_WithData):

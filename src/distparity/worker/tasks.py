@@ -36,6 +36,7 @@ from distparity.training.trajectory import Trajectory
 from distparity.verification import diagnosis, evidence, nondeterminism, verdict
 from distparity.verification.constants import FACTOR
 from distparity.verification.tolerance import Tolerance
+from distparity.worker.distribution import Observer
 from distparity.worker.rank_loop import Task
 
 __all__ = ["TASKS", "facts"]
@@ -225,14 +226,17 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
     context.kind.forget_peak()
     recipe = _recipe_of(plan)
     mine = participation.of(recipe.scenario, plan.worlds)[plan.phase][context.rank]
-    how: dict[str, Any] = {"participation": mine, "folder": plan.folder}
+    observer = Observer()
+    how: dict[str, Any] = {"participation": mine, "folder": plan.folder, "watch": observer}
     if plan.mutant is None:
         trajectory = train(recipe, strategy, context, **how)
     else:
         with mutants.mutate(strategy, mutants.load()[plan.mutant], context) as mutated:
             trajectory = train(recipe, mutated, context, **how)
     context.kind.synchronize()
-    return {"peak_memory": context.kind.peak_memory()}, [trajectory.to_bytes()]
+    told = observer.told(strategy.suit(recipe.scenario), context, recipe.rows)
+    memory = context.kind.peak_memory()
+    return {"peak_memory": memory, "distribution": told}, [trajectory.to_bytes()]
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:

@@ -1,4 +1,4 @@
-"""Scenarios whose reference runs fail: by torch's refusal, and by their own mistake."""
+"""A scenario that torch refuses, in one process already."""
 
 from __future__ import annotations
 
@@ -12,8 +12,3 @@ from distparity.scenarios.calls.basic import Basic
 class RefusedAlone(Basic):
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         return super().loss(model, (batch[1], batch[1]))
-
-
-class MistakenAlone(Basic):
-    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        raise RuntimeError("shapes cannot be multiplied")

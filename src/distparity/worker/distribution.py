@@ -1,0 +1,69 @@
+"""What one rank can tell of whether its training was distributed, and on the device.
+
+The process groups count their collectives themselves, whoever begins them: that is there with any
+recorder of torch's off, and with our own log off.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from distparity.worker.collective_log import sequence
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distparity.devices.context import RankContext
+    from distparity.scenarios import Batch
+    from distparity.strategies import Strategy
+
+__all__ = ["Observer"]
+
+
+class Observer:
+    """Give it to training as ``watch``: it looks before every step."""
+
+    def __init__(self) -> None:
+        self._looks: list[dict[tuple[int, ...], int]] = []
+        self._on: set[str] = set()
+
+    def __call__(self, model: nn.Module, batch: Batch) -> None:
+        self._looks.append(_counted())
+        self._on |= {parameter.device.type for parameter in model.parameters()}
+
+    def told(self, strategy: Strategy, context: RankContext, rows: int) -> dict[str, Any]:
+        """JSON: the groups that talked, this rank's rows of ``rows``, where its parameters were.
+
+        ``talked`` lists the ranks of every group that began a collective between the first step and the
+        last; None where a group does not count. What reads results after the last step is no training.
+        """
+        looks = self._looks if len(self._looks) > 1 else [*self._looks, _counted()]
+        before, after = looks[0], looks[-1]
+        known = all(count >= 0 for count in after.values())
+        mine = strategy.rows((torch.arange(rows),), context)[0]
+        wanted = strategy.parameters_on or context.kind.computes_on or context.kind.kind
+        return {
+            "talked": [list(group) for group in after if after[group] > before.get(group, 0)]
+            if known
+            else None,
+            "rows": mine.tolist(),
+            "of": rows,
+            "rows_shared_by": strategy.rows_shared_by(context),
+            "parameters_on": strategy.parameters_on,
+            "elsewhere": sorted(self._on - {wanted, "meta"}),
+            "device": wanted,
+        }
+
+
+def _counted() -> dict[tuple[int, ...], int]:
+    """Collectives that each set of ranks has begun, of which this one is; -1 where nobody counts."""
+    found: dict[tuple[int, ...], int] = {}
+    for group in list(dist.distributed_c10d._world.pg_map):
+        ranks = tuple(sorted(dist.get_process_group_ranks(group)))
+        count = sequence(group, -1)
+        known = found.get(ranks, 0)
+        found[ranks] = -1 if -1 in (count, known) else known + count
+    return found
