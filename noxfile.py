@@ -342,6 +342,14 @@ def benchmark(session: nox.Session) -> None:
         session.run("python", f"benchmarks/{name}.py", *session.posargs)
 
 
+@nox.session(default=False)
+def campaign(session: nox.Session) -> None:
+    """Inject faults that a seed draws, and check what must hold: -- --rounds 100 --seed 1."""
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
+    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("python", "benchmarks/campaign.py", *session.posargs)
+
+
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
     """Check that the XML of cells says what it should: -- reports 2.13-cpu nightly-cpu."""
@@ -374,7 +382,7 @@ def versions(session: nox.Session) -> None:
 KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
 KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_ROWS]
-KNOWN += ["selftest", "lint", "types", "benchmark", "check-reports", "declared"]
+KNOWN += ["selftest", "lint", "types", "benchmark", "campaign", "check-reports", "declared"]
 KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python's version to a name.

@@ -292,15 +292,15 @@ def _fill(folder: Path, size: int) -> list[str]:
     ]
 
 
-def _orphan(folder: Path, size: int) -> list[str]:
-    case = _case("kills-parent", size)
+def _orphan(folder: Path, size: int, fault: str) -> list[str]:
+    case = _case(fault, size)
     times = folder.parent / "times"
     times.mkdir()
     names = [*tests.cases("ddp", "fsdp1", sizes=[size]), case]
     words = [*tests.listed(names), "--worlds", str(4 * size)]
     suite = tests.Suite(folder, words, {"INJECTED_TIMES": str(times)}).run()
     # It is done twice: together with others, and then alone, which is when it is to blame.
-    known = _written(suite)[case] - _happened(times)[f"fault-kills-parent-ws{size}"]
+    known = _written(suite)[case] - _happened(times)[f"fault-{fault}-ws{size}"]
     return [str(suite.code), _results(suite), f"{known:.1f} s", _left(suite)]
 
 
@@ -316,7 +316,9 @@ def _left(suite: tests.Suite) -> str:
 RUNS: dict[str, Callable[[Path, int], list[str]]] = {
     **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in tests.SIGNALS},
     "the disk under the report folder is full": _fill,
-    "a rank kills the process that forks ranks": _orphan,
+    "a rank kills the process that forks ranks": partial(_orphan, fault="kills-parent"),
+    "a rank kills it, and leaves others behind": partial(_orphan, fault="kills-parent-leaving"),
+    "a rank stops the process that forks ranks": partial(_orphan, fault="stops-parent"),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -112,6 +113,7 @@ class FakeLauncher(Launcher):
         #: What becomes of the next attempts to start the fork server again.
         self.restarts: list[Exception] = []
         self.deaf = False
+        self.early: list[int] = []
         super().__init__()
 
     def _start(self) -> start.ForkServer:
@@ -152,10 +154,18 @@ class FakeLauncher(Launcher):
             for spec in frame["ranks"]:
                 self.pids += 1
                 pids.append(self.pids)
-                self.ranks[self.pids] = FakeRank(spec, self.pids)
+                with contextlib.suppress(OSError):
+                    self.ranks[self.pids] = FakeRank(spec, self.pids)
+                    continue
+                # It finds nobody, and ends.
+                self.early.append(self.pids)
             self.other_end.send(
                 {"op": "forked", "world": frame["world"], "pids": pids, "error": ""}
             )
+            for pid in self.early:
+                end = {"op": "exit", "pid": pid, "status": 256, "memory": False}
+                self.other_end.send(end)
+            self.early.clear()
         elif frame["op"] in ("kill", "signal") and frame.get("signal", 9) in (6, 9):
             for pid in frame["pids"]:
                 if pid in self.ranks:
@@ -169,6 +179,14 @@ class FakeLauncher(Launcher):
                 self.other_end.send(
                     {"op": "exit", "pid": rank.pid, "status": int(signal.SIGKILL), "memory": False}
                 )
+
+    def kill_rank(self, pid: int) -> None:
+        """Somebody kills a rank."""
+        self._exit(self.ranks[pid])
+
+    def remove_place(self) -> None:
+        """Somebody removes the folder with the socket."""
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def die(self) -> None:
         """The fork server ends, as if killed, and its ranks with it."""
@@ -198,10 +216,20 @@ class Fakes:
         self.launcher = FakeLauncher()
         self.scheduler = Scheduler(self.launcher, room=6)
         self.jobs: list[tuple[str, Any]] = []
+        self.strangers: list[socket.socket] = []
 
     def start(self, name: str, size: int = 2, limit: float = 10.0) -> None:
         task = Task(Spec("cpu", size), name, {"number": len(self.jobs)}, limit=limit)
         self.jobs.append((name, self.scheduler.start(errand(task))))
+
+    def stranger(self, words: bytes) -> None:
+        """Somebody connects, says something, and stays."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):
+            sock.connect(self.launcher.address)
+            sock.send(words)
+        self.strangers.append(sock)
 
     def turn(self, seconds: float = 0.0) -> None:
         self.clock.now += seconds
@@ -219,10 +247,10 @@ class Fakes:
         raise AssertionError([name for name, job in self.jobs if not job.finished])
 
     def outcomes(self) -> list[str]:
-        return [_outcome(job) for _, job in self.jobs]
+        return [outcome_of(job) for _, job in self.jobs]
 
 
-def _outcome(job: Any) -> str:
+def outcome_of(job: Any) -> str:
     if job.error is not None:
         return "ended" if isinstance(job.error, StartError) else f"broken: {job.error}"
     if isinstance(job.value, Answer):
@@ -242,4 +270,6 @@ def fakes() -> Iterator[Fakes]:
         finally:
             with contextlib.suppress(Exception):
                 found.scheduler.close()
+            for sock in found.strangers:
+                sock.close()
             found.launcher.finish()

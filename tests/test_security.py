@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import distparity
+from distparity.core import wire
 from distparity.core.redact import Redactor
-from distparity.core.wire import Channel, Frame, ProtocolError, check
+from distparity.core.wire import Channel, Frame, ProtocolError, TooLarge, check
 from distparity.results import journal, junit_writer
 from distparity.worlds.failure import Failure
 from distparity.worlds.launcher import Launcher
@@ -144,6 +145,13 @@ def test_nothing_is_pickled() -> None:
 
     assert "json" in imported
     assert imported.isdisjoint({"pickle", "marshal", "shelve", "multiprocessing"})
+
+
+def test_more_than_a_frame_may_have_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_MAX_BLOBS", 100)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(TooLarge, match="the model is too large"):
+        Channel(theirs).send({}, [bytes(60), bytes(60)])
 
 
 class Flood:

@@ -32,8 +32,6 @@ from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
 
 FOREVER = 3600
-#: Beyond a limit of 6 seconds that other cases have.
-LATE = 7
 HERE = str(Path.cwd())
 LEFT = "INJECTED_LEFT_BEHIND"
 
@@ -239,16 +237,6 @@ class StopsParent(Fault):
         os.kill(os.getppid(), signal.SIGSTOP)
         # Long enough to be seen, and less than the limit.
         time.sleep(4)
-
-
-class KillsParentLate(KillsParent):
-    """By then an idle world is past the deadline of its last task."""
-
-    name = "fault-kills-parent-late"
-
-    def misbehave(self) -> None:
-        time.sleep(LATE)
-        super().misbehave()
 
 
 class LeavesOrphans(Fault):

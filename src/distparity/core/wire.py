@@ -12,12 +12,13 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Channel", "Frame", "ProtocolError", "check"]
+__all__ = ["Channel", "Frame", "ProtocolError", "TooLarge", "check"]
 
 _HEAD = struct.Struct(">8sI")
 _MAGIC = b"dparity1"
 _MAX_JSON = 64 << 20
-_MAX_BLOBS = 2 << 30
+#: The trajectories of all ranks of a case go to the judge in one frame, and are in memory there.
+_MAX_BLOBS = 16 << 30
 _CHUNK = 1 << 20
 #: What one call of :meth:`Channel.poll` takes at most, so that a flood from one end leaves the
 #: others their turn.
@@ -26,6 +27,10 @@ _GULP = 64
 
 class ProtocolError(Exception):
     """The bytes received are not a frame."""
+
+
+class TooLarge(ValueError):
+    """More bytes than one frame may have."""
 
 
 class Frame(dict[str, Any]):
@@ -52,6 +57,12 @@ def check(frame: Frame, schemas: dict[str, dict[str, type | tuple[type, ...]]]) 
 
 
 def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
+    size = sum(map(len, blobs))
+    if size > _MAX_BLOBS:
+        raise TooLarge(
+            f"{size / 2**30:.1f} GiB are more than the {_MAX_BLOBS >> 30} GiB that a process can "
+            "send at once: the model is too large, or has too many steps"
+        )
     text = json.dumps({**message, "blobs": [len(blob) for blob in blobs]}).encode()
     return [_HEAD.pack(_MAGIC, len(text)) + text, *blobs]
 
@@ -173,9 +184,10 @@ class Channel:
             return None
         frame = Frame(message)
         frame.blobs = []
-        for size in sizes:
-            frame.blobs.append(bytes(self._in[start : start + size]))
-            start += size
+        with memoryview(self._in) as view:
+            for size in sizes:
+                frame.blobs.append(bytes(view[start : start + size]))
+                start += size
         del self._in[:start]
         self._need = None
         return frame

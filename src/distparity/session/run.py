@@ -17,6 +17,7 @@ from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
 from distparity.core.torch_facts import TorchFacts
+from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, place
 from distparity.session import device_search, selection, wording
@@ -251,6 +252,8 @@ class Run:
         )
         if isinstance(error, StartError):
             outcome = Outcome(Status.ERROR, str(error), error.detail)
+        elif isinstance(error, TooLarge):
+            outcome = Outcome(Status.ERROR, f"the verdict: {error}", trace)
         if case.id not in self.course.cell(case).outcomes:
             self._keep(case, outcome)
         return outcome

@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -148,6 +149,9 @@ class _Server:
         self.directory = directory
         #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
         self.ranks: dict[int, int] = {}
+        #: Where shared memory is the host's, a process of another container may have had a rank's
+        #: number before: what is older than this run is not ours.
+        self.began = time.time()
         #: By rank, who may have shared memory: it and what it has started.
         self.owners: dict[int, set[int]] = {}
         self.journals: list[str] = []
@@ -269,7 +273,7 @@ class _Server:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         for member in {pid, *members}.difference(tidy):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(member, signal.SIGKILL)
         processes.await_end(tidy, TIDYING)
 
@@ -281,7 +285,7 @@ class _Server:
             _, status = os.waitpid(pid, 0)
             if pid in self.ranks:
                 memory = processes.memory_kills() > self.ranks.pop(pid)
-                _remove_shared_memory(self.owners.pop(pid))
+                _remove_shared_memory(self.owners.pop(pid), self.began)
                 self.channel.send({"op": "exit", "pid": pid, "status": status, "memory": memory})
             # Killing an orphan makes orphans of its own children.
             self._kill_orphans()
@@ -291,9 +295,9 @@ class _Server:
         adopted = [pid for pid in processes.children() if pid not in self.ranks]
         processes.await_end(filter(processes.tidies_up, adopted), TIDYING)
         for pid in adopted:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        _remove_shared_memory(adopted)
+        _remove_shared_memory(adopted, self.began)
 
     def _end_ranks(self) -> None:
         """Kill every process that came from this one, and remove what is theirs in memory."""
@@ -305,7 +309,7 @@ class _Server:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
         for pids in self.owners.values():
-            _remove_shared_memory(pids)
+            _remove_shared_memory(pids, self.began)
 
     def _last_act(self) -> None:
         self._end_ranks()
@@ -325,10 +329,11 @@ def _ended() -> int | None:
     return None if found is None else found.si_pid
 
 
-def _remove_shared_memory(pids: Iterable[int]) -> None:
-    """Remove the segments that torch named after processes, which only these would."""
+def _remove_shared_memory(pids: Iterable[int], since: float) -> None:
+    """Remove the segments that torch named after these processes since a time of the clock."""
     mine = {str(pid) for pid in pids}
     for path in Path("/dev/shm").glob("torch_*"):  # noqa: S108  it is where they are
         if path.name.split("_")[1] in mine:
             with contextlib.suppress(OSError):
-                path.unlink()
+                if path.lstat().st_ctime >= since:
+                    path.unlink()

@@ -8,13 +8,18 @@ somebody else changed would be to guess what it was for.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
+import inspect
 import os
 import random
 import resource
 import signal
 import sys
+import tempfile
 import threading
+import types
+import warnings
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,11 +140,90 @@ def _denormals() -> Hashable:
     return [number * 2.0 for number in _SMALLEST] == [0.0]
 
 
+def _descriptors() -> Hashable:
+    """The files and devices that are open, by the kernel's names; a scan's own is gone by then.
+
+    Not sockets and pipes, nor what waits for them: a process group that a case made keeps some.
+    """
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  a third of the time
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+            if not target.startswith(("socket:", "pipe:", "anon_inode:", "/proc/")):
+                found.add((name, target))
+    return frozenset(found)
+
+
+def _warnings() -> Hashable:
+    """What is an error where it was a warning; libraries add filters of other kinds at any time."""
+    return tuple(found for found in warnings.filters if found[0] == "error")
+
+
+def _scratch() -> Hashable:
+    """The folder of temporary files, and whether it is there."""
+    folder = tempfile.gettempdir()
+    return folder, os.path.isdir(folder)  # noqa: PTH112
+
+
+def _user() -> Hashable:
+    return (*os.getresuid(), *os.getresgid(), *os.getgroups())
+
+
+def _priority() -> Hashable:
+    affinity = frozenset(os.sched_getaffinity(0))
+    return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), affinity
+
+
+#: What training goes through: functions of modules, and methods of classes.
+_PLACES: list[Any] = [
+    nn.functional,
+    torch.Tensor,
+    torch.autograd,
+    dist.distributed_c10d,
+    nn.parallel.DistributedDataParallel,
+    torch.optim.Optimizer,
+    *{
+        kind
+        for space in (nn, torch.optim)
+        for kind in vars(space).values()
+        if isinstance(kind, type)
+    },
+]
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
+
+
+#: Each function by the names that hold it, and its own; torch adds to these at any time.
+_WATCHED = [
+    (vars(place), name)
+    for place in _PLACES
+    for name, value in vars(place).items()
+    if type(value) in _CODE
+]
+
+
+def _functions() -> Hashable:
+    """Which functions these are. The first optimizer of a class wraps that class's ``step``."""
+    return tuple(
+        [
+            id(names.get(name)) if name != "step" else id(inspect.unwrap(names["step"]))
+            for names, name in _WATCHED
+        ]
+    )
+
+
 _PROBES: dict[str, Callable[[], Hashable]] = {
     "working directory": _directory,
     "umask": _umask,
     "standard streams": _streams,
     "signal handlers": lambda: tuple(map(signal.getsignal, _SIGNALS)),
+    "signal mask": lambda: frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    "fault handler": faulthandler.is_enabled,
+    "warnings that are errors": _warnings,
+    "user": _user,
+    "priority or affinity": _priority,
+    "open files": _descriptors,
+    "temporary files": _scratch,
+    "functions of torch": _functions,
     "an alarm": lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
     "resource limits": lambda: tuple(map(resource.getrlimit, _LIMITS)),
     "interpreter settings": _interpreter,

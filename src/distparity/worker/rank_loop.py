@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distparity.core.redact import DOTS, LEFT_OUT
-from distparity.core.wire import Channel, Frame
+from distparity.core.wire import Channel, Frame, TooLarge
 
 if TYPE_CHECKING:
     import torch
+    import torch.distributed as dist
 
     from distparity.devices import Device
     from distparity.devices.context import RankContext
@@ -46,7 +47,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
     ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``index`` (of its
     device), ``sharing`` (the way in which ranks share a device, or ""), ``group`` (whether to make
-    a process group), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
+    a process group), ``store`` (a file through which its ranks meet), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
     """
     output = _redirect(spec["output"])
     _use_directory(spec["scratch"])
@@ -94,7 +95,10 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
                 "left": before.left_behind(),
                 "findings": list(context.kind.findings()),
             }
-            channel.send(answer, blobs)
+            try:
+                channel.send(answer, blobs)
+            except TooLarge as error:
+                channel.send(_raised(frame["id"], error))
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
@@ -196,6 +200,33 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     ).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    timeout = datetime.timedelta(seconds=spec["timeout"])
+    if backend == "gloo":
+        # A file in the run's folder, which is its user's alone. Whoever finds a port can write to
+        # the other kind of store, and ranks learn one another's addresses from it.
+        store: dist.Store = dist.FileStore(spec["store"], spec["world_size"])
+        store.set_timeout(timeout)
+    else:
+        store = _listening_store(channel, spec, timeout, older=older)
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=spec["rank"],
+        world_size=spec["world_size"],
+        timeout=timeout,
+    )
+    # In place of a barrier, which guesses a device from the rank where no collective has used one,
+    # and on a machine with several worlds guesses wrong.
+    here = torch.ones(1, device=device)
+    dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
+
+
+def _listening_store(
+    channel: Channel, spec: dict[str, Any], timeout: datetime.timedelta, *, older: bool
+) -> dist.Store:
+    """A store that a backend may need of which we do not know that it takes another one."""
+    import torch.distributed as dist
+
     options: dict[str, Any] = {}
     if spec["rank"] == 0:
         # The store listens on a socket that is bound already, on loopback, to a port that the
@@ -209,8 +240,7 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     frame: Frame | None = channel.receive()
     if frame is None:
         raise EOFError("the controller went away before the world was complete")
-    timeout = datetime.timedelta(seconds=spec["timeout"])
-    store = dist.TCPStore(
+    return dist.TCPStore(
         LOOPBACK,
         frame["port"],
         world_size=spec["world_size"],
@@ -219,17 +249,6 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
         wait_for_workers=False,
         **options,
     )
-    dist.init_process_group(
-        backend,
-        store=store,
-        rank=spec["rank"],
-        world_size=spec["world_size"],
-        timeout=timeout,
-    )
-    # In place of a barrier, which guesses a device from the rank where no collective has used one,
-    # and on a machine with several worlds guesses wrong.
-    here = torch.ones(1, device=device)
-    dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
 
 
 def _raised(

@@ -180,9 +180,11 @@ class Launcher:
         Returns each rank's files: its output, its stacks, and what its stack reporter saw.
         """
         files = self._files[world] = []
+        store = os.path.join(self.directory, f"world{world}-store-{secrets.token_hex(4)}")
         for spec in specs:
             spec["token"] = secrets.token_hex(16)
             spec["socket"] = self.address
+            spec["store"] = store
             # No name that a rank could have taken before.
             name = f"world{world}-rank{spec['rank']}-{secrets.token_hex(4)}"
             spec["output"] = os.path.join(self.directory, name)
@@ -198,7 +200,7 @@ class Launcher:
         for mine in self._files.pop(world, []):
             for file in mine:
                 file.close()
-        for path in Path(self.directory).glob(f"world{world}-rank*"):
+        for path in Path(self.directory).glob(f"world{world}-*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:

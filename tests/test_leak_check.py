@@ -1,0 +1,90 @@
+"""What a task leaves behind is found, each kind in a process of its own."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import shutil
+import signal
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distparity import devices
+from distparity.worker.leak_check import Snapshot
+
+
+def patch(owner: object, name: str) -> None:
+    setattr(owner, name, lambda *_: None)
+
+
+def train() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+
+
+#: What is changed -> what is said of it.
+CHANGES: dict[str, tuple[Callable[[], object], list[str]]] = {
+    "nothing": (lambda: None, []),
+    "a training": (train, []),
+    "a method": (lambda: patch(nn.Linear, "forward"), ["functions of torch"]),
+    "a function": (lambda: patch(nn.functional, "linear"), ["functions of torch"]),
+    "an optimizer's step": (lambda: patch(torch.optim.SGD, "step"), ["functions of torch"]),
+    "a collective": (
+        lambda: patch(torch.distributed.distributed_c10d, "all_reduce"),
+        ["functions of torch"],
+    ),
+    "warnings": (lambda: warnings.filterwarnings("error", "of mine"), ["warnings that are errors"]),
+    "a filter": (lambda: warnings.simplefilter("ignore"), []),
+    "a signal": (
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}),
+        ["signal mask"],
+    ),
+    "the fault handler": (faulthandler.disable, ["fault handler"]),
+    "its priority": (lambda: os.nice(1), ["priority or affinity"]),
+    "its processors": (
+        lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]),
+        ["priority or affinity"],
+    ),
+    "a file": (lambda: os.open(os.devnull, os.O_RDONLY), ["open files"]),
+    "a socket": (lambda: os.dup(os.pidfd_open(os.getpid())), []),
+    "the scratch folder": (lambda: shutil.rmtree(tempfile.gettempdir()), ["temporary files"]),
+    "the user": (lambda: os.setuid(65534), ["user", "temporary files"]),
+}
+NEEDS = {
+    "the user": os.getuid() == 0,
+    "its processors": len(os.sched_getaffinity(0)) > 1,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_change_is_found(what: str, tmp_path: Path) -> None:
+    if not NEEDS.get(what, True):
+        pytest.skip("cannot be changed here")
+    change, said = CHANGES[what]
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        found = "no answer"
+        try:
+            tempfile.tempdir = str(tmp_path)
+            # As the fork server has it; torch would set it when a first optimizer steps.
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path)
+            faulthandler.enable(2)
+            before = Snapshot(devices.get("cpu"))
+            change()
+            found = "; ".join(before.left_behind())
+        finally:
+            os.write(write, found.encode())
+            os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    with os.fdopen(read) as answer:
+        assert answer.read() == "; ".join(said)
