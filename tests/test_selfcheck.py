@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from conftest import TESTS, environment
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import MutantFacts
+from distparity.session import calibration
 from distparity.session.selfcheck import Finding, SelfCheck, table
 
 
@@ -135,13 +137,44 @@ def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path) -> None:
     assert (tmp_path / "plot.svg").read_text().startswith("<svg ")
 
 
-def test_calibration_tells_the_largest_ratio() -> None:
-    done = run("calibrate", "--seeds", "1", "--world-size", "2")
+def test_calibration_tells_the_largest_ratio(tmp_path: Path) -> None:
+    kept, drawn = tmp_path / "runs.jsonl", tmp_path / "plot.svg"
+    words = ["--seeds", "1", "--world-size", "2", "--select", "quick", "--keep", str(kept)]
+
+    done = run("calibrate", *words, "--plot", str(drawn))
 
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = re.findall(r"\| (float\d\d) \| 2 \| (\d+) \| ([\d.]+) \| ([\d.]+) \|", done.stdout)
-    assert {row[0] for row in rows} == {"float32", "float64"}
-    assert all(int(row[1]) >= 3 and 0 < float(row[3]) < 0.5 for row in rows)
+    rows = re.findall(
+        r"\| (\w*float\d\d) \| 2 \| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|", done.stdout
+    )
+    assert "float32" in {row[0] for row in rows}
+    assert all(int(row[1]) >= 3 and 0 < float(row[2]) < 0.5 for row in rows)
+    assert len(kept.read_text().splitlines()) == sum(int(row[1]) for row in rows)
+    assert drawn.read_text().startswith("<svg ")
+
+
+def test_calibration_counts_what_a_file_has_from_before(tmp_path: Path) -> None:
+    kept = tmp_path / "runs.jsonl"
+    seen = {
+        "torch": "1.0",
+        "case": "a/b-ws2-float32",
+        "dtype": "float32",
+        "world_size": 2,
+        "seed": 3,
+    }
+    ratios = [0.125, 0.375, 0.25]
+    lines = [{**seen, "status": "passed", "message": "", "ratio": ratio} for ratio in ratios]
+    kept.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    (bucket,) = calibration.buckets(calibration.before(kept, "1.0"))
+
+    assert bucket.passed
+    assert (
+        "| 1.0 | float32 | 2 | 3 | 0.250 | 0.375 | 0.375 |" in calibration.table("1.0", [bucket])[2]
+    )
+    assert calibration.plot("1.0", [bucket]).count("<title>1 runs</title>") == 3
+    with pytest.raises(ValueError, match=r"has runs of torch 1\.0, and this is 2\.0"):
+        calibration.before(kept, "2.0")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from distparity.cli._where import add_where, options
+from distparity.core.bad_request import BadRequest
 from distparity.session import calibration
 
 
@@ -14,13 +16,22 @@ def add(commands: Any) -> None:
         "calibrate", help="measure the largest ratio of correct runs, over many seeds"
     )
     add_where(parser)
-    parser.set_defaults(world_size=[2, 4], act=_act)
+    parser.set_defaults(world_size=[2, 4, 8], act=_act)
+    parser.add_argument("--seeds", type=int, default=200, help="how many (default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="(default %(default)s)")
     parser.add_argument(
-        "--seeds", type=int, default=200, help="how many seeds (default %(default)s)"
+        "--keep", type=Path, metavar="FILE", help="add what was seen to this, and count all of it"
     )
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw the distribution")
 
 
 def _act(given: argparse.Namespace) -> int:
-    torch, buckets = calibration.calibrate(options(given), given.seeds)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    try:
+        torch, buckets = calibration.calibrate(options(given), seeds, given.keep)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
     print("\n".join(calibration.table(torch, buckets)))
+    if given.plot is not None:
+        given.plot.write_text(calibration.plot(torch, buckets), encoding="utf-8")
     return 0 if buckets and all(bucket.passed for bucket in buckets) else 1

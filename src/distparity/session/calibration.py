@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distparity.core.case import Case
@@ -11,7 +13,7 @@ from distparity.core.outcome import Outcome, Status
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["Bucket", "calibrate", "table"]
+__all__ = ["Bucket", "before", "buckets", "calibrate", "plot", "table"]
 
 #: A correct run shall stay below this part of what it is allowed.
 TARGET = 0.5
@@ -27,15 +29,13 @@ class Bucket:
     largest_in: str = ""
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, case: Case, seed: int, outcome: Outcome) -> None:
-        if outcome.status.skipped:
-            return
-        if outcome.status is not Status.PASSED:
-            self.wrong.append(f"{case.id}, seed {seed}: {outcome.message}")
-        if "ratio" in outcome.facts:
-            ratio = float(outcome.facts["ratio"])
+    def add(self, seen: dict[str, Any]) -> None:
+        if seen["status"] != Status.PASSED.value:
+            self.wrong.append(f"{seen['case']}, seed {seen['seed']}: {seen['message']}")
+        if seen["ratio"] is not None:
+            ratio = float(seen["ratio"])
             if ratio >= max(self.ratios, default=0.0):
-                self.largest_in = f"{case.id}, seed {seed}"
+                self.largest_in = f"{seen['case']}, seed {seen['seed']}"
             self.ratios.append(ratio)
 
     @property
@@ -43,25 +43,67 @@ class Bucket:
         return bool(self.ratios) and not self.wrong and max(self.ratios) < TARGET
 
 
-def calibrate(options: Options, seeds: int) -> tuple[str, list[Bucket]]:
-    """Run ``seeds`` seeds of every strategy, dtype and world size, the scenarios in turn.
+def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple[str, list[Bucket]]:
+    """Run every strategy of the selection in every dtype and world size, the scenarios in turn.
 
-    Returns torch's version and a bucket for each dtype and world size; raises :class:`distparity.core.bad_request.BadRequest`.
+    What was seen is added to the file ``kept``, a line of JSON for each run, and what that has from
+    before counts as well: so that many seeds can be run in pieces. Returns torch's version and a bucket
+    for each dtype and world size; raises :class:`distparity.core.bad_request.BadRequest`, and
+    ``ValueError`` where the file is of another torch.
     """
     run = Run(options)
     run.start()
     try:
         run.ready()
-        buckets: dict[tuple[str, int], Bucket] = {}
-        for case, seed, outcome in _outcomes(run, seeds):
-            key = (case.dtype, case.world_size)
-            buckets.setdefault(key, Bucket(*key)).add(case, seed, outcome)
-        return run.torch.torch, [buckets[key] for key in sorted(buckets)]
+        torch: str = run.torch.torch
+        runs = before(kept, torch)
+        with (kept or Path("/dev/null")).open("a", encoding="utf-8") as file:
+            for case, seed, outcome in _outcomes(run, seeds):
+                if outcome.status.skipped:
+                    continue
+                seen = _seen(torch, case, seed, outcome)
+                runs.append(seen)
+                # Whole lines, so that a run that is ended has what it saw.
+                print(json.dumps(seen), file=file, flush=True)
+        return torch, buckets(runs)
     finally:
         run.close(reported=True)
 
 
-def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
+def before(kept: Path | None, torch: str) -> list[dict[str, Any]]:
+    """What a file has from former calls; raises ``ValueError`` where that is of another torch."""
+    if kept is None or not kept.exists():
+        return []
+    runs = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
+    others = {run["torch"] for run in runs} - {torch}
+    if others:
+        raise ValueError(f"{kept} has runs of torch {min(others)}, and this is {torch}")
+    return runs
+
+
+def _seen(torch: str, case: Case, seed: int, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "torch": torch,
+        "case": case.id,
+        "dtype": case.dtype,
+        "world_size": case.world_size,
+        "seed": seed,
+        "status": outcome.status.value,
+        "message": outcome.message,
+        "ratio": outcome.facts.get("ratio"),
+    }
+
+
+def buckets(runs: list[dict[str, Any]]) -> list[Bucket]:
+    """What was seen, by dtype and world size."""
+    found: dict[tuple[str, int], Bucket] = {}
+    for seen in runs:
+        key = (seen["dtype"], seen["world_size"])
+        found.setdefault(key, Bucket(*key)).add(seen)
+    return [found[key] for key in sorted(found)]
+
+
+def _outcomes(run: Run, seeds: range) -> Iterator[tuple[Case, int, Outcome]]:
     todo = [(case, seed) for cell in run.cells for case, seed in _plan(run, cell.cases, seeds)]
     for (case, seed), outcome in run.side_by_side(
         todo, lambda one: run.course.errand(one[0], seed=one[1], alive=False)
@@ -69,8 +111,8 @@ def _outcomes(run: Run, seeds: int) -> Iterator[tuple[Case, int, Outcome]]:
         yield case, seed, outcome
 
 
-def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]:
-    """Every seed has one scenario of each dtype, in turn, under all core strategies.
+def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int]]:
+    """Every seed has one scenario of each dtype, in turn, under all of its strategies.
 
     They share its oracle, and its reference runs.
     """
@@ -79,25 +121,73 @@ def _plan(run: Run, cases: list[Case], seeds: int) -> Iterator[tuple[Case, int]]
         how = run.torch.strategies.get(case.strategy)
         # Operations have bounds of their own, and draw no seed.
         # A case that torch gets wrong says nothing of how right ones are rounded.
-        if how is not None and how.tier == "core" and run.expected.of(case) is None:
+        if how is not None and run.expected.of(case) is None:
             pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
-    for seed in range(seeds):
+    for seed in seeds:
         for pool in pools.values():
             for case in pool[sorted(pool)[seed % len(pool)]]:
                 yield case, seed
 
 
 def table(torch: str, buckets: list[Bucket]) -> list[str]:
-    """A Markdown table of what was seen."""
+    """A Markdown table of what was seen: ratios by their median, 99th percentile and largest."""
     lines = [
-        "| torch | dtype | world size | runs | median ratio | largest ratio | seen in |",
-        "|---|---|---|---|---|---|---|",
+        "| torch | dtype | world size | runs | median ratio | 99 % | largest ratio | seen in |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for bucket in buckets:
         ratios = sorted(bucket.ratios)
-        middle = f"{ratios[len(ratios) // 2]:.3f}" if ratios else "none"
-        largest = f"{ratios[-1]:.3f}" if ratios else "none"
-        row: list[Any] = [torch, bucket.dtype, bucket.world_size, len(ratios), middle, largest]
-        lines.append("| " + " | ".join(map(str, [*row, bucket.largest_in])) + " |")
-        lines += [f"\nNOT PASSED: {wrong}" for wrong in bucket.wrong]
-    return lines
+        shown = [
+            f"{ratios[round(part * (len(ratios) - 1))]:.3f}" if ratios else "none"
+            for part in (0.5, 0.99, 1.0)
+        ]
+        row = [torch, bucket.dtype, bucket.world_size, len(ratios), *shown, bucket.largest_in]
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    return lines + [f"\nNOT PASSED: {wrong}" for one in buckets for wrong in one.wrong]
+
+
+#: The plot: pixels of a row's histogram, bins of the ratio, and colours that are told apart in grey.
+_WIDE, _HIGH, _LEFT = 480, 44, 170
+_BINS = 40
+
+
+def plot(torch: str, buckets: list[Bucket]) -> str:
+    """The distribution of ratios as SVG: a histogram a dtype and world size, from 0 to 1."""
+    bottom = 30 + len(buckets) * (_HIGH + 10)
+    size = f'width="{_LEFT + _WIDE + 90}" height="{bottom + 40}"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="10" y="18">largest ratio of each correct run, torch {torch}; 1 is the limit</text>',
+    ]
+    for number, bucket in enumerate(buckets):
+        base = 30 + number * (_HIGH + 10) + _HIGH
+        lines += _row(bucket, base)
+    for part in range(11):
+        x = _LEFT + _WIDE * part / 10
+        lines.append(f'<line x1="{x}" y1="30" x2="{x}" y2="{bottom}" stroke="#ccc"/>')
+        lines.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{part / 10}</text>')
+    x = _LEFT + _WIDE * TARGET
+    lines.append(
+        f'<line x1="{x}" y1="30" x2="{x}" y2="{bottom}" stroke="#b00" stroke-dasharray="4"/>'
+    )
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def _row(bucket: Bucket, base: int) -> Iterator[str]:
+    counts = [0] * _BINS
+    for ratio in bucket.ratios:
+        counts[min(_BINS - 1, int(ratio * _BINS))] += 1
+    most, wide = max(*counts, 1), _WIDE / _BINS
+    yield f'<text x="10" y="{base - 4}">{bucket.dtype}, {bucket.world_size} ranks</text>'
+    for place, count in enumerate(counts):
+        if count:
+            # One run of thousands is to be seen as well.
+            high = max(2.0, _HIGH * count / most)
+            x, y = _LEFT + place * wide, base - high
+            yield (
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide - 1:.1f}" height="{high:.1f}" '
+                f'fill="#246"><title>{count} runs</title></rect>'
+            )
+    yield f'<line x1="{_LEFT}" y1="{base}" x2="{_LEFT + _WIDE}" y2="{base}" stroke="#888"/>'
+    yield f'<text x="{_LEFT + _WIDE + 10}" y="{base - 4}">{len(bucket.ratios)} runs</text>'

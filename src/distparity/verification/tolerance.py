@@ -10,16 +10,18 @@ r"""How far from the oracle each element of a quantity may be: what rounding exp
 - :math:`S` the magnitude of its terms, element by element: for a gradient the mean over ranks of
   their absolute gradients, else :math:`|x^*|`,
 - :math:`\sigma_{ij} = \min(\max_k S_{ik}, \max_k S_{kj})`, its scale: the smaller one of the largest of
-  its row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows),
+  its row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows), for gradients and the
+  optimizer's state; else the largest of all elements,
 
 let :math:`e_v = |\hat x_v - x^*|`, element by element, and :math:`r = (u + u_{64})\,|x^*|` what
 storing may have rounded away. Over all elements and reference runs,
 
-.. math:: D = \max e_v, \quad D' = \max\,(e_v - r)_+, \quad R' = \max\,(e_v - r)_+ / \sigma
+.. math:: D = \max e_v, \quad R = \max e_v / \sigma
 
-each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
+and :math:`D_0` the largest of the elements of which storing hides little, :math:`r \le \max r / 4`, where
+there are at least :data:`TELLING` of those, else :math:`D`; each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
 
-.. math:: E_{ij} = \min\bigl(D' + r_{ij},\; R'\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
+.. math:: E_{ij} = \min\bigl(D_0 + r_{ij},\; R\,\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
 
 and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for a gradient
 
@@ -56,6 +58,12 @@ __all__ = [
 #: Unit roundoff of the oracle.
 ORACLE = 2.0**-53
 
+#: Kinds of quantity that are made of gradients, the products of what comes back and what went in.
+_PRODUCTS = ("gradient", "optimizer")
+
+#: How many elements that storing rounds little must tell what was carried to all.
+TELLING = 8
+
 #: Kinds of quantity in which an error once made stays.
 _KEPT = ("parameter", "buffer")
 
@@ -91,17 +99,15 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The largest error of the reference runs: as it is, without what storing rounded away, and of
-    that in proportion to the scale.
-    """
+    """The largest error of the reference runs: of all elements, of those that tell, and in proportion."""
 
-    whole: float
+    error: float
     carried: float
     relative: float
 
     def or_more(self, other: _Seen) -> _Seen:
         return _Seen(
-            max(self.whole, other.whole),
+            max(self.error, other.error),
             max(self.carried, other.carried),
             max(self.relative, other.relative),
         )
@@ -174,7 +180,7 @@ class Tolerance:
         seen, losses = self._of_losses[step], self.oracle.losses(step)
         typical = abs(expected) if losses is None else float(losses.abs().mean())
         larger = max(1.0, abs(expected) / typical) if typical else 1.0
-        carried = seen.carried / math.sqrt(share) * larger
+        carried = seen.error / math.sqrt(share) * larger
         stored = (self._of_loss + ORACLE) * abs(expected)
         error = FACTOR * (carried + stored + self._subnormal)
         return Allowed(torch.tensor(error, dtype=torch.float64), max(typical, abs(expected)))
@@ -226,12 +232,13 @@ class Tolerance:
         if quantity.kind == "loss":
             roundoff = self._of_loss
         stored = (roundoff + ORACLE) * finite.abs()
-        largest, scale = float(terms.max()), matrix_scale(terms)
+        # What is carried to a parameter or a buffer is not in proportion to it.
+        largest, scale = float(terms.max()), terms.max().expand_as(terms)
+        if quantity.kind in _PRODUCTS:
+            scale = matrix_scale(terms)
         seen = self._seen(quantity, _errors(found, value), stored, scale, largest)
-        explained = torch.minimum(
-            _times(seen.relative, scale), torch.full_like(scale, seen.carried)
-        )
-        explained = (explained + stored).clamp(max=max(seen.whole, float(stored.max())))
+        explained = _times(seen.relative, scale).clamp(max=seen.carried)
+        explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
         if gradient:
             error = torch.maximum(error, self._travel * terms)
@@ -256,8 +263,10 @@ class Tolerance:
         self.one_process.append(OneProcess(quantity, float(errors.max()), most + floor))
         # Beyond what one process may be off, a run is no sample of rounding.
         errors = errors.clamp(max=most)
-        carried = (errors - stored).clamp(min=0.0)
-        relative = torch.where(carried > 0, carried / scale, 0.0)
+        relative = torch.where(errors > 0, errors / scale, 0.0)
+        carried = errors[stored <= stored.max() / 4]
+        if carried.numel() < TELLING:
+            carried = errors
         seen = _Seen(float(errors.max()), float(carried.max()), float(relative.max()))
         if quantity.kind in _KEPT:
             key = (quantity.kind, quantity.name)
