@@ -421,3 +421,22 @@ def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it(mode: str, laye
     said = f"wrong gradients of layers {layers}, 2 pairs" if has_it else "of layers [], 0 pairs"
     assert ran.returncode == has_it, ran.stderr
     assert said in ran.stdout.splitlines()[-1]
+
+
+IN_PLACE = """
+import torch, distparity_async as asim
+asim.register()
+asim.begin("late")
+rows = torch.arange(6.0, device="asim").reshape(2, 3)
+rows.t_()
+print(list(rows.shape), rows[0].cpu().tolist())
+"""
+
+
+@asim
+def test_a_view_in_place_changes_the_tensor_at_once() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_PLACE], capture_output=True, text=True, check=False
+    )
+
+    assert ran.stdout == "[3, 2] [0.0, 3.0]\n", ran.stderr

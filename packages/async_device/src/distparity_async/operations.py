@@ -94,7 +94,8 @@ class _Facts:
         written = [_writes(argument) for argument in arguments]
         self.writes = dict(zip(self.names, written, strict=True))
         self.outs = [one.name for one in arguments if one.kwarg_only and _writes(one)]
-        self.is_view = schema.name in _METADATA or any(
+        in_place = schema.name in _METADATA or torch.Tag.inplace_view in op.tags
+        self.is_view = in_place or any(
             value.alias_info is not None and not value.alias_info.is_write
             for value in schema.returns
         )
