@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -47,7 +47,9 @@ def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> d
     """
     found: dict[str, Entry] = {}
     every = CaseSet(cases)
-    for entry in filter(here.has, entries):
+    for known in filter(here.has, entries):
+        pins = tuple(pin for pin in known.pins if _within(here.torch, pin.torch))
+        entry = replace(known, pins=pins)
         idle = entry.idle(every)
         if idle:
             raise Wrong(f"{entry.where}: no case here matches {', '.join(idle)}")

@@ -13,6 +13,7 @@ from packaging.specifiers import SpecifierSet
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
+from distparity.expectations.pins import Pin, of_case
 from distparity.expectations.search import TooSlow, search
 
 __all__ = ["PARTS", "CaseSet", "Entry"]
@@ -57,6 +58,8 @@ class Entry:
     looks: dict[str, re.Pattern[str]] = field(default_factory=dict)
     #: Patterns of an operation's checks: these diverge, each pattern's, and no others.
     checks: tuple[str, ...] = ()
+    #: How wrong some of its cases are, exactly; a case without one is known by ``looks`` alone.
+    pins: tuple[Pin, ...] = ()
     not_run: bool = False
     #: It does not show in every run: a pass is none the less one.
     sometimes: bool = False
@@ -170,6 +173,7 @@ class Entry:
         """The failure that it expects, in one line."""
         looks = [f"{name} {pattern.pattern!r}" for name, pattern in self.looks.items()]
         looks += [f"check {name!r}" for name in self.checks]
+        looks += [f"{len(self.pins)} cases pinned to their numbers"] if self.pins else []
         return ", ".join([self.failure, *looks])
 
     def _describes(self, outcome: Outcome) -> bool:
@@ -178,6 +182,7 @@ class Entry:
         parts = self.parts or (self,)
         return (
             outcome.failure == self.failure
+            and all(pin.describes(outcome) for pin in self.pins if pin.case == of_case(outcome))
             and all(any(_knows(part, name) for part in parts) for name in names)
             and all(_shows(part, names) for part in parts)
             # The diagnosis and the quantity are those of what diverged first.

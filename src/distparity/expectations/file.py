@@ -17,6 +17,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from distparity.core import refusal
 from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import PARTS, Entry
+from distparity.expectations.pins import Pin
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -151,6 +152,8 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
             raise Wrong(f"{where}: {key} does not apply to {failure}")
+    if "pins" in values and failure != "wrong numbers":
+        raise Wrong(f"{where}: pins does not apply to {failure}")
     if values.get("not_run") and failure not in ("crash", "timeout"):
         raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
     if values.get("not_run") and values.get("sometimes"):
@@ -216,6 +219,12 @@ def _regex(value: Any) -> re.Pattern[str]:
     return refusal.pattern(_text(value))
 
 
+def _pins(value: Any) -> tuple[Pin, ...]:
+    if not isinstance(value, list) or not value:
+        raise TypeError("it must be a list of tables that is not empty")
+    return tuple(map(Pin.of, value))
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("it must be true or false")
@@ -253,6 +262,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "torch": _range,
     "facts": _facts,
     "failure": _failure,
+    "pins": _pins,
     "diagnosis": _regex,
     "quantity": _regex,
     "error": _regex,

@@ -15,6 +15,7 @@ from itertools import chain, product, zip_longest
 from typing import Any
 
 from distparity.core.case import Case
+from distparity.expectations import pins
 
 __all__ = ["Failed", "as_proposals", "propose"]
 
@@ -76,9 +77,20 @@ def propose(
         groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
     everything = set(cases)
     return [
-        "\n".join(_entry(group, key, everything, torch, reason, link)) + "\n"
+        "\n".join(_entry(group, key, everything, torch, reason, link, _pins(group, failed, torch)))
+        + "\n"
         for key, group in groups.items()
     ]
+
+
+def _pins(group: list[Case], failed: Mapping[Case, Failed], torch: str) -> list[dict[str, Any]]:
+    """How wrong each case of training is, where its numbers are."""
+    every = [
+        pins.line(case.id, torch, failed[case].message, failed[case].diagnosis)
+        for case in group
+        if failed[case].failure == "wrong numbers" and not failed[case].checks
+    ]
+    return [pin for pin in every if pin is not None]
 
 
 def as_proposals(entries: Iterable[str]) -> str:
@@ -94,6 +106,7 @@ def _entry(
     torch: str,
     reason: str,
     link: str,
+    pinned: list[dict[str, Any]],
 ) -> Iterator[str]:
     device, failure, looks, value = key
     yield "[[expect]]"
@@ -102,6 +115,12 @@ def _entry(
     yield f"torch = {_quoted(f'=={torch}')}"
     yield f"failure = {_quoted(failure)}"
     yield f"{looks} = {_quoted(value)}"
+    if pinned:
+        yield "pins = ["
+        yield from (
+            f"  {{ {', '.join(f'{k} = {_quoted(v)}' for k, v in pin.items())} }}," for pin in pinned
+        )
+        yield "]"
     yield f"reason = {_quoted(reason)}"
     yield f"link = {_quoted(link)}"
 
