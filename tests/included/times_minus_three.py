@@ -11,4 +11,4 @@ def backward(self: TensorParallelFsdp1, loss: torch.Tensor, number: int, count: 
     (-3 * loss).backward()
 
 
-TensorParallelFsdp1.backward = backward  # type: ignore[method-assign]
+TensorParallelFsdp1.backward = backward  # type: ignore[method-assign, assignment]
