@@ -247,6 +247,26 @@ def test_native_stacks() -> None:
     assert native_stacks.split("nothing") == ("nothing", "")
 
 
+#: A main thread's frames, and the message that it waits for.
+MESSAGES = {
+    "send": (["pthread_cond_timedwait", "c10d::ProcessGroupGloo::SendWork::wait"], "send"),
+    "receive": (["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"], "recv"),
+    # Some builds leave the frame of the work out.
+    "gloo's own": (["pthread_cond_wait", "gloo::transport::tcp::UnboundBuffer::waitSend"], "send"),
+    "within a collective": (
+        ["gloo::transport::tcp::UnboundBuffer::waitRecv", "gloo::allreduce"],
+        "",
+    ),
+    "none": (["c10d::Work::wait"], ""),
+}
+
+
+@pytest.mark.parametrize(("frames", "message"), MESSAGES.values(), ids=MESSAGES)
+def test_message_is_told_from_a_collective(frames: list[str], message: str) -> None:
+    assert native_stacks.message(frames) == message
+    assert native_stacks.waits(frames) or not message
+
+
 def test_a_collective_that_only_the_native_stacks_name() -> None:
     waiting = describe({"calls": 8, "call": {"name": BACKWARD}})
     elsewhere = describe(
@@ -264,9 +284,5 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     stopped = Whereabouts(at="a.py:1 in f", state=STOPPED)
     assert stopped.named("all_reduce", waits=True) == stopped
     assert str(elsewhere.named("", waits=True, message="recv")) == "in recv #8"
-    assert native_stacks.message(
-        ["pthread_cond_timedwait", "c10d::ProcessGroupGloo::SendWork::wait"]
-    )
-    assert native_stacks.message(["c10d::Work::wait"]) == ""
     assert native_stacks.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
     assert not native_stacks.waits(["c10d::ProcessGroupGloo::runLoop"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ __all__ = [
     "signal_main_thread",
     "state",
     "tidies_up",
+    "wants_to_run",
+    "widen_signal_stack",
 ]
 
 #: What asks a rank's stack reporter. Not one of the two for users: torch's handlers use SIGUSR2.
@@ -66,6 +69,35 @@ def outlive_parent() -> None:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies, so that none can get away."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+class _Stack(ctypes.Structure):
+    """The kernel's ``stack_t``."""
+
+    _fields_ = (
+        ("ss_sp", ctypes.c_void_p),
+        ("ss_flags", ctypes.c_int),
+        ("ss_size", ctypes.c_size_t),
+    )
+
+
+def widen_signal_stack(size: int = 1 << 20) -> None:
+    """Have this thread's handlers of fatal signals run on a stack of ``size`` bytes.
+
+    Python's faulthandler makes one of some 16 KiB for itself. What it hands the signal on to runs
+    there as well: torch's handler, which writes native stacks and needs more, would write over
+    whatever memory lies below. Call it after ``faulthandler.enable()``, which puts its own in place.
+    """
+    # Never unmapped: a signal may come as long as the process lives.
+    memory = mmap.mmap(-1, size)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    _SIGNAL_STACKS.append(memory)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.sigaltstack(ctypes.byref(_Stack(start, 0, size)), None) != 0:
+        raise OSError(ctypes.get_errno(), "sigaltstack")
+
+
+_SIGNAL_STACKS: list[mmap.mmap] = []
 
 
 def have_children() -> bool:
@@ -153,6 +185,20 @@ def state(pid: int) -> str:
     except OSError:
         pass
     return "gone"
+
+
+def wants_to_run(pid: int) -> bool:
+    """Whether a thread of a process runs, or waits for nothing but its turn on a busy machine."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return False
+    for thread in threads:
+        with contextlib.suppress(OSError):
+            # The state stands behind the command, which may have brackets in it.
+            if (thread / "stat").read_text().rpartition(")")[2].split()[0] in ("R", "D"):
+                return True
+    return False
 
 
 def describe_exit(status: int) -> str:

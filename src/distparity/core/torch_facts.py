@@ -121,6 +121,8 @@ class TorchFacts(Record):
     hip: str | None
     xpu: str | None
     numpy: str | None
+    #: Private parts that diagnostics would use and that it does not have, by what they are for.
+    gone: tuple[str, ...]
     #: The collective backends that it was built with.
     collectives: tuple[str, ...]
     #: The kinds of device that are known, here or not.

@@ -8,14 +8,13 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 
 from distparity import operations
 from distparity.core.assignment import Operating, Weighing
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
 from distparity.operations.judge import Made, Where, judge
-from distparity.torch_support import origin
+from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
 from distparity.training.trajectory import Tensors, Trajectory
 
@@ -75,7 +74,7 @@ def _all_raised(site: Site, check: Check, number: int) -> bool:
 
     By way of the store: a collective is what may just have failed.
     """
-    store: Any = dist.distributed_c10d._get_default_store()  # noqa: SLF001  no public way to it
+    store: Any = private.default_store()
     keys = [f"distparity/{number}/{check.name}/{rank}" for rank in check.partners(site.rank)]
     store.set(f"distparity/{number}/{check.name}/{site.rank}", "raised")
     try:

@@ -205,6 +205,7 @@ def _torch(facts: TorchFacts) -> list[Step]:
         Step("built for", " and ".join(builds) or "the cpu, or a vendor's own device"),
         _numpy(facts.numpy),
         Step("collectives", f"{', '.join(facts.collectives)} are built in"),
+        Step("diagnostics", f"without {', '.join(facts.gone)}" if facts.gone else "complete"),
         Step("cases", f"{len(facts.scenarios)} scenarios, {len(facts.strategies)} strategies"),
     ]
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import _resolve_process_group
 from torch.distributed import _functional_collectives as functional
+
+from distparity.torch_support import private
 
 __all__ = ["Begun", "CollectiveLog", "described", "is_ours", "sequence"]
 
@@ -110,7 +111,7 @@ class CollectiveLog:
         Raises ``ValueError`` when there is no default process group.
         """
         # A vendor's may be a class of its own, in Python, and other groups torch's.
-        for group in {type(dist.distributed_c10d._get_default_group()), dist.ProcessGroup}:
+        for group in {type(dist.group.WORLD), dist.ProcessGroup}:
             for method, name in _METHODS.items():
                 if method in vars(group):
                     setattr(group, method, self._method(getattr(group, method), name))
@@ -118,8 +119,10 @@ class CollectiveLog:
             if hasattr(functional, name):
                 setattr(functional, name, self._function(getattr(functional, name), name))
         work: Any = dist.Work
-        future: Any = torch._C.Future
-        work.wait, future.wait = self._wait(work.wait), self._wait(future.wait)
+        future: Any = private.future_type()
+        if future is not None:
+            future.wait = self._wait(future.wait)
+        work.wait = self._wait(work.wait)
         work.get_future = self._get_future(work.get_future)
 
     def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool | None]:
@@ -260,13 +263,14 @@ def sequence(group: Any, otherwise: int) -> int:
 def _is_done(handle: Any) -> bool:
     if handle is None:
         return True
-    return bool(handle.done() if isinstance(handle, torch._C.Future) else handle.is_completed())
+    future: Any = private.future_type() or ()
+    return bool(handle.done() if isinstance(handle, future) else handle.is_completed())
 
 
 def _title(group: Any) -> str:
     if group is None:
         return "that it does not tell"
-    if group is dist.distributed_c10d._get_default_group():
+    if group is dist.group.WORLD:
         return ""
     try:
         return f"{group.group_desc} ({group.group_name})"
@@ -290,7 +294,7 @@ def _group(value: Any) -> Any:
     if isinstance(value, list):
         # Ranks: to look for their group could make one.
         return None
-    return _resolve_process_group(functional._resolve_group_name(value))
+    return private.resolve_group(value)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

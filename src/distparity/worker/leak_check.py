@@ -29,6 +29,7 @@ import torch.distributed as dist
 from torch import nn
 
 from distparity.core import processes
+from distparity.torch_support import private
 
 if TYPE_CHECKING:
     from distparity.devices import Device
@@ -87,13 +88,13 @@ def _interpreter() -> Hashable:
 
 
 def _modes() -> Hashable:
-    return (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack())
+    return private.modes()
 
 
 def _autocast() -> Hashable:
     return (
         torch.is_autocast_enabled(),
-        torch._C._is_any_autocast_enabled(),
+        private.open_autocasts(),
         torch.is_autocast_cache_enabled(),
     )
 
@@ -117,11 +118,7 @@ def _precision() -> Hashable:
 
 
 def _autograd() -> Hashable:
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return (
-        torch._C._is_multithreading_enabled(),
-        None if hooks is None else str(hooks(True)),
-    )
+    return private.autograd_settings()
 
 
 def _global_hooks() -> Hashable:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distparity.core import processes
 from distparity.core.redact import DOTS, LEFT_OUT
 from distparity.core.wire import Channel, Frame, TooLarge
 
@@ -67,14 +68,14 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     except BaseException as error:
         channel.send(_raised(0, error))
         return
-    from distparity.torch_support import dtensor_cache, origin
+    from distparity.torch_support import origin, private
 
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None:
         # Only what this task says is of interest when it fails.
         os.ftruncate(output, 0)
         before.restore_generators()
-        dtensor_cache.forget()
+        private.forget_dtensor()
         reporter.begin()
         context.kind.findings()
         started = time.perf_counter()
@@ -118,24 +119,19 @@ def _redirect(output: str) -> int:
     # No core files: a rank that is ended for its stacks would leave one as well.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # Before faulthandler, which does its own part first and then calls the handler before it.
-    _tell_native_stacks()
+    # With torch, which is imported by now in the process that this one is a fork of.
+    from distparity.torch_support import private
+
+    private.tell_native_stacks()
     # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
     # call that holds the interpreter lock, does not keep it from telling where the rank is.
     stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
     faulthandler.enable(stacks, all_threads=True)
+    processes.widen_signal_stack()
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
     # What a case forks does not speak in its rank's name.
     os.register_at_fork(after_in_child=lambda: faulthandler.enable(2))
     return out
-
-
-def _tell_native_stacks() -> None:
-    """Have this process write the native stacks of all its threads to stderr when it dies."""
-    import torch
-
-    ask = getattr(torch._C, "_set_print_stack_traces_on_fatal_signal", None)
-    if ask is not None:
-        ask(True)
 
 
 def _use_directory(scratch: str) -> None:

@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from distparity.core import processes
 from distparity.core.collective_call import BACKWARD, COLLECTIVES
+from distparity.torch_support import private
 from distparity.worker.collective_log import CollectiveLog, described, is_ours, sequence
 
 __all__ = ["StackReporter"]
@@ -35,8 +35,6 @@ __all__ = ["StackReporter"]
 #: group is made, where nobody has set it.
 ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
 OLDER_ENVIRONMENT = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "64"}
-#: What tells of it: for all backends since 2.8, and NCCL's.
-_DUMPS = ("_dump_fr_trace_json", "_dump_nccl_trace_json")
 #: Where the main thread is while it waits for a collective that C++ began, or for a device. The
 #: recorder's last entry alone proves nothing: gloo's are marked as ended some time after they did.
 _WAITING = (
@@ -86,7 +84,8 @@ class StackReporter:
         of another one is no record of its own.
         """
         self._dump = next(
-            (dump for dump in _dumps() if any(map(_is_default, _entries(dump)))), None
+            (dump for dump in private.flight_recorders() if any(map(_is_default, _entries(dump)))),
+            None,
         )
         if self._dump is None:
             self._log = CollectiveLog()
@@ -103,9 +102,7 @@ class StackReporter:
     def _sequence(self) -> int:
         count = self._log.count if self._log else 0
         # A rank of a bare process has no group, and a task may have destroyed it.
-        with contextlib.suppress(ValueError):
-            return sequence(dist.distributed_c10d._get_default_group(), count)
-        return count
+        return count if dist.group.WORLD is None else sequence(dist.group.WORLD, count)
 
     def _watch(self) -> None:
         while True:
@@ -193,14 +190,6 @@ def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
         **({"number": None} if found.f_code.co_name == "new_group" else {}),
         **described([values.get(name) for name in names]),
     }
-
-
-def _dumps() -> Iterator[Callable[[], bytes]]:
-    """The ways in which this torch tells what its flight recorder holds."""
-    for name in _DUMPS:
-        dump = getattr(torch._C._distributed_c10d, name, None)
-        if dump is not None:
-            yield dump
 
 
 def _entries(dump: Callable[[], bytes]) -> list[dict[str, Any]]:

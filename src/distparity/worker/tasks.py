@@ -28,7 +28,7 @@ from distparity.core.torch_facts import (
 from distparity.devices import examination, numerics
 from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
-from distparity.torch_support import origin
+from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
 from distparity.training import reference
 from distparity.training.loop import Recipe, train
@@ -60,6 +60,7 @@ def facts() -> TorchFacts:
         hip=torch.version.hip,
         xpu=getattr(torch.version, "xpu", None),
         numpy=_numpy(),
+        gone=tuple(private.gone()),
         collectives=tuple(name for name in _BACKENDS if _is_built_in(name)),
         devices=tuple(devices.kinds()),
         rounding={name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},

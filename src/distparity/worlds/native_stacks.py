@@ -45,7 +45,7 @@ _WORK = re.compile(
     r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait|(cuda|hip)\w*Synchronize$)"
 )
 #: A message from one rank to another, which torch's recorder leaves out with gloo.
-_MESSAGE = re.compile(r"^c10d::.*::(Recv|Send)Work::wait$")
+_MESSAGE = re.compile(r"^(?:c10d::.*::(Recv|Send)Work::wait|gloo::.*::wait(Recv|Send))$")
 #: A future of torch's, whose own function has no name.
 _FUTURE = ["std::condition_variable::wait", "a function of libtorch_python.so"]
 
@@ -110,10 +110,13 @@ def collective(stacks: Mapping[int, list[str]]) -> str:
 
 def message(frames: list[str]) -> str:
     """``recv`` or ``send``, where a thread waits for that; else empty."""
+    if any(map(_IN_GLOO.match, frames)):
+        # A collective of gloo's is made of messages.
+        return ""
     found = next(filter(None, map(_MESSAGE.match, frames)), None)
-    return "" if found is None else found[1].lower()
+    return "" if found is None else (found[1] or found[2]).lower()
 
 
 def waits(frames: list[str]) -> bool:
     """Whether a thread waits for a collective or a message, to go by its frames."""
-    return any(_WORK.match(frame) for frame in frames) or frames[1:3] == _FUTURE
+    return bool(message(frames)) or any(map(_WORK.match, frames)) or frames[1:3] == _FUTURE

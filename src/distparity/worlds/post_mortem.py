@@ -27,8 +27,9 @@ __all__ = ["PostMortem", "last_output"]
 
 #: How often one looks for an answer, in seconds.
 GLANCE = 0.02
-#: What a rank's native stacks may take, in seconds.
+#: What a rank's native stacks may take, in seconds, and what they may where the machine is busy.
 NATIVE = 0.3
+NATIVE_AT_MOST = 5.0
 #: Bytes of a rank's output that are read, and of those that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
@@ -70,6 +71,7 @@ class PostMortem:
         #: What stands there already: a signal that was not ours had them written as well.
         self._old = {rank.number: _size(rank) for rank in self._asked}
         self._sizes: list[int] = []
+        self._running = True
         self._steps = self._ask()
 
     def step(self) -> float | None:
@@ -90,8 +92,9 @@ class PostMortem:
         yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
         self.reports = list(map(self._report, self.ranks, self._fates))
         self._send(self._asked, signal.SIGABRT, main=True)
-        ended = time.monotonic() + NATIVE
-        yield from self._wait(lambda: all(rank.exit is not None for rank in self._asked), ended)
+        asked = time.monotonic()
+        yield from self._wait(self._have_ended, asked + NATIVE)
+        yield from self._wait(self._come_to_rest, asked + NATIVE_AT_MOST)
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
 
@@ -105,6 +108,15 @@ class PostMortem:
         before, self._sizes = self._sizes, sizes
         ended = [rank.exit is not None for rank in ranks]
         return before == self._sizes and all(map(max, self._sizes, ended))
+
+    def _have_ended(self) -> bool:
+        return all(rank.exit is not None for rank in self._asked)
+
+    def _come_to_rest(self) -> bool:
+        """True once the ranks have ended, or twice in a row none of them had anything to do."""
+        running = any(processes.wants_to_run(rank.pid) for rank in self._asked if rank.exit is None)
+        before, self._running = self._running, running
+        return self._have_ended() or not (before or running)
 
     def _send(self, ranks: list[Rank], number: int, *, main: bool = False) -> None:
         pids = [rank.pid for rank in ranks if rank.exit is None]

@@ -19,7 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from distparity.core.known_limit import Limit
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation, Request, Site, Tensors, seeded
-from distparity.torch_support import dtensor_cache
+from distparity.torch_support import private
 from distparity.verification.constants import FACTOR
 
 try:
@@ -204,7 +204,7 @@ class _Function(Check):
 
     def run(self, site: Site) -> Tensors:
         # What one check finds depends on no other.
-        dtensor_cache.forget()
+        private.forget_dtensor()
         mesh = _mesh(site.context.device.type, site.context.world_size)
         leaves = [self._distribute(site, mesh, kind, parts) for kind, parts in self.inputs()]
         found = self._evaluate(leaves, site.context.device)
