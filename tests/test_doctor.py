@@ -17,6 +17,7 @@ import pytest
 from conftest import environment
 from test_devices import sim
 
+from distparity.devices import examination
 from distparity.session import doctor as doctors
 
 Doctor = Callable[..., tuple[int, dict[str, Any]]]
@@ -98,12 +99,15 @@ def test_what_a_machine_lacks_is_an_error_with_what_to_do(
 def test_a_collective_may_be_refused_and_not_be_wrong(
     tmp_path: Path, name: str, wrong: bool, optional: bool
 ) -> None:
-    log = tmp_path / "log"
-    log.write_text(json.dumps({"name": name, "error": "no", "wrong": wrong}) + "\n")
+    def refuse() -> None:
+        raise (examination.Unfit if wrong else RuntimeError)("no")
 
-    (step,) = doctors._read(str(log), done=None)
+    log = str(tmp_path / "log")
+    examination._step(log, name, refuse)
+    (step,) = doctors._read(log, done=None)
 
     assert step.optional is optional
+    assert step.advice
 
 
 def test_numpy_is_asked_for_where_it_is_missing() -> None:

@@ -20,7 +20,8 @@ GONE = {
     "2.6": [RECORDER, HOOKS, CACHE],
     "2.7": [RECORDER, HOOKS, CACHE],
     "2.8": [CACHE],
-    "2.13": [],
+    "2.9": [CACHE],
+    **dict.fromkeys(("2.10", "2.11", "2.12", "2.13", "2.14", "2.15"), []),
 }
 
 ASK = """
