@@ -156,19 +156,6 @@ def runs_of(kind: str, exact: list[float], *off: list[float]) -> tuple[Oracle, l
     return Oracle(right, [Trajectory(), Trajectory()]), runs
 
 
-@pytest.mark.parametrize(("small", "carried"), [(8, 3.0), (7, 6.0)])
-def test_elements_that_storing_rounds_little_tell_what_was_carried(
-    small: int, carried: float
-) -> None:
-    exact = trajectory("parameter", doubles([1.0] * 4 + [0.125] * small))
-    run = trajectory("parameter", doubles([1 + 6 * U] * 4 + [0.125 + 3 * U] * small))
-
-    found = allowed("parameter", Oracle(exact, []), [run])
-
-    assert found[-1] == pytest.approx(C * min(carried + 0.125, 6.0) * U, rel=1e-6)
-    assert found[0] == pytest.approx(C * min(carried + 1, 6.0) * U, rel=1e-6)
-
-
 @pytest.mark.parametrize("kind", ["parameter", "buffer"])
 def test_an_error_once_made_stays_in_parameters_and_buffers(kind: str) -> None:
     exact, runs = runs_of(kind, [1.0, 1.0], [9.0, 1.0], [3.0, 0.0])

@@ -18,10 +18,9 @@ storing may have rounded away. Over all elements and reference runs,
 
 .. math:: D = \max e_v, \quad R = \max e_v / \sigma
 
-and :math:`D_0` the largest of the elements of which storing hides little, :math:`r \le \max r / 4`, where
-there are at least :data:`TELLING` of those, else :math:`D`; each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
+each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
 
-.. math:: E_{ij} = \min\bigl(D_0 + r_{ij},\; R\,\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
+.. math:: E_{ij} = \min\bigl(D + r_{ij},\; R\,\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
 
 and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for a gradient
 
@@ -61,9 +60,6 @@ ORACLE = 2.0**-53
 #: Kinds of quantity that are made of gradients, the products of what comes back and what went in.
 _PRODUCTS = ("gradient", "optimizer")
 
-#: How many elements that storing rounds little must tell what was carried to all.
-TELLING = 8
-
 #: Kinds of quantity in which an error once made stays.
 _KEPT = ("parameter", "buffer")
 
@@ -99,18 +95,13 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The largest error of the reference runs: of all elements, of those that tell, and in proportion."""
+    """The largest error of the reference runs, as it is and in proportion to the scale."""
 
     error: float
-    carried: float
     relative: float
 
     def or_more(self, other: _Seen) -> _Seen:
-        return _Seen(
-            max(self.error, other.error),
-            max(self.carried, other.carried),
-            max(self.relative, other.relative),
-        )
+        return _Seen(max(self.error, other.error), max(self.relative, other.relative))
 
 
 def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
@@ -236,8 +227,8 @@ class Tolerance:
         largest, scale = float(terms.max()), terms.max().expand_as(terms)
         if quantity.kind in _PRODUCTS:
             scale = matrix_scale(terms)
-        seen = self._seen(quantity, _errors(found, value), stored, scale, largest)
-        explained = _times(seen.relative, scale).clamp(max=seen.carried)
+        seen = self._seen(quantity, _errors(found, value), scale, largest)
+        explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
         if gradient:
@@ -253,7 +244,6 @@ class Tolerance:
         self,
         quantity: Quantity,
         errors: torch.Tensor,
-        stored: torch.Tensor,
         scale: torch.Tensor,
         largest: float,
     ) -> _Seen:
@@ -264,10 +254,7 @@ class Tolerance:
         # Beyond what one process may be off, a run is no sample of rounding.
         errors = errors.clamp(max=most)
         relative = torch.where(errors > 0, errors / scale, 0.0)
-        carried = errors[stored <= stored.max() / 4]
-        if carried.numel() < TELLING:
-            carried = errors
-        seen = _Seen(float(errors.max()), float(carried.max()), float(relative.max()))
+        seen = _Seen(float(errors.max()), float(relative.max()))
         if quantity.kind in _KEPT:
             key = (quantity.kind, quantity.name)
             seen = self._so_far[key] = seen.or_more(self._so_far.get(key, seen))
