@@ -860,7 +860,7 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
 
 
 BAD = {
-    "expired": (named(SUM, expires="2020-01-01"), r"1\.toml:1: past its date, 2020-01-01"),
+    "expired": (named(SUM, expires="2020-01-01"), r"1\.toml:1: it expired on 2020-01-01"),
     "no such case": (named("multiple_forward/ddp-ws2-int8", **ANY), r"1\.toml:1: no case here"),
     "no such world": (
         named("multiple_forward/ddp-ws65-float32", **ANY),
@@ -870,7 +870,7 @@ BAD = {
         named(SUM, device='"cppu"', **ANY),
         r"1\.toml:1: unknown device 'cppu'",
     ),
-    "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: no case is "),
+    "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: unknown case "),
     "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries for one case"),
 }
 
