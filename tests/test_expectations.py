@@ -870,7 +870,10 @@ BAD = {
         named(SUM, device='"cppu"', **ANY),
         r"1\.toml:1: unknown device 'cppu'",
     ),
-    "never such a case": (named("gone/ddp-ws2-float32", torch='">=30"'), r"1\.toml:1: unknown case "),
+    "never such a case": (
+        named("gone/ddp-ws2-float32", torch='">=30"'),
+        r"1\.toml:1: unknown case ",
+    ),
     "two on one": (named(SUM, **ANY) * 2, r"1\.toml:1 and \S*1\.toml:9: two entries for one case"),
 }
 

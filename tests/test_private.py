@@ -37,6 +37,7 @@ for name in private.PARTS:
     private.PARTS[name] = (("torch.no_such_module", "nothing"),)
 private.tell_native_stacks(), private.forget_dtensor()
 assert private.flight_recorders() == []
+assert private.process_groups() is None
 assert private.resolve_group("x") is None and private.default_store() is None
 assert private.modes() == (None, None) and private.open_autocasts() is None
 assert private.autograd_settings() == (None, "None")

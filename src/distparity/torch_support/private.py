@@ -24,6 +24,7 @@ __all__ = [
     "gone",
     "modes",
     "open_autocasts",
+    "process_groups",
     "resolve_group",
     "tell_native_stacks",
 ]
@@ -41,6 +42,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "the store of the process group": (
         ("torch.distributed.distributed_c10d", "_get_default_store"),
     ),
+    "all process groups": (("torch.distributed.distributed_c10d", "_world"),),
     "futures": (("torch._C", "Future"),),
     "function modes": (("torch._C", "_len_torch_function_stack"),),
     "dispatch modes": (("torch._C", "_len_torch_dispatch_stack"),),
@@ -106,6 +108,12 @@ def default_store() -> dist.Store | None:
     """The store with which the process group was made."""
     found: dist.Store | None = _ask("the store of the process group")
     return found
+
+
+def process_groups() -> list[dist.ProcessGroup] | None:
+    """The groups that this process is in; None where torch does not tell."""
+    groups = getattr(_part("all process groups"), "pg_map", None)
+    return None if groups is None else list(groups)
 
 
 def future_type() -> type | None:

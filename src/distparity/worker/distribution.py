@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from distparity.torch_support import private
 from distparity.worker.collective_log import sequence
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Observer:
         looks = self._looks if len(self._looks) > 1 else [*self._looks, _counted()]
         before, after = looks[0], looks[-1]
         known = all(count >= 0 for count in after.values())
-        mine = strategy.rows((torch.arange(rows),), context)[0]
+        mine = strategy.rows((torch.arange(rows, device="cpu"),), context)[0]
         wanted = strategy.parameters_on or context.kind.computes_on or context.kind.kind
         return {
             "talked": [list(group) for group in after if after[group] > before.get(group, 0)]
@@ -61,7 +62,10 @@ class Observer:
 def _counted() -> dict[tuple[int, ...], int]:
     """Collectives that each set of ranks has begun, of which this one is; -1 where nobody counts."""
     found: dict[tuple[int, ...], int] = {}
-    for group in list(dist.distributed_c10d._world.pg_map):
+    groups = private.process_groups()
+    if groups is None:
+        return {(): -1}
+    for group in groups:
         ranks = tuple(sorted(dist.get_process_group_ranks(group)))
         count = sequence(group, -1)
         known = found.get(ranks, 0)
