@@ -10,6 +10,7 @@ import sys
 import torch
 
 from distparity import operations
+from distparity.core.refusal import TORCH
 from distparity.operations import arithmetic, faults
 from distparity.operations.base import Request
 from distparity.operations.collectives.base import Exchange
@@ -20,11 +21,11 @@ def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> l
     """The names of the checks that must see the fault."""
     request = Request(way, getattr(torch, dtype), ranks, 0)
     found = faults.load()[fault]
-    assert isinstance(found, faults.OfCollectives)
     return [
         check.name
         for check in operations.load()[operation].checks(request)
         if isinstance(check, Exchange)
+        and isinstance(found, faults.OfCollectives)
         and any(found.concerns(check, len(check.team(rank))) for rank in range(ranks))
         and len(check.team(ranks - 1)) > 1
     ]
@@ -49,7 +50,7 @@ def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
         for check in operation.checks(Request("tensor", torch.float32, 2, 0))
         if check.name == "SUM"
     ]
-    record = Made({}, {"SUM": "RuntimeError: no such reduction"})
+    record = Made({}, {"SUM": "RuntimeError: no such reduction"}, {"SUM": TORCH})
     found = judge(operation, checks, [record] * 2, Where((2, 13), "sim", "float32", (), refuses))
     return list(found.refused), found.diverged
 

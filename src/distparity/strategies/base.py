@@ -258,6 +258,9 @@ class Strategy:
         """The rows of a global batch that are this rank's."""
         return tuple(tensor.chunk(context.world_size)[context.rank] for tensor in batch)
 
+    #: Whether a rank has a part of each of its rows, of which its loss is, and not of whole rows.
+    splits_rows: ClassVar[bool] = False
+
     def rows_shared_by(self, context: RankContext) -> int:
         """How many ranks train on the same rows; a passed case in which it is otherwise is an error."""
         return 1

@@ -64,6 +64,8 @@ class ContextParallel(Ddp):
             mine = words.clone().requires_grad_()
             F.scaled_dot_product_attention(mine, mine, mine).sum().backward()
 
+    splits_rows = True
+
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 

@@ -141,7 +141,7 @@ class _Run:
         self.context.kind.seed(self.recipe.seed)
         self.made = _make(self.recipe, self.strategy, self.context)
         found = Trajectory(steps=[Step() for _ in range(participation.total)])
-        (rows,) = self.strategy.rows((torch.arange(self.recipe.rows),), self.context)
+        (rows,) = self.strategy.rows((torch.arange(self.recipe.rows, device="cpu"),), self.context)
         found.rows = rows.tolist()
         if participation.starts:
             # Buffers first: to read parameters may be what casts them.

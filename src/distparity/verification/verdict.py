@@ -29,6 +29,7 @@ def judge(
     participation: Sequence[Participation] | None = None,
     *,
     sums_apart: bool = False,
+    splits_rows: bool = False,
 ) -> Verdict:
     """Compare every rank's trajectory with the oracle's.
 
@@ -36,6 +37,7 @@ def judge(
     is the first in time. The kinds in ``exempt`` are left out, each for the reason it has there.
     ``participation`` says which steps are whose, rank by rank, where not all are everybody's.
     ``sums_apart`` says that a sum over ranks need not have the same last bits on all of them.
+    ``splits_rows`` says that a rank has a part of each of its rows, whose losses only ranks together know.
     Raises ``ValueError`` when there is nothing to compare.
     """
     if not ranks or not tolerance.reference_runs or not tolerance.oracle.trajectory.steps:
@@ -43,7 +45,9 @@ def judge(
     total = len(tolerance.oracle.trajectory.steps)
     everywhere = [Participation(rank, range(total), total) for rank in range(len(ranks))]
     who = participation or everywhere
-    return _Bench(tolerance, ranks, exempt or {}, who, sums_apart=sums_apart).sit()
+    return _Bench(
+        tolerance, ranks, exempt or {}, who, sums_apart=sums_apart, splits_rows=splits_rows
+    ).sit()
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -63,12 +67,14 @@ class _Bench:
         participation: Sequence[Participation],
         *,
         sums_apart: bool,
+        splits_rows: bool,
     ) -> None:
         self.tolerance = tolerance
         self.ranks = ranks
         self.exempt = exempt
         self.participation = participation
         self.sums_apart = sums_apart
+        self.splits_rows = splits_rows
         self.verdict = Verdict()
 
     def sit(self) -> Verdict:
@@ -112,7 +118,7 @@ class _Bench:
     ) -> None:
         """A rank knows the loss over its own rows; where those are the oracle's parts, so does it."""
         parts, losses = self._parts(step), self.tolerance.oracle.losses(step)
-        if losses is not None and all(parts):
+        if losses is not None and all(parts) and not self.splits_rows:
             for (rank, own), mine in zip(runs, parts, strict=True):
                 expected = losses[list(mine)].mean()
                 allowed = self.tolerance.of_loss(step, float(expected), len(mine) / len(losses))

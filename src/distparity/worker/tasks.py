@@ -297,7 +297,10 @@ def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     ranks = [Trajectory.from_bytes(blob) for blob in blobs[-len(who) :]]
     tolerance = _tolerance(plan, blobs[: -len(who)])
     apart = devices.get(plan.device).sums_apart is not None
-    found = verdict.judge(tolerance, ranks, scenario.exempt, who, sums_apart=apart)
+    splits = strategies.load()[plan.strategy].splits_rows
+    found = verdict.judge(
+        tolerance, ranks, scenario.exempt, who, sums_apart=apart, splits_rows=splits
+    )
     if not found.passed:
         coarsest = max(
             torch.finfo(getattr(torch, name)).eps / 2

@@ -42,6 +42,8 @@ _SIGNALS = {
     "Illegal instruction": signal.SIGILL,
     "Segmentation fault": signal.SIGSEGV,
 }
+#: The kernel's words for a process that has ended.
+_ENDED = ("zombie", "dead", "gone")
 #: Bytes of what its stack reporter saw.
 _WHERE = 1 << 16
 
@@ -68,6 +70,7 @@ class PostMortem:
         self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
         self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
         self._going = [rank for rank in self._asked if rank not in self._stopped]
+        self._gone = [rank for rank in self._asked if self._states[rank.number] in _ENDED]
         #: What stands there already: a signal that was not ours had them written as well.
         self._old = {rank.number: _size(rank) for rank in self._asked}
         self._sizes: list[int] = []
@@ -90,6 +93,11 @@ class PostMortem:
         # Only now, since the others may go on with it: a stopped process handles no signal before.
         self._send(self._stopped, signal.SIGCONT)
         yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
+        # Who has ended has ended by itself: how, the fork server says as soon as it has its turn.
+        yield from self._wait(
+            lambda: all(rank.exit is not None for rank in self._gone),
+            time.monotonic() + NATIVE_AT_MOST,
+        )
         self.reports = list(map(self._report, self.ranks, self._fates))
         self._send(self._asked, signal.SIGABRT, main=True)
         asked = time.monotonic()
@@ -124,6 +132,8 @@ class PostMortem:
             self.launcher.signal(pids, number, main=main)
 
     def _report(self, rank: Rank, fate: Fate) -> Report:
+        if rank in self._gone and rank.exit is not None:
+            fate = Fate.DIED
         found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
         if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered, after {rank.answer['calls']} collectives"
