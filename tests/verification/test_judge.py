@@ -118,6 +118,17 @@ def test_losses_that_are_wrong_on_two_ranks_and_right_on_average_are_wrong() -> 
     assert "step 1, loss 'loss', rank 1" in str(found.divergences[1])
 
 
+def test_losses_over_parts_of_rows_are_compared_by_their_mean() -> None:
+    def change(ranks: list[Trajectory]) -> None:
+        on(0, 1, "loss", "loss", lambda loss: loss.add_(0.25))(ranks)
+        on(1, 1, "loss", "loss", lambda loss: loss.sub_(0.25))(ranks)
+
+    assert verdict(change, splits_rows=True).passed
+    assert not verdict(
+        on(0, 1, "loss", "loss", lambda loss: loss.add_(0.25)), splits_rows=True
+    ).passed
+
+
 def test_the_loss_of_one_rank_is_told_with_its_own_value() -> None:
     found = verdict(on(1, 1, "loss", "loss", lambda loss: loss.fill_(7.0)))
 
