@@ -37,6 +37,8 @@ STACK_REPORT = signal.SIGRTMIN + 3
 #: What the kernel tells a process of its parent's end.
 ORPHANED = signal.SIGRTMIN + 4
 
+#: How many times as long a process may take that waits for its turn.
+BUSY = 10
 #: Of /proc/PID/stat, what comes after the command.
 _PARENT, _SESSION = 1, 3
 #: Python's. Torch's takes seconds until it sees that nobody is left.
@@ -155,10 +157,18 @@ def tidies_up(pid: int) -> bool:
 
 
 def await_end(pids: Iterable[int], limit: float) -> None:
-    """Wait until these processes have ended, for at most so many seconds."""
-    until = time.monotonic() + limit
+    """Wait until these processes have ended, for at most so many seconds.
+
+    One that is ready to run and does not come to it, on a busy machine, has :data:`BUSY` times that.
+    """
+    began = time.monotonic()
     for pid in pids:
-        while state(pid) not in ("gone", "zombie") and time.monotonic() < until:
+        running = True
+        while state(pid) not in ("gone", "zombie"):
+            took = time.monotonic() - began
+            before, running = running, took < limit or wants_to_run(pid)
+            if took > BUSY * limit or not (before or running):
+                break
             time.sleep(0.005)
 
 

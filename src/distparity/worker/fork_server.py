@@ -272,9 +272,7 @@ class _Server:
             # All at once, so that none can start another in between.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-        for member in {pid, *members}.difference(tidy):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(member, signal.SIGKILL)
+        _kill_each({pid, *members}.difference(tidy))
         processes.await_end(tidy, TIDYING)
 
     def _reap(self) -> None:
@@ -293,10 +291,11 @@ class _Server:
     def _kill_orphans(self) -> None:
         """Kill what dead ranks left behind: every child that is no rank was adopted."""
         adopted = [pid for pid in processes.children() if pid not in self.ranks]
-        processes.await_end(filter(processes.tidies_up, adopted), TIDYING)
-        for pid in adopted:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        tidy = list(filter(processes.tidies_up, adopted))
+        # First the others: what removes a dead rank's shared memory waits for its children too.
+        _kill_each(set(adopted).difference(tidy))
+        processes.await_end(tidy, TIDYING)
+        _kill_each(tidy)
         _remove_shared_memory(adopted, self.began)
 
     def _end_ranks(self) -> None:
@@ -318,6 +317,12 @@ class _Server:
             with contextlib.suppress(OSError):
                 subprocess.run([*self.write_report, path], check=False, stdin=subprocess.DEVNULL)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _kill_each(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _ended() -> int | None:
