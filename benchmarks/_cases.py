@@ -18,7 +18,7 @@ from distparity.core.assignment import Training
 from distparity.core.case import Case
 from distparity.core.outcome import Status
 from distparity.session.training_case import SEED, evaluate
-from distparity.worlds.scheduler import Errand, Shared
+from distparity.worlds.scheduler import Job, Shared
 from distparity.worlds.world import Answer, Task
 
 __all__ = ["SEED_CASE", "asked", "forty", "names", "parse", "run_in_rank", "sample"]
@@ -130,15 +130,15 @@ def run_in_rank(case: Case, rank: int) -> None:
         assert outcome.status is Status.PASSED, outcome
 
 
-def _here(errand: Errand[Any], run: Answer) -> Any:
-    """An errand in this process; ``run`` is what the case's ranks have answered already.
+def _here(job: Job[Any], run: Answer) -> Any:
+    """A job in this process; ``run`` is what the case's ranks have answered already.
 
     What strategies share (the oracle, the reference runs) is kept while the process lives.
     """
     value = None
     while True:
         try:
-            wanted = errand.send(value)
+            wanted = job.send(value)
         except StopIteration as stop:
             return stop.value
         if isinstance(wanted, Shared):

@@ -10,15 +10,15 @@ from distparity.core.assignment import Training
 from distparity.core.outcome import Outcome, Status
 from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.scheduler import Errand, Scheduler, Shared
+from distparity.worlds.scheduler import Job, Scheduler, Shared
 
 
-def alone(errand: Errand[Outcome], number: int) -> Errand[Outcome]:
-    """The same errand, sharing its oracle and reference runs with no other."""
+def alone(job: Job[Outcome], number: int) -> Job[Outcome]:
+    """The same job, sharing its oracle and reference runs with no other."""
     value = None
     while True:
         try:
-            wanted = errand.send(value)
+            wanted = job.send(value)
         except StopIteration as stop:
             found: Outcome = stop.value
             return found
@@ -34,11 +34,11 @@ def main() -> None:
     launcher.ready()
     scheduler = Scheduler(launcher)
 
-    def errand(number: int) -> Errand[Outcome]:
+    def job(number: int) -> Job[Outcome]:
         found = evaluate(cases[number], Training.of(cases[number], SEED), 60.0)
         return alone(found, number) if "--alone" in sys.argv else found
 
-    for _, outcome in scheduler.side_by_side(range(len(cases)), errand):
+    for _, outcome in scheduler.side_by_side(range(len(cases)), job):
         assert outcome.status is Status.PASSED, outcome
     scheduler.close()
     launcher.close(reported=True)

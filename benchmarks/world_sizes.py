@@ -23,7 +23,7 @@ from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 TIMED = "timed_parity"
@@ -54,11 +54,11 @@ class Bench:
         self.scheduler = Scheduler(self.launcher, room=64)
 
     def ask(self, task: Task) -> Answer:
-        def errand() -> Errand[Answer | Failure]:
+        def job() -> Job[Answer | Failure]:
             done: Answer | Failure = yield task
             return done
 
-        done = self.scheduler.run(errand())
+        done = self.scheduler.run(job())
         if isinstance(done, Failure):
             raise SystemExit(done.detail)
         found: Answer = done
@@ -85,12 +85,12 @@ def measure(bench: Bench, case: Case, repeat: int) -> dict[str, Series]:
     return found
 
 
-def _taped(errand: Errand[Outcome], tape: dict[str, Answer]) -> Errand[Outcome]:
-    """The same errand with the timed training in place of the plain one; keeps the answers."""
+def _taped(job: Job[Outcome], tape: dict[str, Answer]) -> Job[Outcome]:
+    """The same job with the timed training in place of the plain one; keeps the answers."""
     value = None
     while True:
         try:
-            wanted = errand.send(value)
+            wanted = job.send(value)
         except StopIteration as stop:
             found: Outcome = stop.value
             return found

@@ -20,7 +20,7 @@ from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame
 from distparity.worlds import post_mortem, scheduler, start, world
 from distparity.worlds.launcher import Launcher, StartError
-from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 #: What a rank may do with a task, by the task's name.
@@ -203,7 +203,7 @@ class FakeLauncher(Launcher):
         self.place.cleanup()
 
 
-def errand(task: Task) -> Errand[Answer | Failure]:
+def job(task: Task) -> Job[Answer | Failure]:
     done: Answer | Failure = yield task
     return done
 
@@ -215,12 +215,12 @@ class Fakes:
         self.clock = Clock()
         self.launcher = FakeLauncher()
         self.scheduler = Scheduler(self.launcher, room=6)
-        self.jobs: list[tuple[str, Any]] = []
+        self.handles: list[tuple[str, Any]] = []
         self.strangers: list[socket.socket] = []
 
     def start(self, name: str, size: int = 2, limit: float = 10.0) -> None:
-        task = Task(Spec("cpu", size), name, {"number": len(self.jobs)}, limit=limit)
-        self.jobs.append((name, self.scheduler.start(errand(task))))
+        task = Task(Spec("cpu", size), name, {"number": len(self.handles)}, limit=limit)
+        self.handles.append((name, self.scheduler.start(job(task))))
 
     def stranger(self, words: bytes) -> None:
         """Somebody connects, says something, and stays."""
@@ -240,22 +240,22 @@ class Fakes:
     def run(self, most: int = 4000) -> None:
         """Until every task has ended."""
         for count in range(most):
-            if all(job.finished for _, job in self.jobs):
+            if all(handle.finished for _, handle in self.handles):
                 return
             # Ranks are quick; time passes when there is nothing else to wait for.
             self.turn(0.4 if count % 4 == 3 else 0.0)
-        raise AssertionError([name for name, job in self.jobs if not job.finished])
+        raise AssertionError([name for name, handle in self.handles if not handle.finished])
 
     def outcomes(self) -> list[str]:
-        return [outcome_of(job) for _, job in self.jobs]
+        return [outcome_of(handle) for _, handle in self.handles]
 
 
-def outcome_of(job: Any) -> str:
-    if job.error is not None:
-        return "ended" if isinstance(job.error, StartError) else f"broken: {job.error}"
-    if isinstance(job.value, Answer):
-        return f"ok {job.value.results[0]['args']['number']}"
-    return f"{job.value.kind}"
+def outcome_of(handle: Any) -> str:
+    if handle.error is not None:
+        return "ended" if isinstance(handle.error, StartError) else f"broken: {handle.error}"
+    if isinstance(handle.value, Answer):
+        return f"ok {handle.value.results[0]['args']['number']}"
+    return f"{handle.value.kind}"
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Case, str |
             for case in CASES
             for fault in run.torch.operation_faults[f"{case.scenario}/{case.strategy}"]
         ]
-        return dict(run.side_by_side(todo, lambda one: run.course.errand(one[0], mutant=one[1])))
+        return dict(run.side_by_side(todo, lambda one: run.course.job(one[0], mutant=one[1])))
     finally:
         run.close(reported=True)
 

@@ -94,14 +94,14 @@ class Machine(RuleBasedStateMachine):
         self.lost = True
 
     def _disturb(self) -> None:
-        unfinished = {i for i, (_, job) in enumerate(self.found.jobs) if not job.finished}
+        unfinished = {i for i, (_, handle) in enumerate(self.found.handles) if not handle.finished}
         self.disturbed |= unfinished
 
     @invariant()
     def ended_tasks_ended_as_they_should(self) -> None:
-        for number, (name, job) in enumerate(self.found.jobs):
-            if job.finished:
-                outcome = outcome_of(job).split(maxsplit=1)
+        for number, (name, handle) in enumerate(self.found.handles):
+            if handle.finished:
+                outcome = outcome_of(handle).split(maxsplit=1)
                 allowed = {ENDS[name]}
                 # One that was alone when the fork server went, or whose own rank was killed.
                 allowed |= {"crash"} if number in self.disturbed else set()
@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         with self.stack:
             began = self.found.clock.now
             self.found.run()
-            assert self.found.clock.now - began < PATIENCE * (1 + len(self.found.jobs))
+            assert self.found.clock.now - began < PATIENCE * (1 + len(self.found.handles))
             self.ended_tasks_ended_as_they_should()
             # What was let go is killed, and nothing is kept of it.
             scheduler = self.found.scheduler

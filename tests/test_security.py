@@ -24,7 +24,7 @@ from distparity.core.wire import Channel, Frame, ProtocolError, TooLarge, check
 from distparity.results import journal, junit_writer
 from distparity.worlds.failure import Failure
 from distparity.worlds.launcher import Launcher
-from distparity.worlds.scheduler import STRANGERS, Errand, Scheduler
+from distparity.worlds.scheduler import STRANGERS, Job, Scheduler
 from distparity.worlds.world import SCHEMAS, Answer, Spec, Task
 
 # How long an example takes is the machine's affair.
@@ -204,7 +204,7 @@ def launcher() -> Iterator[Quiet]:
     quiet.close(reported=True)
 
 
-def errand() -> Errand[Any]:
+def job() -> Job[Any]:
     return (yield Task(Spec("cpu", 1), "anything", {}, limit=20))
 
 
@@ -219,7 +219,7 @@ def turn(scheduler: Scheduler, times: int = 10) -> None:
 
 def test_strangers_are_refused_and_the_run_goes_on(launcher: Quiet) -> None:
     scheduler = Scheduler(launcher)
-    job = scheduler.start(errand())
+    handle = scheduler.start(job())
     turn(scheduler, 1)
     token = launcher.token()
     silent = []
@@ -245,7 +245,7 @@ def test_strangers_are_refused_and_the_run_goes_on(launcher: Quiet) -> None:
         | {"findings": []}
     )
 
-    assert isinstance(scheduler.result(job), Answer)
+    assert isinstance(scheduler.result(handle), Answer)
     for sock in [replay, rank.sock, *rude, *silent]:
         sock.close()
     scheduler.close()
@@ -273,14 +273,14 @@ LIES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_a_rank_that_talks_rubbish_fails_its_own_case(launcher: Quiet, lie: dict[str, Any]) -> None:
     scheduler = Scheduler(launcher)
-    job = scheduler.start(errand())
+    handle = scheduler.start(job())
     turn(scheduler, 1)
     rank = Channel(launcher.connect(hello(launcher.token())))
     rank.send({"op": "ready"})
     turn(scheduler)
     rank.send(lie)
 
-    failure = scheduler.result(job)
+    failure = scheduler.result(handle)
     assert isinstance(failure, Failure)
     assert "rank 0 raised ProtocolError" in failure.message
     rank.close()

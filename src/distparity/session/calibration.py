@@ -106,7 +106,7 @@ def buckets(runs: list[dict[str, Any]]) -> list[Bucket]:
 def _outcomes(run: Run, seeds: range) -> Iterator[tuple[Case, int, Outcome]]:
     todo = [(case, seed) for cell in run.cells for case, seed in _plan(run, cell.cases, seeds)]
     for (case, seed), outcome in run.side_by_side(
-        todo, lambda one: run.course.errand(one[0], seed=one[1], alive=False)
+        todo, lambda one: run.course.job(one[0], seed=one[1], alive=False)
     ):
         yield case, seed, outcome
 

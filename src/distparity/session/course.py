@@ -13,13 +13,13 @@ from distparity.core.torch_facts import TorchFacts
 from distparity.session.cell import Cell
 from distparity.session.operation_case import operate
 from distparity.session.training_case import SEED, evaluate
-from distparity.worlds.scheduler import Errand
+from distparity.worlds.scheduler import Job
 
 __all__ = ["Course"]
 
 
 class Course:
-    """Knows torch and the cells; makes an errand of each case. ``limit`` is that of a task, in s."""
+    """Knows torch and the cells; makes a job of each case. ``limit`` is that of a task, in s."""
 
     def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float) -> None:
         self.torch = torch
@@ -30,7 +30,7 @@ class Course:
         """The cell that a case belongs to."""
         return self._cells[case.device]
 
-    def errand(
+    def job(
         self,
         case: Case,
         *,
@@ -38,8 +38,8 @@ class Course:
         seed: int = SEED,
         fresh: bool = False,
         alive: bool = True,
-    ) -> Errand[Outcome]:
-        """The case from beginning to end, as an errand for the scheduler.
+    ) -> Job[Outcome]:
+        """The case from beginning to end, as a job for the scheduler.
 
         ``mutant`` names a deliberate fault to put in. ``fresh`` has it run in a world that has done
         nothing else. ``alive`` is False where a scenario need not be evidence.

@@ -10,7 +10,7 @@ from distparity.core.torch_facts import DeviceFacts, Probed, TorchFacts
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 from distparity.worlds.device_pool import Pool
-from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 __all__ = ["Found", "search"]
@@ -32,16 +32,16 @@ def search(
     """Look for every kind that was asked for, and add to ``found``; raises :class:`BadRequest`."""
     wanted = list(torch.devices) if "auto" in options.devices else []
     wanted += [device for device in options.named if device not in wanted]
-    jobs = {device: scheduler.start(_probe(device)) for device in wanted}
-    for device, job in jobs.items():
-        probed: Probed = scheduler.result(job)
+    handles = {device: scheduler.start(_probe(device)) for device in wanted}
+    for device, handle in handles.items():
+        probed: Probed = scheduler.result(handle)
         if device in options.named or not _have(found, probed):
             for cell in _cells(device, probed, options, cell_name, found):
                 found.cells.append(cell)
                 _prepare(scheduler, cell)
 
 
-def _probe(device: str) -> Errand[Probed]:
+def _probe(device: str) -> Job[Probed]:
     task = Task(Spec("", 1, group=False), "probe", {"device": device}, limit=PROBE_LIMIT, last=True)
     done: Answer | Failure = yield task
     if isinstance(done, Failure):

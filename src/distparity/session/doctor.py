@@ -25,7 +25,7 @@ from distparity.core.torch_facts import TorchFacts
 from distparity.session.options import Options
 from distparity.worlds.device_pool import Pool
 from distparity.worlds.launcher import Launcher, StartError
-from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Failure, Spec, Task
 
 __all__ = ["Examined", "Report", "Step", "doctor", "lines"]
@@ -220,7 +220,7 @@ def _numpy(version: str | None) -> Step:
 # -- a device --------------------------------------------------------------------------------------
 
 
-def _examine(kind: str, options: Options, scheduler: Scheduler) -> Errand[Examined]:
+def _examine(kind: str, options: Options, scheduler: Scheduler) -> Job[Examined]:
     log = str(Path(scheduler.launcher.directory, f"examined-{kind}"))
     bare = Spec("", 1, group=False)
     done = yield Task(bare, "examine", {"device": kind, "log": log}, limit=LIMIT, last=True)

@@ -32,7 +32,7 @@ def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
             known = ", ".join(run.torch.mutants)
             raise BadRequest(f"unknown mutant {mutant!r}; known: {known}")
         assert run.scheduler is not None
-        return case.id, run.scheduler.run(run.course.errand(case, mutant=mutant))
+        return case.id, run.scheduler.run(run.course.job(case, mutant=mutant))
     finally:
         run.close(reported=True)
 

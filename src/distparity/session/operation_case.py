@@ -1,4 +1,4 @@
-"""An operation's case from beginning to end, as an errand for the scheduler."""
+"""An operation's case from beginning to end, as a job for the scheduler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import DeviceFacts
 from distparity.session.findings import with_findings
 from distparity.session.training_case import JUDGE, SEED, broken, failed, plain
-from distparity.worlds.scheduler import Errand
+from distparity.worlds.scheduler import Job
 from distparity.worlds.world import Failure, Spec, Task
 
 __all__ = ["operate"]
@@ -28,7 +28,7 @@ def operate(
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
-) -> Errand[Outcome]:
+) -> Job[Outcome]:
     """Do the operation in a world, and compare what every rank got with plain arithmetic.
 
     ``found`` is the case's device; ``limit`` the seconds that any one task may take. ``mutant``

@@ -28,7 +28,7 @@ from distparity.session.expected import Expected
 from distparity.session.options import Options
 from distparity.session.training_case import JUDGE
 from distparity.worlds.launcher import Launcher, StartError
-from distparity.worlds.scheduler import Errand, Scheduler
+from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Spec
 
 __all__ = ["Run"]
@@ -61,7 +61,7 @@ class Run:
         self.expected = Expected(options)
         self._found = device_search.Found()
         self._ahead: list[Case] = []
-        self._jobs: dict[Case, Any] = {}
+        self._handles: dict[Case, Any] = {}
         self._redactor = Redactor(os.environ)
 
     @property
@@ -227,10 +227,10 @@ class Run:
     def outcome(self, case: Case) -> Outcome:
         """What became of a case; later cases are under way meanwhile where there is room."""
         assert self.scheduler is not None
-        if case not in self._jobs and case in self._ahead:
+        if case not in self._handles and case in self._ahead:
             self._ahead.remove(case)
             self._begin(case)
-        while not self._jobs[case].finished:
+        while not self._handles[case].finished:
             while self._ahead and self.scheduler.idle:
                 self._begin(self._ahead.pop(0))
             try:
@@ -238,9 +238,9 @@ class Run:
             except Exception as error:
                 # One case is lost to it, never those to come.
                 return self._fault(case, error)
-        if self._jobs[case].error is not None:
-            return self._fault(case, self._jobs[case].error)
-        found = self._jobs[case].value
+        if self._handles[case].error is not None:
+            return self._fault(case, self._handles[case].error)
+        found = self._handles[case].value
         assert isinstance(found, Outcome)
         return found
 
@@ -266,16 +266,16 @@ class Run:
 
     def _begin(self, case: Case) -> None:
         assert self.scheduler is not None
-        self._jobs[case] = self.scheduler.start(self._journalled(case))
+        self._handles[case] = self.scheduler.start(self._journalled(case))
 
-    def _journalled(self, case: Case) -> Errand[Outcome]:
+    def _journalled(self, case: Case) -> Job[Outcome]:
         entry = self.expected.of(case)
         if entry is not None and entry.not_run:
             return self._keep(case, self.course.out_of_reach(case) or entry.spared())
-        outcome = yield from self.course.errand(case)
+        outcome = yield from self.course.job(case)
         outcome = outcome if entry is None else entry.judge(outcome)
         if self.options.retry_failed and outcome.status in _WORTH_ANOTHER:
-            outcome = _both(outcome, (yield from self.course.errand(case, fresh=True)))
+            outcome = _both(outcome, (yield from self.course.job(case, fresh=True)))
         return self._keep(case, outcome)
 
     def _keep(self, case: Case, outcome: Outcome) -> Outcome:
@@ -287,11 +287,11 @@ class Run:
         return outcome
 
     def side_by_side(
-        self, todo: Sequence[T], errand: Callable[[T], Errand[Outcome]]
+        self, todo: Sequence[T], job: Callable[[T], Job[Outcome]]
     ) -> Iterator[tuple[T, Outcome]]:
-        """The outcome of an errand for each of ``todo``, in order, as many at once as there is room."""
+        """The outcome of a job for each of ``todo``, in order, as many at once as there is room."""
         assert self.scheduler is not None
-        return self.scheduler.side_by_side(todo, errand)
+        return self.scheduler.side_by_side(todo, job)
 
     def rerun(self, case: Case) -> str:
         """The command that runs one case again."""

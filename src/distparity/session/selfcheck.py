@@ -112,7 +112,7 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]
         for (case, mutant), outcome in run.side_by_side(
-            todo, lambda one: run.course.errand(one[0], mutant=one[1])
+            todo, lambda one: run.course.job(one[0], mutant=one[1])
         ):
             if not outcome.status.skipped:
                 found.findings.append(Finding(mutant, case, outcome))

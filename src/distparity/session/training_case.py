@@ -1,4 +1,4 @@
-"""One case from beginning to end, as an errand for the scheduler."""
+"""One case from beginning to end, as a job for the scheduler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
 from distparity.session import distribution
 from distparity.session.findings import with_findings
-from distparity.worlds.scheduler import Errand, Shared
+from distparity.worlds.scheduler import Job, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 __all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "plain"]
@@ -44,7 +44,7 @@ def evaluate(
     *,
     fresh: bool = False,
     alive: bool = True,
-) -> Errand[Outcome]:
+) -> Job[Outcome]:
     """Ask whether the case can run here, run it, and reach a verdict.
 
     ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
@@ -73,7 +73,7 @@ def evaluate(
     return with_findings(distribution.checked(outcome, runs), runs)
 
 
-def _train(training: Training, limit: float, *, fresh: bool) -> Errand[list[Answer] | Failure]:
+def _train(training: Training, limit: float, *, fresh: bool) -> Job[list[Answer] | Failure]:
     """Train the case in one world after the other; if there are several they share a folder."""
     runs: list[Answer] = []
     shared = len(training.worlds) > 1
@@ -88,7 +88,7 @@ def _train(training: Training, limit: float, *, fresh: bool) -> Errand[list[Answ
     return runs
 
 
-def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome | None]:
+def _refusal(case: Case, ask: Question | None, limit: float) -> Job[Outcome | None]:
     """What makes the case impossible here, by torch's own word; None when nothing does."""
     if ask is None:
         return None
@@ -99,7 +99,7 @@ def _refusal(case: Case, ask: Question | None, limit: float) -> Errand[Outcome |
     return Outcome(Status.NOT_SUPPORTED, refused, facts=case.facts)
 
 
-def _ask(question: Question, world: Spec, limit: float) -> Errand[Any]:
+def _ask(question: Question, world: Spec, limit: float) -> Job[Any]:
     # The world ends with the question: a refusal may leave it in any state.
     done = yield Task(world, "ask", question.to_json(), limit=limit, last=True)
     if isinstance(done, Failure):
@@ -111,7 +111,7 @@ def _ask(question: Question, world: Spec, limit: float) -> Errand[Any]:
 
 def _reference(
     case: Case, training: Training, limit: float, *, alive: bool
-) -> Errand[_Reference | Outcome]:
+) -> Job[_Reference | Outcome]:
     """What a case is held against; the outcome instead where there is nothing."""
     args = training.to_json()
     oracle = yield Shared(
@@ -154,7 +154,7 @@ def _no_evidence(case: Case, faults: list[str]) -> Outcome:
     return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
 
 
-def _single(task: str, args: dict[str, Any], where: Spec, limit: float) -> Errand[Any]:
+def _single(task: str, args: dict[str, Any], where: Spec, limit: float) -> Job[Any]:
     done: Answer | Failure = yield Task(where, task, args, limit=limit)
     return done
 

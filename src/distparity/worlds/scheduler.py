@@ -1,7 +1,7 @@
 """Many worlds, many tasks, one thread.
 
-An *errand* is a generator that yields :class:`Task` objects, is sent what became of each, and
-returns its result. Errands run side by side, as many as there is room for; whoever wants a result
+A *job* is a generator that yields :class:`Task` objects, is sent what became of each, and
+returns its result. Jobs run side by side, as many as there is room for; whoever wants a result
 calls :meth:`Scheduler.result`, which turns the wheel until it is there.
 """
 
@@ -24,21 +24,21 @@ from distparity.worlds.launcher import Launcher, StartError, first_frame
 from distparity.worlds.rank_handle import Rank
 from distparity.worlds.world import Answer, Spec, State, Task, World
 
-__all__ = ["Errand", "Scheduler", "Shared"]
+__all__ = ["Job", "Scheduler", "Shared"]
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 
 class Shared:
-    """Yielded in place of a task: the same errand for everybody who asks by the same key."""
+    """Yielded in place of a task: the same job for everybody who asks by the same key."""
 
-    def __init__(self, key: Hashable, make: Callable[[], Errand[Any]]) -> None:
+    def __init__(self, key: Hashable, make: Callable[[], Job[Any]]) -> None:
         self.key = key
         self.make = make
 
 
-Errand = Generator["Task | Shared", Any, T]
+Job = Generator["Task | Shared", Any, T]
 
 
 #: How many ranks on the CPU may be busy at once: ranks wait for one another, and what a core does
@@ -60,15 +60,15 @@ FORK_LIMIT = 60.0
 LATE = 0.5
 
 
-class _Job:
-    """An errand under way. ``error`` is what it raised, where it ended so."""
+class _Handle:
+    """A job under way. ``error`` is what it raised, where it ended so."""
 
-    def __init__(self, errand: Errand[Any]) -> None:
-        self.errand = errand
+    def __init__(self, job: Job[Any]) -> None:
+        self.job = job
         self.finished = False
         self.value: Any = None
         self.error: Exception | None = None
-        self.waiting: list[_Job] = []
+        self.waiting: list[_Handle] = []
 
 
 class Scheduler:
@@ -103,10 +103,10 @@ class Scheduler:
         self._worlds: list[World] = []
         self._numbers = 0
         self._tokens: dict[str, tuple[World, Rank]] = {}
-        #: Tasks that wait for a world, each with the job that wants its answer.
-        self._queue: deque[tuple[Task, _Job]] = deque()
-        self._busy: dict[World, tuple[Task, _Job]] = {}
-        self._shared: dict[Hashable, _Job] = {}
+        #: Tasks that wait for a world, each with the handle that wants its answer.
+        self._queue: deque[tuple[Task, _Handle]] = deque()
+        self._busy: dict[World, tuple[Task, _Handle]] = {}
+        self._shared: dict[Hashable, _Handle] = {}
         #: Processes that were told to end, by id, and the devices that are theirs until then.
         self._ending: dict[int, tuple[str, Held]] = {}
         #: Connections that have not said who they are, oldest first, and until when they may.
@@ -122,44 +122,44 @@ class Scheduler:
 
     # -- for users -----------------------------------------------------------------------------
 
-    def start(self, errand: Errand[Any]) -> _Job:
-        """Begin an errand; returns the handle that :meth:`result` takes."""
-        job = _Job(errand)
-        self._advance(job, None)
-        return job
+    def start(self, job: Job[Any]) -> _Handle:
+        """Begin a job; returns the handle that :meth:`result` takes."""
+        handle = _Handle(job)
+        self._advance(handle, None)
+        return handle
 
-    def result(self, job: _Job) -> Any:
-        """Turn the wheel until the errand has ended; returns what it returned, raises likewise."""
-        while not job.finished:
+    def result(self, handle: _Handle) -> Any:
+        """Turn the wheel until the job has ended; returns what it returned, raises likewise."""
+        while not handle.finished:
             self.turn()
-        if job.error is not None:
-            raise job.error
-        return job.value
+        if handle.error is not None:
+            raise handle.error
+        return handle.value
 
-    def run(self, errand: Errand[Any]) -> Any:
-        return self.result(self.start(errand))
+    def run(self, job: Job[Any]) -> Any:
+        return self.result(self.start(job))
 
     def side_by_side(
-        self, todo: Iterable[S], errand: Callable[[S], Errand[T]]
+        self, todo: Iterable[S], job: Callable[[S], Job[T]]
     ) -> Iterator[tuple[S, T]]:
-        """The result of an errand for each of ``todo``, in order, as many at once as there is room."""
+        """The result of a job for each of ``todo``, in order, as many at once as there is room."""
         waiting = iter(todo)
-        jobs: deque[tuple[S, _Job]] = deque()
+        handles: deque[tuple[S, _Handle]] = deque()
         while True:
             while self.idle and (following := next(waiting, None)) is not None:
-                jobs.append((following, self.start(errand(following))))
-            if not jobs:
+                handles.append((following, self.start(job(following))))
+            if not handles:
                 return
-            one, job = jobs[0]
-            if job.finished:
-                jobs.popleft()
-                yield one, self.result(job)
+            one, handle = handles[0]
+            if handle.finished:
+                handles.popleft()
+                yield one, self.result(handle)
             else:
                 self.turn()
 
     @property
     def idle(self) -> bool:
-        """True when another errand would find something to run on."""
+        """True when another job would find something to run on."""
         devices = sum(pool.count for pool in self.pools.values())
         places = self.room or self.cpu_places + devices
         return len(self._queue) == 0 and self._ranks_busy() < places
@@ -224,12 +224,12 @@ class Scheduler:
             if busy is not None:
                 self._again(*busy, error)
 
-    def _again(self, task: Task, job: _Job, error: Exception) -> None:
+    def _again(self, task: Task, handle: _Handle, error: Exception) -> None:
         """Have a task done again, alone, that an exception of ours has interrupted; once."""
         if task.alone:
-            self._advance(job, error)
+            self._advance(handle, error)
         else:
-            self._queue.appendleft((replace(task, alone=True), job))
+            self._queue.appendleft((replace(task, alone=True), handle))
 
     def _discard(self, world: World) -> None:
         """Be rid of a world in which anything may be broken: its ranks are killed in any case."""
@@ -258,46 +258,46 @@ class Scheduler:
             for world in self._worlds:
                 world.put_off(late)
 
-    # -- errands -------------------------------------------------------------------------------
+    # -- jobs -------------------------------------------------------------------------------
 
-    def _advance(self, job: _Job, value: Any) -> None:
+    def _advance(self, handle: _Handle, value: Any) -> None:
         if self.ended is not None and not isinstance(value, Exception):
             value = self.ended
         try:
-            # What a shared errand raised is raised in all that wait for it.
+            # What a shared job raised is raised in all that wait for it.
             wanted = (
-                job.errand.throw(value) if isinstance(value, Exception) else job.errand.send(value)
+                handle.job.throw(value) if isinstance(value, Exception) else handle.job.send(value)
             )
         except StopIteration as stop:
-            self._end(job, stop.value)
+            self._end(handle, stop.value)
             return
         except Exception as error:
-            job.error = error
-            self._end(job, error)
+            handle.error = error
+            self._end(handle, error)
             return
         if self.ended is not None:
-            self._advance(job, self.ended)
+            self._advance(handle, self.ended)
             return
         if isinstance(wanted, Shared):
             source = self._shared.get(wanted.key)
             if source is None:
-                source = self._shared[wanted.key] = _Job(wanted.make())
-                source.waiting.append(job)
+                source = self._shared[wanted.key] = _Handle(wanted.make())
+                source.waiting.append(handle)
                 self._advance(source, None)
             elif source.finished:
-                self._advance(job, source.error or source.value)
+                self._advance(handle, source.error or source.value)
             else:
-                source.waiting.append(job)
+                source.waiting.append(handle)
         elif value is None:
-            self._queue.append((wanted, job))
+            self._queue.append((wanted, handle))
         else:
-            # Errands that have begun go before new ones: what they hold is freed sooner.
-            self._queue.appendleft((wanted, job))
+            # Jobs that have begun go before new ones: what they hold is freed sooner.
+            self._queue.appendleft((wanted, handle))
 
-    def _end(self, job: _Job, value: Any) -> None:
-        job.finished = True
-        job.value = value
-        for other in job.waiting:
+    def _end(self, handle: _Handle, value: Any) -> None:
+        handle.finished = True
+        handle.value = value
+        for other in handle.waiting:
             self._advance(other, value)
 
     def _settle(self, world: World) -> None:
@@ -309,8 +309,8 @@ class Scheduler:
             self._drop(world)
         if done is not None:
             world.done = None
-            _, job = self._busy.pop(world)
-            self._advance(job, done)
+            _, handle = self._busy.pop(world)
+            self._advance(handle, done)
 
     def _drop(self, world: World) -> None:
         if world in self._worlds:
@@ -370,19 +370,19 @@ class Scheduler:
         return [world.held for world in self._busy if world.spec.device == device]
 
     def _dispatch(self) -> None:
-        waiting: deque[tuple[Task, _Job]] = deque()
+        waiting: deque[tuple[Task, _Handle]] = deque()
         while self._queue:
-            task, job = self._queue.popleft()
+            task, handle = self._queue.popleft()
             try:
                 world = self._world_for(task)
             except Exception as error:
                 self._note(error)
-                self._again(task, job, error)
+                self._again(task, handle, error)
                 break
             if world is None:
-                waiting.append((task, job))
+                waiting.append((task, handle))
             else:
-                self._busy[world] = (task, job)
+                self._busy[world] = (task, handle)
                 self._began = self._began or time.monotonic()
                 self._sparing(world, world.assign, task)
         self._queue.extendleft(reversed(waiting))
@@ -495,10 +495,10 @@ class Scheduler:
 
     def _not_started(self, world: World, error: str) -> None:
         """There was no room for another process, whoever took it: the task is done again, alone."""
-        task, job = self._busy.get(world, (None, None))
-        if task is not None and job is not None and not task.alone:
+        task, handle = self._busy.get(world, (None, None))
+        if task is not None and handle is not None and not task.alone:
             del self._busy[world]
-            self._queue.appendleft((replace(task, alone=True), job))
+            self._queue.appendleft((replace(task, alone=True), handle))
             world.orphan(None)
         else:
             world.orphan(f"a rank's process could not be started: {error}", "was not started")
@@ -533,29 +533,29 @@ class Scheduler:
         self._ending.clear()
         self._forks.clear()
         suspects = list(self._busy.items())
-        for world, (task, job) in suspects:
+        for world, (task, handle) in suspects:
             if len(suspects) == 1 and task.alone:
                 self._sparing(world, world.orphan, how)
             elif world.done is None:
                 del self._busy[world]
-                self._queue.appendleft((replace(task, alone=True), job))
+                self._queue.appendleft((replace(task, alone=True), handle))
         for world in list(self._worlds):
             if world.state is not State.DEAD:
                 self._sparing(world, world.orphan, None)
 
     def _end_all(self, error: Exception) -> None:
-        """No rank can be started any more: every errand ends with that, those to come as well."""
+        """No rank can be started any more: every job ends with that, those to come as well."""
         self.ended = StartError(
             f"the process that forks ranks died, and cannot be started again: {error}",
             getattr(error, "detail", ""),
         )
-        waiting = [job for _, job in [*self._busy.values(), *self._queue]]
+        waiting = [handle for _, handle in [*self._busy.values(), *self._queue]]
         self._busy.clear()
         self._queue.clear()
         for world in list(self._worlds):
             self._discard(world)
-        for job in waiting:
-            self._advance(job, self.ended)
+        for handle in waiting:
+            self._advance(handle, self.ended)
 
     def _on_stranger(self, _: object) -> None:
         try:
