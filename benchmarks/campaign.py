@@ -106,8 +106,8 @@ def _check(faults: Sequence[str], quiet: dict[str, Outcome]) -> list[str]:
         complaints.append("the XML and the side file disagree")
     if (ran.code != 0) != any(outcome.status.bad for outcome in found.values()):
         complaints.append(f"exit code {ran.code}")
-    if "distparity failed" in ran.output:
-        complaints.append(ran.output[ran.output.index("distparity failed") :][:300])
+    if "internal error in distparity" in ran.output:
+        complaints.append(ran.output[ran.output.index("internal error in distparity") :][:300])
     return complaints
 
 

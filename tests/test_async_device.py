@@ -319,7 +319,7 @@ def test_the_host_is_watched_while_a_stream_is_at_pinned_memory() -> None:
     ("status", "findings", "then", "message"),
     [
         (Status.PASSED, (), Status.PASSED, "as it was"),
-        (Status.PASSED, ("no order",), Status.FAILED, "right numbers, but the device found: no order"),
+        (Status.PASSED, ("no order",), Status.FAILED, "the numbers are right, but the device reported: no order"),
         (Status.FAILED, ("no order",), Status.FAILED, "as it was"),
         (Status.ERROR, ("no order",), Status.ERROR, "as it was"),
     ],

@@ -142,7 +142,7 @@ def test_the_guard_names_what_is_declared_wrong(name: str, message: str) -> None
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Absent", "the device 'faulty' was asked for and is not here: faulty: ImportError: libfaulty.so.1: cannot open shared object file"),
+        ("Absent", "the device 'faulty' was requested but is not available: faulty: ImportError: libfaulty.so.1: cannot open shared object file"),
         ("Raises", "the device plug-in faulty_devices:Raises fails in absent(): OSError: no such ioctl"),
         ("Miscounts", "the device plug-in faulty_devices:Miscounts answers 'two' in count(), expected int"),
         ("Forgets", "the device plug-in faulty_devices:Forgets answers None in backend(), expected str"),
@@ -317,7 +317,7 @@ def test_the_generic_device_runs_what_torch_calls_the_accelerator(suite: Suite) 
         pytest.param(
             {"SIM_FAULT": "async-copy"}, DDP,
             "failed: step 0, gradient 'inner.weight', rank 0: off by ",
-            "largest ratio of error to allowed, by step:",
+            "largest ratio of error to allowed error, by step:",
             id="a copy that is not waited for, read too early",
         ),
         pytest.param(
@@ -415,7 +415,7 @@ def test_ranks_without_a_device_each_are_not_available(suite: Suite) -> None:
 
     assert ran.code == 1
     assert ran.text("here-sim", DDP) == (
-        "not available: sim: device_count() is 1; 2 ranks need as many"
+        "not available: sim: 2 ranks need 2 devices, and device_count() is 1"
     )
 
 
@@ -487,7 +487,7 @@ def test_a_declared_restriction_is_worked_around(suite: Suite) -> None:
     [
         pytest.param("", "23", "yes", "", id="what the dtypes promise"),
         pytest.param("tf32", "10", "yes", "float32 matrix products keep 10 of 23 bits", id="tf32"),
-        pytest.param("waver", "21", "no", "comes out different from run to run", id="it wavers"),
+        pytest.param("waver", "21", "no", "differs from run to run", id="it wavers"),
     ],
 )
 def test_the_arithmetic_of_a_device_is_measured_and_allowed_for(

@@ -41,9 +41,9 @@ WORLD = [[0, 1]]
         pytest.param([told([0, 1], []), told([2, 3], [])], "no collective during training", id="alone"),
         pytest.param([told([n], [[n // 2 * 2, n // 2 * 2 + 1]]) for n in range(4)], r"ranks \[0, 1\] and \[2, 3\] exchange nothing", id="halves"),
         pytest.param([told([0, 1, 2, 3], WORLD), told([], WORLD)], "rank 1 has no rows", id="no rows"),
-        pytest.param([told([0, 1, 2, 3], WORLD)] * 2, "ranks 0, 1 train on row 0 of the batch, and the strategy declares 1", id="rows of others"),
+        pytest.param([told([0, 1, 2, 3], WORLD)] * 2, "ranks 0, 1 train on row 0 of the batch; the strategy declares 1", id="rows of others"),
         pytest.param([told([0, 1], WORLD), told([2], WORLD)], "no rank trains on row 3", id="a row is left out"),
-        pytest.param([told([0, 1], WORLD, 1, ("cpu",))], "rank 0 has parameters on cpu, and the device is xpu", id="another device"),
+        pytest.param([told([0, 1], WORLD, 1, ("cpu",))], "rank 0 has parameters on cpu; the case's device is xpu", id="another device"),
     ],
 )  # fmt: skip
 def test_fault_of_what_ranks_told(ranks: list[dict[str, Any]], says: str | None) -> None:
@@ -60,7 +60,7 @@ def test_fault_of_what_ranks_told(ranks: list[dict[str, Any]], says: str | None)
     [
         pytest.param(
             ("--include", "undistributed", "--case", "basic/each_alone-ws2-float32"),
-            "error: no evidence: no collective during training: 2 ranks, each by itself",
+            "error: no evidence: no collective during training: the 2 ranks never exchanged data",
             id="every rank trains the whole batch",
         ),
         pytest.param(
@@ -70,7 +70,7 @@ def test_fault_of_what_ranks_told(ranks: list[dict[str, Any]], says: str | None)
         ),
         pytest.param(
             ("--include", "undistributed", "--case", "basic/halves-ws4-float32"),
-            "error: no evidence: not one world of 4: ranks [0, 1] and [2, 3] exchange nothing",
+            "error: no evidence: the world of 4 is split: ranks [0, 1] and [2, 3] exchanged no data",
             id="two halves that never talk",
         ),
     ],
@@ -91,5 +91,5 @@ def test_device_that_trains_on_the_cpu_is_an_error(suite: Suite) -> None:
 
     text = ran.text("here-faulty", case)
     assert text.startswith(
-        "error: no evidence: rank 0 has parameters on cpu, and the device is faulty"
+        "error: no evidence: rank 0 has parameters on cpu; the case's device is faulty"
     )

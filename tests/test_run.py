@@ -111,7 +111,7 @@ def test_selection(suite: Suite, words: list[str], expected: list[str]) -> None:
         (["--world-size", "0"], "world size 0: a world has at least 1 rank"),
         (["--world-size", "-2"], "world size -2: a world has at least 1 rank"),
         (["--world-size", "two"], "--world-size 'two': it must be a whole number"),
-        (["--world-size", "1000"], "world size 1000: cpu takes at most 64 ranks here"),
+        (["--world-size", "1000"], "world size 1000: cpu supports at most 64 ranks here"),
         (["--case", "multiple_forward/ddp"], "unknown case 'multiple_forward/ddp'"),
         (["--case-timeout", "0"], "time limit 0 s: it must be positive"),
         (["--report-dir", "/proc/reports"], "cannot write reports to /proc/reports"),
@@ -142,7 +142,7 @@ def test_absent_device_asked_for_by_name_is_an_error_and_every_cell_red(
     ran = suite(*words)
 
     assert ran.code == 4
-    assert "the device 'xpu' was asked for and is not here" in ran.output
+    assert "the device 'xpu' was requested but is not available" in ran.output
     assert sorted(path.stem for path in ran.folder.glob("*.xml")) == [f"junit-{c}" for c in cells]
     for cell in cells:
         assert ran.statuses(cell) == {"cell/start": "error"}
@@ -168,8 +168,8 @@ def test_part_of_a_run_leaves_the_report_of_the_whole(tmp_path: Path) -> None:
 
 #: What ends a run before its first case, and after torch and the devices were looked at.
 ENDED = {
-    "no such world": (["--world-size", "999"], "world size 999: cpu takes at most 64 ranks"),
-    "another device": (["--device", "xpu"], "the device 'xpu' was asked for and is not here"),
+    "no such world": (["--world-size", "999"], "world size 999: cpu supports at most 64 ranks"),
+    "another device": (["--device", "xpu"], "the device 'xpu' was requested but is not available"),
     "no such file": (["--expectations", "no.toml"], "no.toml: cannot be read"),
 }
 
@@ -266,7 +266,7 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
             "refused_alone",
             "refused_alone/ddp-ws2-float32",
             "failed",
-            "failed: in one process, the oracle: rank 0 raised RuntimeError: mat1 and mat2",
+            "failed: the oracle failed in one process: rank 0 raised RuntimeError: mat1 and mat2",
             id="torch refuses in one process",
         ),
         pytest.param(

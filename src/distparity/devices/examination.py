@@ -55,8 +55,8 @@ class _Patient:
     def absent(self) -> Any:
         reason = self.kind.absent()
         if reason is not None:
-            raise Unfit(f"not here: {reason}")
-        return "it is here"
+            raise Unfit(f"not available: {reason}")
+        return "available"
 
     def module(self) -> Any:
         module = self.kind.module()

@@ -1,4 +1,4 @@
-"""One run on the controller's side: options, cells, cases, and what becomes of each case.
+"""One run, on the controller's side: options, cells, cases, and the outcome of each case.
 
 Neither torch nor pytest is imported here.
 """

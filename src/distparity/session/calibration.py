@@ -1,4 +1,4 @@
-"""The largest ratio of correct runs, over many seeds: what false alarms would be made of."""
+"""The largest ratio of correct runs over many seeds: the margin before a false alarm."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from distparity.session.run import Run
 
 __all__ = ["Bucket", "before", "buckets", "calibrate", "plot", "table"]
 
-#: A correct run shall stay below this part of what it is allowed.
+#: The largest ratio that a correct run may have.
 TARGET = 0.5
 
 
 @dataclass
 class Bucket:
-    """All runs of one dtype and world size: the ratios that were seen, and what was not a pass."""
+    """All runs of one dtype and world size: their ratios, and the runs that did not pass."""
 
     dtype: str
     world_size: int
@@ -46,10 +46,10 @@ class Bucket:
 def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple[str, list[Bucket]]:
     """Run every strategy of the selection in every dtype and world size, the scenarios in turn.
 
-    What was seen is added to the file ``kept``, a line of JSON for each run, and what that has from
-    before counts as well: so that many seeds can be run in pieces. Returns torch's version and a bucket
-    for each dtype and world size; raises :class:`distparity.core.bad_request.BadRequest`, and
-    ``ValueError`` where the file is of another torch.
+    Each run is appended to the file ``kept`` as one line of JSON, and runs that the file already has
+    are counted too: many seeds can be run in several calls. Returns torch's version and one bucket
+    per dtype and world size. Raises :class:`distparity.core.bad_request.BadRequest`, and
+    ``ValueError`` if the file has runs of another torch.
     """
     run = Run(options)
     run.start()
@@ -63,7 +63,7 @@ def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple
                     continue
                 seen = _seen(torch, case, seed, outcome)
                 runs.append(seen)
-                # Whole lines, so that a run that is ended has what it saw.
+                # Whole lines: a calibration that is interrupted keeps the runs so far.
                 print(json.dumps(seen), file=file, flush=True)
         return torch, buckets(runs)
     finally:
@@ -71,13 +71,13 @@ def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple
 
 
 def before(kept: Path | None, torch: str) -> list[dict[str, Any]]:
-    """What a file has from former calls; raises ``ValueError`` where that is of another torch."""
+    """The runs that a file already has; raises ``ValueError`` if they are of another torch."""
     if kept is None or not kept.exists():
         return []
     runs = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()]
     others = {run["torch"] for run in runs} - {torch}
     if others:
-        raise ValueError(f"{kept} has runs of torch {min(others)}, and this is {torch}")
+        raise ValueError(f"{kept} has runs of torch {min(others)}, not {torch}: give another file")
     return runs
 
 
@@ -95,7 +95,7 @@ def _seen(torch: str, case: Case, seed: int, outcome: Outcome) -> dict[str, Any]
 
 
 def buckets(runs: list[dict[str, Any]]) -> list[Bucket]:
-    """What was seen, by dtype and world size."""
+    """Group runs by dtype and world size."""
     found: dict[tuple[str, int], Bucket] = {}
     for seen in runs:
         key = (seen["dtype"], seen["world_size"])
@@ -112,15 +112,15 @@ def _outcomes(run: Run, seeds: range) -> Iterator[tuple[Case, int, Outcome]]:
 
 
 def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int]]:
-    """Every seed has one scenario of each dtype, in turn, under all of its strategies.
+    """Give every seed one scenario per dtype, in turn, with all of its strategies.
 
-    They share its oracle, and its reference runs.
+    These cases share one oracle and its reference runs.
     """
     pools: dict[str, dict[str, list[Case]]] = {}
     for case in cases:
         how = run.torch.strategies.get(case.strategy)
-        # Operations have bounds of their own, and draw no seed.
-        # A case that torch gets wrong says nothing of how right ones are rounded.
+        # Operations have their own bounds and use no seed.
+        # A case that torch computes wrongly says nothing about rounding in correct cases.
         if how is not None and run.expected.of(case) is None:
             pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
     for seed in seeds:
@@ -130,7 +130,7 @@ def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int
 
 
 def table(torch: str, buckets: list[Bucket]) -> list[str]:
-    """A Markdown table of what was seen: ratios by their median, 99th percentile and largest."""
+    """Make a Markdown table of the ratios: median, 99th percentile and largest."""
     lines = [
         "| torch | dtype | world size | runs | median ratio | 99 % | largest ratio | seen in |",
         "|---|---|---|---|---|---|---|---|",
@@ -146,13 +146,13 @@ def table(torch: str, buckets: list[Bucket]) -> list[str]:
     return lines + [f"\nNOT PASSED: {wrong}" for one in buckets for wrong in one.wrong]
 
 
-#: The plot: pixels of a row's histogram, bins of the ratio, and colours that are told apart in grey.
+#: The plot: pixels of one histogram, bins of the ratio, and colours that differ in greyscale too.
 _WIDE, _HIGH, _LEFT = 480, 44, 170
 _BINS = 40
 
 
 def plot(torch: str, buckets: list[Bucket]) -> str:
-    """The distribution of ratios as SVG: a histogram a dtype and world size, from 0 to 1."""
+    """Draw the ratios as SVG: one histogram per dtype and world size, from 0 to 1."""
     bottom = 30 + len(buckets) * (_HIGH + 10)
     size = f'width="{_LEFT + _WIDE + 90}" height="{bottom + 40}"'
     lines = [
@@ -182,7 +182,7 @@ def _row(bucket: Bucket, base: int) -> Iterator[str]:
     yield f'<text x="10" y="{base - 4}">{bucket.dtype}, {bucket.world_size} ranks</text>'
     for place, count in enumerate(counts):
         if count:
-            # One run of thousands is to be seen as well.
+            # A single run among thousands must be visible too.
             high = max(2.0, _HIGH * count / most)
             x, y = _LEFT + place * wide, base - high
             yield (

@@ -15,17 +15,17 @@ from distparity.session.options import Options
 __all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList"]
 
 DEFAULT_WORLD_SIZES = (2, 4)
-#: More ranks than this on one machine's CPU are a slip of the finger.
+#: The most ranks on one machine's CPU; a larger number is probably a typing error.
 MOST_CPU_RANKS = 64
 
 
 class CaseList:
-    """Lists the cases of every cell; raises :class:`BadRequest` for what cannot be had here."""
+    """The cases of every cell; raises :class:`BadRequest` for requests this machine cannot serve."""
 
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
-        # A case that is asked for by name may be any.
+        # A case that is requested by its id may be in any selection.
         select = "full" if options.cases else options.select
         cells = list(cells)
         for cell in cells:
@@ -40,7 +40,7 @@ class CaseList:
         self._folders = {folder for file in self._by_file for folder in file.parents}
 
     def of(self, file: Path) -> list[Case]:
-        """The cases of the scenario that ``file`` defines, in all cells; empty when it is none."""
+        """The cases of the scenario that ``file`` defines, in all cells; empty for any other file."""
         return self._by_file.get(file, [])
 
     def leads_to_cases(self, path: Path) -> bool:
@@ -53,11 +53,11 @@ def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
     bound = MOST_CPU_RANKS if most is None else most
     for size in sizes:
         if size > bound:
-            raise BadRequest(f"world size {size}: {cell.device} takes at most {bound} ranks here")
+            raise BadRequest(f"world size {size}: {cell.device} supports at most {bound} ranks here")
 
 
 def _only(cells: list[Cell], wanted: list[str]) -> None:
-    """Leave only the cases with these ids."""
+    """Keep only the cases with these ids."""
     known = {case.id for cell in cells for case in cell.cases}
     for one in wanted:
         if one not in known:

@@ -1,4 +1,4 @@
-"""One cell of the matrix, while it is run: this torch on one device."""
+"""One cell of the matrix during a run: this torch on one device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distparity.results.journal import Journal
 
 __all__ = ["GONE", "Cell"]
 
-#: A case that has no result when the run is over.
+#: The outcome of a case that has no result when the run ends.
 GONE = Outcome(Status.MISSING)
 
 
@@ -22,9 +22,9 @@ class Cell:
 
     torch: str
     device: str
-    #: What the probe answered.
+    #: What the probe found out about the device.
     found: DeviceFacts
-    #: The way in which ranks share a device, where they do: another cell than where they do not.
+    #: How ranks share one device; empty if they do not. A shared device is a cell of its own.
     sharing: str = ""
     cases: list[Case] = field(default_factory=list)
     journal: Journal | None = None
@@ -32,11 +32,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The column's name, after torch's: the device, and whether ranks share one."""
+        """The second half of the cell's name: the device, and ``-shared`` if ranks share one."""
         return f"{self.device}-shared" if self.sharing else self.device
 
     def red(self, *, allow_flaky: bool) -> list[str]:
-        """The cases, by id, that make the run fail: also those that have no result."""
+        """The ids of the cases that make the run fail, including those without a result."""
         if self.journal is None:
             return []
         found = {case.id: self.outcomes.get(case.id, GONE).status for case in self.cases}
@@ -45,9 +45,9 @@ class Cell:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cases have each status, as in the XML: also those that have no result.
+        """How many cases have each status, as in the XML, including those without a result.
 
-        Empty where nothing was to be run.
+        Empty if no cases were declared.
         """
         if self.journal is None:
             return {}

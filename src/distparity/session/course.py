@@ -1,4 +1,4 @@
-"""The course of any case: whether it can run here, what torch is asked first, and what comes of it."""
+"""How any case runs: whether it can run here, which limits to check first, and its outcome."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Course"]
 
 
 class Course:
-    """Knows torch and the cells; makes a job of each case. ``limit`` is that of a task, in s."""
+    """Makes the scheduler's job for each case. ``limit`` is the time limit of a task, in seconds."""
 
     def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float) -> None:
         self.torch = torch
@@ -39,10 +39,10 @@ class Course:
         fresh: bool = False,
         alive: bool = True,
     ) -> Job[Outcome]:
-        """The case from beginning to end, as a job for the scheduler.
+        """Run the case from beginning to end, as a job for the scheduler.
 
-        ``mutant`` names a deliberate fault to put in. ``fresh`` has it run in a world that has done
-        nothing else. ``alive`` is False where a scenario need not be evidence.
+        ``mutant`` names a deliberate fault to inject. With ``fresh``, the case runs in a new world.
+        With ``alive=False``, the check that the scenario is evidence is left out.
         """
         refusal = self.out_of_reach(case)
         if refusal is not None:
@@ -67,7 +67,7 @@ class Course:
         return self._refused(outcome, found.refuses)
 
     def out_of_reach(self, case: Case) -> Outcome | None:
-        """What a case is that cannot run here, whatever torch says; None for any other."""
+        """The outcome of a case that cannot run here whatever torch supports; None for any other."""
         found, facts = self.cell(case).found, case.facts
         if case.scenario not in self.torch.operations:
             features = self.torch.scenarios[case.scenario].features
@@ -77,7 +77,8 @@ class Course:
         most = found.most_ranks
         if most is not None and case.world_size > most:
             message = (
-                f"{case.device}: device_count() is {most}; {case.world_size} ranks need as many"
+                f"{case.device}: {case.world_size} ranks need {case.world_size} devices, "
+                f"and device_count() is {most}"
             )
             return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
         if case.dtype in found.lacks:
@@ -85,14 +86,14 @@ class Course:
         return None
 
     def _question(self, case: Case) -> Question | None:
-        """What to ask torch about before the case runs; None when nothing is declared."""
+        """What torch is asked to do before the case runs; None if no limit is declared."""
         found, features = self.cell(case).found, self.torch.scenarios[case.scenario].features
         where: Any = (self.torch.release, found.type, case.dtype, features, found.no_reductions)
         limits = self.torch.strategies[case.strategy].limits
         asked = [one.feature for one in limits if one.applies(*where)]
         if not asked:
             return None
-        # What is special about the scenario itself can only be asked by training it.
+        # Only training the scenario shows whether torch refuses one of its own features.
         own = any(feature not in (None, *ATTEMPTED) for feature in asked)
         return Question(
             strategy=case.strategy,
@@ -104,7 +105,7 @@ class Course:
         )
 
     def _refused(self, outcome: Outcome, refusals: dict[str, str]) -> Outcome:
-        """What a case is in which the device refused something, in words that it has declared."""
+        """The outcome of a case in which the device refused something, in words that it declared."""
         origin = outcome.facts.get("raised_by", "")
         fact = refusal.fact_of(refusals.items(), outcome.message, origin)
         if fact is None:

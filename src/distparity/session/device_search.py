@@ -1,4 +1,4 @@
-"""Which kinds of device are here, and the cells that they make."""
+"""Find the kinds of device on this machine, and make their cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBE_LIMIT = 60.0
 
 @dataclass
 class Found:
-    """The cells of a run, and what was wrong with devices that nobody asked for by name."""
+    """The cells of a run, and the faults of devices that the user did not name."""
 
     cells: list[Cell] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Found:
 def search(
     scheduler: Scheduler, torch: TorchFacts, options: Options, cell_name: str, found: Found
 ) -> None:
-    """Look for every kind that was asked for, and add to ``found``; raises :class:`BadRequest`."""
+    """Probe every requested kind, and add to ``found``; raises :class:`BadRequest`."""
     wanted = list(torch.devices) if "auto" in options.devices else []
     wanted += [device for device in options.named if device not in wanted]
     handles = {device: scheduler.start(_probe(device)) for device in wanted}
@@ -45,12 +45,12 @@ def _probe(device: str) -> Job[Probed]:
     task = Task(Spec("", 1, group=False), "probe", {"device": device}, limit=PROBE_LIMIT, last=True)
     done: Answer | Failure = yield task
     if isinstance(done, Failure):
-        return Probed(absent=f"looking at {device}: {done.message}", broken=done.detail)
+        return Probed(absent=f"the probe of {device} failed: {done.message}", broken=done.detail)
     return Probed.from_json(done.results[0])
 
 
 def _have(found: Found, probed: Probed) -> bool:
-    """Whether a device is here under another name already (``accelerator`` is any of them)."""
+    """Whether ``found`` has this device under another name (``accelerator`` can be any of them)."""
     types = {cell.found.type for cell in found.cells}
     return probed.found is not None and probed.found.type in types
 
@@ -58,7 +58,7 @@ def _have(found: Found, probed: Probed) -> bool:
 def _cells(
     device: str, probed: Probed, options: Options, cell_name: str, found: Found
 ) -> Iterator[Cell]:
-    """The cell of a kind of device, if it makes one."""
+    """The cell of a kind of device, if the device is usable."""
     named = device in options.named
     if probed.found is not None:
         way = _sharing(device, probed.found, options, found)
@@ -70,19 +70,21 @@ def _cells(
             raise BadRequest(probed.absent, probed.broken)
         found.broken.append(probed.absent)
     elif named:
-        raise BadRequest(f"the device {device!r} was asked for and is not here: {probed.absent}")
+        raise BadRequest(
+            f"the device {device!r} was requested but is not available: {probed.absent}"
+        )
 
 
 def _sharing(device: str, facts: DeviceFacts, options: Options, found: Found) -> str | None:
-    """By which way ranks share this device, "" for not at all, None where it is left out."""
+    """How ranks share this device: "" for not at all, None if the device is left out."""
     wanted = options.sharing
     if wanted is None or device == "cpu":
         return ""
     ways = list(facts.sharing)
     if (ways and wanted == "auto") or wanted in ways:
         return ways[0] if wanted == "auto" else wanted
-    known = f"only by {', '.join(ways)}" if ways else "no way is known"
-    refusal = f"{device}: its ranks cannot share a device: {known}"
+    known = f"only in these ways: {', '.join(ways)}" if ways else "no way is known"
+    refusal = f"{device}: ranks cannot share a device as requested: {known}"
     if device in options.named:
         raise BadRequest(refusal)
     found.broken.append(refusal)

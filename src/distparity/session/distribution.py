@@ -1,4 +1,4 @@
-"""Whether what passed is evidence: work was distributed over the world, and on the cell's device."""
+"""Check that a pass is evidence: the work was distributed over the world, on the cell's device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["checked", "fault"]
 
 
 def checked(outcome: Outcome, runs: Sequence[Answer]) -> Outcome:
-    """The outcome of a case with what its strategy declares as facts; an error where a pass is none."""
+    """Add the facts of the distribution to an outcome; make a pass without evidence an error."""
     worlds = [[answer["distribution"] for answer in run.results] for run in runs]
     told = [rank for world in worlds for rank in world]
     facts = dict(outcome.facts)
@@ -32,38 +32,39 @@ def checked(outcome: Outcome, runs: Sequence[Answer]) -> Outcome:
 
 
 def fault(ranks: Sequence[dict[str, Any]]) -> str | None:
-    """What makes a passed case worth nothing, in one line; None where nothing does.
+    """Why a pass proves nothing, in one line; None if it does prove something.
 
-    ``ranks`` is what each rank of one world told (:class:`distparity.worker.distribution.Observer`).
+    ``ranks`` has the observations of each rank of one world
+    (:class:`distparity.worker.distribution.Observer`).
     """
     for rank, told in enumerate(ranks):
         if told["elsewhere"]:
             where = ", ".join(told["elsewhere"])
-            return f"rank {rank} has parameters on {where}, and the device is {told['device']}"
+            return f"rank {rank} has parameters on {where}; the case's device is {told['device']}"
     if len(ranks) == 1:
         return None
     return _rows(ranks) or _apart(ranks)
 
 
 def _rows(ranks: Sequence[dict[str, Any]]) -> str | None:
-    """Ranks whose rows do not matter: each row belongs to as many ranks as the strategy declares."""
+    """Check that each row of the batch is on as many ranks as the strategy declares."""
     declared = ranks[0]["rows_shared_by"]
     counted = Counter(row for told in ranks for row in told["rows"])
     for row in range(ranks[0]["of"]):
         if counted[row] != declared:
             having = [str(rank) for rank, told in enumerate(ranks) if row in told["rows"]]
             who = f"ranks {', '.join(having)} train" if having else "no rank trains"
-            return f"{who} on row {row} of the batch, and the strategy declares {declared} for each row"
+            return f"{who} on row {row} of the batch; the strategy declares {declared} per row"
     idle = [str(rank) for rank, told in enumerate(ranks) if not told["rows"]]
     return f"rank {idle[0]} has no rows" if idle else None
 
 
 def _apart(ranks: Sequence[dict[str, Any]]) -> str | None:
-    """Ranks that never exchanged anything, directly or through others."""
+    """Check that all ranks exchanged data, directly or through others."""
     if any(told["talked"] is None for told in ranks):
         return None
     if not any(told["talked"] for told in ranks):
-        return f"no collective during training: {len(ranks)} ranks, each by itself"
+        return f"no collective during training: the {len(ranks)} ranks never exchanged data"
     islands = {frozenset([rank]) for rank in range(len(ranks))}
     for group in (group for told in ranks for group in told["talked"]):
         joined = {island for island in islands if island & set(group)}
@@ -71,4 +72,4 @@ def _apart(ranks: Sequence[dict[str, Any]]) -> str | None:
     if len(islands) == 1:
         return None
     told = " and ".join(str(sorted(island)) for island in sorted(islands, key=min))
-    return f"not one world of {len(ranks)}: ranks {told} exchange nothing during training"
+    return f"the world of {len(ranks)} is split: ranks {told} exchanged no data during training"

@@ -1,7 +1,7 @@
-"""Whether a run would work here: the machine, torch, and every device step by step.
+"""Check whether a run would work here: the machine, torch, and every device step by step.
 
-What touches torch or a device happens in ranks (``devices/examination.py``), so that a
-driver that crashes or hangs is a line of the account and not its end.
+Everything that touches torch or a device happens in ranks (``devices/examination.py``): a driver
+that crashes or hangs gets a line of its own, and doctor goes on.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ __all__ = ["Examined", "Report", "Step", "doctor", "lines"]
 #: Seconds for all steps of one device, and for the collectives of two ranks.
 LIMIT = 120.0
 SMOKE_RANKS = 2
-#: What a rank and the controller's end of it take, more or less, and the fewest that do for four.
+#: Open files: what one rank needs about, with the controller's end of it, and the minimum for four.
 FEWEST_FILES = 128
-#: GiB. A whole run on the CPU was seen to have 1.3 in use, shared pages counted once.
+#: GiB. A whole run on the CPU was measured at 1.3, with shared pages counted once.
 LEAST_MEMORY = 1.0
-#: The day of torch 2.4.0; a machine that has lost its clock is in 1970.
+#: The release date of torch 2.4.0; a machine that has lost its clock is in 1970.
 BEGINNING = datetime.date(2024, 7, 24)
 
 
 @dataclass
 class Step:
-    """Something that was asked: its answer, or its error and what to do about it."""
+    """One check: its answer, or its error and what to do about it."""
 
     name: str
     answer: str = ""
     error: str | None = None
     advice: str | None = None
     seconds: float | None = None
-    #: Answered by the device itself, or by the default; None where it is no method.
+    #: Whether the device's own method answered, or the default; None if the check calls no method.
     own: bool | None = None
-    #: It was answered, and wrongly: worse than a refusal.
+    #: The answer is wrong, which is worse than a refusal.
     wrong: bool = False
-    #: A run works without it.
+    #: A run works even if this check fails.
     optional: bool = False
 
 
@@ -65,7 +65,7 @@ class Examined:
     kind: str
     here: bool
     steps: list[Step] = field(default_factory=list)
-    #: The command that comes next.
+    #: The command to run next.
     next: str = ""
 
     @property
@@ -78,17 +78,17 @@ class Examined:
 
 @dataclass
 class Report:
-    """The whole account."""
+    """All that doctor found out."""
 
     machine: list[Step]
     torch: list[Step]
     devices: list[Examined]
-    #: What a run would use: the devices that were asked for, or all that are here.
+    #: The devices that a run would use: those requested, or all that are available.
     wanted: list[str]
 
     @property
     def works(self) -> bool:
-        """Whether a run would."""
+        """Whether a run would work."""
         fit = {one.kind for one in self.devices if one.fit}
         sound = all(step.error is None for step in [*self.machine, *self.torch])
         return sound and bool(self.wanted) and fit.issuperset(self.wanted)
@@ -148,13 +148,13 @@ def _machine() -> list[Step]:
 
 
 def _clock() -> Step:
-    """Time limits need a steady clock; reports, and expectations that expire, the right date."""
+    """Check the clocks: time limits need a steady one; reports and expiry dates the right date."""
     steady = time.get_clock_info("monotonic")
     now = datetime.datetime.now(datetime.timezone.utc)
-    answer = f"{now:%Y-%m-%d %H:%M} UTC; counts in {steady.resolution:g} s"
+    answer = f"{now:%Y-%m-%d %H:%M} UTC; resolution {steady.resolution:g} s"
     if now.date() >= BEGINNING:
         return Step("clock", answer)
-    error = f"it says {now:%Y-%m-%d}, which is before the first supported torch"
+    error = f"the date {now:%Y-%m-%d} is before the first supported torch"
     return Step("clock", error=error, advice="set the date: reports and expectations depend on it")
 
 
@@ -186,7 +186,7 @@ def _port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=5):
-            return f"port {port} on 127.0.0.1 was free, and answered"
+            return f"port {port} on 127.0.0.1 accepts connections"
 
 
 def _tried(name: str, act: Any, otherwise: str) -> Step:
@@ -202,10 +202,10 @@ def _torch(facts: TorchFacts) -> list[Step]:
     builds += [f"XPU {facts.xpu}"] if facts.xpu else []
     return [
         Step("torch", f"{facts.torch} (git {facts.git or 'unknown'})"),
-        Step("built for", " and ".join(builds) or "the cpu, or a vendor's own device"),
+        Step("built for", " and ".join(builds) or "the cpu, or a vendor's device"),
         _numpy(facts.numpy),
         Step("collectives", f"{', '.join(facts.collectives)} are built in"),
-        Step("diagnostics", f"without {', '.join(facts.gone)}" if facts.gone else "complete"),
+        Step("diagnostics", f"missing: {', '.join(facts.gone)}" if facts.gone else "complete"),
         Step("cases", f"{len(facts.scenarios)} scenarios, {len(facts.strategies)} strategies"),
     ]
 
@@ -243,10 +243,10 @@ def _examine(kind: str, options: Options, scheduler: Scheduler) -> Job[Examined]
 
 
 def _is_absence(step: Step) -> bool:
-    """Whether a step failed because there is no such device, and not because it is broken."""
+    """Whether a step failed because the device is absent, rather than broken."""
     error = step.error or ""
     missing = ("ImportError", "ModuleNotFoundError")
-    return error.startswith("not here") or (step.name == "load" and error.startswith(missing))
+    return error.startswith("not available") or (step.name == "load" and error.startswith(missing))
 
 
 def _way(options: Options, found: dict[str, Any]) -> str:
@@ -257,7 +257,7 @@ def _way(options: Options, found: dict[str, Any]) -> str:
 
 
 def _ranks(found: dict[str, Any], sharing: str) -> Step:
-    """How many ranks a run can have; fewer than two show nothing."""
+    """How many ranks a run can have; it needs at least two."""
     most = found["most_ranks"]
     if sharing:
         return Step("ranks", f"any number, all on one device, by {sharing}")
@@ -275,7 +275,7 @@ def _ranks(found: dict[str, Any], sharing: str) -> Step:
 
 
 def _read(log: str, done: Any) -> list[Step]:
-    """The steps that a process logged; the one in which it ended, with how it did."""
+    """Read the steps that a process logged; the step in which it died has the reason."""
     steps: list[Step] = []
     begun = None
     try:
@@ -295,7 +295,7 @@ def _read(log: str, done: Any) -> list[Step]:
 
 
 def _merged(ranks: list[list[Step]]) -> list[Step]:
-    """One step a collective: what went wrong in any rank, else what the first says."""
+    """Merge the ranks' steps to one per collective: a failure of any rank, else rank 0's answer."""
     found: dict[str, Step] = {}
     for rank, steps in enumerate(ranks):
         for step in steps:
@@ -308,7 +308,7 @@ def _merged(ranks: list[list[Step]]) -> list[Step]:
     return [Step(**{**asdict(step), "name": f"{what}: {step.name}"}) for step in found.values()]
 
 
-#: What a collective that fails is to a run.
+#: Advice for each collective that fails.
 OTHERWISE = {
     "start": "check backend(), environment() and take(): no process group could be made",
     "all_reduce SUM": "fix the backend's all-reduce: DDP averages gradients with it",
@@ -338,17 +338,17 @@ def _last_line(text: str) -> str | None:
 
 
 def lines(report: Report) -> list[str]:
-    """The account as text: one line per fact, and below each failure what to do about it."""
+    """Format a report: one line per fact, and below each failure what to do about it."""
     found: list[str] = []
     for step in [*report.torch, *report.machine]:
         found += _line("", step)
     for one in report.devices:
         if not one.here and one.kind not in report.wanted:
             reason = next(step.error or "" for step in one.steps if step.error)
-            reason = reason.removeprefix("not here: ").removeprefix(f"{one.kind}: ")
-            found.append(f"{one.kind}: not here: {reason}")
+            reason = reason.removeprefix("not available: ").removeprefix(f"{one.kind}: ")
+            found.append(f"{one.kind}: not available: {reason}")
             continue
-        found.append(f"{one.kind}: {'fit' if one.fit else 'NOT FIT'}")
+        found.append(f"{one.kind}: {'ready' if one.fit else 'NOT READY'}")
         for step in one.steps:
             found += _line("  ", step)
         bad = next((s for s in one.steps if s.error is not None and not s.optional), None)

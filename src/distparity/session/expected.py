@@ -1,4 +1,4 @@
-"""What is expected to fail in a run: the entries, and the cases that each is about."""
+"""The expectations of a run: its entries, and the cases that each entry names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Expected"]
 
 
 class Expected:
-    """The entries of a run's files, beside the cases of its cells once those are known."""
+    """The entries of a run's files; once the cells are known, also the entry of each case."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
@@ -25,11 +25,11 @@ class Expected:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that were read, for the XML."""
+        """The files that were read, as the XML names them."""
         return self._found.files
 
     def read(self) -> BadRequest | None:
-        """Read the files; returns what is wrong with them."""
+        """Read the files; returns the error if one of them is invalid."""
         shipped = [expectations.SHIPPED] if self._options.known_defects else []
         try:
             self._found = expectations.load([*shipped, *self._options.expectations])
@@ -38,7 +38,7 @@ class Expected:
         return None
 
     def assign(self, torch: TorchFacts, cells: list[Cell]) -> None:
-        """Find the cases that are expected to fail; raises :class:`BadRequest`."""
+        """Find the entry of each case; raises :class:`BadRequest` for an entry that is wrong here."""
         types = [cell.found.type for cell in cells]
         try:
             expectations.check(self._found.entries, expectations.Names.of(torch, types))
@@ -48,11 +48,12 @@ class Expected:
             raise BadRequest(str(error)) from None
 
     def of(self, case: Case) -> expectations.Entry | None:
-        """The entry that is about a case; None where it is expected to pass."""
+        """The entry that names a case; None if the case is expected to pass."""
         return self._entries.get(case)
 
     def _of_cell(self, torch: TorchFacts, cell: Cell) -> dict[Case, expectations.Entry]:
-        # A world of any size can be asked for: an entry that names one does not miss its cases.
+        # Include the world sizes that entries name: a user can request any size, and an entry
+        # for such a size must not count as one that matches nothing.
         named = [entry.world_sizes for entry in self._found.entries]
         sizes = sorted({*DEFAULT_WORLD_SIZES, *self._options.world_sizes}.union(*named))
         if cell.found.most_ranks is None:

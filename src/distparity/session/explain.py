@@ -1,4 +1,4 @@
-"""One case looked at closely: its whole trajectory, as a table and as a plot."""
+"""Explain one case: its whole trajectory, as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {"loss": "#0072b2", "gradient": "#d55e00", "parameter": "#009e73", "b
 
 
 def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
-    """Run the one case that ``options`` name; returns its id and outcome.
+    """Run the one case that ``options`` names; returns its id and outcome.
 
     Raises :class:`distparity.core.bad_request.BadRequest`.
     """
@@ -38,7 +38,7 @@ def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
 
 
 def table(case: str, outcome: Outcome) -> list[str]:
-    """The ratio of error to allowed of every kind of quantity at every step."""
+    """Tabulate the ratio of error to allowed error, for every kind of quantity at every step."""
     lines = [f"{case}: {outcome.status.value}: {outcome.message}"]
     if "diagnosis" in outcome.facts:
         lines.append(f"looks like: {outcome.facts['diagnosis']}")
@@ -56,9 +56,9 @@ def table(case: str, outcome: Outcome) -> list[str]:
 
 
 def plot(case: str, outcome: Outcome, path: Path) -> None:
-    """Write the ratios against the steps as an SVG file, on a logarithmic scale.
+    """Plot the ratios against the steps as an SVG file, on a logarithmic scale.
 
-    What is allowed is shaded. Raises ``ValueError`` for an outcome without a trajectory.
+    The allowed range is shaded. Raises ``ValueError`` for an outcome without a trajectory.
     """
     growth = outcome.facts.get("growth", [])
     if not growth:

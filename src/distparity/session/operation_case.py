@@ -1,4 +1,4 @@
-"""An operation's case from beginning to end, as a job for the scheduler."""
+"""The case of an operation from beginning to end, as a job for the scheduler."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distparity.worlds.world import Failure, Spec, Task
 
 __all__ = ["operate"]
 
-#: So many refused or diverged checks are told one by one.
+#: The most refused or diverged checks that are listed by name.
 _MOST_TOLD = 8
 
 
@@ -29,10 +29,10 @@ def operate(
     seed: int = SEED,
     fresh: bool = False,
 ) -> Job[Outcome]:
-    """Do the operation in a world, and compare what every rank got with plain arithmetic.
+    """Call the operation in a world, and compare each rank's result with plain arithmetic.
 
-    ``found`` is the case's device; ``limit`` the seconds that any one task may take. ``mutant``
-    names a deliberate fault to put in. ``fresh`` has it done in a world that has done nothing else.
+    ``found`` is the case's device; ``limit`` is the time limit of a task, in seconds. ``mutant``
+    names a deliberate fault to inject. With ``fresh``, the case runs in a new world.
     """
     what = Operating(case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant)
     world = Spec(case.device, case.world_size)
@@ -83,7 +83,7 @@ def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
 
 
 def _grouped(refused: dict[str, str]) -> list[str]:
-    """Each fact once, with the checks that it concerns."""
+    """Each refusal once, with the checks that it concerns."""
     facts: dict[str, list[str]] = {}
     for check, fact in refused.items():
         facts.setdefault(fact, []).append(check)

@@ -1,4 +1,4 @@
-"""What the user of a run asked for, and what cannot be done."""
+"""The options of a run, and which of them are invalid."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ __all__ = ["Options"]
 
 @dataclass
 class Options:
-    """What the user asked for."""
+    """What the user requested. ``limit`` is the time limit of one case, in seconds."""
 
     devices: list[str] = field(default_factory=lambda: ["auto"])
     world_sizes: list[int] = field(default_factory=list)
     limit: float = 60.0
     report_dir: Path = Path("reports")
-    #: The matrix row's name for this torch; torch's own version when there is none.
+    #: The name of this torch in the reports; None for torch's version.
     cell: str | None = None
-    #: Only a part of the cases was asked for, by a name or an expression.
+    #: The user chose only a part of the cases, by a name or an expression.
     part: bool = False
     cases: list[str] = field(default_factory=list)
     #: How many of the cases: one of :data:`distparity.session.selection.SELECTIONS`.
     select: str = "default"
-    #: Only these scenarios; all when None.
+    #: Only these scenarios; None for all.
     scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
-    #: Devices by ``module:object``, besides those that are known by name.
+    #: Additional devices, as ``module:object``.
     plugins: list[str] = field(default_factory=list)
     room: int | None = None
-    #: Several ranks on one device: by which way, "auto" for the best that there is, None for not.
+    #: How several ranks share one device: a way, "auto" for the best one, None for not at all.
     sharing: str | None = None
     #: Run a failed case again, once, in a fresh world.
     retry_failed: bool = False
-    #: A case that failed and then passed does not make the run fail.
+    #: A flaky case (it failed, and passed when it ran again) does not make the run fail.
     allow_flaky: bool = False
-    #: Files of what is expected to fail.
+    #: Files of expectations.
     expectations: list[Path] = field(default_factory=list)
-    #: Expect what torch's releases are known to get wrong as well.
+    #: Also expect the known defects of torch's releases.
     known_defects: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     @property
     def named(self) -> list[str]:
-        """The devices that were asked for by name."""
+        """The devices that the user named."""
         return [device for device in self.devices if device != "auto"]
 
     def check(self) -> None:
-        """Refuse what is wrong whatever this machine is; raises :class:`BadRequest`."""
+        """Refuse what is wrong on any machine; raises :class:`BadRequest`."""
         if not self.plugins:
             self.check_devices(device_kinds.kinds())
         for size in self.world_sizes:
@@ -62,7 +62,7 @@ class Options:
             raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
 
     def check_devices(self, known: Collection[str]) -> None:
-        """Refuse devices that are not among the known ones; raises :class:`BadRequest`."""
+        """Refuse unknown devices; raises :class:`BadRequest`."""
         for device in self.named:
             if device not in known:
                 raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")

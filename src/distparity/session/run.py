@@ -1,6 +1,6 @@
-"""One run of the suite: what was asked for, which cells and cases that makes, and their outcomes.
+"""One run of the suite: its options, its cells and cases, and their outcomes.
 
-Knows nothing of pytest: the plugin asks it for cases and for what became of them.
+It knows nothing of pytest: the plugin asks it for cases and for their outcomes.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Run"]
 
 T = TypeVar("T")
 
-#: What may be another thing the second time; a fault of the scenario or the harness is not.
+#: Outcomes that may differ the second time; a fault of the scenario or the harness does not.
 _WORTH_ANOTHER = (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
 
 class Run:
     """From options to outcomes. Call :meth:`start`, :meth:`ready`, :meth:`declare`, then
-    :meth:`outcome` for each case in order, and at last :meth:`finish`.
+    :meth:`outcome` for each case in order, and finally :meth:`finish`.
     """
 
-    #: Which cases there are, and their course; there once :meth:`ready` has returned.
+    #: The cases, and how they run; set when :meth:`ready` has returned.
     listed: CaseList
     course: Course
 
@@ -53,9 +53,9 @@ class Run:
         self.options = options
         self.launcher: Launcher | None = None
         self.scheduler: Scheduler | None = None
-        #: What went wrong with the run itself; it is no success then.
+        #: What went wrong with the run itself; if there is anything, the run fails.
         self.complaints: list[str] = []
-        #: What a reader of the terminal should know besides.
+        #: What else the terminal shows at the end.
         self.notes: list[str] = []
         self._torch: TorchFacts | None = None
         self.expected = Expected(options)
@@ -66,19 +66,22 @@ class Run:
 
     @property
     def torch(self) -> TorchFacts:
-        """What torch is; known once it has been imported."""
+        """The facts about torch; known once it has been imported."""
         assert self._torch is not None
         return self._torch
 
     @property
     def cells(self) -> list[Cell]:
-        """Each kind of device that is here and was asked for, with its cases."""
+        """One cell per kind of device that is requested and available, with its cases."""
         return self._found.cells
 
     # -- before the first case -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to import torch, in another process; returns at once."""
+        """Begin to import torch in another process; returns at once.
+
+        Raises :class:`BadRequest` if the report folder cannot be written.
+        """
         try:
             self.options.report_dir.mkdir(parents=True, exist_ok=True)
             probe = self.options.report_dir / f".distparity-{os.getpid()}"
@@ -94,7 +97,8 @@ class Run:
         """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`."""
         assert self.launcher is not None
         options = self.options
-        # While torch is imported. An error in them is one of the cells, whose names come with torch.
+        # Read the expectations while torch is imported. An error in them is reported in every cell,
+        # and the cells' names are known only after the import.
         unread = self.expected.read()
         try:
             self._torch = self.launcher.ready()
@@ -110,12 +114,12 @@ class Run:
             self.expected.assign(self.torch, self.cells)
             self.course = Course(self.torch, self.cells, options.limit)
         except (BadRequest, StartError) as error:
-            # What could not be imported may have said what it knows.
+            # The output of a failed import may contain secrets.
             message, detail = self._redactor.text(str(error)), self._redactor.text(error.detail)
             raise BadRequest(message, detail) from None
 
     def leave_red(self, error: BadRequest) -> None:
-        """Leave every cell that was asked for as an error in its XML file: :meth:`ready` failed."""
+        """Write an error into the XML of every requested cell, after :meth:`ready` failed."""
         facts = {
             "torch": self._version(),
             **wording.surroundings(self.options.command, self._redactor),
@@ -130,7 +134,7 @@ class Run:
                 error.detail = f"{error.detail}\n{taken}".strip()
 
     def _names(self) -> Iterator[str]:
-        """What results are known by."""
+        """Words that must not be redacted: the names by which results are known."""
         yield from (status.value for status in Status)
         yield from (*selection.SELECTIONS, self._cell_name(), self.torch.torch)
         families = self.torch.families
@@ -140,7 +144,7 @@ class Run:
                 yield from (case.id, *map(str, case.facts.values()), families[case.scenario])
 
     def _asked_for(self) -> list[str]:
-        """The names of all cells that were asked for: of those that were found, and of the others."""
+        """The names of all requested cells, whether their device was found or not."""
         found = {cell.device: cell.name for cell in self.cells}
         shared = self.options.sharing is not None
         others = {
@@ -156,15 +160,15 @@ class Run:
         return self.options.cell or self._version()
 
     def header(self) -> list[str]:
-        """What a reader of the terminal should know before the first result."""
+        """The lines that the terminal shows before the first result."""
         return wording.header(self.torch, self.cells, self._found.broken, self._redactor)
 
     # -- the cases -----------------------------------------------------------------------------
 
     def declare(self, cases: Iterable[Case], deselected: int = 0) -> None:
-        """Fix which cases this run is to give a result for, and open each cell's side file.
+        """Declare the cases of this run, and open each cell's side file.
 
-        Raises :class:`BadRequest` where another run is writing that of a cell.
+        Raises :class:`BadRequest` if another run is writing the side file of a cell.
         """
         assert self.launcher is not None
         self._ahead = list(cases)
@@ -190,11 +194,11 @@ class Run:
                 raise BadRequest(f"{taken}; give this run another --report-dir or --cell") from None
             if path.parent != folder:
                 whole = folder / xml.name
-                self.notes.append(f"{whole} has more cases than this run had, and stays as it is")
+                self.notes.append(f"{whole} is unchanged: it has more cases than this run")
             self.launcher.journal(str(path.absolute()))
 
     def _prepare(self) -> None:
-        """Have ranks start for the first case; its oracle, which comes first, takes no longer."""
+        """Start the ranks of the first case while its oracle, which comes first, is trained."""
         assert self.scheduler is not None
         if self._ahead:
             first = self._ahead[0]
@@ -202,7 +206,7 @@ class Run:
             self.scheduler.prepare(Spec(first.device, first.world_size))
 
     def _about(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        """What is known of each case before it runs."""
+        """What is known about each case before it runs."""
         families = self.torch.families
         return {
             case.id: {
@@ -225,7 +229,7 @@ class Run:
         }
 
     def outcome(self, case: Case) -> Outcome:
-        """What became of a case; later cases are under way meanwhile where there is room."""
+        """Wait for the outcome of a case; later cases run at the same time if there is room."""
         assert self.scheduler is not None
         if case not in self._handles and case in self._ahead:
             self._ahead.remove(case)
@@ -236,7 +240,7 @@ class Run:
             try:
                 self.scheduler.turn()
             except Exception as error:
-                # One case is lost to it, never those to come.
+                # The error costs this case, never the ones after it.
                 return self._fault(case, error)
         if self._handles[case].error is not None:
             return self._fault(case, self._handles[case].error)
@@ -245,10 +249,10 @@ class Run:
         return found
 
     def _fault(self, case: Case, error: Exception) -> Outcome:
-        """The harness itself failed at a case: its result is that, and the others go on."""
+        """The outcome of a case in which the harness itself failed; the other cases go on."""
         trace = "".join(traceback.format_exception(error))
         outcome = Outcome(
-            Status.ERROR, f"distparity failed: {type(error).__name__}: {error}", trace
+            Status.ERROR, f"internal error in distparity: {type(error).__name__}: {error}", trace
         )
         if isinstance(error, StartError):
             outcome = Outcome(Status.ERROR, str(error), error.detail)
@@ -260,7 +264,7 @@ class Run:
 
     @property
     def ended(self) -> str:
-        """Why no further case can run, in one line; empty where they can."""
+        """Why no further case can run, in one line; empty if they can."""
         error = None if self.scheduler is None else self.scheduler.ended
         return "" if error is None else self._redactor.text(str(error)).splitlines()[0]
 
@@ -289,7 +293,7 @@ class Run:
     def side_by_side(
         self, todo: Sequence[T], job: Callable[[T], Job[Outcome]]
     ) -> Iterator[tuple[T, Outcome]]:
-        """The outcome of a job for each of ``todo``, in order, as many at once as there is room."""
+        """Run one job for each of ``todo``; yields the outcomes in order, and runs as many as fit."""
         assert self.scheduler is not None
         return self.scheduler.side_by_side(todo, job)
 
@@ -298,19 +302,20 @@ class Run:
         replay = next(cell.found.replay for cell in self.cells if cell.device == case.device)
         return wording.rerun(case, self.options, replay)
 
-    # -- after the last ------------------------------------------------------------------------
+    # -- after the last case -------------------------------------------------------------------
 
     def finish(self, reason: str) -> list[Path]:
         """Write the XML of every cell and end every process; returns the files written.
 
-        Where the report folder takes no more, they are in another one, and :attr:`complaints` says
-        so.
+        If the report folder cannot be written, the files are in another folder, which
+        :attr:`complaints` names.
         """
         written: list[Path] = []
         busy = 0.0 if self.scheduler is None else self.scheduler.busy()
         if self.scheduler is not None:
             self.complaints += [
-                f"distparity failed, and went on: {fault}" for fault in self.scheduler.faults
+                f"internal error in distparity; the run continued: {fault}"
+                for fault in self.scheduler.faults
             ]
         for cell in self.cells:
             if cell.journal is not None:
@@ -332,7 +337,7 @@ class Run:
             self.launcher = None
 
     def nothing_shown(self) -> list[str]:
-        """The devices that were asked for by name and for which every case was skipped."""
+        """The named devices for which every case was skipped."""
         return [
             cell.device
             for cell in self.cells
@@ -343,16 +348,18 @@ class Run:
 
 
 def _disagreement(cell: Cell, xml: Path) -> list[str]:
-    """What the XML says otherwise than the terminal, in words."""
+    """The differences between the XML and the terminal, in words."""
     there = junit_writer.statuses(xml)
     here = {case.id: cell.outcomes.get(case.id, GONE).status.value for case in cell.cases}
     differ = sorted(case for case in {*there, *here} if there.get(case) != here.get(case))
-    said = [f"{case} is {there.get(case)} there, and {here.get(case)} here" for case in differ[:5]]
+    said = [
+        f"{case} is {there.get(case)} in the XML and {here.get(case)} here" for case in differ[:5]
+    ]
     return [f"{xml} and this terminal disagree: {'; '.join(said)}"] if said else []
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:
-    """What a case is that was run twice: flaky where the second run passed, else what it was."""
+    """The outcome of a case that ran twice: flaky if the second run passed, else the first outcome."""
     if second.status is not Status.PASSED:
         facts = {**first.facts, "again": f"{second.status.value}: {second.message}"}
         return replace(first, facts=facts)

@@ -1,4 +1,4 @@
-"""Which cases a run makes of all that there could be: ``quick``, ``default`` or ``full``."""
+"""The selections of cases: ``quick``, ``default`` and ``full``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyF
 
 __all__ = ["SELECTIONS", "cases"]
 
-#: From the smallest to the largest; each has all that the one before it has.
+#: From the smallest to the largest; each includes the one before it.
 SELECTIONS = ("quick", "default", "full")
-#: The one scenario that variants run in every world, and in the quick selection: a unit is called
-#: twice.
+#: The one scenario that variants run at every world size and in the quick selection: it calls a
+#: submodule twice.
 QUICK = "multiple_forward"
 
 
@@ -23,9 +23,9 @@ def cases(
     sizes: Sequence[int],
     scenarios: list[str] | None = None,
 ) -> list[Case]:
-    """The cases of a selection on a device, in worlds of these sizes, in a fixed order.
+    """The cases of a selection on a device, at these world sizes, in a fixed order.
 
-    Only of ``scenarios``, unless that is None.
+    Only those of ``scenarios``, unless that is None.
     """
     heads = _heads(torch.scenarios)
     plainest = {name: _plainest(torch.scenarios, how) for name, how in torch.strategies.items()}
@@ -42,7 +42,7 @@ def cases(
 def _operations(
     select: str, torch: TorchFacts, device: str, sizes: Sequence[int], names: list[str] | None
 ) -> list[Case]:
-    """The operations' cases; the quick selection has one of each operation."""
+    """The cases of operations; the quick selection has one per operation."""
     found = []
     for name, what in torch.operations.items():
         if names is None or name in names:
@@ -57,12 +57,12 @@ def _operations(
 
 
 def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) -> list[int]:
-    """The worlds in which an operation is called in a way."""
+    """The world sizes at which an operation is called in a way."""
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
     most = what.default_ranks
     if select == "full" or most is None:
         return room
-    # Whoever asks for large worlds alone has them.
+    # If only larger worlds are requested, use them.
     return [size for size in room if size <= most] or room
 
 
@@ -71,13 +71,13 @@ def _worlds(
 ) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
     if not how.needs.keys() <= set(what.features):
-        # There is nothing for it to do, and so nothing to be said of a torch or a device.
+        # The strategy has nothing to do here, so the case would say nothing about torch or device.
         return []
-    room = [size for size in sizes if _has_place(how, size)]
+    room = [size for size in sizes if _fits(how, size)]
     if select != "full":
         if what.slow or not _default(what, how):
             return []
-        # What a variant does otherwise in a larger world, the one scenario shows as well as all.
+        # One scenario is enough to show what a variant does differently in a larger world.
         if select == "quick" or not (how.tier == "core" or how.needs or scenario == QUICK):
             room = room[:1]
     every = select == "full" or (select == "default" and what.anchor and how.tier == "core")
@@ -86,7 +86,7 @@ def _worlds(
 
 
 def _default(what: ScenarioFacts, how: StrategyFacts) -> bool:
-    """Whether a strategy runs a scenario when nobody asks for all."""
+    """Whether a strategy runs a scenario in the default selection."""
     made_for = any(feature in what.features for feature in how.made_for)
     return bool(how.tier == "core" or how.needs or what.anchor or made_for)
 
@@ -98,7 +98,7 @@ def _quick(
     heads: Mapping[str, str],
     plainest: str | None,
 ) -> bool:
-    """Whether it belongs to the least that touches every strategy and every family."""
+    """Whether the case is in the smallest set that covers every strategy and every family."""
     if how.needs:
         return scenario == plainest
     if how.tier == "core":
@@ -107,7 +107,7 @@ def _quick(
 
 
 def _plainest(scenarios: Mapping[str, ScenarioFacts], how: StrategyFacts) -> str | None:
-    """The scenario with the fewest features of those that have what a strategy needs."""
+    """Of the scenarios with the features that a strategy needs, the one with the fewest others."""
     fit = [name for name, what in scenarios.items() if how.needs.keys() <= set(what.features)]
     return min(fit, key=lambda name: (len(scenarios[name].features), name), default=None)
 
@@ -121,7 +121,7 @@ def _heads(scenarios: Mapping[str, ScenarioFacts]) -> dict[str, str]:
     return found
 
 
-def _has_place(how: StrategyFacts, size: int) -> bool:
-    """Whether a strategy means something in a world of this size."""
+def _fits(how: StrategyFacts, size: int) -> bool:
+    """Whether a strategy is defined for this world size."""
     most = size if how.most_ranks is None else how.most_ranks
     return how.least_ranks <= size <= most and size % how.ranks_multiple_of == 0

@@ -1,4 +1,4 @@
-"""Proof that the suite can fail: every mutant, under every strategy and scenario it concerns."""
+"""Proof that the suite can fail: every mutant, with every strategy and scenario it concerns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Finding", "SelfCheck", "selfcheck"]
 
 @dataclass
 class Finding:
-    """One mutant in one case: what the suite said of it."""
+    """One mutant in one case, and the suite's outcome for it."""
 
     mutant: str
     case: Case
@@ -23,7 +23,7 @@ class Finding:
 
     @property
     def caught(self) -> bool:
-        """A mutant is caught by a verdict, or by torch itself: a crash, a hang, an exception."""
+        """True if the verdict failed, or torch itself did: a crash, a hang or an exception."""
         return self.outcome.status in (Status.FAILED, Status.CRASH, Status.TIMEOUT)
 
     @property
@@ -34,23 +34,23 @@ class Finding:
 
 @dataclass
 class SelfCheck:
-    """All findings of a run, and what they amount to."""
+    """All findings of a self-check, and what follows from them."""
 
     torch: str
     mutants: dict[str, MutantFacts]
     findings: list[Finding] = field(default_factory=list)
-    #: Whether only some mutants were asked for: then a pair that sees none of them is not blind.
+    #: Whether only some mutants ran: then a pair that catches none of them is not called blind.
     some: bool = False
 
     def of(self, mutant: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.mutant == mutant]
 
     def errors(self) -> list[Finding]:
-        """Cases that could not be judged: no evidence either way."""
+        """The findings that could not be judged: no evidence either way."""
         return [f for f in self.findings if f.outcome.status is Status.ERROR]
 
     def missed(self) -> list[tuple[str, str]]:
-        """Mutants and strategies under which no scenario saw them."""
+        """Pairs of a mutant and a strategy with which no scenario caught it."""
         seen: dict[tuple[str, str], bool] = {}
         for f in self.findings:
             key = (f.mutant, f.case.strategy)
@@ -58,7 +58,7 @@ class SelfCheck:
         return [key for key, caught in seen.items() if not caught and not self._equivalent(key[0])]
 
     def misnamed(self) -> list[Finding]:
-        """Findings whose diagnosis is none of those that fit the mutant."""
+        """Findings whose diagnosis does not fit the mutant."""
         return [
             f
             for f in self.findings
@@ -67,11 +67,11 @@ class SelfCheck:
         ]
 
     def disproved(self) -> list[Finding]:
-        """Mutants that are said to be equivalent, and were caught."""
+        """Mutants that are declared to be equivalent, and were caught."""
         return [f for f in self.findings if f.caught and self._equivalent(f.mutant)]
 
     def blind(self) -> list[str]:
-        """Pairs of scenario and strategy that see no mutant: they are no evidence."""
+        """Pairs of a scenario and a strategy that catch no mutant: they are no evidence."""
         if self.some:
             return []
         pairs: dict[str, bool] = {}
@@ -103,10 +103,10 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
             (case, mutant)
             for cell in run.cells
             for case in cell.cases
-            # Operations have faults of their own.
+            # Operations have their own faults.
             if case.scenario in run.torch.scenarios
             and case.dtype == _dtype(run, case.scenario, dtype)
-            # Nor does a case show anything that fails without a fault.
+            # A case that fails without a mutant shows nothing either.
             and run.expected.of(case) is None
             for mutant in run.torch.mutants
             if (names is None or mutant in names) and _concerns(run, mutant, case)
@@ -122,13 +122,13 @@ def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> S
 
 
 def _dtype(run: Run, scenario: str, wanted: str) -> str:
-    """The dtype in which a scenario is checked: the one asked for, else its first."""
+    """The dtype in which a scenario is checked: the requested one, else its first."""
     dtypes = run.torch.scenarios[scenario].dtypes
     return wanted if wanted in dtypes else dtypes[0]
 
 
 def _concerns(run: Run, mutant: str, case: Case) -> bool:
-    """Whether a fault means something in a case, and is larger than what rounding is allowed there."""
+    """Whether a fault has an effect in a case, and a larger one than rounding may have."""
     torch, fault = run.torch, run.torch.mutants[mutant]
     how = torch.strategies[case.strategy]
     what = torch.scenarios[case.scenario]
@@ -138,7 +138,7 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
     exchanges = how.exchanges and "missing_rows_left_out" not in what.features
     reload = what.reload_after
     if how.resume_world_size == 1 and reload is not None and fault.at_step > reload:
-        # By then there is one rank, and nothing to exchange.
+        # After the resume there is one rank, and nothing to exchange.
         exchanges = False
     return (
         fault.sharded in (None, not how.replicates)
@@ -151,7 +151,7 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
 
 
 def table(found: SelfCheck) -> list[str]:
-    """What a person reads: every mutant, caught or missed, with the diagnoses given."""
+    """Format the result as text: every mutant, caught or missed, with its diagnoses."""
     lines = [f"torch {found.torch}: {len(found.mutants)} mutants, {len(found.findings)} runs"]
     width = max(map(len, found.mutants))
     lines += [
@@ -173,7 +173,7 @@ def table(found: SelfCheck) -> list[str]:
 
 
 def _not_judged(found: SelfCheck) -> list[str]:
-    """A line for each reason, with the first run of those that have it."""
+    """One line per reason, with the first run that has it."""
     by: dict[str, list[Finding]] = {}
     for f in found.errors():
         by.setdefault(f.outcome.message, []).append(f)
@@ -186,15 +186,15 @@ def _not_judged(found: SelfCheck) -> list[str]:
 
 
 def pairs(found: SelfCheck) -> list[str]:
-    """For each scenario and strategy, the mutants that it sees, and those that it does not."""
+    """For each scenario and strategy, the mutants that it catches and those that it misses."""
     rows: dict[str, tuple[list[str], list[str]]] = {}
     for f in found.findings:
         key = f"{f.case.scenario} / {f.case.strategy}"
         rows.setdefault(key, ([], []))[0 if f.caught else 1].append(f.mutant)
     lines = []
     for key, (seen, unseen) in rows.items():
-        blind = f"; does not see {', '.join(sorted(set(unseen)))}" if unseen else ""
-        lines.append(f"{key}: sees {len(set(seen))} of {len(set(seen + unseen))}{blind}")
+        blind = f"; misses {', '.join(sorted(set(unseen)))}" if unseen else ""
+        lines.append(f"{key}: catches {len(set(seen))} of {len(set(seen + unseen))}{blind}")
     return lines
 
 

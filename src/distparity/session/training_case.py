@@ -1,4 +1,4 @@
-"""One case from beginning to end, as a job for the scheduler."""
+"""The case of a training from beginning to end, as a job for the scheduler."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from distparity.worlds.world import Answer, Failure, Spec, Task
 
 __all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "plain"]
 
-#: Every run of every case begins with this.
+#: The seed of every run of every case.
 SEED = 20240917
 
-#: Where the oracle is trained and verdicts are reached: one process, no process group.
+#: The world that trains the oracle and computes verdicts: one process, no process group.
 JUDGE = Spec("cpu", 1, group=False)
 
 _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIMEOUT}
 
 
 class _Reference(NamedTuple):
-    """The runs that a case is held against, as bytes, and what they showed of the device."""
+    """The runs that a case is compared with, serialized, and what they showed about the device."""
 
     runs: list[bytes]
     facts: dict[str, Any]
@@ -45,12 +45,12 @@ def evaluate(
     fresh: bool = False,
     alive: bool = True,
 ) -> Job[Outcome]:
-    """Ask whether the case can run here, run it, and reach a verdict.
+    """Check whether the case can run here, run it, and judge it.
 
-    ``limit`` is the number of seconds that any one task of the case may take. ``ask`` is there where
-    the strategy declares a limit, so that torch is asked about it first. ``fresh`` has the case
-    trained in a world that has done nothing else. ``alive`` is False where a scenario need not be
-    evidence: with another seed than its own it may not be, and is rounded like any other.
+    ``limit`` is the time limit of each task of the case, in seconds. ``ask`` is given if the strategy
+    declares a limit: torch is then asked about it first. With ``fresh``, the case trains in a new
+    world. With ``alive=False``, the check that the scenario is evidence is left out: with another
+    seed it need not be evidence, and its rounding errors still count.
     """
     refusal = yield from _refusal(case, ask, limit)
     if refusal is not None:
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def _train(training: Training, limit: float, *, fresh: bool) -> Job[list[Answer] | Failure]:
-    """Train the case in one world after the other; if there are several they share a folder."""
+    """Train the case in one world after the other; several worlds share a folder."""
     runs: list[Answer] = []
     shared = len(training.worlds) > 1
     with tempfile.TemporaryDirectory(prefix="distparity-") if shared else nullcontext() as folder:
@@ -89,7 +89,7 @@ def _train(training: Training, limit: float, *, fresh: bool) -> Job[list[Answer]
 
 
 def _refusal(case: Case, ask: Question | None, limit: float) -> Job[Outcome | None]:
-    """What makes the case impossible here, by torch's own word; None when nothing does."""
+    """The outcome of a case that torch itself refuses; None if it does not refuse."""
     if ask is None:
         return None
     world = Spec(case.device, case.world_size)
@@ -100,10 +100,10 @@ def _refusal(case: Case, ask: Question | None, limit: float) -> Job[Outcome | No
 
 
 def _ask(question: Question, world: Spec, limit: float) -> Job[Any]:
-    # The world ends with the question: a refusal may leave it in any state.
+    # The world ends after the question: a refusal may leave it in any state.
     done = yield Task(world, "ask", question.to_json(), limit=limit, last=True)
     if isinstance(done, Failure):
-        # No refusal that was declared: the case itself shows what it is.
+        # Not a declared refusal: the case itself will show the failure.
         return None
     refusals = [result["refused"] for result in done.results if result["refused"]]
     return refusals[0] if refusals else None
@@ -112,7 +112,7 @@ def _ask(question: Question, world: Spec, limit: float) -> Job[Any]:
 def _reference(
     case: Case, training: Training, limit: float, *, alive: bool
 ) -> Job[_Reference | Outcome]:
-    """What a case is held against; the outcome instead where there is nothing."""
+    """The runs that a case is compared with; the outcome instead if they cannot be had."""
     args = training.to_json()
     oracle = yield Shared(
         ("oracle", *training.oracle), lambda: _single("consult", args, JUDGE, limit)
@@ -121,7 +121,7 @@ def _reference(
         return _alone(case, "the oracle", oracle)
     if oracle.results[0]["faults"]:
         return _no_evidence(case, oracle.results[0]["faults"])
-    # The reference runs need the case's device, and no other rank.
+    # The reference runs need the case's device, and only one rank.
     where = JUDGE if case.device == "cpu" else Spec(case.device, 1, group=False)
     references = yield Task(where, "reference_runs", args, limit=limit)
     if isinstance(references, Failure):
@@ -130,9 +130,9 @@ def _reference(
     if alive:
         looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
         if isinstance(looked, Failure):
-            return broken("looking at the scenario", looked)
+            return broken("the check of the scenario", looked)
         found = looked.results[0]
-        # A device that computes wrong numbers can make any scenario look dead.
+        # A device that computes wrong numbers can make any scenario look like no evidence.
         if found["wrong"]:
             return _wrong_in_one_process(case, found["wrong"])
         if found["faults"]:
@@ -142,7 +142,7 @@ def _reference(
 
 
 def _wrong_in_one_process(case: Case, wrong: list[str]) -> Outcome:
-    """The device's own fault, whatever ranks make of it."""
+    """The outcome if one process on the device already computes wrong numbers."""
     message = f"this device computes wrong numbers in one process: {wrong[0]}"
     facts = {**case.facts, "one_process": "wrong"}
     failure = "failed in one process"
@@ -160,12 +160,12 @@ def _single(task: str, args: dict[str, Any], where: Spec, limit: float) -> Job[A
 
 
 def broken(what: str, failure: Failure) -> Outcome:
-    """What a case is in which ``what``, which is ours, failed."""
-    return Outcome(Status.ERROR, f"{what}: {failure.message}", failure.detail)
+    """The outcome of a case in which ``what``, a part of the harness, failed."""
+    return Outcome(Status.ERROR, f"{what} failed: {failure.message}", failure.detail)
 
 
 def failed(case: Case, failure: Failure) -> Outcome:
-    """What a case is whose ranks raised, died or did not answer."""
+    """The outcome of a case whose ranks raised, died or did not answer."""
     facts = {**case.facts, "known_after": round(failure.after, 2)}
     if failure.kind == "raised":
         facts["raised_by"] = failure.origin
@@ -174,11 +174,11 @@ def failed(case: Case, failure: Failure) -> Outcome:
 
 
 def _alone(case: Case, what: str, failure: Failure) -> Outcome:
-    """What a case is whose reference run failed: torch's failure in one process, or an error of ours."""
+    """The outcome of a case whose reference run failed: torch's failure, or an error of ours."""
     if failure.kind == "timeout" or (failure.kind == "raised" and failure.origin != TORCH):
         return broken(what, failure)
     found = failed(case, failure)
-    message = f"in one process, {what}: {failure.message}"
+    message = f"{what} failed in one process: {failure.message}"
     facts = {**found.facts, "reference_run": what}
     return replace(found, message=message, facts=facts, failure="failed in one process")
 
@@ -204,7 +204,7 @@ def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
     if found.diagnosis is not None:
         facts["diagnosis"] = found.diagnosis
         looks = [f"looks like: {found.diagnosis}"]
-    rows = ["largest ratio of error to allowed, by step:"]
+    rows = ["largest ratio of error to allowed error, by step:"]
     for step, row in enumerate(found.growth):
         rows.append(f"  step {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
     detail = "\n".join([*looks, *rows])
@@ -214,5 +214,5 @@ def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
 
 
 def plain(value: float) -> float | str:
-    """As a fact: JSON has no infinity."""
+    """A number as a fact: JSON has no infinity."""
     return value if math.isfinite(value) else str(value)

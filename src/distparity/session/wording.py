@@ -1,4 +1,4 @@
-"""What a run says of itself: facts for the XML, lines for the terminal, a command to paste."""
+"""How a run describes itself: facts for the XML, lines for the terminal, a command to paste."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["cell_facts", "header", "rerun", "surroundings"]
 
 
 def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
-    """What the cell is, whatever of it is run."""
+    """The facts of a cell, whichever of its cases run."""
     return {
         "torch": torch.torch,
         "torch_git": torch.git,
@@ -36,7 +36,7 @@ def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
 
 
 def surroundings(command: list[str], redactor: Redactor) -> dict[str, Any]:
-    """Where and how the run was started."""
+    """The facts of where and how the run was started."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -47,7 +47,7 @@ def surroundings(command: list[str], redactor: Redactor) -> dict[str, Any]:
 def header(
     torch: TorchFacts, cells: list[Cell], broken: list[str], redactor: Redactor
 ) -> list[str]:
-    """What a reader of the terminal should know before the first result."""
+    """The lines that the terminal shows before the first result."""
     lines = [f"distparity: torch {torch.torch} (git {torch.git or 'unknown'})"]
     for cell in cells:
         found = cell.found
@@ -56,7 +56,9 @@ def header(
             f"{found.backend} ({found.backend_version})"
         )
         if cell.sharing:
-            lines.append("    all ranks of a world share one device: no evidence for several")
+            lines.append(
+                "    all ranks of a world share one device: this says nothing about several devices"
+            )
         lines += [f"    {line}" for line in _arithmetic(found.numerics)]
     lines += [f"  {line}" for line in broken]
     own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
@@ -64,7 +66,7 @@ def header(
 
 
 def _arithmetic(numerics: dict[str, Any]) -> list[str]:
-    """A device's arithmetic, in one process: where it is not what the dtype promises, or that it is."""
+    """Describe a device's arithmetic in one process: where it falls short of the dtype, if it does."""
     lines = []
     for dtype, bits in (("float32", 23), ("float64", 52)):
         kept = numerics.get(f"matmul_{dtype}_bits", bits)
@@ -73,13 +75,12 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
     if numerics["denormals"] != "kept":
         lines.append(f"float32 denormals are {numerics['denormals']}")
     if numerics["repeatable"] != "yes":
-        lines.append("the same sum or product comes out different from run to run")
-    promised = "products in full precision, denormals kept, the same every time"
-    return lines or [f"its arithmetic: {promised}"]
+        lines.append("the same sum or product differs from run to run")
+    return lines or ["arithmetic: products in full precision, denormals kept, deterministic"]
 
 
 def rerun(case: Case, options: Options, replay: Mapping[str, str]) -> str:
-    """The command that runs one case again, with the variables that its device is replayed by."""
+    """The command that runs one case again, with the variables that replay its device's behaviour."""
     words = [f"{name}={value}" for name, value in replay.items()]
     words += ["distparity", "run", "--device", case.device, "--case", case.id]
     if case.world_size not in DEFAULT_WORLD_SIZES:
