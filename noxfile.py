@@ -1,10 +1,10 @@
 # /// script
 # dependencies = ["nox[uv]>=2026.4.10"]
 # ///
-"""distparity: does distributed training with this torch, here, compute what one process computes?
+"""distparity: does distributed training compute the same as training in one process?
 
-The torch releases are the rows of src/distparity/releases/table.py. What follows ``--`` goes to the suite
-(``--device cpu --world-size 2 -k "multiple_forward and fsdp2"``), but for ``--wheel`` and
+The torch releases are the rows of src/distparity/releases/table.py. Options after ``--`` go to the suite
+(``--device cpu --world-size 2 -k "multiple_forward and fsdp2"``), except ``--wheel`` and
 ``--index``, which choose the build of torch.
 """
 
@@ -43,13 +43,13 @@ nox.options.sessions = ["lint", "types", "selftest"]
 PYPROJECT = nox.project.load_toml(HERE / "pyproject.toml")
 #: The project's own tests use this row of the matrix.
 SELFTEST = releases.row("2.13")
-#: Devices that a package in a folder here brings, as a vendor's would.
+#: Devices that come from packages in this repository, as a vendor's device would.
 PLUGINS = {"sim": "./tests/sim_device", "asim": "./packages/async_device"}
-#: With these the suite runs nothing, and what a former run reported stays.
+#: With these options the suite runs no case, and existing reports are kept.
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
-#: And with these a part of it.
+#: With these options the suite runs only a part of the cases.
 PART = ("-k", "-m", "--lf", "--last-failed", "--deselect")
-#: What a session does with its row's torch.
+#: The body of a session, which gets the row of its torch.
 Act = Callable[[nox.Session, releases.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
 TO_END = 60.0
@@ -59,13 +59,13 @@ TO_END = 60.0
 
 
 def tests(session: nox.Session, row: releases.Row, plugins: Sequence[str]) -> None:
-    """Run the suite with one torch; the part that is the same in every cell of the matrix.
+    """Run the suite with one torch: the part that is the same for every cell of the matrix.
 
-    ``plugins`` are the devices to run on that a package here brings; it is installed.
+    ``plugins`` are devices that come from packages in this repository; they are installed first.
     """
     options, rest = _cell_options(row, session.posargs)
     options.devices = list(plugins) or options.devices
-    # Before anything else, so that no report of a former run outlives whatever happens here.
+    # First of all, so that no old report remains, whatever happens next.
     _leave_red(session, row, options, "the session ended before the suite wrote its report")
     wrong = _prepare(session, row, options)
     if wrong is not None:
@@ -79,7 +79,7 @@ def tests(session: nox.Session, row: releases.Row, plugins: Sequence[str]) -> No
 
 
 def tool(session: nox.Session, row: releases.Row, command: str) -> None:
-    """Run another of distparity's commands with one torch."""
+    """Run another command of distparity with one torch."""
     options, rest = _ready(session, row)
     run = ["distparity", command]
     run += [f"--device={device}" for device in options.devices if device != "auto"]
@@ -93,7 +93,7 @@ def defects(session: nox.Session, row: releases.Row) -> None:
 
 
 def _ready(session: nox.Session, row: releases.Row) -> tuple[argparse.Namespace, list[str]]:
-    """What was asked for, once the session has torch and distparity; it is red where it cannot."""
+    """Install torch and distparity, and return the options; leave red reports if that fails."""
     options, rest = _cell_options(row, session.posargs)
     wrong = _prepare(session, row, options)
     if wrong is not None:
@@ -102,19 +102,19 @@ def _ready(session: nox.Session, row: releases.Row) -> tuple[argparse.Namespace,
 
 
 def _prepare(session: nox.Session, row: releases.Row, options: argparse.Namespace) -> str | None:
-    """Put the row's torch and distparity into the session; returns why that could not be done."""
+    """Install the row's torch and distparity; returns the reason if that fails."""
     try:
         _check_python(session, row)
         prepare = _install_torch if row.requirement else _borrow_torch
         prepare(session, row, options)
-        # Where a torch is borrowed, so is what lies beside it.
+        # A borrowed torch usually comes with this package too.
         lacking = bool(row.requirement) or not _is_here(releases.BESIDE_TORCH)
         _install(session, "-e", ".", *[releases.BESIDE_TORCH] * lacking)
     except NoSuchCell as error:
-        # The index may have been given with a password.
+        # The address of the index may contain a password.
         return Redactor(os.environ).text(str(error))
     except CommandFailed:
-        return "distparity could not be installed"
+        return "distparity could not be installed: see the installer's output"
     return None
 
 
@@ -123,13 +123,15 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
         prog=f"nox -s {row.session} --", allow_abbrev=False, add_help=False
     )
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
-    parser.add_argument("--index", help=f"in place of {releases.INDEX} ({releases.INDEX_VARIABLE})")
+    parser.add_argument(
+        "--index", help=f"use this index instead of {releases.INDEX} ({releases.INDEX_VARIABLE})"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
     options, rest = parser.parse_known_args(words)
     options.devices = [d for value in options.device or [] for d in value.split(",") if d]
     options.devices = options.devices or ["auto"]
-    # A part of the cases: a whole cell's report of before stays as it is.
+    # With a part of the cases, an existing report of the whole cell is kept.
     options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
     return options, rest
@@ -138,12 +140,12 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
 def _leave_red(
     session: nox.Session, row: releases.Row, options: argparse.Namespace, message: str
 ) -> None:
-    """Make the session's cells errors in their XML, not absent, until the suite knows better."""
+    """Write an error into the XML of each of the session's cells; the suite replaces it later."""
     if options.looking:
         return
     folder = Path(options.report_dir)
     facts = {
-        "torch": row.requirement or "the one that is here",
+        "torch": row.requirement or "the installed one",
         "python": str(session.python or RUNNING),
     }
     devices = ["cpu" if device == "auto" else device for device in options.devices]
@@ -170,7 +172,8 @@ def _install_torch(session: nox.Session, row: releases.Row, options: argparse.Na
         return
     source.reach()
     if made_for not in (None, str(source)):
-        # Another build of the same torch, or an install that was cut off: installers see neither.
+        # The environment has another build of the same torch, or an interrupted install. Installers
+        # notice neither.
         shutil.rmtree(location)
         session.virtualenv.create()
     stamp.write_text("unfinished")
@@ -179,10 +182,10 @@ def _install_torch(session: nox.Session, row: releases.Row, options: argparse.Na
     except CommandFailed:
         raise NoSuchCell(f"{source} could not be installed") from None
     version = Version(_ask(session, "importlib.metadata.version('torch')"))
-    # An index that has no such torch may have been passed over for the registry.
+    # If the index has no such torch, the installer may have taken it from the registry.
     right = row.requirement.endswith(f"=={version.public}") if row.pinned else version.is_prerelease
     if not right:
-        raise NoSuchCell(f"{source} was asked for, and torch {version} came")
+        raise NoSuchCell(f"{source} was requested, but torch {version} was installed")
     stamp.write_text(str(source))
 
 
@@ -193,8 +196,8 @@ def _install_from(session: nox.Session, source: releases.Source) -> None:
     elif session.venv_backend == "uv":
         _install(session, *source.for_uv)
     else:
-        # pip has no first index: with two of them the registry could answer for the other. Nor may
-        # those of pip's own configuration; an empty value would leave them, a blank one does not.
+        # pip gives no index priority: with two, it could take torch from the registry. The indexes of
+        # pip's own configuration are disabled too; that takes a blank value, not an empty one.
         only = {"PIP_EXTRA_INDEX_URL": " ", "PIP_FIND_LINKS": " "}
         words = ["--no-deps", "--upgrade", torch, "--index-url", source.index]
         _install(session, *words, **only)
@@ -216,13 +219,13 @@ def _is_here(module: str) -> bool:
 
 
 def _borrow_torch(session: nox.Session, row: releases.Row, options: argparse.Namespace) -> None:
-    """Let the session see the packages of the interpreter that runs nox, torch among them."""
+    """Let the session import the packages of the interpreter that runs nox, including torch."""
     if options.wheel or options.index:
-        raise NoSuchCell(f"{row.session} installs no torch: leave out --wheel and --index")
+        raise NoSuchCell(f"{row.session} installs no torch: remove --wheel and --index")
     if not _is_here("torch"):
-        raise NoSuchCell(f"there is no torch in {sys.executable}, the interpreter running nox")
-    # Added last, so that what is installed here goes first; by addsitedir, so that editable
-    # installs there (an in-house build of torch, say) are seen as well.
+        raise NoSuchCell(f"{sys.executable}, the interpreter that runs nox, has no torch")
+    # These folders come last, so that packages installed here have priority. addsitedir also finds
+    # editable installs there, for example an in-house build of torch.
     folders = dict.fromkeys(
         [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
         + [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
@@ -236,7 +239,7 @@ def _borrow_torch(session: nox.Session, row: releases.Row, options: argparse.Nam
 
 
 def _asked_for() -> argparse.Namespace:
-    """What decides, of nox's own command line and variables, which sessions there are."""
+    """The parts of nox's own command line and variables that decide which sessions exist."""
     words = sys.argv[1:]
     words = words[: words.index("--")] if "--" in words else words
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -256,7 +259,7 @@ def _check_python(session: nox.Session, row: releases.Row) -> None:
     chosen = interpreters.choose(row, ASKED.NOXFORCEPYTHON)
     refusal = interpreters.refusal(row, str(session.python or ""), chosen)
     if refusal is None and session.venv_backend == "none":
-        refusal = "a session needs an environment of its own: leave out --no-venv"
+        refusal = "a session needs its own environment: remove --no-venv"
     if refusal is not None:
         raise NoSuchCell(refusal)
 
@@ -273,17 +276,17 @@ def _register(row: releases.Row, name: str, title: str, tags: list[str], act: Ac
         tags=tags,
         default=False,
         python=None if python in (None, RUNNING) else python,
-        # nox would skip a session that has no interpreter: so that it runs, and says what is wrong.
+        # nox skips a session without an interpreter. This way it runs, and says what is missing.
         venv_backend="none" if python is None else None,
     )(session)
 
 
 TOOLS = {
-    "selfcheck": "Put deliberate faults in under torch {}, and see them caught.",
-    "calibrate": "Measure the largest ratio of correct runs over many seeds under torch {}.",
+    "selfcheck": "Inject deliberate faults with torch {}, and check that they are caught.",
+    "calibrate": "Measure the largest ratio of correct runs over many seeds with torch {}.",
 }
 
-#: The torch that an accelerator in host memory needs.
+#: The torch releases that an accelerator in host memory needs.
 SIM_ROWS = [row for row in releases.RELEASES if Version(row.name) >= Version("2.10")]
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
@@ -295,9 +298,9 @@ for _command, _title in TOOLS.items():
         _act = functools.partial(tool, command=_command)
         _register(_row, _command, _title.format(_row.name), [_command], _act)
 for _row in SIM_ROWS:
-    _title = f"Run the suite with torch {_row.name} on an accelerator in host memory."
+    _title = f"Run the suite with torch {_row.name} on a simulated accelerator in host memory."
     _register(_row, "sim", _title, ["sim"], functools.partial(tests, plugins=["sim"]))
-    _title = f"Run the suite with torch {_row.name} on one whose streams run late: ASIM_MODE."
+    _title = f"Run the suite with torch {_row.name} on one with asynchronous streams (ASIM_MODE)."
     _register(_row, "async", _title, ["async"], functools.partial(tests, plugins=["asim"]))
 
 
@@ -306,7 +309,7 @@ for _row in SIM_ROWS:
 
 @nox.session
 def selftest(session: nox.Session) -> None:
-    """Pass the project's own tests, with real ranks and a real torch."""
+    """Run the project's own tests, with real ranks and a real torch."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("pytest", "tests", *session.posargs)
@@ -314,17 +317,17 @@ def selftest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, and which rooms import which."""
+    """Check style, formatting, and the imports between packages."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    # By its path: the two sides and the order of rooms can be read without any package here.
+    # By its path: import-linter reads the sources, and needs no package to be installed.
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": "src"})
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly, against a real torch."""
+    """Check types with mypy --strict, against a real torch."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "types"))
     session.run("mypy")
@@ -332,8 +335,8 @@ def types(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
-    """Measure cases here against the same under PyTorch's own harnesses; takes half an hour."""
-    # PyTorch's harnesses need expecttest, and do not say so in the wheel.
+    """Compare the speed with PyTorch's own test harnesses; takes half an hour."""
+    # PyTorch's harnesses need expecttest, which its wheel does not declare.
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH, "expecttest")
     _install(session, "-e", ".")
     for name in ("startup", "marginal_cost", "forty_cases", "suite", "world_sizes"):
@@ -342,7 +345,7 @@ def benchmark(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def campaign(session: nox.Session) -> None:
-    """Inject faults that a seed draws, and check what must hold: -- --rounds 100 --seed 1."""
+    """Inject random faults, and check what must hold: -- --rounds 100 --seed 1."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
     session.run("python", "benchmarks/campaign.py", *session.posargs)
@@ -350,14 +353,14 @@ def campaign(session: nox.Session) -> None:
 
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
-    """Check that the XML of cells says what it should: -- reports 2.13-cpu nightly-cpu."""
+    """Check that the XML of cells has the expected results: -- reports 2.13-cpu nightly-cpu."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "reports"))
     session.run("python", "ci/check_reports.py", *session.posargs)
 
 
 @nox.session(default=False)
 def declared(session: nox.Session) -> None:
-    """Check that the cases are those that were declared, or declare them: -- --write."""
+    """Check that the cases are the declared ones, or declare the present ones: -- --write."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".")
     session.run("python", "ci/declared.py", *session.posargs)
@@ -365,14 +368,14 @@ def declared(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Make one page of the XML under reports/ (or of what is named after --)."""
+    """Make one page from the XML under reports/, or from the paths after --."""
     _install(session, "-e", ".[report]")
     session.run("distparity", "report", *(session.posargs or ["reports"]))
 
 
 @nox.session(default=False)
 def versions(session: nox.Session) -> None:
-    """Write docs/versions.md from the XML under reports/ (or of what is named after --)."""
+    """Write docs/versions.md from the XML under reports/, or from the paths after --."""
     _install(session, "-e", ".[report]")
     session.run("python", "ci/versions.py", *(session.posargs or ["reports"]))
 
@@ -383,6 +386,6 @@ KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_R
 KNOWN += ["selftest", "lint", "types", "benchmark", "campaign", "check-reports", "declared"]
 KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:
-    # nox adds the Python's version to a name.
+    # nox adds the Python version to the name.
     if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:
         raise SystemExit(f"nox: there is no session {_name!r}; there are: {', '.join(KNOWN)}")

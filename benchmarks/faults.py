@@ -316,9 +316,9 @@ def _left(suite: tests.Suite) -> str:
 RUNS: dict[str, Callable[[Path, int], list[str]]] = {
     **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in tests.SIGNALS},
     "the disk under the report folder is full": _fill,
-    "a rank kills the process that forks ranks": partial(_orphan, fault="kills-parent"),
+    "a rank kills the fork server": partial(_orphan, fault="kills-parent"),
     "a rank kills it, and leaves others behind": partial(_orphan, fault="kills-parent-leaving"),
-    "a rank stops the process that forks ranks": partial(_orphan, fault="stops-parent"),
+    "a rank stops the fork server": partial(_orphan, fault="stops-parent"),
 }
 
 

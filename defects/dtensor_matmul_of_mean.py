@@ -1,4 +1,4 @@
-"""The product of a DTensor that is a mean over the ranks is taken for a sum over them.
+"""The product of a DTensor that is a mean over the ranks is treated as a sum over them.
 
     python defects/dtensor_matmul_of_mean.py
 

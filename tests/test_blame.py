@@ -33,7 +33,7 @@ def silent(rank: int, call: Call | None = None) -> Report:
 
 
 def answered(rank: int) -> Report:
-    return Report(rank, Fate.ANSWERED, "answered, after 8 collectives")
+    return Report(rank, Fate.ANSWERED, "answered after 8 collectives")
 
 
 PEER = "RuntimeError: Connection closed by peer"
@@ -46,7 +46,7 @@ BLAMED = {
     "all alike": (
         [raised(rank, "ValueError: a", 1.0 + rank) for rank in range(3)],
         None,
-        ("raised", "rank 0 raised ValueError: a; ranks 1, 2 likewise"),
+        ("raised", "rank 0 raised ValueError: a; the same on ranks 1, 2"),
     ),
     "an error that carries another": (
         [
@@ -104,7 +104,7 @@ BLAMED = {
             "timeout",
             (
                 "no answer within 5 s: out of step: rank 0 in barrier #9; "
-                "rank 1 answered, after 8 collectives"
+                "rank 1 answered after 8 collectives"
             ),
         ),
     ),
@@ -278,7 +278,7 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     assert waiting.named("", waits=True) == waiting
     assert elsewhere.named("all_reduce", waits=False) == elsewhere
     assert str(elsewhere.named("all_reduce", waits=True)) == "in barrier #8"
-    mute = Whereabouts(at="a.py:1 in f", state="in native code that holds the interpreter")
+    mute = Whereabouts(at="a.py:1 in f", state="in native code that holds the GIL")
     assert mute.named("all_reduce", waits=False) == mute
     assert str(mute.named("all_reduce", waits=True)) == "in all_reduce"
     stopped = Whereabouts(at="a.py:1 in f", state=STOPPED)

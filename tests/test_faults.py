@@ -35,7 +35,7 @@ FAULTS = {
         Status.FAILED,
         r"^CULPRIT raised ValueError: injected, .*at injected\.py:\d+.*; ranks? 0.* WAITS",
     ),
-    "raise-all": (Status.FAILED, r"^rank \d raised ValueError: injected.*likewise"),
+    "raise-all": (Status.FAILED, r"^rank \d raised ValueError: injected.*; the same on rank"),
     "raise-all-but-one": (
         Status.FAILED,
         r"^rank [1-3] raised ValueError: injected.*rank 0 .*WAITS",
@@ -65,11 +65,11 @@ FAULTS = {
     ),
     "native-with-gil": (
         Status.TIMEOUT,
-        r"hang: CULPRIT in native code that holds the interpreter, its process \w+, at injected\.py",
+        r"hang: CULPRIT in native code that holds the GIL, process \w+, at injected\.py",
     ),
     "skip-collective": (
         Status.TIMEOUT,
-        r"out of step: ranks? 0.* in all_reduce #9 of \[8\] float32; CULPRIT answered, after 8 collectives",
+        r"out of step: ranks? 0.* in all_reduce #9 of \[8\] float32; CULPRIT answered after 8 collectives",
     ),
     "other-collective": (
         Status.TIMEOUT,
@@ -499,11 +499,11 @@ def test_the_disk_is_full(tmp_path: Path, temporary: str) -> None:
     assert suite.leftovers() == []
 
 
-#: What a rank does to the process that forks ranks -> what is said of it.
+#: What a rank does to the fork server -> what is said of it.
 TO_PARENT = {
-    "kills-parent": "the process that forks ranks died (SIGKILL)",
-    "kills-parent-leaving": "the process that forks ranks died (SIGKILL)",
-    "stops-parent": "the process that forks ranks was stopped",
+    "kills-parent": "the fork server died (SIGKILL)",
+    "kills-parent-leaving": "the fork server died (SIGKILL)",
+    "stops-parent": "the fork server was stopped",
 }
 
 

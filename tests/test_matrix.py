@@ -49,7 +49,7 @@ def test_source_of_a_torch(
     [
         ("2.4", ["xpu"], "there is no torch 2.4 for xpu: its wheels begin at torch 2.5"),
         ("2.13", ["hpu"], "hpu needs Habana's build of torch: run `nox -s tests-local`"),
-        ("nightly", ["cuda", "xpu"], "no one wheel of torch nightly serves cuda and xpu"),
+        ("nightly", ["cuda", "xpu"], "no single wheel of torch nightly supports cuda and xpu"),
     ],
 )
 def test_torch_that_there_is_not(name: str, devices: list[str], message: str) -> None:

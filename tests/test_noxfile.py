@@ -215,7 +215,7 @@ OTHER_PYTHON = "3.10" if sys.version_info[:2] != (3, 10) else "3.11"
         pytest.param(
             "-s tests-nightly -- --index {index}/stable",
             "nightly-cpu",
-            "torch>=0.dev0 from {index}/stable/nightly/cpu was asked for, and torch 99.0.0 came",
+            "torch>=0.dev0 from {index}/stable/nightly/cpu was requested, but torch 99.0.0 was installed",
             id="stable for nightly",
         ),
         pytest.param(
@@ -251,19 +251,19 @@ def test_index_that_does_not_have_it_is_one_line_and_red(
         pytest.param(
             "-s tests-2.13 -- --device cpu --device hpu",
             "2.13-hpu",
-            "hpu needs Habana's build of torch: run `nox -s tests-local` where that is installed",
+            "hpu needs Habana's build of torch: install it, and run `nox -s tests-local`",
             id="vendor's build",
         ),
         pytest.param(
             "-s tests-nightly -- --device cuda,xpu",
             "nightly-xpu",
-            "no one wheel of torch nightly serves cuda and xpu",
+            "no single wheel of torch nightly supports cuda and xpu",
             id="two vendors",
         ),
         pytest.param(
             "-s tests-local -- --wheel cpu",
             "local-cpu",
-            "tests-local installs no torch: leave out --wheel and --index",
+            "tests-local installs no torch: remove --wheel and --index",
             id="wheel for local",
         ),
     ],
@@ -293,12 +293,12 @@ def _check_red(nox: Nox, words: str, cell: str, message: str) -> None:
         (
             "-s tests-2.13 --force-python 3.9",
             "2.13-cpu",
-            "torch 2.13 is for Python 3.10 3.11 3.12 3.13 3.14, and Python 3.9 was asked for",
+            "torch 2.13 supports Python 3.10, 3.11, 3.12, 3.13, 3.14, but Python 3.9 was requested",
         ),
         (
             f"-s tests-local -P {OTHER_PYTHON}",
             "local-cpu",
-            f"the torch that is here is for Python {RUNNING}, and Python {OTHER_PYTHON} was asked for",
+            f"the installed torch supports Python {RUNNING}, but Python {OTHER_PYTHON} was requested",
         ),
         (
             "-s tests-nightly --force-pythons /no/such/python -- --device cpu",
@@ -327,8 +327,8 @@ def test_row_without_a_python_here_is_an_error_not_a_skip(tmp_path: Path, force:
 
     done = Nox(tmp_path, tmp_path)(f"-s tests-2.4 {force}")
 
-    message = "torch 2.4 is for Python 3.40 3.41, and "
-    message += "Python 3.41 is not here" if force else f"only Python {RUNNING} is here"
+    message = "torch 2.4 supports Python 3.40, 3.41, but "
+    message += "no Python 3.41 was found" if force else f"only Python {RUNNING} was found"
     assert done.code != 0
     assert message in done.output
     assert message in done.text("2.4-cpu", "cell/start")
@@ -427,7 +427,7 @@ def test_local_without_torch_is_red(nox: Nox, backend: str, interpreter: Path) -
 
     done = nox("-s tests-local")
 
-    message = f"there is no torch in {interpreter}, the interpreter running nox"
+    message = f"{interpreter}, the interpreter that runs nox, has no torch"
     assert done.code != 0
     assert message in done.text("local-cpu", "cell/start")
     assert message in done.output

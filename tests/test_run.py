@@ -318,9 +318,9 @@ def test_limit_that_does_not_hold_skips_nothing(suite: Suite) -> None:
 
 
 DEAD = {
-    "dead_scenarios": "the gradient is nothing",
+    "dead_scenarios": "the gradient is negligible",
     "dead_twins": "every rank has the same gradient",
-    "dead_parameter": "aside.weight: the gradient is nothing",
+    "dead_parameter": "aside.weight: the gradient is negligible",
     "dead_step": "the parameter does not move",
     "changing": "two runs of it in one process differ",
 }

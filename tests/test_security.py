@@ -318,8 +318,8 @@ CENSORED = {
     ),
     "cut off before, with a count": (
         {"A_TOKEN": SECRET},
-        f"x\n[70 bytes before this left out]\n{SECRET[-4:]}",
-        "x\n[70 bytes before this left out]\n[$A_TOKEN]",
+        f"x\n[70 earlier bytes omitted]\n{SECRET[-4:]}",
+        "x\n[70 earlier bytes omitted]\n[$A_TOKEN]",
     ),
     "dots behind something else": ({"A_TOKEN": SECRET}, "hunt, and so on...", "hunt, and so on..."),
     "in a URL": ({}, "https://me:word@host/x", "https://me:***@host/x"),

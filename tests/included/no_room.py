@@ -1,4 +1,4 @@
-"""The process that forks ranks finds no room for some of them: ``NO_ROOM`` has their numbers."""
+"""The fork server finds no room for some of them: ``NO_ROOM`` has their numbers."""
 
 from __future__ import annotations
 

@@ -80,17 +80,17 @@ PATTERNS = {
     ),
     "in another place": (
         lambda *at: whole(*at).flip(0),
-        "right values in other places: a shard swapped, shifted or padded wrongly",
+        "right values in the wrong places: a shard swapped, shifted or padded wrongly",
     ),
     "zero at the end": (
         lambda *at: torch.cat([whole(*at).flatten()[:-1], torch.zeros(1)]).reshape(
             whole(*at).shape
         ),
-        "elements lost: zero where they should not be, as where a short shard is padded",
+        "elements lost: zeros in place of values, as in a wrongly padded short shard",
     ),
     "rounded": (
         lambda *at: (whole(*at) * 0.7).bfloat16().double() / 0.7,
-        "reduced precision where full was asked: errors as bfloat16 makes them",
+        "reduced precision: errors as large as those of rounding to bfloat16",
     ),
     "nothing that is known": (lambda *at: whole(*at).sin() + 0.125, None),
 }
@@ -105,7 +105,9 @@ def test_a_replica_that_differs() -> None:
     def change(exact: Oracle, runs: list[Trajectory]) -> None:
         runs[2].steps[1].parameter["bias"] = runs[2].steps[1].parameter["bias"] * (1 + 2.0**-23)
 
-    assert called(parameter=change) == "replicas differ: rank 2 has another parameter than rank 0"
+    assert (
+        called(parameter=change) == "replicas differ: the parameter of rank 2 is not that of rank 0"
+    )
 
 
 def test_another_initial_state() -> None:
@@ -113,7 +115,7 @@ def test_another_initial_state() -> None:
         runs[1].initial["bias"] = runs[1].initial["bias"] + 1
 
     assert called(parameter=change) == (
-        "the initial state of rank 1 is not the one that all were to begin with"
+        "the initial state of rank 1 differs from the common initial state"
     )
 
 

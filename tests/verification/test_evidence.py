@@ -56,7 +56,7 @@ def no_number(step: int | None, kind: str, name: str, value: float) -> Change:
 DEAD = {
     "a gradient of nothing": (
         lambda exact: set_gradients(exact, 1, "bias", torch.zeros(4).double()),
-        "step 1, bias: the gradient is nothing",
+        "step 1, bias: the gradient is negligible",
     ),
     "no gradient": (
         lambda exact: exact.trajectory.steps[1].gradient.update(bias=None),
@@ -95,11 +95,11 @@ def test_a_buffer_may_be_infinite() -> None:
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
-        pytest.param("gradient", "it exempts 'gradient' (why), and without that", id="gradients"),
+        pytest.param("gradient", "it exempts 'gradient' (why), but without that", id="gradients"),
         pytest.param(
-            "parameter", "it exempts 'parameter' (why), and without that", id="parameters"
+            "parameter", "it exempts 'parameter' (why), but without that", id="parameters"
         ),
-        pytest.param("buffers", "it exempts 'buffers', and there is no such kind", id="misspelt"),
+        pytest.param("buffers", "it exempts 'buffers', which is not a kind", id="misspelt"),
         pytest.param("buffer", None, id="buffers"),
         pytest.param("loss", None, id="losses"),
     ],
@@ -115,7 +115,9 @@ def test_an_unused_parameter_has_no_gradient() -> None:
         def idle(self, step: int) -> list[str]:
             return ["bias"] if step == 1 else []
 
-    assert faults(scenario=Idle) == ["step 1, bias: a gradient, and none was to be"]
+    assert faults(scenario=Idle) == [
+        "step 1, bias: it has a gradient, but the scenario declares none"
+    ]
     assert faults(lambda exact: exact.trajectory.steps[1].gradient.update(bias=None), Idle) == []
 
 

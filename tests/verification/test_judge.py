@@ -215,7 +215,7 @@ def test_a_rank_without_a_part_records_nothing() -> None:
 
     ranks[0].steps[2].gradient = dict(ranks[1].steps[2].gradient)
     (found,) = judge(tolerance(exact), ranks, participation=who).divergences
-    assert found.what == "recorded where this rank has no part"
+    assert found.what == "recorded although this rank takes no part in the step"
 
 
 @pytest.mark.parametrize("empty", ["ranks", "reference runs", "steps"])

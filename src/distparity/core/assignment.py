@@ -1,4 +1,4 @@
-"""What ranks and the judge are told to do: the arguments of their tasks."""
+"""The arguments of the tasks that ranks and the judge get."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ __all__ = ["Operating", "Question", "Training", "Weighing"]
 
 @dataclass(frozen=True)
 class Training(Record):
-    """The training of one case, which its ranks, its reference runs and its judge know alike."""
+    """The training of one case: the same for its ranks, its reference runs and its judge."""
 
     scenario: str
     strategy: str
-    #: A kind of device.
+    #: The kind of device.
     device: str
+    #: The dtype by torch's name, for example ``float32``.
     dtype: str
-    #: The ranks of each world in which it is trained, one world after the other.
+    #: The sizes of the worlds in which it is trained, one world after the other.
     worlds: tuple[int, ...]
     exchange: GradientExchange
     seed: int
-    #: The deliberate fault to train with.
+    #: The name of the mutant to inject, if any.
     mutant: str | None = None
-    #: Which of the worlds this one is.
+    #: The index of this world in ``worlds``.
     phase: int = 0
-    #: Where a checkpoint goes from one world to the next.
+    #: The folder for the checkpoint between two worlds; None if there is only one.
     folder: str | None = None
 
     @classmethod
@@ -41,7 +42,7 @@ class Training(Record):
         resume_world_size: int | None = None,
         mutant: str | None = None,
     ) -> Training:
-        """A case's, which goes on in a world of ``resume_world_size`` ranks where that is given."""
+        """The training of a case, which resumes with ``resume_world_size`` ranks unless that is None."""
         more = () if resume_world_size is None else (resume_world_size,)
         return cls(
             scenario=case.scenario,
@@ -56,31 +57,31 @@ class Training(Record):
 
     @property
     def parts(self) -> int:
-        """Into how many parts the global batch is cut: the ranks of the largest world."""
+        """The number of parts of the global batch: the size of the largest world."""
         return max(self.worlds)
 
     @property
     def oracle(self) -> tuple[object, ...]:
-        """What tells its oracle from others."""
+        """The key of its oracle: trainings with the same key share one."""
         return self.scenario, self.dtype, self.parts, self.seed
 
     @property
     def reference(self) -> tuple[object, ...]:
-        """What tells its reference runs from others."""
+        """The key of its reference runs: trainings with the same key share them."""
         return self.device, self.exchange, *self.oracle
 
 
 @dataclass(frozen=True)
 class Question(Record):
-    """What torch is asked before a case runs."""
+    """What torch is asked to do before a case runs, to see whether a declared limit holds."""
 
     strategy: str
     dtype: str
-    #: The ranks of the world that is asked.
+    #: The size of the world that is asked.
     parts: int
     #: The features that limits are declared for.
     features: tuple[str, ...]
-    #: The scenario whose training is the question; a strategy's smallest training when None.
+    #: The scenario to train; None for the strategy's smallest training.
     scenario: str | None
     seed: int
 
@@ -92,22 +93,25 @@ class Operating(Record):
     operation: str
     way: str
     dtype: str
+    #: The world size.
     ranks: int
     seed: int
-    #: The deliberate fault to put in.
+    #: The name of the fault to inject, if any.
     mutant: str | None = None
 
 
 @dataclass(frozen=True)
 class Weighing(Record):
-    """What the judge of an operation's case needs besides what the ranks made."""
+    """What the judge of an operation's case needs in addition to the ranks' results."""
 
     case: Operating
-    #: For each rank, the first line of each exception, by check.
+    #: For each rank, by check, the first line of the exception that it raised.
     raised: tuple[dict[str, str], ...]
-    #: Whose each of those is (:mod:`distparity.core.refusal`).
+    #: For each rank, by check, whose code raised it (:mod:`distparity.core.refusal`).
     whose: tuple[dict[str, str], ...]
+    #: torch's device type.
     device_type: str
+    #: The names of reductions that the backend does not support.
     no_reductions: tuple[str, ...]
-    #: What the device declares to refuse, as :attr:`distparity.devices.Device.refuses` has it.
+    #: As :attr:`distparity.devices.Device.refuses`.
     refuses: dict[str, str]

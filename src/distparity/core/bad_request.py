@@ -1,4 +1,4 @@
-"""The one error that a user makes."""
+"""The error for a request that distparity cannot fulfil."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["BadRequest"]
 
 
 class BadRequest(Exception):
-    """What was asked for cannot be done here. ``detail`` has the whole account, where there is one."""
+    """The request cannot be fulfilled here. ``detail`` has a traceback or output, if there is one."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)

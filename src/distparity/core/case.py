@@ -10,7 +10,10 @@ __all__ = ["Case"]
 
 @dataclass(frozen=True)
 class Case:
-    """A scenario trained under a strategy by ``world_size`` ranks in ``dtype`` on ``device``."""
+    """A scenario trained with a strategy by ``world_size`` ranks in ``dtype`` on ``device``.
+
+    For an operation, ``scenario`` is its name and ``strategy`` the way to call it.
+    """
 
     scenario: str
     strategy: str
@@ -20,17 +23,17 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The case's name inside its scenario; the same in every cell."""
+        """The case's name inside its scenario: ``strategy-wsN-dtype``, the same in every cell."""
         return f"{self.strategy}-ws{self.world_size}-{self.dtype}"
 
     @property
     def id(self) -> str:
-        """The case's identity inside a cell; the same in every cell."""
+        """The case's id inside a cell: ``scenario/name``, the same in every cell."""
         return f"{self.scenario}/{self.name}"
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What every record of the case says of it."""
+        """The facts that every record of the case has."""
         return {
             "scenario": self.scenario,
             "strategy": self.strategy,

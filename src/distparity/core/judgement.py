@@ -1,4 +1,4 @@
-"""What the judge answers: whether a case is right, and where it first was not."""
+"""The judge's answer: whether a case is right, and where it first was not."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ __all__ = ["Divergence", "Judgement", "Quantity"]
 
 @dataclass(frozen=True)
 class Quantity(Record):
-    """What is compared: a named tensor of a kind; ``step`` is None before and after training.
+    """One named tensor of a trajectory, or of an operation's check: the unit of comparison."""
 
-    In an operation's case ``kind`` is the name of the check.
-    """
-
+    #: The optimizer step, from 0; None before and after training, and in an operation's case.
     step: int | None
+    #: ``initial``, ``loss``, ``gradient``, ``parameter``, ``buffer`` or ``optimizer``; in an
+    #: operation's case, the name of the check.
     kind: str
+    #: The name of the parameter, buffer or result.
     name: str
 
     def __str__(self) -> str:
@@ -28,17 +29,18 @@ class Quantity(Record):
 
 @dataclass(frozen=True)
 class Divergence(Record):
-    """A place where a run is not what it should be.
-
-    ``ratio`` is error / allowed, infinite for what has no size: a missing tensor, a NaN, replicas
-    that are not bitwise equal. ``index`` is that of the worst element.
-    """
+    """One quantity that is wrong on one rank."""
 
     quantity: Quantity
     rank: int
+    #: What is wrong, for example ``off by 0.1, allowed 1e-07``.
     what: str
+    #: Error over allowed error, the largest of all elements; infinite if the fault has no size: a
+    #: missing tensor, a NaN, replicas that are not equal bit for bit.
     ratio: float = math.inf
+    #: The index of the worst element in the full tensor; empty if the fault is not in one element.
     index: tuple[int, ...] = ()
+    #: The worst element's expected and found value; None if the fault is not in one element.
     expected: float | None = None
     found: float | None = None
 
@@ -52,20 +54,21 @@ class Divergence(Record):
 
 @dataclass(frozen=True)
 class Judgement(Record):
-    """A verdict, as it leaves the judge."""
+    """The verdict on a case, as a record."""
 
+    #: The largest ratio of error to allowed error over all quantities and ranks.
     ratio: float
-    #: The largest error, relative to its tensor's scale.
+    #: The largest error, relative to the scale of its tensor.
     error: float
-    #: In words, and as a record; "" and None where nothing diverged.
+    #: The first divergence in words, and as a record; "" and None if nothing diverged.
     message: str = ""
     first: Divergence | None = None
-    #: What the pattern of the divergences looks like, where it looks like something.
+    #: The known pattern that the divergences fit, if any.
     diagnosis: str | None = None
-    #: The largest ratio per step and kind of quantity.
+    #: For each step, the largest ratio by kind of quantity.
     growth: tuple[dict[str, float], ...] = ()
-    #: Of an operation: how many checks there were, those that torch or the backend refuses, each
-    #: with the fact and the answer, and those that diverged, in order.
+    #: Of an operation: the number of checks; the checks that torch or the backend refused, each with
+    #: the declared fact and the refusal; and the checks that diverged, in order.
     checks: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     diverged: tuple[str, ...] = ()

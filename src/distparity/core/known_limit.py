@@ -1,4 +1,4 @@
-"""What a strategy cannot do by torch's own word, declared as data."""
+"""What torch refuses to do for a strategy or an operation, declared as data."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from distparity.core.refusal import pattern
 
 __all__ = ["ATTEMPTED", "Limit"]
 
-#: Features that a strategy's smallest training can have; what else is special about a scenario can
-#: only be asked by training it.
+#: Features that a strategy's smallest training can have. To check any other feature of a scenario, the
+#: scenario itself is trained.
 ATTEMPTED = ("clip_norm",)
 
 
 @dataclass(frozen=True)
 class Limit(Record):
-    """Something that a strategy cannot do by torch's own word, and when torch is asked about it.
+    """Something that torch refuses, and when to check that it does.
 
-    A limit skips nothing by itself. Where it applies, ranks make the strategy's smallest training,
-    or the scenario's own where that has no such ``feature``; only if torch refuses it with ``answer``
-    is the case *not supported*. Another error is a failure, and a limit that no longer holds skips
-    nothing.
+    A limit alone skips nothing. Where it applies, ranks run the strategy's smallest training, or the
+    scenario's own training if the smallest one has no such ``feature``. Only if torch refuses that
+    with ``answer`` is the case *not supported*. Any other error is a failure, and a limit that no
+    longer holds skips nothing.
     """
 
-    #: What is asked, for a reader: "fully_shard on cpu".
+    #: What is refused, for a reader: "fully_shard on cpu".
     fact: str
-    #: A regular expression for torch's words when it refuses; ``ValueError`` where everything has it.
+    #: A regular expression for torch's refusal. Raises ``ValueError`` if it matches everything.
     answer: str
-    #: Asked of releases before this one; of all when None.
+    #: Checked with releases before this one; None for all.
     before: tuple[int, int] | None = None
-    #: Asked on this kind of device; on all when None.
+    #: Checked on this kind of device; None for all.
     device: str | None = None
-    #: Never asked on this kind of device.
+    #: Never checked on this kind of device.
     except_device: str | None = None
-    #: Asked for this dtype; for all when None.
+    #: Checked for this dtype; None for all.
     dtype: str | None = None
-    #: Asked where the scenario uses this (``clip_norm``); everywhere when None.
+    #: Checked if the scenario uses this feature (``clip_norm``); None for always.
     feature: str | None = None
-    #: Asked on devices whose backend has no such reduction (``AVG``); on all when None.
+    #: Checked on devices whose backend lacks this reduction (``AVG``); None for all.
     without: str | None = None
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Limit(Record):
         features: Collection[str],
         no_reductions: Collection[str] = (),
     ) -> bool:
-        """Whether the question arises, under torch ``release``."""
+        """Whether to check the limit, with the torch ``release`` (major, minor)."""
         return (
             (self.before is None or release < self.before)
             and self.device in (None, device)

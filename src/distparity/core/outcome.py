@@ -1,4 +1,4 @@
-"""The outcome of a case: one record, which the terminal, the side file and the XML all read."""
+"""The outcome of a case: one record for the terminal, the side file and the XML."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ __all__ = ["FAILURES", "Outcome", "Status"]
 
 
 class Status(str, Enum):
-    """The closed set of outcomes. What is not a pass is never drawn or counted like one."""
+    """All possible outcomes. Only a pass is ever shown or counted as a pass."""
 
     PASSED = "passed"
     FAILED = "failed"
-    #: A rank died: exit, signal.
+    #: A rank's process died: it exited or a signal killed it.
     CRASH = "crash"
     #: The case's time limit passed.
     TIMEOUT = "timeout"
-    #: It failed, and passed when it was run again in a fresh world.
+    #: It failed, and passed when it ran again in a new world.
     FLAKY = "flaky"
     #: The case could not be judged: a fault of the scenario or of the harness, not of the device.
     ERROR = "error"
-    #: It failed as an expectation says: a known defect, or a waiver.
+    #: It failed as an expectation says.
     EXPECTED = "expected failure"
     #: An expectation says that it fails, and it passed.
     FIXED = "unexpectedly fixed"
-    #: An expectation says not to run it: it would hang, or end the run.
+    #: An expectation says not to run it.
     NOT_RUN = "not run"
-    #: Declared, with the fact: this torch, backend or device cannot do it.
+    #: This torch, backend or device refuses what the case needs; the message quotes the refusal.
     NOT_SUPPORTED = "not supported"
-    #: There is no such device here, or too few of them.
+    #: This machine has no such device, or too few of them.
     NOT_AVAILABLE = "not available"
-    #: Declared, and no result came: the run ended first.
+    #: It was declared, and the run ended before it had a result.
     MISSING = "missing"
 
     @property
     def skipped(self) -> bool:
-        """True for an outcome that says nothing about parity, and says why."""
+        """True for an outcome that says nothing about parity; its message says why."""
         return BY_NAME[self.value].family == "silent"
 
     @property
@@ -50,15 +50,15 @@ class Status(str, Enum):
         return BY_NAME[self.value].family == "bad"
 
 
-#: How a case can fail. What is no failure has none.
+#: The kinds of failure. An outcome that is not a failure has none.
 FAILURES = ("wrong numbers", "findings", "raised", "crash", "timeout", "failed in one process")
 
 
 @dataclass(frozen=True)
 class Outcome(Record):
-    """What became of one case.
+    """The outcome of one case.
 
-    ``message`` is one line; ``detail`` is the whole account, for a reader; ``facts`` are named
+    ``message`` is one line; ``detail`` has everything known, for a reader; ``facts`` are named
     values for the report (ratio, largest error, seconds in the ranks, ...).
     """
 
@@ -68,7 +68,7 @@ class Outcome(Record):
     facts: dict[str, Any] = field(default_factory=dict)
     #: One of :data:`FAILURES`, or "".
     failure: str = ""
-    #: Where the numbers were wrong first.
+    #: The first divergence, if numbers are wrong.
     first: Divergence | None = None
     #: The checks of an operation that diverged, in order.
     diverged: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
-"""Which ranks take part in which steps: all in all of them, but for two kinds of case.
+"""Which ranks take part in which steps: all ranks in all steps, except in two kinds of case.
 
-Where batches run out on some ranks, those have no part in the steps that are left. Where training
-goes on in another world, its ranks have the steps after the reload and the first world's those before.
+If batches run out on some ranks, those take no part in the remaining steps. If training resumes in
+another world, its ranks make the steps after the reload, and the first world's ranks those before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Participation", "of"]
 
 
 class _Schedule(Protocol):
-    """What of a scenario decides who takes part in which steps."""
+    """The declarations of a scenario that decide which ranks take part in which steps."""
 
     steps: ClassVar[int]
     reload_after: ClassVar[int | None]
@@ -23,16 +23,16 @@ class _Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Participation:
-    """The part of a world's ``rank`` in the ``total`` steps of a case."""
+    """Which of the ``total`` steps of a case a rank makes."""
 
     rank: int
     steps: range
     total: int
-    #: What it has of the last step all the same: kinds of quantity.
+    #: Kinds of quantity of the last step that it has even if it does not make that step.
     in_the_end: tuple[str, ...] = ()
 
     def has(self, step: int | None, kind: str) -> bool:
-        """Whether it has a kind of quantity at a step; at none, before or after training."""
+        """Whether it has a kind of quantity at a step; step None is before or after training."""
         if step is None:
             return self.starts if kind == "initial" else self.ends
         return step in self.steps or (step == self.total - 1 and kind in self.in_the_end)
@@ -47,7 +47,10 @@ class Participation:
 
 
 def of(scenario: _Schedule, worlds: Sequence[int]) -> list[list[Participation]]:
-    """Of the ranks of each world in which a scenario is trained, one world after the other."""
+    """The participation of each rank, for each world in which a scenario is trained.
+
+    ``worlds`` has their sizes, one world after the other.
+    """
     total = scenario.steps
     if len(worlds) > 1:
         assert scenario.reload_after is not None
@@ -64,5 +67,5 @@ def _in_one_world(scenario: _Schedule, rank: int, size: int) -> Participation:
     total, last = scenario.steps, scenario.runs_out_after
     if last is None or rank >= size // 2:
         return Participation(rank, range(total), total)
-    # What the others made of the model reaches this one when all are done.
+    # At the end of training, this rank receives the model of those that went on.
     return Participation(rank, range(last + 1), total, ("parameter", "buffer"))

@@ -1,4 +1,4 @@
-"""Frozen records that cross between processes, and how they become JSON and come back."""
+"""Frozen records that processes exchange as JSON."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ R = TypeVar("R", bound="Record")
 
 
 class Record:
-    """Base of a dataclass whose fields are texts, numbers, records, and tuples and dicts of those.
+    """Base of dataclasses whose fields are strings, numbers, records, and tuples and dicts of those.
 
-    JSON has no tuples, no infinities and no NaN: a tuple is a list there, and a number that is not
-    finite the text that :class:`float` reads.
+    JSON has no tuples, infinities or NaN: a tuple becomes a list, and a number that is not finite
+    becomes the string that :class:`float` parses, for example ``"inf"``.
     """
 
     def to_json(self) -> dict[str, Any]:
-        """A dict that :mod:`json` takes, with a key for each field."""
+        """A dict for :mod:`json`, with one key per field."""
         return {name: _plain(getattr(self, name)) for name in _types(cast("Any", type(self)))}
 
     @classmethod
     def from_json(cls: type[R], data: Mapping[str, Any]) -> R:  # noqa: PYI019  new in Python 3.11
         """Inverse of :meth:`to_json`.
 
-        Raises ``ValueError``, which names the field, where one is missing, unknown or of another type.
+        Raises ``ValueError``, which names the field, if one is missing, unknown or of another type.
         """
         hints = _types(cast("Any", cls))
         for name in sorted(hints.keys() ^ data.keys()):
@@ -60,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(kind: Any, value: Any, name: str) -> Any:
-    """``value`` as a field of type ``kind`` has it."""
+    """Convert a value from JSON to the type ``kind`` of a field."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
@@ -83,7 +83,7 @@ def _single(kind: Any, value: Any, name: str) -> Any:
         return kind.from_json(value)
     if issubclass(kind, Enum):
         return kind(value)
-    # To Python a truth is a number; here it is none.
+    # In Python a bool is an int; here it is not.
     if kind is not bool and isinstance(value, bool):
         pass
     elif kind is float and isinstance(value, (int, float, str)):

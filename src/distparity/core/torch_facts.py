@@ -1,4 +1,4 @@
-"""What the torch that is here is, which cases it can make, and which devices were found."""
+"""Facts about the installed torch: its version, the cases it can run, and the devices found."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ScenarioFacts(Record):
-    """What a scenario declares, as :class:`distparity.scenarios.Scenario` has it."""
+    """The declarations of a scenario; see :class:`distparity.scenarios.Scenario`."""
 
     #: The file that defines it.
     file: str
     family: str
     anchor: bool
     slow: bool
-    #: By torch's names, the one for the smaller selections first.
+    #: torch's names; the first is the one for the smaller selections.
     dtypes: tuple[str, ...]
     features: tuple[str, ...]
-    #: The dtype in which its units compute, where that is not the parameters' own.
+    #: The dtype in which its units compute, if it is not that of the parameters.
     computes_in: str | None
-    #: The dtype in which it asks for gradients to be reduced, where that is not the parameters' own.
+    #: The gradient reduction dtype that it requests, if it is not that of the parameters.
     reduce_dtype: str | None
     steps: int
     reload_after: int | None
@@ -46,7 +46,7 @@ class ScenarioFacts(Record):
 
 @dataclass(frozen=True)
 class StrategyFacts(Record):
-    """What a strategy declares, as :class:`distparity.strategies.Strategy` has it."""
+    """The declarations of a strategy; see :class:`distparity.strategies.Strategy`."""
 
     title: str
     tier: str
@@ -65,7 +65,7 @@ class StrategyFacts(Record):
     resume_world_size: int | None
 
     def refuses(self, features: Collection[str]) -> str | None:
-        """Why it does not go together with a scenario of these features; None when it does."""
+        """Why it cannot run a scenario with these features; None if it can."""
         lacking = [why for feature, why in self.lacks.items() if feature in features]
         missing = [why for feature, why in self.needs.items() if feature not in features]
         return next(iter(lacking + missing), None)
@@ -73,20 +73,20 @@ class StrategyFacts(Record):
 
 @dataclass(frozen=True)
 class OperationFacts(Record):
-    """What an operation declares, as :class:`distparity.operations.Operation` has it."""
+    """The declarations of an operation; see :class:`distparity.operations.Operation`."""
 
     file: str
     family: str
     dtypes: tuple[str, ...]
     pairs_only: tuple[str, ...]
     default_ranks: int | None
-    #: The dtypes of every way in which it is called.
+    #: By way to call it: the dtypes of its cases.
     ways: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class MutantFacts(Record):
-    """What a deliberate fault declares, as :class:`distparity.mutants.Mutant` has it."""
+    """The declarations of a mutant; see :class:`distparity.mutants.Mutant`."""
 
     title: str
     diagnosis: tuple[str, ...]
@@ -102,17 +102,17 @@ class MutantFacts(Record):
 
 @dataclass(frozen=True)
 class GradientExchange(Record):
-    """How gradients travel between ranks, where that rounds more than the case's dtype does."""
+    """How ranks exchange gradients, if that rounds more than the case's dtype does."""
 
     #: The gradient reduction dtype, by torch's name; None is the case's own.
     reduce_dtype: str | None = None
-    #: Whether a gradient goes through two products of matrices of its size on its way.
+    #: Whether a gradient goes through two matrix products of its own size, as in PowerSGD.
     multiplies: bool = False
 
 
 @dataclass(frozen=True)
 class TorchFacts(Record):
-    """The torch that was imported, and every scenario, strategy, operation and fault by name."""
+    """The imported torch, and every scenario, strategy, operation and mutant by name."""
 
     torch: str
     release: tuple[int, int]
@@ -121,19 +121,19 @@ class TorchFacts(Record):
     hip: str | None
     xpu: str | None
     numpy: str | None
-    #: Private parts that diagnostics would use and that it does not have, by what they are for.
+    #: Diagnostics that this torch cannot provide, because it lacks a private API.
     gone: tuple[str, ...]
-    #: The collective backends that it was built with.
+    #: The collective backends of this build.
     collectives: tuple[str, ...]
-    #: The kinds of device that are known, here or not.
+    #: The known kinds of device, available or not.
     devices: tuple[str, ...]
-    #: What rounding alone is allowed to be off, relative, by dtype.
+    #: By dtype: the relative error that rounding alone may have.
     rounding: dict[str, float]
     scenarios: dict[str, ScenarioFacts]
     operations: dict[str, OperationFacts]
     strategies: dict[str, StrategyFacts]
     mutants: dict[str, MutantFacts]
-    #: The faults that concern an operation, by ``operation/way``.
+    #: By ``operation/way``: the faults that apply to it.
     operation_faults: dict[str, tuple[str, ...]]
 
     @cached_property
@@ -149,7 +149,7 @@ class TorchFacts(Record):
         return {name: what.family for name, what in defined.items()}
 
     def exchange(self, scenario: str, strategy: str, dtype: str) -> GradientExchange:
-        """How gradients of a scenario travel under a strategy in a case of ``dtype``."""
+        """How a strategy exchanges the gradients of a scenario in a case of ``dtype``."""
         how = self.strategies[strategy]
         asked = how.reduce_dtype or self.scenarios[scenario].reduce_dtype
         return GradientExchange(None if asked == dtype else asked, how.multiplies)
@@ -157,7 +157,7 @@ class TorchFacts(Record):
 
 @dataclass(frozen=True)
 class SharingFacts(Record):
-    """A way in which several ranks compute on one device, and what is different in it."""
+    """A way for several ranks to compute on one device; see :class:`distparity.devices.Sharing`."""
 
     backend: str
     refuses: dict[str, str]
@@ -165,12 +165,12 @@ class SharingFacts(Record):
 
 @dataclass(frozen=True)
 class DeviceFacts(Record):
-    """A kind of device that was found, as :class:`distparity.devices.Device` answers."""
+    """A kind of device that was found; see :class:`distparity.devices.Device`."""
 
     #: torch's device type.
     type: str
     count: int
-    #: The most ranks that a world can have here; None is any number.
+    #: The largest world size on this machine; None for no limit.
     most_ranks: int | None
     name: str
     backend: str
@@ -178,28 +178,28 @@ class DeviceFacts(Record):
     #: By dtype, why the device cannot compute in it.
     lacks: dict[str, str]
     no_reductions: tuple[str, ...]
-    #: By regular expression of an error's text, the fact in one line.
+    #: By regular expression for an error's text: the fact in one line.
     refuses: dict[str, str]
-    #: Named facts of its arithmetic (:mod:`distparity.devices.numerics`).
+    #: Facts about its arithmetic (:mod:`distparity.devices.numerics`).
     numerics: dict[str, Any]
-    #: Seconds that a world may take to start beyond what every device is given.
+    #: Additional seconds for a world to start.
     start_seconds: float
     exclusive: bool
     sharing: dict[str, SharingFacts] = field(default_factory=dict)
-    #: Variables that stand before the command that runs a case again.
+    #: Environment variables for the command that runs a case again.
     replay: dict[str, str] = field(default_factory=dict)
 
     def shared(self, way: str) -> DeviceFacts:
-        """The same where all ranks of a world are on one device, by a way of :attr:`sharing`."""
+        """The same device, with all ranks of a world on one device, by a way of :attr:`sharing`."""
         found = self.sharing[way]
         return replace(self, most_ranks=None, backend=found.backend, refuses=found.refuses)
 
 
 @dataclass(frozen=True)
 class Probed(Record):
-    """What came of looking for a kind of device: it was found, or why it was not."""
+    """The result of a probe: the device that was found, or why none was."""
 
     found: DeviceFacts | None = None
     absent: str = ""
-    #: The whole account where the plug-in failed; empty where there is no such device.
+    #: The traceback or output if the plug-in failed; empty if there is no such device.
     broken: str = ""

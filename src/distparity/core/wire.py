@@ -1,7 +1,7 @@
 """Frames between processes: one JSON object and any number of byte strings.
 
-What crosses is data, never pickled code. A frame is a 12-byte head (magic, length of the JSON
-text), the JSON text, then the blobs, whose lengths the JSON object lists under ``"blobs"``.
+Processes exchange data, never pickled code. A frame is a 12-byte header (magic, length of the JSON
+text), the JSON text, then the byte strings, whose lengths the JSON object lists under ``"blobs"``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Channel", "Frame", "ProtocolError", "TooLarge", "check"]
 _HEAD = struct.Struct(">8sI")
 _MAGIC = b"dparity1"
 _MAX_JSON = 64 << 20
-#: The trajectories of all ranks of a case go to the judge in one frame, and are in memory there.
+#: In bytes. The trajectories of all ranks of a case go to the judge in one frame, in memory.
 _MAX_BLOBS = 16 << 30
 _CHUNK = 1 << 20
-#: What one call of :meth:`Channel.poll` takes at most, so that a flood from one end leaves the
-#: others their turn.
+#: The most reads in one call of :meth:`Channel.poll`, so that a flood from one rank does not block
+#: the others.
 _GULP = 64
 
 
@@ -30,7 +30,7 @@ class ProtocolError(Exception):
 
 
 class TooLarge(ValueError):
-    """More bytes than one frame may have."""
+    """A frame would have more bytes than is allowed."""
 
 
 class Frame(dict[str, Any]):
@@ -40,17 +40,17 @@ class Frame(dict[str, Any]):
 
 
 def check(frame: Frame, schemas: dict[str, dict[str, type | tuple[type, ...]]]) -> str:
-    """The frame's ``op``, once its fields have the types that ``schemas`` has for it.
+    """Check the types of a frame's fields; returns its ``op``.
 
-    Raises :class:`ProtocolError` when the operation is unknown, or a field missing or of another
-    type.
+    ``schemas`` has the types of the fields, by operation. Raises :class:`ProtocolError` if the
+    operation is unknown, or a field is missing or of another type.
     """
     op = frame.get("op")
     if not isinstance(op, str) or op not in schemas:
         raise ProtocolError(f"not an operation: {str(op)[:60]!r}")
     for name, kind in schemas[op].items():
         value = frame.get(name)
-        # JSON's true is no number, whatever Python thinks of bool.
+        # In JSON true is not a number, although a bool is an int in Python.
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ProtocolError(f"{op}: {name!r} is {type(value).__name__}")
     return op
@@ -60,21 +60,22 @@ def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
     size = sum(map(len, blobs))
     if size > _MAX_BLOBS:
         raise TooLarge(
-            f"{size / 2**30:.1f} GiB are more than the {_MAX_BLOBS >> 30} GiB that a process can "
-            "send at once: the model is too large, or has too many steps"
+            f"{size / 2**30:.1f} GiB is more than the {_MAX_BLOBS >> 30} GiB that a process can "
+            "send at once: use a smaller model or fewer steps"
         )
     text = json.dumps({**message, "blobs": [len(blob) for blob in blobs]}).encode()
     return [_HEAD.pack(_MAGIC, len(text)) + text, *blobs]
 
 
 class Channel:
-    """Frames over a connected stream socket, for a blocking or a polling user.
+    """Frames over a connected stream socket, for blocking or polling use.
 
     A rank calls :meth:`send` and :meth:`receive`, which block. The controller calls :meth:`queue`,
-    :meth:`flush` and :meth:`poll` from its event loop, which never do: a rank that is stopped or
-    hung cannot hold the controller.
+    :meth:`flush` and :meth:`poll` from its event loop. These never block, so a rank that is stopped
+    or hangs cannot stop the controller.
 
-    :attr:`most` bounds the size of a frame, in bytes; a longer one is rubbish.
+    :attr:`most` is the largest size of a received frame, in bytes; a larger one is a
+    :class:`ProtocolError`.
     """
 
     def __init__(self, sock: socket.socket, most: int = _MAX_BLOBS) -> None:
@@ -85,7 +86,7 @@ class Channel:
         self._need: tuple[int, dict[str, Any], list[int]] | None = None
 
     def trust(self) -> None:
-        """Take frames of any size from now on: the other end has said who it is."""
+        """Accept frames of up to 16 GiB from now on, because the other end is known to be a rank."""
         self.most = _MAX_BLOBS
 
     def fileno(self) -> int:
@@ -97,12 +98,12 @@ class Channel:
     # -- blocking ------------------------------------------------------------------------------
 
     def send(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
-        """Send one frame; raises ``OSError`` when the other end is gone."""
+        """Send one frame. Raises ``OSError`` if the other end is gone, :class:`TooLarge` if too large."""
         for part in _pack(message, blobs):
             self.sock.sendall(part)
 
     def receive(self) -> Frame | None:
-        """The next frame, or None at end of file; raises :class:`ProtocolError` on rubbish."""
+        """The next frame; None at end of file. Raises :class:`ProtocolError` for other bytes."""
         while (frame := self._parse()) is None:
             data = self.sock.recv(_CHUNK)
             if not data:
@@ -113,16 +114,16 @@ class Channel:
     # -- polling -------------------------------------------------------------------------------
 
     def queue(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
-        """Put one frame in the output buffer; :meth:`flush` sends it as the socket takes it."""
+        """Put one frame into the output buffer, for :meth:`flush`. Raises :class:`TooLarge`."""
         self._out.extend(memoryview(part) for part in _pack(message, blobs) if part)
 
     @property
     def pending(self) -> bool:
-        """True while the output buffer holds something."""
+        """True if the output buffer is not empty."""
         return bool(self._out)
 
     def flush(self) -> None:
-        """Send what the socket takes without blocking; raises ``OSError`` when it is closed."""
+        """Send as much as possible without blocking. Raises ``OSError`` if the socket is closed."""
         while self._out:
             try:
                 sent = self.sock.send(self._out[0], socket.MSG_DONTWAIT)
@@ -134,9 +135,9 @@ class Channel:
                 self._out[0] = self._out[0][sent:]
 
     def poll(self) -> tuple[list[Frame], bool]:
-        """Complete frames that have come, and whether the other end is still there.
+        """The complete frames that have arrived, and whether the other end is still connected.
 
-        Raises :class:`ProtocolError` on rubbish.
+        Raises :class:`ProtocolError` for bytes that are not a frame.
         """
         frames: list[Frame] = []
         open_ = True

@@ -1,13 +1,12 @@
-"""What distparity asks of a kind of device.
+"""The interface of a kind of device.
 
-The order in which a rank process asks: ``environment``, ``load``, ``take``, ``exact``, ``backend``;
-then, for each case, ``findings``, ``seed``, ``forget_peak``, ``synchronize``, ``peak_memory`` and
-``findings`` again. A process that only
-looks asks ``environment``, ``absent`` and, where there is a device, the rest of what identifies it.
+A rank process calls ``environment``, ``load``, ``take``, ``exact``, ``backend``; then, for each case,
+``findings``, ``seed``, ``forget_peak``, ``synchronize``, ``peak_memory`` and ``findings`` again. The
+probe calls ``environment``, ``absent`` and, if there is a device, the methods that identify it.
 
-All of it runs in rank processes (or in a child that looks), never in the process that runs pytest,
-and nothing of a device may be touched when its module is imported: ranks are forked after that.
-So a device's module imports torch inside its methods, and its vendor's packages in :meth:`load`.
+All of this runs in rank processes or in the probe, never in the process that runs pytest. A device's
+module must not touch the device when it is imported, because ranks are forked after that. So it
+imports torch inside its methods, and the vendor's packages in :meth:`load`.
 """
 
 from __future__ import annotations
@@ -23,89 +22,88 @@ __all__ = ["Device", "Sharing", "ask_float64", "autoload"]
 
 @dataclass(frozen=True)
 class Sharing:
-    """A way in which several ranks compute on one device: with another backend, or by a switch."""
+    """A way for several ranks to compute on one device: with another backend, or with a switch."""
 
-    #: What ``init_process_group`` is given.
+    #: The backend for ``init_process_group``.
     backend: str
-    #: One word, by which a user asks for this way.
+    #: One word, by which the user chooses this way.
     name: str
-    #: Variables that a rank needs for it before it takes its device.
+    #: Environment variables that a rank needs for it before it takes its device.
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: What cannot be done in this way, beside :attr:`Device.refuses` and in its form.
+    #: What cannot be done in this way, in addition to and in the form of :attr:`Device.refuses`.
     refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 class Device:
-    """One kind of device: how it is found, taken, seeded, and what it cannot do.
+    """One kind of device: how to find, take and seed it, and what it cannot do.
 
-    Only :attr:`kind` has to be given. The rest serves any accelerator that torch knows by a device
-    module (``torch.cuda``, ``torch.<kind>``); a subclass says what differs. Whatever a method
-    raises is reported with the plug-in's name and the method's.
+    Only :attr:`kind` is required. The defaults work for any accelerator that has a device module in
+    torch (``torch.cuda``, ``torch.<kind>``); a subclass overrides what differs. An exception in a
+    method is reported with the names of the plug-in and the method.
     """
 
     # -- declared ------------------------------------------------------------------------------
 
-    #: torch's device type, as in ``torch.device(kind)``; also the name that ``--device`` takes.
+    #: torch's device type, as in ``torch.device(kind)``; also the name for ``--device``.
     kind: str
 
-    #: Reductions that the collective backend does not do, by their names in
-    #: ``torch.distributed.ReduceOp``, each with the fact in one line. Strategies that can do
-    #: without are told to (FSDP2 sums and divides where there is no ``AVG``).
+    #: Reductions that the collective backend does not support, by their names in
+    #: ``torch.distributed.ReduceOp``, each with the reason in one line. Strategies that can avoid them
+    #: do so (FSDP2 sums and divides if there is no ``AVG``).
     no_reductions: ClassVar[Mapping[str, str]] = {}
 
-    #: What the device refuses by its own word: a regular expression that the error's text matches,
-    #: and the fact in one line. A case in which torch or :attr:`packages` raises that is *not
-    #: supported*; one in which a rank raises anything else has failed. No pattern may be found in
-    #: everything.
+    #: Errors by which the device refuses something: a regular expression for the error's text, and
+    #: the fact in one line. A case in which torch or :attr:`packages` raises such an error is *not
+    #: supported*; any other exception is a failure. A pattern that matches everything is an error.
     refuses: ClassVar[Mapping[str, str]] = {}
 
-    #: The top-level packages of the device's vendor, beside torch's own: only what came out of those,
-    #: or out of torch, is the device's own word.
+    #: The vendor's top-level packages. Only exceptions raised inside torch or these packages count as
+    #: a refusal by the device.
     packages: ClassVar[tuple[str, ...]] = ()
 
-    #: Why a sum over ranks may have other last bits on one rank than on another, or None: all ranks get
-    #: the same bits, and replicas that differ in one fail. Where the backend's all-reduce adds in
-    #: an order that is each rank's own, say so in one line: replicas may then differ by as much as
-    #: the order of a sum explains, and the line stands with every result.
+    #: Why a sum over ranks may have different last bits on different ranks. None means that all ranks
+    #: get the same bits, and replicas that differ in one bit fail. If the backend's all-reduce adds in
+    #: a different order on each rank, say so in one line: replicas may then differ by as much as the
+    #: order of a sum explains, and the line is shown with every result.
     sums_apart: ClassVar[str | None] = None
 
-    #: torch's device type of the device's tensors, where that is not :attr:`kind`.
+    #: torch's device type of the device's tensors, if it is not :attr:`kind`.
     computes_on: ClassVar[str | None] = None
 
-    #: Seconds that a world may take to start beyond what every device is given (120).
+    #: Additional seconds for a world to start, beyond the 120 seconds that every device has.
     start_seconds: ClassVar[float] = 0.0
 
-    #: A process that has taken a device keeps it to itself until it ends, busy or not.
+    #: Whether a process that has taken a device keeps it to itself until it ends, busy or idle.
     exclusive: ClassVar[bool] = False
 
     # -- before anything is imported -----------------------------------------------------------
 
     def environment(self, index: int) -> dict[str, str]:
-        """Variables that a rank needs before anything of the device is imported.
+        """Environment variables that a rank needs before anything of the device is imported.
 
         ``index`` says which of this machine's devices is the rank's, from 0. It is not the rank:
-        several worlds may be under way, each on devices of its own. Here belong the choice of a
-        device by variable (one process a device), and switches that a driver reads once.
+        several worlds may run at the same time, each on its own devices. Use it for the choice of a
+        device by a variable (one process per device), and for switches that a driver reads once.
         """
         return {}
 
     def load(self) -> None:
-        """Import what registers the device, and its collectives, with torch.
+        """Import the packages that register the device and its collectives with torch.
 
-        Raises ``ImportError`` where that is not installed: the device is then not here, for the
-        reason that the error gives. It may be called again in the same process.
+        Raises ``ImportError`` if they are not installed: the device is then *not available*, with
+        the error as the reason. It may be called again in the same process.
 
-        ``import torch`` itself has loaded nothing, so that :meth:`environment` comes first. The
-        default loads what packages announce to torch (the entry points ``torch.backends``), unless
-        torch knows the device already.
+        ``import torch`` itself loads no such packages here, so that :meth:`environment` comes first.
+        The default loads the packages with an entry point ``torch.backends``, unless torch knows the
+        device already.
         """
         if self.module() is None:
             autoload()
 
-    # -- what is here --------------------------------------------------------------------------
+    # -- what this machine has --------------------------------------------------------------------------
 
     def absent(self) -> str | None:
-        """Why there is no such device here, as the fact that was asked and its answer; or None."""
+        """Why there is no such device here: the check that was made and its answer; None if there is one."""
         try:
             self.load()
         except ImportError as error:
@@ -120,7 +118,7 @@ class Device:
         return None
 
     def module(self) -> Any:
-        """torch's module for the device (``torch.cuda``, ...), or None where this torch has none."""
+        """torch's module for the device (``torch.cuda``, ...); None if this torch has none."""
         import torch
 
         return getattr(torch, self.kind, None)
@@ -130,22 +128,23 @@ class Device:
         return int(self.module().device_count())
 
     def most_ranks(self) -> int | None:
-        """The largest world on this machine, or None when the device sets no bound.
+        """The largest world size on this machine; None if the device sets no limit.
 
-        Larger cases are *not available*. The default gives every rank a device of its own.
+        Larger cases are *not available*. By default, every rank needs its own device.
         """
         return self.count()
 
     def describe(self) -> str:
-        """The device's name, as its driver gives it."""
+        """The device's name, from its driver."""
         name = getattr(self.module(), "get_device_name", None)
         return str(name(0)) if name is not None else self.kind
 
     def backend(self) -> str:
-        """What ``init_process_group`` is given, under the torch that is imported.
+        """The backend for ``init_process_group``, for example ``nccl`` or ``cpu:gloo,sim:simccl``.
 
-        The default is what torch has on record for the device type, which it has for devices of
-        its own, and for others once ``Backend.register_backend(..., devices=[kind])`` was called.
+        The default is torch's default backend for the device type. torch has one for its own devices,
+        and for others after ``Backend.register_backend(..., devices=[kind])``. Raises
+        ``LookupError`` if there is none.
         """
         from torch.distributed import Backend
 
@@ -155,87 +154,87 @@ class Device:
         return found
 
     def backend_version(self) -> str:
-        """The backend's own version, or where it comes from when it has none to ask."""
+        """The backend's version, or the package that it comes with."""
         import torch
 
         return f"torch {torch.__version__}"
 
     def sharing(self) -> Sequence[Sharing]:
-        """Ways in which several ranks may be on one device (``--share-devices``), the best first.
+        """Ways for several ranks to share one device (``--share-devices``), the best first.
 
-        The default is that there is none.
+        By default there is none.
         """
         return ()
 
     def lacks(self) -> dict[str, str]:
-        """Dtypes, by torch's name, that the device cannot compute in, each with the fact asked.
+        """Dtypes, by torch's name, that the device cannot compute in, each with the reason.
 
-        Their cases are *not supported*, for that reason.
+        Cases in these dtypes are *not supported*, with that reason.
         """
         return {}
 
     # -- in a rank -----------------------------------------------------------------------------
 
     def take(self, index: int) -> Any:
-        """Make one device this process's own; returns the ``torch.device``.
+        """Make one device the current device of this process; returns its ``torch.device``.
 
-        ``index`` is the one that :meth:`environment` was given.
+        ``index`` is the one that :meth:`environment` got.
         """
         import torch
 
         module = self.module()
         module.set_device(index)
-        # Where a process sees no device but its own, that is the first, whatever the index.
+        # If a process sees only its own device, that is device 0, whatever the index.
         return torch.device(self.kind, module.current_device())
 
     def exact(self) -> None:
-        """Switch off what trades exactness, or the same result every time, for speed."""
+        """Switch off features that trade exactness or determinism for speed, such as TF32."""
 
     def seed(self, seed: int) -> None:
-        """Seed the device's generators; the CPU's is seeded besides."""
+        """Seed the device's random generators; the CPU's generator is seeded separately."""
         seeder = getattr(self.module(), "manual_seed_all", None)
         if seeder is not None:
             seeder(seed)
 
     def synchronize(self) -> None:
-        """Wait for everything the device was given, so that its errors come to light here."""
-        # Without an argument: one vendor's takes none.
+        """Wait until the device has finished all its work; its errors are raised here."""
+        # Without an argument: the function of one vendor takes none.
         self.module().synchronize()
 
     def findings(self) -> Sequence[str]:
-        """What the device has seen go wrong since it was asked last, one line each.
+        """Problems that the device has detected since the last call, one line each.
 
-        A device that watches the work it is given, for example for accesses to memory without an
-        order between them, says here what it saw. A case whose numbers are right fails if there is
-        any. It is asked before and after each task of a rank; the default sees nothing.
+        This is for a device that watches its own work, for example for memory accesses without an
+        order between them. A case whose numbers are right fails if there is any. It is called before
+        and after each task of a rank. By default there are none.
         """
         return ()
 
     def replay(self) -> dict[str, str]:
-        """Variables, as they are set here, that decide what the device does.
+        """Environment variables that decide how the device behaves, with their current values.
 
-        They stand before the command that runs a case again.
+        The command that runs a case again sets them.
         """
         return {}
 
     def forget_peak(self) -> None:
-        """Begin to measure the most memory in use anew, where the device counts it."""
+        """Reset the peak of the memory in use, if the device counts it."""
         forget = getattr(self.module(), "reset_peak_memory_stats", None)
         if forget is not None:
             forget()
 
     def peak_memory(self) -> int | None:
-        """The most bytes in use since :meth:`forget_peak`, or None where nobody counts."""
+        """The peak of the memory in use since :meth:`forget_peak`, in bytes; None if not counted."""
         peak = getattr(self.module(), "max_memory_allocated", None)
         return None if peak is None else int(peak())
 
 
 @cache
 def autoload() -> None:
-    """What ``import torch`` does outside of distparity: load the backends that packages announce.
+    """Load the backends that packages announce by entry points, as ``import torch`` does elsewhere.
 
-    Raises ``ImportError`` where one cannot be; does nothing with ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``,
-    and under torch 2.4, which has no such thing.
+    Does nothing with ``TORCH_DEVICE_BACKEND_AUTOLOAD=0``, and with torch 2.4, which has no autoload.
+    Raises ``ImportError`` if a backend cannot be loaded.
     """
     import torch
 
@@ -249,7 +248,7 @@ def autoload() -> None:
 
 
 def ask_float64(kind: str) -> str | None:
-    """Multiply two float64 matrices on the device; returns None, or the fact that it cannot."""
+    """Multiply two float64 matrices on the device; returns why that fails, or None."""
     import torch
 
     fine = 1 + 2.0**-50

@@ -1,4 +1,4 @@
-"""Where a task finds itself in a rank."""
+"""The context of a task in a rank."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ __all__ = ["RankContext"]
 class RankContext:
     """A rank, the size of its world, and its device."""
 
+    #: From 0.
     rank: int
     world_size: int
+    #: The device that this rank computes on, as :meth:`Device.take` returned it.
     device: torch.device
+    #: The plug-in for that device.
     kind: Device
-    #: The optimizer step that is under way.
+    #: The number of the current optimizer step, from 0.
     step: int = 0

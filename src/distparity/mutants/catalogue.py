@@ -105,7 +105,7 @@ class CountedTwice(Mutant):
 class SwappedShards(Mutant):
     name = "swapped_shards"
     title = "ranks 0 and 1 get each other's part of every reduced gradient"
-    diagnosis = ("other places",)
+    diagnosis = ("wrong places",)
     sharded = True
 
     def owner(self, rank: int) -> int:
@@ -115,7 +115,7 @@ class SwappedShards(Mutant):
 class ShiftedShard(Mutant):
     name = "shifted_shard"
     title = "every rank's part of a reduced gradient is shifted by one element"
-    diagnosis = ("other places",)
+    diagnosis = ("wrong places",)
     sharded = True
 
     def reduce(self, parts: Parts) -> torch.Tensor:

@@ -102,7 +102,7 @@ def judge(
 def _refusal(
     operation: Operation, check: Check, raised: dict[int, str], where: Where
 ) -> str | None:
-    """The declared fact that explains why a check raised, where all that did say the same."""
+    """The declared limit that explains why a check raised, if all ranks that raised hit the same."""
     if not raised:
         return None
     place = (where.release, where.device, where.dtype, list(check.features), where.no_reductions)
@@ -120,9 +120,7 @@ def _one(found: Findings, check: Check, rank: int, record: Made) -> None:
     prefix = f"{check.name}: "
     own = {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
     for name in sorted(own.keys() - expected.keys()):
-        found.note(
-            Divergence(Part(None, check.name, name), rank, "there is one, and should be none")
-        )
+        found.note(Divergence(Part(None, check.name, name), rank, "unexpected result"))
     for name, exact in expected.items():
         quantity = Part(None, check.name, name)
         wrong = _unlike(exact, own.get(name))
@@ -147,7 +145,7 @@ def _unlike(exact: Exact, found: torch.Tensor | None) -> str | None:
 def _compare(
     found: Findings, quantity: Quantity, rank: int, exact: Exact, tensor: torch.Tensor
 ) -> None:
-    """Note the worst element of a tensor, where it is too far off."""
+    """Note the worst element of a tensor if its error is larger than allowed."""
     if not tensor.numel():
         return
     if tensor.dtype is torch.bool:
@@ -172,13 +170,13 @@ def _compare(
 
 
 def _ratios(value: torch.Tensor, tensor: torch.Tensor, exact: Exact) -> torch.Tensor:
-    """Error over allowed error of every element; infinite where none is allowed or it has no size."""
+    """Error over allowed error of every element; infinite for any error where none is allowed."""
     error = (tensor - value).double().abs()
     if exact.allowed is None:
         same = (tensor == value) | (tensor != tensor) & (value != value)  # noqa: PLR0124  NaN
         return torch.where(same, 0.0, math.inf)
     allowed = _spread(exact, value).reshape(value.shape)
-    # A result that is undefined may be so here too.
+    # Where the exact result is NaN, NaN is right.
     right = (error == 0) | tensor.isnan() & value.isnan()
     ratios = torch.where(right, torch.zeros_like(error), error / allowed)
     return torch.where(ratios.isfinite(), ratios, torch.full_like(ratios, math.inf))

@@ -1,4 +1,4 @@
-"""Which torch releases there are, where they are installed from, and which Python runs them."""
+"""The torch releases, where to install them from, and which Python runs them."""
 
 from distparity.releases.table import (
     ANSWER_LIMIT,

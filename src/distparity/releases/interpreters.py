@@ -1,6 +1,6 @@
-"""Which Python on this machine a row of the matrix can have.
+"""Choose a Python on this machine for a row of the matrix.
 
-It needs only the standard library: the noxfile asks before there is any environment.
+It needs only the standard library: the noxfile uses it before any environment exists.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ RUNNING = f"3.{sys.version_info.minor}"
 
 
 def choose(row: Row, forced: Sequence[str] = ()) -> str | None:
-    """An interpreter for the row; None where there is none, or not those that are ``forced``.
+    """An interpreter for the row; None if this machine has none, or none of those ``forced``.
 
-    It is :data:`RUNNING` where the row has wheels for that, else the newest that is here.
+    It is :data:`RUNNING` if the row has wheels for it, else the newest one on this machine.
     """
     known = row.pythons or (RUNNING,)
     if forced:
@@ -32,20 +32,20 @@ def choose(row: Row, forced: Sequence[str] = ()) -> str | None:
 
 
 def refusal(row: Row, python: str | None, chosen: str | None) -> str | None:
-    """Why the row cannot run in ``python`` (None: in what was ``chosen``); None when it can."""
+    """Why the row cannot run in ``python`` (None: in the ``chosen`` one); None if it can."""
     known = row.pythons or (RUNNING,)
     if python and _minor(python) not in known:
-        having = f"Python {python} was asked for"
+        having = f"Python {python} was requested"
     elif chosen is None:
-        having = f"Python {python} is not here" if python else f"only Python {RUNNING} is here"
+        having = f"no Python {python} was found" if python else f"only Python {RUNNING} was found"
     else:
         return None
-    what = f"torch {row.name}" if row.requirement else "the torch that is here"
-    return f"{what} is for Python {' '.join(known)}, and {having}"
+    what = f"torch {row.name}" if row.requirement else "the installed torch"
+    return f"{what} supports Python {', '.join(known)}, but {having}"
 
 
 def _minor(python: str) -> str:
-    """``3.12`` of ``python3.12`` or ``3.12.1``; what names no version is left as it is."""
+    """``3.12`` for ``python3.12`` or ``3.12.1``; a word without a version is returned unchanged."""
     found = re.search(r"3\.\d+", python)
     return found[0] if found else python
 
@@ -54,5 +54,5 @@ def _is_here(python: str) -> bool:
     if python == RUNNING:
         return True
     found = shutil.which(python) or shutil.which(f"python{python}")
-    # A version manager's shim may stand for an interpreter that is not there.
+    # A version manager's shim may exist without the interpreter.
     return found is not None and not subprocess.run([found, "-V"], capture_output=True).returncode  # noqa: PLW1510  a failure is the answer

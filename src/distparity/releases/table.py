@@ -1,4 +1,4 @@
-"""The matrix: which torch releases there are, for which Pythons, and where each device's wheel is.
+"""The matrix: the torch releases, their Pythons, and where the wheel for each device is.
 
 The noxfile, ``ci/`` and ``distparity`` itself read this one table. It needs only the standard
 library, so that an interpreter without torch, pytest or distparity can load it.
@@ -40,37 +40,37 @@ __all__ = [
     "source",
 ]
 
-#: PyTorch's own index. A mirror, or an index of one's own, takes its place by this variable or the
-#: noxfile's ``--index``; below it are the folders ``cpu``, ``cu130``, ``nightly/cpu``, ...
+#: PyTorch's own index. The variable, or the noxfile's ``--index``, replaces it by a mirror or an index
+#: of your own, with the same folders: ``cpu``, ``cu130``, ``nightly/cpu``, ...
 INDEX = "https://download.pytorch.org/whl"
 INDEX_VARIABLE = "DISTPARITY_TORCH_INDEX"
 
-#: The registry's wheel, which runs on cpu and, where there is a driver, on cuda.
+#: The registry's wheel, which runs on cpu and, if there is a driver, on cuda.
 REGISTRY = "registry"
 
-#: What torch's collectives of objects, and with them FSDP1's optimizer state, go through, and what
-#: its wheels nevertheless do not ask for.
+#: A package that torch's collectives of objects need, and with them FSDP1's optimizer state, although
+#: torch's wheels do not depend on it.
 BESIDE_TORCH = "numpy"
 
-#: Seconds that an index may take to begin its answer.
+#: Seconds for an index to begin its answer.
 ANSWER_LIMIT = 20.0
 
 
 class NoSuchCell(Exception):
-    """This torch does not exist for this Python or this device, or cannot be had here."""
+    """This torch does not exist for this Python or device, or cannot be installed here."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One torch: ``requirement`` is what is installed, ``pythons`` what it has wheels for."""
+    """One torch: ``requirement`` is what to install, ``pythons`` are those that it has wheels for."""
 
     name: str
     requirement: str
     pythons: tuple[str, ...]
-    #: Folder below the index for each kind of device; :data:`REGISTRY` for the registry's wheel.
+    #: The folder below the index for each kind of device; :data:`REGISTRY` for the registry's wheel.
     sources: dict[str, str]
     tag: str
-    #: Folders that have a short name too: ``cuda`` for this torch's default CUDA build.
+    #: Short names of folders: ``cuda`` is this torch's default CUDA build.
     builds: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -79,17 +79,17 @@ class Row:
 
     @property
     def pinned(self) -> bool:
-        """False where the same requirement means another torch tomorrow."""
+        """False if the same requirement may install another torch tomorrow."""
         return "==" in self.requirement
 
     @property
     def title(self) -> str:
-        """What the row's session does, in one imperative line."""
+        """The description of the row's session, in one imperative line."""
         if self.tag == "stable":
             return f"Run the suite with torch {self.requirement.partition('==')[2]}."
         if self.tag == "nightly":
             return "Run the suite with the newest nightly torch."
-        return "Run the suite with the torch that is in the interpreter running nox."
+        return "Run the suite with the torch of the interpreter that runs nox."
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,13 @@ class Source:
 
     @property
     def for_uv(self) -> list[str]:
-        """What `uv pip install` is given."""
+        """The arguments for `uv pip install`."""
         if self.index is None:
             return [self.requirement]
         return [self.requirement, "--upgrade-package", "torch", "--index", self.index]
 
     def reach(self) -> None:
-        """Say in one line that the index has nothing, before an installer says it in twenty.
+        """Check that the index answers and has torch: an installer would need twenty lines to say so.
 
         Raises :class:`NoSuchCell`.
         """
@@ -118,12 +118,12 @@ class Source:
             self.page(0)
 
     def page(self, most: int = -1) -> str:
-        """The first bytes of what the index says of torch: a page of links, or a folder's names.
+        """The first ``most`` bytes of the index's page about torch; all of it by default.
 
         Raises :class:`NoSuchCell`.
         """
         if self.index is None:
-            raise NoSuchCell("the registry is asked for one torch, not for all that it has")
+            raise NoSuchCell("the registry's releases cannot be listed: name an index")
         url = urllib.parse.urlsplit(self.index)
         try:
             if url.scheme == "file":
@@ -140,18 +140,18 @@ class Source:
 
 
 def installing() -> dict[str, str]:
-    """Variables for whatever installs; those that are set already are left as they are."""
-    # Imports of torch take twice as long without bytecode; pip compiles it, uv when told.
+    """Environment variables for pip and uv; variables that are set already are not changed."""
+    # Without bytecode, importing torch takes twice as long; pip compiles it by default, uv does not.
     wanted = {"UV_COMPILE_BYTECODE": "1"}
     if ssl.create_default_context().cert_store_stats()["x509_ca"]:
-        # What the system trusts, uv shall trust as well, as pip's Python does: many networks have an
-        # authority of their own. The second is the name before uv 0.11.
+        # Let uv trust the system's certificates, as pip does: many networks have their own authority.
+        # The second is the variable's name before uv 0.11.
         wanted |= {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def _request(address: str) -> urllib.request.Request:
-    """What is asked of an address; its user and password go where HTTP has a place for them."""
+    """The request for an address; a user and password in it become an Authorization header."""
     url = urllib.parse.urlsplit(address)
     user, _, host = url.netloc.rpartition("@")
     request = urllib.request.Request(url._replace(netloc=host).geturl())
@@ -175,7 +175,7 @@ def _span(pythons: str) -> tuple[str, ...]:
     return tuple(f"3.{minor}" for minor in range(int(first[2:]), int(last[2:]) + 1))
 
 
-#: The newest patch of each minor release, with the Pythons that distparity and its wheels share.
+#: The newest patch of each minor release, with the Pythons that both distparity and torch support.
 RELEASES = (
     # Intel's wheels begin at 2.5: https://docs.pytorch.org/docs/2.5/notes/get_start_xpu.html
     _release("2.4.1", "3.10-3.12", "cu121", xpu=None),
@@ -189,11 +189,11 @@ RELEASES = (
     _release("2.12.1", "3.10-3.14", "cu130"),
     _release("2.13.0", "3.10-3.14", "cu130"),
     _release("2.14.1", "3.10-3.14", "cu130"),
-    # Python 3.10 ended, and torch dropped it.
+    # Python 3.10 reached its end of life, and torch dropped it.
     _release("2.15.0", "3.11-3.15", "cu132"),
 )
 
-#: Any build of the nightly index. ``>=0.dev0`` admits pre-releases of torch, and of nothing else.
+#: Any build of the nightly index. ``>=0.dev0`` allows pre-releases of torch, but of nothing else.
 NIGHTLY = Row(
     "nightly",
     "torch>=0.dev0",
@@ -203,17 +203,17 @@ NIGHTLY = Row(
     {"cuda": "cu130"},
 )
 
-#: The torch that the interpreter running nox has already; nothing is installed over it.
+#: The torch of the interpreter that runs nox; no torch is installed.
 LOCAL = Row("local", "", (), {}, "local")
 
 ROWS = (*RELEASES, NIGHTLY, LOCAL)
 
-#: Devices whose torch is a build of the vendor's own, bound to the vendor's release.
+#: Devices that need the vendor's own build of torch, tied to the vendor's release.
 VENDOR_BUILDS = {"hpu": "Habana's build of torch", "npu": "the torch that torch_npu was built for"}
 
 
 def row(name: str) -> Row:
-    """The row by its name; raises :class:`NoSuchCell` naming the known ones."""
+    """The row with this name; raises :class:`NoSuchCell`, which names the known rows."""
     for found in ROWS:
         if found.name == name:
             return found
@@ -221,7 +221,7 @@ def row(name: str) -> Row:
 
 
 def patches() -> list[Row]:
-    """Every release of the table with the patch releases before it, in order."""
+    """Every release of the table and its earlier patch releases, in order."""
     found = []
     for newest in RELEASES:
         minor, _, patch = newest.requirement.rpartition(".")
@@ -232,8 +232,8 @@ def patches() -> list[Row]:
 def nightlies(source: Source) -> list[Row]:
     """Every dated build that the index of ``source`` has, in the order of their dates.
 
-    Where a day has two (a version was begun), the newer version is that day's. Raises
-    :class:`NoSuchCell` when the index does not answer.
+    If one day has two builds, because a new version began, the newer version counts. Raises
+    :class:`NoSuchCell` if the index does not answer.
     """
     names = set(re.findall(r"torch-([\d.]+\.dev(\d{8}))(?:\+\w+)?-", source.page()))
     newest = {date: name for name, date in sorted(names, key=lambda one: _numbers(one[0]))}
@@ -271,16 +271,16 @@ def _folder(row: Row, devices: Sequence[str]) -> str:
     for device in devices:
         if device in VENDOR_BUILDS:
             build = VENDOR_BUILDS[device]
-            advice = "run `nox -s tests-local` where that is installed"
+            advice = "install it, and run `nox -s tests-local`"
             raise NoSuchCell(f"{device} needs {build}: {advice}")
         if device == "xpu" and device not in row.sources:
             since = next(r.name for r in RELEASES if device in r.sources)
             raise NoSuchCell(
                 f"there is no torch {row.name} for xpu: its wheels begin at torch {since}"
             )
-        # Every wheel serves the cpu, and a device not known here may be another package's own.
+        # Every wheel runs on the cpu, and an unknown device may belong to another package.
         if device not in ("auto", "cpu") and device in row.sources:
             found[device] = row.sources[device]
     if len(set(found.values())) > 1:
-        raise NoSuchCell(f"no one wheel of torch {row.name} serves {' and '.join(found)}")
+        raise NoSuchCell(f"no single wheel of torch {row.name} supports {' and '.join(found)}")
     return next(iter(found.values()), row.sources["auto"])

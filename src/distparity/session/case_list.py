@@ -53,7 +53,9 @@ def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
     bound = MOST_CPU_RANKS if most is None else most
     for size in sizes:
         if size > bound:
-            raise BadRequest(f"world size {size}: {cell.device} supports at most {bound} ranks here")
+            raise BadRequest(
+                f"world size {size}: {cell.device} supports at most {bound} ranks here"
+            )
 
 
 def _only(cells: list[Cell], wanted: list[str]) -> None:

@@ -257,7 +257,7 @@ class Run:
         if isinstance(error, StartError):
             outcome = Outcome(Status.ERROR, str(error), error.detail)
         elif isinstance(error, TooLarge):
-            outcome = Outcome(Status.ERROR, f"the verdict: {error}", trace)
+            outcome = Outcome(Status.ERROR, f"the verdict failed: {error}", trace)
         if case.id not in self.course.cell(case).outcomes:
             self._keep(case, outcome)
         return outcome

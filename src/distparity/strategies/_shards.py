@@ -1,10 +1,10 @@
-"""Full parameters and gradients from the flat shards that ranks have of them.
+"""Read full parameters and gradients from the ranks' flat shards.
 
-FSDP1 brings parameters together for whoever asks (``summon_full_params``), one unit after another and
-with all of its machinery. To look so often is dear, and it is that machinery which is under test:
-what training leaves unsharded by mistake, asking would put right. So FSDP is asked once where in the
-shards each element lies, with numbers in place of the parameters. From then on a rank keeps its
-shards, and when somebody looks at the first of them, all are brought together by one all-gather.
+FSDP1 has a way to gather parameters (``summon_full_params``), but it works one module after another,
+which is slow, and it is part of what is tested: it would repair parameters that training left
+unsharded by mistake. So we call it only to find out where in the shards each element is, with numbers
+in place of the parameters. After that, each rank keeps copies of its shards, and the first look at
+any of them gathers all with one all-gather.
 """
 
 from __future__ import annotations
@@ -23,29 +23,37 @@ Finish = Callable[[Tensors], Tensors]
 
 
 class Layout:
-    """Where the elements of every full parameter lie in the shards of all ranks, put end to end.
+    """Where the elements of every full parameter are in the ranks' shards.
 
-    ``where`` has a tensor of indices, of the parameter's shape, for each name; ``widths`` is how
-    many places a rank has, by the parameters' dtype; ``device`` is where ranks exchange.
+    For each dtype, the shards of a rank are laid end to end in a row of ``widths[dtype]`` elements,
+    padded with zeros; the rows of all ranks, in rank order, make one flat tensor of
+    ``world_size * widths[dtype]`` elements. All ranks have the same layout.
     """
 
     def __init__(
         self, dtypes: dict[str, torch.dtype], widths: dict[torch.dtype, int], device: torch.device
     ) -> None:
+        #: By parameter: int64 indices into the flat tensor of its dtype, in the parameter's shape.
         self.where: dict[str, torch.Tensor] = {}
+        #: By parameter: its dtype.
         self.dtypes = dtypes
+        #: By dtype: the elements in the row of one rank.
         self.widths = widths
+        #: The device on which ranks exchange their rows.
         self.device = device
         self._kept: list[_Kept] = []
 
     def keep(self, shards: Sequence[torch.Tensor], finish: Finish) -> Pending:
-        """The full tensors of which these are this rank's shards, as ``finish`` returns them."""
+        """Copy this rank's shards; returns the full tensors, which are gathered at the first look.
+
+        ``finish`` is called with the full tensors by name, and returns those to show.
+        """
         rows = {dtype: _row(shards, dtype, width) for dtype, width in self.widths.items()}
         self._kept.append(_Kept(self, rows, finish))
         return self._kept[-1]
 
     def gather(self) -> None:
-        """Bring together all that was kept; all ranks call together."""
+        """Gather all that was kept; a collective call on all ranks."""
         kept, self._kept = self._kept, []
         gathered = {
             dtype: _gather(torch.stack([one.rows[dtype] for one in kept]).to(self.device))
@@ -59,7 +67,7 @@ class Layout:
 
 
 class _Kept(Pending):
-    """A rank's shards at one time, a row for each dtype."""
+    """A rank's shards at one time: one flat row per dtype."""
 
     def __init__(
         self, layout: Layout, rows: dict[torch.dtype, torch.Tensor], finish: Finish
@@ -83,15 +91,15 @@ class _Kept(Pending):
 
 
 def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:
-    """Ask where everything is; all ranks call together.
+    """Find the layout of a model's parameters; a collective call on all ranks.
 
-    ``unshard`` reads the full parameters that are in the model's shards at the moment. If the shards
-    do not give what it reads, then the first look at anything raises ``RuntimeError``.
+    ``unshard`` returns the full parameters for the current values of the model's shards. If the
+    shards do not contain what it returned, the first look at any kept tensor raises ``RuntimeError``.
     """
     before = {name: full for name, full in unshard().items() if full is not None}
-    # After a first look: that is when FSDP moves shards that it offloads to pinned memory.
+    # After the first read, when FSDP has moved offloaded shards to pinned memory.
     shards = [parameter.detach() for parameter in model.parameters()]
-    # No rank has more of a tensor than all of it, or than one element of padding.
+    # A rank has at most all elements of a tensor, or one element of padding.
     widths: dict[torch.dtype, int] = {}
     for full in before.values():
         widths[full.dtype] = widths.get(full.dtype, 0) + max(1, full.numel())
@@ -102,7 +110,7 @@ def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:
         for name, full in found.items():
             assert full is not None
             if not torch.equal(full.nan_to_num(), before[name].nan_to_num()):
-                raise RuntimeError(f"what FSDP unshards of {name} is not what its shards hold")
+                raise RuntimeError(f"FSDP unshards {name} to other values than its shards hold")
         return found
 
     layout.keep(shards, same)
@@ -119,9 +127,9 @@ def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:
 def _places(
     layout: Layout, shards: Sequence[torch.Tensor], unshard: Callable[[], Tensors]
 ) -> dict[str, torch.Tensor]:
-    """Where each element is: number all elements of all ranks, and read the numbers back.
+    """Find where each element is: number the elements of all ranks, and read the numbers back.
 
-    A number goes in digits that the dtype holds exactly.
+    Numbers are written digit by digit, in digits that the dtype holds exactly.
     """
     ranks = dist.get_world_size()
     bases = {dtype: int(2 / torch.finfo(dtype).eps) for dtype in layout.widths}
@@ -145,7 +153,7 @@ def _places(
 
 
 def _row(shards: Sequence[torch.Tensor], dtype: torch.dtype, width: int) -> torch.Tensor:
-    """A copy of the shards of a dtype, end to end, in a row of ``width`` places."""
+    """Copy the shards of a dtype, end to end, into a row of ``width`` elements: ``[width]``."""
     mine = [shard.reshape(-1) for shard in shards if shard.dtype is dtype]
     size = sum(part.numel() for part in mine)
     device = mine[0].device if mine else torch.device("cpu")
@@ -153,7 +161,7 @@ def _row(shards: Sequence[torch.Tensor], dtype: torch.dtype, width: int) -> torc
 
 
 def _gather(mine: torch.Tensor) -> torch.Tensor:
-    """The same of every rank, in order of ranks: one dimension more, in front."""
+    """All-gather a tensor: ``[ranks, *mine.shape]``, in rank order."""
     every = mine.new_empty(dist.get_world_size() * mine.numel())
     dist.all_gather_into_tensor(every, mine.view(-1))
     return every.view(-1, *mine.shape)

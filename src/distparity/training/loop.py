@@ -1,4 +1,4 @@
-"""The training loop: the one thing that the oracle and a distributed run share."""
+"""The training loop, which the oracle, the reference runs and the distributed run share."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Watch = Callable[[nn.Module, Batch], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is the same in every run of a case: the numbers that go in.
-
-    ``dtype`` rounds the initial parameters and the data, in every run, the oracle's too, so that
-    all runs start from the same numbers; ``compute`` is what a run computes in.
-    """
+    """The inputs that are the same in every run of a case."""
 
     scenario: Scenario
+    #: The initial parameters and the data are rounded to this dtype in every run, including the
+    #: oracle, so that all runs start from the same numbers.
     dtype: torch.dtype
+    #: The dtype in which this run stores and computes: ``dtype``, or float64 in the oracle.
     compute: torch.dtype
     #: Rows of the global batch.
     rows: int
     seed: int
 
     def model(self) -> nn.Module:
+        """The scenario's model on the CPU, equal in every process for the same seed."""
         with _Float64(self.seed):
             model = self.scenario.model()
         _cast(model, self.dtype)
@@ -47,7 +47,10 @@ class Recipe:
         return model if self.compute is self.dtype else _cast(model, self.compute)
 
     def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
-        """The scenario's, under its autocast; but for the oracle, which computes in float64."""
+        """The scenario's losses, with its autocast; the oracle uses no autocast.
+
+        Returns scalars that require grad, of dtype ``compute``.
+        """
         autocast = self.scenario.autocast
         if autocast is None or self.compute is not self.dtype:
             return self.scenario.losses(model, batch)
@@ -55,6 +58,10 @@ class Recipe:
             return self.scenario.losses(model, batch)
 
     def batch(self, step: int) -> Batch:
+        """The global batch of a step: tensors ``[rows, ...]`` on the CPU.
+
+        Floating-point tensors have the dtype ``compute``, others the scenario's own.
+        """
         with _Float64(self.seed + 1 + step):
             batch = self.scenario.batch(self.rows)
         return tuple(
@@ -64,20 +71,20 @@ class Recipe:
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Its floating-point parameters and buffers, and complex ones of such parts, to ``dtype``."""
+    """Cast floating-point parameters and buffers to ``dtype``, and complex ones to its complex dtype."""
 
     def cast(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
-            # ``Module.to`` would leave out the imaginary parts.
+            # ``Module.to`` would drop the imaginary parts.
             return tensor.to(dtype.to_complex())
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    model._apply(cast)  # noqa: SLF001  what ``Module.to`` itself goes through
+    model._apply(cast)  # noqa: SLF001  ``Module.to`` itself uses it
     return model
 
 
 class _Float64:
-    """Draw random numbers as float64 from the CPU's generator, whatever the case's dtype is."""
+    """Within it, random numbers are drawn as float64 from the CPU's generator, for every dtype."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -85,8 +92,8 @@ class _Float64:
     def __enter__(self) -> None:
         self.dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
-        # The one that is drawn from. ``torch.manual_seed`` has other devices take note as well, each
-        # with a stack of where it was called: a tenth of a small case.
+        # Seed only the generator that is used. ``torch.manual_seed`` also notifies other devices, and
+        # each records the stack of the call: that takes a tenth of a small case.
         torch.default_generator.manual_seed(self.seed)
 
     def __exit__(self, *_: object) -> None:
@@ -104,12 +111,14 @@ def train(
     participation: Participation | None = None,
     folder: str | None = None,
 ) -> Trajectory:
-    """Train, and record every step.
+    """Train on ``context.device``, and record every step on the CPU.
 
-    ``order`` permutes the rows of every batch and ``parts`` cuts a rank's rows into so many more
-    micro-batches: both leave the mathematics as it is and change the rounding. ``watch`` is called
-    with the model and the global batch before each step. ``participation`` says which of the steps are
-    this rank's, if not all; then ``folder`` is where a checkpoint goes from one world to the next.
+    ``order`` permutes the rows of every batch, and ``parts`` multiplies the number of micro-batches:
+    both change the rounding but not the mathematics. ``watch`` is called with the wrapped model and
+    the global batch before each step. ``participation`` says which steps this rank makes; None for
+    all. If the steps are split over two worlds, ``folder`` is for the checkpoint between them.
+
+    Raises whatever the scenario, the strategy or torch raises.
     """
     strategy = strategy.suit(recipe.scenario)
     total = recipe.scenario.steps
@@ -118,7 +127,7 @@ def train(
 
 
 class _Run:
-    """Training under way in one process."""
+    """A training in progress in one process."""
 
     def __init__(
         self,
@@ -132,7 +141,7 @@ class _Run:
         self.recipe, self.scenario = recipe, recipe.scenario
         self.strategy, self.context = strategy, context
         self.order, self.parts, self.watch = order, parts, watch
-        #: What ranks have yet to bring together, and what it is of which step.
+        #: Tensors that ranks will gather after training: where they belong, their kind, and how.
         self.pending: list[tuple[Step | Trajectory, str, Pending]] = []
         #: Steps that the scaler skipped: their gradients reached no optimizer.
         self.skipped: list[Step] = []
@@ -144,7 +153,7 @@ class _Run:
         (rows,) = self.strategy.rows((torch.arange(self.recipe.rows, device="cpu"),), self.context)
         found.rows = rows.tolist()
         if participation.starts:
-            # Buffers first: to read parameters may be what casts them.
+            # Buffers first: reading parameters may cast buffers.
             self._keep(found, "initial", self.strategy.buffers(self.made.model))
             self._keep(found, "initial", self.strategy.parameters(self.made.model))
         else:
@@ -193,14 +202,14 @@ class _Run:
         return step
 
     def _keep(self, where: Step | Trajectory, kind: str, tensors: Tensors | Pending) -> None:
-        """Record what was read, or that it is to be, once training has ended."""
+        """Record tensors now, or after training if ranks have yet to gather them."""
         if isinstance(tensors, Pending):
             self.pending.append((where, kind, tensors))
         else:
             getattr(where, kind).update(self._copy(tensors))
 
     def _copy(self, tensors: Tensors | Pending) -> Tensors:
-        """Copies on the CPU, by the names that parameters and buffers have in the reference runs."""
+        """Copies on the CPU, by the names that the tensors have in the reference runs."""
         return {
             self.scenario.original_name(name): None
             if tensor is None
@@ -209,10 +218,10 @@ class _Run:
         }
 
     def _batch(self, number: int) -> Batch:
-        """The rows of a step, in the order in which they are taken."""
+        """The global batch of a step, with its rows in this run's order."""
         batch = self.recipe.batch(number)
         after = self.scenario.runs_out_after
-        # Among ranks, those whose rows are missing do not ask for any.
+        # In a world, the ranks whose rows are missing do not get here.
         if self.strategy.alone and after is not None and number > after:
             batch = tuple(tensor[self.recipe.rows // 2 :] for tensor in batch)
         if self.order is None:
@@ -221,7 +230,7 @@ class _Run:
         return tuple(tensor[rows] for tensor in batch)
 
     def _factor(self, batch: Batch) -> float:
-        """What a wrapper's divisor makes of the gradient of these rows' mean loss."""
+        """The factor that a wrapper's divisor puts on the gradient, which one process must apply too."""
         if not self.strategy.alone:
             return 1.0
         present = len(batch[0]) / self.recipe.rows if self.scenario.missing_rows_count else 1.0
@@ -241,16 +250,16 @@ class _Run:
     def _reloads_after(self, number: int) -> bool:
         """Whether this run saves and loads after a step.
 
-        A reference run goes on training: what saves and loads is what a reload scenario checks.
+        A reference run does not: saving and loading is what the scenario checks.
         """
         return self.scenario.reload_after == number and not self.strategy.alone
 
     def _reload(self) -> None:
-        """Go on with a new model and what the old one leaves."""
+        """Continue with a new model that loads the state of the old one."""
         new = _make(self.recipe, self.strategy, self.context)
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
-        # What is no part of a model's or an optimizer's state dict, and plain Python.
+        # These have state dicts of their own, in plain Python.
         for part in ("schedule", "scaler"):
             if getattr(new, part) is not None:
                 getattr(new, part).load_state_dict(getattr(self.made, part).state_dict())
@@ -259,23 +268,23 @@ class _Run:
 
 @dataclass
 class _Made:
-    """What is trained: the scenario's own model, that model wrapped, and what steps it."""
+    """The objects of a training: the scenario's model, the wrapped model, the optimizer and so on."""
 
     inner: nn.Module
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: Any
     scaler: Any
-    #: Whether the backward has made the step already.
+    #: Whether the backward pass already makes the optimizer's step.
     stepped: bool
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
-        """The loss of which the backward is, from the one that is reported."""
+        """The loss to call ``backward`` on, from the unscaled one."""
         scaled: torch.Tensor = loss if self.scaler is None else self.scaler.scale(loss)
         return scaled
 
     def step(self) -> bool:
-        """The optimizer's step; False when the scaler skipped it, as if there were no gradients."""
+        """Make the optimizer's step; returns False if the scaler skipped it."""
         stepped = True
         if self.scaler is None:
             if not self.stepped:
@@ -308,7 +317,8 @@ def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
     for method in scenario.methods:
         strategy.enter_by(model, method)
     if scenario.compiles_whole and not strategy.alone:
-        # In place, so that names stay as they are. What is asked is the tracing, not the kernels.
+        # In place, so that names do not change. "aot_eager" traces the model but compiles no kernels:
+        # the tracing is what is checked.
         model.compile(backend="aot_eager")
     scenario.after_wrap(inner)
     optimizer = strategy.optimizer(scenario, model)
@@ -328,7 +338,10 @@ def _backward(
     parts: int,
     factor: float,
 ) -> torch.Tensor:
-    """Leave ``factor`` times the gradients of this rank's rows; returns the mean loss over them."""
+    """Compute ``factor`` times the gradients of this rank's rows; returns their mean loss.
+
+    The loss is a scalar on the CPU.
+    """
     scenario = recipe.scenario
 
     def scale(loss: torch.Tensor) -> torch.Tensor:
@@ -355,6 +368,9 @@ def _backward(
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:
-    """A sparse gradient in full, a complex tensor as its parts; any other tensor as it is."""
+    """A sparse tensor as a dense one, a complex one as a real one of shape ``[*shape, 2]``.
+
+    Any other tensor is returned unchanged.
+    """
     tensor = tensor.to_dense() if tensor.is_sparse else tensor
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor

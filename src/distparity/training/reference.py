@@ -21,25 +21,30 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs"]
 
 
-#: Reference runs besides the one that takes the rows in their order. docs/verdict.md derives how many.
+#: Reference runs with permuted rows, besides the one with the rows in order. docs/verdict.md derives
+#: the number.
 SAMPLES = 8
 
 
 @dataclass
 class Oracle:
-    """The float64 trajectory, and what each part of the batch contributed to it.
+    """The scenario trained in one process, on the CPU, in float64, on the global batch."""
 
-    ``parts[r].steps[t]`` holds what part *r* of the batch alone gives at the oracle's parameters at
-    step *t*: ``loss``, a scalar, and ``gradient``, float64 tensors of the parameters' shapes, before
-    clipping. The mean over parts of the gradients is the global batch's gradient.
-    """
-
+    #: The run itself.
     trajectory: Trajectory
+    #: One trajectory per part. Part *r* is the *r*-th chunk of the global batch's rows; there are as
+    #: many parts as the largest world has ranks. ``parts[r].steps[t]`` has only ``loss`` (a float64
+    #: scalar) and ``gradient`` (float64, in the parameters' shapes, before clipping): those of part
+    #: *r* alone, at the oracle's parameters before step *t*. If the loss is a mean over rows, the mean
+    #: of the gradients over the parts is the global batch's gradient before clipping.
     parts: list[Trajectory] = field(default_factory=list)
     _known: dict[tuple[int, str], torch.Tensor | None] = field(default_factory=dict)
 
     def gradients(self, step: int, name: str) -> torch.Tensor | None:
-        """The parts' gradients of one parameter: ``[parts, *shape]``; None where no part has one."""
+        """The parts' gradients of one parameter: float64, ``[parts, *shape]``; None if no part has one.
+
+        A part without a gradient has zeros. Raises ``IndexError`` if there is no such step.
+        """
         key = (step, name)
         if key not in self._known:
             found = [part.steps[step].gradient.get(name) for part in self.parts]
@@ -53,9 +58,10 @@ class Oracle:
         return self._known[key]
 
     def losses(self, step: int) -> torch.Tensor | None:
-        """The parts' losses, ``[parts]``; None where their mean is not the global batch's loss.
+        """The parts' losses: float64, ``[parts]``; None if their mean is not the global batch's loss.
 
-        That is so where a loss is not a mean over rows: batch normalisation over all of them, say.
+        That happens if the loss is not a mean over rows, for example with batch normalisation.
+        Raises ``IndexError`` if there is no such step.
         """
         found = [part.steps[step].loss.get("loss") for part in self.parts]
         whole = self.trajectory.steps[step].loss.get("loss")
@@ -67,14 +73,17 @@ class Oracle:
 
 
 def consult(recipe: Recipe, context: RankContext, parts: int) -> Oracle:
-    """Train in float64 on the whole global batch, and look at its ``parts`` one by one."""
+    """Train the oracle: in float64 on the global batch, and record its ``parts`` one by one.
+
+    ``context`` is that of a single process on the CPU.
+    """
     looks = [Trajectory() for _ in range(parts)]
 
     def watch(model: nn.Module, batch: Batch) -> None:
         for look, part in zip(
             looks, zip(*(t.chunk(parts) for t in batch), strict=True), strict=True
         ):
-            # A copy, so that looking leaves no trace (buffers, accumulated gradients).
+            # A copy, so that this leaves no trace in the model (buffers, accumulated gradients).
             twin = copy.deepcopy(model)
             twin.zero_grad()
             loss = recipe.scenario.loss(twin, part)
@@ -92,14 +101,15 @@ def consult(recipe: Recipe, context: RankContext, parts: int) -> Oracle:
 def reference_runs(
     recipe: Recipe, context: RankContext, parts: int, reduce_dtype: torch.dtype | None = None
 ) -> list[Trajectory]:
-    """The same training in one process in the case's own dtype, several times.
+    """Train ``1 + SAMPLES`` times in one process, on the case's device, in the case's own dtype.
 
-    The runs differ in nothing but the order of sums. The first takes the rows in their order, the
-    batch whole; the :data:`SAMPLES` others are distinct permutations of the rows, by turns as
-    ``parts`` micro-batches (as many as ranks, so that the sum over ranks is in it) and whole. How far
-    they are from the oracle is what rounding alone does to this scenario on this device. Where
-    gradients travel between ranks as ``reduce_dtype``, every run has a part for each rank, whose
-    gradient is rounded to it as it would be on the way.
+    The runs differ only in the order of sums. The first takes the rows in order, as one batch; each of
+    the :data:`SAMPLES` others takes another permutation of the rows, alternately as ``parts``
+    micro-batches (one per rank, which includes the sum over ranks) and as one batch. Their distance
+    from the oracle shows what rounding alone does to this scenario on this device.
+    If ranks exchange gradients as ``reduce_dtype``, every run has one micro-batch per rank, and
+    rounds its gradient to that dtype, as the exchange would.
+    ``docs/verdict.md`` derives the method.
     """
     how = Reference(reduce_dtype, parts if recipe.scenario.divisible else 1)
     return [
@@ -111,7 +121,10 @@ def reference_runs(
 def plans(
     recipe: Recipe, parts: int, reduce_dtype: torch.dtype | None = None
 ) -> list[tuple[list[int], int]]:
-    """The order of rows and the number of micro-batches of each reference run."""
+    """For each reference run, the order of its rows and its number of micro-batches.
+
+    The order is a permutation of ``range(recipe.rows)``.
+    """
     draw = random.Random(recipe.rows)  # noqa: S311  nothing secret about it
     orders = [list(range(recipe.rows))]
     while len(orders) <= SAMPLES:
@@ -126,7 +139,7 @@ def plans(
 def again(
     recipe: Recipe, context: RankContext, parts: int, reduce_dtype: torch.dtype | None = None
 ) -> Trajectory:
-    """The first of the reference runs once more."""
+    """Repeat the first reference run: on a deterministic device, the result is equal bit for bit."""
     order, n = plans(recipe, parts, reduce_dtype)[0]
     how = Reference(reduce_dtype, parts if recipe.scenario.divisible else 1)
     return train(recipe, how, context, order=order, parts=n)

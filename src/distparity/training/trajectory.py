@@ -1,4 +1,4 @@
-"""What a run recorded, in memory and as bytes."""
+"""The record of a training run, in memory and as bytes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ __all__ = ["KINDS", "Step", "Trajectory"]
 
 Tensors = dict[str, "torch.Tensor | None"]
 
-#: The kinds of quantity of one step, in the order in which they come to be.
+#: The kinds of quantity of one step, in the order in which training computes them.
 KINDS = ("loss", "gradient", "parameter", "buffer")
 
 
 @dataclass
 class Step:
-    """One optimizer step. All tensors are full, on the CPU, copies.
+    """One optimizer step: tensors by name, for each kind in :data:`KINDS`.
 
-    ``loss`` holds one scalar under the name ``loss``: the mean over this rank's rows.
-    ``gradient`` is what the optimizer saw; ``parameter`` and ``buffer`` are what it left.
+    All tensors are copies on the CPU, in the dtype in which the run stored them (float64 in the
+    oracle). They are full tensors of the model's shapes, never shards. A complex tensor of shape
+    ``s`` is recorded as a real one of shape ``[*s, 2]``, and a sparse gradient as a dense one.
+    A value is None if there is no such tensor, for example no gradient. A step that this process did
+    not make is empty.
     """
 
+    #: One scalar tensor of shape ``[]`` named ``loss``: the mean over this process's rows.
     loss: Tensors = field(default_factory=dict)
+    #: By parameter: the gradient that the optimizer saw, after accumulation, reduction and clipping.
     gradient: Tensors = field(default_factory=dict)
+    #: By parameter: its value after the optimizer's step.
     parameter: Tensors = field(default_factory=dict)
+    #: By buffer: its value after the optimizer's step.
     buffer: Tensors = field(default_factory=dict)
 
     def kinds(self) -> Iterator[tuple[str, Tensors]]:
@@ -39,20 +46,24 @@ class Step:
 class Trajectory:
     """What one process recorded: initial state, one :class:`Step` per optimizer step, final state.
 
-    ``initial`` holds the parameters and buffers before training, in the dtypes they are stored in.
+    Names are those of the model before it was wrapped. Tensors are as in :class:`Step`: full copies
+    on the CPU, with no dimension for ranks; each rank has a trajectory of its own.
     """
 
+    #: Parameters and buffers before training; empty if this process takes over from another world.
     initial: Tensors = field(default_factory=dict)
+    #: As many as the scenario has steps, whichever of them this process made.
     steps: list[Step] = field(default_factory=list)
-    #: The optimizer's state after the last step, ``parameter.key``.
+    #: The optimizer's state after the last step, named ``parameter.key``, for example
+    #: ``weight.momentum_buffer``; empty if another world makes the last step.
     optimizer: Tensors = field(default_factory=dict)
-    #: The positions in the global batch of the rows that this process trains on; None: not known.
+    #: Row indices into the global batch that this process trains on; None if unknown.
     rows: list[int] | None = None
-    #: The unit roundoff of the device's products of matrices, where that was measured.
+    #: The measured unit roundoff of the device's matrix products; 0 if not measured.
     products: float = 0.0
 
     def to_bytes(self) -> bytes:
-        """A line of JSON that lists the tensors, then their bytes, in order."""
+        """Serialize: a line of JSON that lists the tensors, then their bytes in the same order."""
         index: list[list[object]] = []
         parts: list[bytes] = []
         for place, tensors in self._groups():
@@ -64,7 +75,7 @@ class Trajectory:
                 dtype = str(whole.dtype).removeprefix("torch.")
                 index.append([*place, name, dtype, list(whole.shape)])
                 size = whole.numel() * whole.element_size()
-                # Not by way of numpy: torch does not require it.
+                # Without numpy, which torch does not require.
                 parts.append(ctypes.string_at(whole.data_ptr(), size) if size else b"")
         return b"".join(
             [json.dumps([len(self.steps), self.rows, self.products, index]).encode(), b"\n", *parts]
@@ -72,7 +83,7 @@ class Trajectory:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Trajectory:
-        """Inverse of :meth:`to_bytes`."""
+        """Inverse of :meth:`to_bytes`; raises ``ValueError`` if bytes are missing."""
         text, _, raw = data.partition(b"\n")
         count, rows, products, index = json.loads(text)
         found = cls(steps=[Step() for _ in range(count)], rows=rows, products=products)

@@ -1,6 +1,6 @@
-"""Numbers that more than one part of the verification goes by."""
+"""Constants that several modules of the verification share."""
 
 __all__ = ["FACTOR"]
 
-#: How many times the explained error a distributed run may have.
+#: The allowed error is so many times the error that rounding explains.
 FACTOR = 8.0

@@ -1,7 +1,7 @@
-"""What the pattern of a divergence looks like, in the field's words.
+"""Name the pattern of a divergence in the field's words.
 
-A diagnosis is a hypothesis that reproduces every wrong number of the first diverging step, to
-rounding, from numbers of the oracle. Where none does, there is no diagnosis: none is better than a
+A diagnosis is a hypothesis that reproduces every wrong number of the first diverging step from the
+oracle's numbers, up to rounding. If no hypothesis does, there is no diagnosis: none is better than a
 wrong one.
 """
 
@@ -19,14 +19,15 @@ from distparity.verification.tolerance import gradient_terms
 
 __all__ = ["diagnose"]
 
-#: In units of roundoff times the scale of a gradient's terms: what two equal numbers may differ by.
+#: Two numbers count as equal if they differ by at most so many units of roundoff times the scale of
+#: the gradient's terms.
 SLACK = 128.0
-#: The largest part of a gradient that two numbers may differ by and be told apart from others.
+#: The largest such difference, relative to a gradient, with which patterns can be told apart.
 SHARP = 2.0**-7
-#: Subsets of the ranks are gone through up to this world size.
+#: Subsets of the ranks are tried up to this world size.
 MOST_RANKS = 6
 
-#: Unit roundoff of the formats in which gradients travel.
+#: Unit roundoff of the formats in which gradients may be exchanged.
 _FORMATS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 Columns = dict[str, torch.Tensor]
@@ -39,7 +40,7 @@ def diagnose(
     dtype: torch.dtype,
     coarsest: float,
 ) -> str | None:
-    """Say what the first divergence looks like, or None when it looks like nothing known.
+    """Name the pattern of the first divergence; None if it is no known pattern.
 
     ``coarsest`` is the largest unit roundoff of any dtype that the case computes in or exchanges.
     """
@@ -48,11 +49,11 @@ def diagnose(
     together = [d for d in verdict.divergences if d.quantity.kind == quantity.kind]
     together = [d for d in together if d.quantity.step == quantity.step]
     if quantity.kind == "initial" and first.what.startswith("not equal"):
-        return f"the initial state of rank {first.rank} is not the one that all were to begin with"
+        return f"the initial state of rank {first.rank} differs from the common initial state"
     if all("replica" in d.what for d in together):
-        return f"replicas differ: rank {first.rank} has another {quantity.kind} than rank 0"
+        return f"replicas differ: the {quantity.kind} of rank {first.rank} is not that of rank 0"
     shapeless = any(d.expected is None or d.what == "not finite" for d in together)
-    # Where much is equal to rounding, a pattern that fits to rounding says little.
+    # With coarse rounding many numbers count as equal, and a pattern that fits says little.
     if quantity.step is None or shapeless or SLACK * coarsest > SHARP:
         return None
     case = _Case(oracle, _there(ranks, quantity.step), quantity.step, verdict, dtype)
@@ -68,12 +69,12 @@ def diagnose(
 
 
 def _there(ranks: list[Trajectory], step: int) -> list[Trajectory]:
-    """The ranks that recorded a step."""
+    """The trajectories of the ranks that recorded a step."""
     return [run for run in ranks if run.steps[step].gradient]
 
 
 class _Case:
-    """The numbers of one step: what was found on each rank, what was right, what made it up."""
+    """The numbers of one step: the values of each rank, the right values, and the oracle's parts."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class _Case:
             for run in self.found
             for n in names
         ):
-            # Wrong, and yet too near to tell one pattern from another.
+            # The wrong values are too near the right ones to tell patterns apart.
             return None
         hypotheses = [self._scaled, self._places, self._lost, self._precision]
         if self._parts_explain():
@@ -124,7 +125,7 @@ class _Case:
         return self._uneven(names)
 
     def _parts_explain(self) -> bool:
-        """Whether the mean of the parts is the oracle's gradient (clipping changes it)."""
+        """Whether the mean of the parts is the oracle's gradient; with clipping it is not."""
         if len(self.parts) < 2 or len(self.parts) != len(self.found):
             return False
         return all(
@@ -146,13 +147,13 @@ class _Case:
             return None
         if abs(factor - 1) < 4 * SLACK * self.roundoff:
             return None
-        # Of one element, anything is a constant factor.
+        # With only one element, any error looks like a constant factor.
         changed = [(abs(factor - 1) * self.right[n].abs() > self.tolerance[n]) for n in names]
         if sum(int(elements.sum()) for elements in changed) < 2:
             return None
         world = len(self.ranks)
         if not self._parts_explain():
-            # Clipping hides by what factor the gradients were off before.
+            # Clipping hides the factor by which the gradients were off before.
             return f"gradients off by a constant factor of {factor:.6g}"
         if abs(factor - world) < 1e-3 * world:
             return f"gradients summed, not averaged: a constant factor of the world size, {world}"
@@ -161,7 +162,7 @@ class _Case:
         return f"gradients off by a constant factor of {factor:.6g}"
 
     def _subset(self, names: list[str]) -> str | None:
-        """Every element the mean over some of the ranks: the same ones everywhere, or not."""
+        """Try means over subsets of the ranks: the same subset for all elements, or different ones."""
         world = len(self.parts)
         if world > MOST_RANKS:
             return None
@@ -206,7 +207,7 @@ class _Case:
             for n in names
         )
         return (
-            "right values in other places: a shard swapped, shifted or padded wrongly"
+            "right values in the wrong places: a shard swapped, shifted or padded wrongly"
             if same
             else None
         )
@@ -216,10 +217,10 @@ class _Case:
             off = (run[name] - self.right[name]).abs() > self.tolerance[name]
             if run[name][off].any() or int(off.sum()) > len(self.ranks):
                 return None
-        return "elements lost: zero where they should not be, as where a short shard is padded"
+        return "elements lost: zeros in place of values, as in a wrongly padded short shard"
 
     def _precision(self, names: list[str]) -> str | None:
-        """Errors everywhere, all as large as a format's rounding makes them and no larger."""
+        """Try formats: errors in all elements, as large as the format's rounding and no larger."""
         terms = {n: torch.stack([p[n].abs() for p in self.parts]).mean(0) for n in names}
         for name, roundoff in reversed(_FORMATS.items()):
             if roundoff <= 64 * self.roundoff:
@@ -231,7 +232,7 @@ class _Case:
             ]
             everything = torch.cat([values.flatten() for values in off])
             if everything.max() <= 1.5 * roundoff and everything.median() > roundoff / 32:
-                return f"reduced precision where full was asked: errors as {name} makes them"
+                return f"reduced precision: errors as large as those of rounding to {name}"
         return None
 
     def _uneven(self, names: list[str]) -> str | None:
@@ -245,13 +246,13 @@ class _Case:
         return {n: torch.stack([self.parts[r][n] for r in ranks]).mean(0) for n in names}
 
     def _reproduces(self, names: list[str], candidates: list[Columns]) -> bool:
-        """Whether every wrong element is the same element of one of the candidates."""
+        """Whether every wrong element equals the same element of one of the candidates."""
         for run, name in itertools.product(self.found, names):
             off = (run[name] - self.right[name]).abs() > self.tolerance[name]
             near = torch.stack([(run[name] - c[name]).abs() for c in candidates]).amin(0)
             if (near[off] > self.tolerance[name]).any():
                 return False
-            # A right element must be one of theirs as well, or the pattern is another.
+            # A right element must also equal a candidate's, or the pattern does not fit.
             if len(candidates) == 1 and (near > self.tolerance[name]).any():
                 return False
         return True
@@ -267,7 +268,7 @@ class _Case:
         wrong = [row for row in rows if not _near(row[0], row[1], row[3])]
         if all(bool(((u.abs() <= t) | ((u - r).abs() <= t)).all()) for u, r, _, t in wrong):
             return "stale parameters: elements that the optimizer's step did not move"
-        # Momentum changes nothing in the first step: along the gradient is right there.
+        # In the first step momentum has no effect: there the update is along the gradient anyway.
         along = [(update, gradient, slack) for update, _, gradient, slack in rows]
         if self.step > 0 and _proportional(along) is not None:
             return "optimizer state lost: the update is along this step's gradient alone"
@@ -279,7 +280,7 @@ class _Case:
     def _updates(
         self, before: Columns
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]]:
-        """Found update, right update, gradient and tolerance, for every parameter on every rank."""
+        """For every parameter on every rank: its update, the right update, gradient and tolerance."""
         after = _doubles(self.oracle.trajectory.steps[self.step].parameter)
         for run in self.ranks:
             found = _doubles(run.steps[self.step].parameter)
@@ -303,14 +304,14 @@ def _near(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool
 
 
 def _factor(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
-    """The least-squares factor between found and expected, over all pairs together."""
+    """The least-squares factor between found and expected values, over all pairs."""
     below = sum(float((b * b).sum()) for _, b in pairs)
     above = sum(float((a * b).sum()) for a, b in pairs)
     return above / below if below else None
 
 
 def _proportional(rows: list[tuple[torch.Tensor, torch.Tensor, float]]) -> float | None:
-    """The factor that takes the second tensor of every row to the first, within the third."""
+    """The factor by which the second tensor of each row gives the first, within the third."""
     factor = _factor([(found, expected) for found, expected, _ in rows])
     if factor is None or not all(_near(row[0], factor * row[1], row[2]) for row in rows):
         return None

@@ -1,7 +1,7 @@
-"""Whether a scenario is worth anything as evidence: a comparison of nothing proves nothing.
+"""Check that a scenario is evidence: that faults which the verdict must catch would show in it.
 
-The oracle's run is asked whether the faults that the verdict is there for would show: what each would
-change is compared, element by element, with what the verdict allows.
+For each such fault, the change that it would make to the oracle's run is compared, element by
+element, with the error that the verdict allows.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from distparity.verification.tolerance import Tolerance, quantities
 
 __all__ = ["CLEAR", "faults", "one_rank_shows_below", "wrong_in_one_process"]
 
-#: A gradient that is lost, or one rank's own, must be off by so many times what is allowed.
+#: A lost gradient, or one rank's own gradient, must be off by so many times the allowed error.
 CLEAR = 4.0
-#: What a scenario may leave out of the comparison, with a reason.
+#: The kinds of quantity that a scenario may exclude from the comparison, with a reason.
 EXEMPTIBLE = ("initial", "loss", "buffer", "optimizer")
 
 
 def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:
-    """What makes the scenario worthless as evidence; empty when nothing does."""
+    """Why the scenario is no evidence, one line per reason; empty if it is evidence."""
     oracle = tolerance.oracle
     found = [
-        f"it exempts {kind!r} ({why}), and without that nothing is shown"
+        f"it exempts {kind!r} ({why}), but without that quantity nothing is compared"
         if kind in KINDS
-        else f"it exempts {kind!r}, and there is no such kind of quantity"
+        else f"it exempts {kind!r}, which is not a kind of quantity"
         for kind, why in scenario.exempt.items()
         if kind not in EXEMPTIBLE
     ]
@@ -49,20 +49,23 @@ def faults(scenario: Scenario, tolerance: Tolerance) -> list[str]:
 
 
 def wrong_in_one_process(tolerance: Tolerance) -> list[str]:
-    """What one process on this device computes wrong: farther from the oracle than rounding goes."""
+    """The quantities that one process on this device computes wrong, one line each.
+
+    They are farther from the oracle than rounding explains.
+    """
     return [
-        f"{one.quantity}: off by {one.error:.3g}, and one process may be off by {one.most:.3g}"
+        f"{one.quantity}: off by {one.error:.3g}; one process may be off by at most {one.most:.3g}"
         for one in tolerance.one_process
         if not one.sound
     ]
 
 
 def one_rank_shows_below(tolerance: Tolerance) -> int | None:
-    """From how many ranks on the gradient of one of them could be missing without a ratio above 1.
+    """The smallest world size at which one rank's gradient could be missing with no ratio above 1.
 
-    One of p ranks has a p-th of the mean, and what is allowed grows with p by what the sum of p terms
-    may be off. For each step and rank the parameter counts that shows it best; of steps and ranks,
-    the worst one. None where there is a single rank, which is not missing among others.
+    One of p ranks contributes 1/p of the mean, and the allowed error grows with p by the rounding
+    error of a sum of p terms. For each step and rank, the parameter that shows the fault best
+    counts; of all steps and ranks, the worst. None if there is only one rank.
     """
     oracle, least = tolerance.oracle, math.inf
     if len(oracle.parts) < 2:
@@ -77,7 +80,7 @@ def one_rank_shows_below(tolerance: Tolerance) -> int | None:
             allowed = tolerance.of(Quantity(number, "gradient", name)).error
             assert allowed is not None
             fixed = allowed - tolerance.ranks * each
-            # p (fixed + p each) = |g|, solved for p; without ``each`` in a way that divides by none.
+            # Solves p (fixed + p each) = |g| for p, in a form that does not divide by ``each``.
             size = parts.abs()
             most = 2 * size / (fixed + (fixed * fixed + 4 * each * size).sqrt())
             shows = torch.maximum(shows, most.reshape(len(most), -1).amax(1))
@@ -94,12 +97,12 @@ def _dead(
     before: torch.Tensor | None,
     idle: Collection[str],
 ) -> Iterator[str]:
-    """What is dead about one parameter at one step."""
+    """Why one parameter at one step is no evidence."""
     gradient, now = step.gradient[name], step.parameter[name]
     assert now is not None and before is not None
     if name in idle:
         if gradient is not None:
-            yield "a gradient, and none was to be"
+            yield "it has a gradient, but the scenario declares none"
         return
     if not now.isfinite().all() or not (gradient is None or gradient.isfinite().all()):
         yield "not finite"
@@ -113,34 +116,34 @@ def _dead(
     assert allowed is not None
     if not _shows(gradient, allowed, CLEAR):
         size, bound = float(gradient.abs().max()), float(allowed.max())
-        yield f"the gradient is nothing ({size:.1e}, and {bound:.1e} is allowed)"
+        yield f"the gradient is negligible: {size:.1e}, allowed error {bound:.1e}"
         return
     moved = now - before
     allowed_now = tolerance.of(Quantity(number, "parameter", name)).error
     assert allowed_now is not None
     if not _shows(moved, allowed_now, 1.0, strictly=True):
         size, bound = float(moved.abs().max()), float(allowed_now.max())
-        yield f"the parameter does not move ({size:.1e}, and {bound:.1e} is allowed)"
+        yield f"the parameter does not move: by {size:.1e}, allowed error {bound:.1e}"
     parts = tolerance.oracle.gradients(number, name)
     if parts is None or len(parts) < 2:
         return
     spread = (parts - parts.mean(0)).abs().amax(0)
     if not _shows(spread, allowed, CLEAR):
         size, bound = float(spread.max()), float(allowed.max())
-        yield f"every rank has the same gradient (to {size:.1e}, and {bound:.1e} is allowed)"
+        yield f"every rank has the same gradient: up to {size:.1e}, allowed error {bound:.1e}"
 
 
 def _shows(
     change: torch.Tensor, allowed: torch.Tensor, times: float, *, strictly: bool = False
 ) -> bool:
-    """Whether a change of these sizes would have a ratio of ``times``, or of more."""
+    """Whether a change of this size would have a ratio of at least ``times``."""
     size = change.abs()
     found = size > times * allowed if strictly else (size > 0) & (size >= times * allowed)
     return bool(found.any())
 
 
 def _not_numbers(tolerance: Tolerance) -> Iterator[str]:
-    """Where the oracle has what is no number; infinity has a place in buffers alone (a mask)."""
+    """The oracle's quantities that are not finite; infinity is allowed in buffers only (masks)."""
     for step, kind, tensors in quantities(tolerance.oracle.trajectory):
         for name, value in tensors.items():
             if value is None or not value.is_floating_point():

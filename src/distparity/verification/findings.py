@@ -1,4 +1,4 @@
-"""What is found of a run or of an operation: divergences, each with its place, and their sum."""
+"""The findings about a run or an operation: its divergences, and the verdict over all of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ __all__ = ["Divergence", "Quantity", "Verdict", "at"]
 
 @dataclass
 class Verdict:
-    """``ratio`` is the largest over the whole trajectory; the run is right when nothing diverged."""
+    """The result of a comparison. ``ratio`` is the largest over the whole trajectory.
+
+    The run is right if ``divergences`` is empty.
+    """
 
     ratio: float = 0.0
-    #: The largest error, relative to its tensor's scale.
+    #: The largest error, relative to the scale of its tensor.
     error: float = 0.0
     divergences: list[Divergence] = field(default_factory=list)
-    #: The largest ratio per step and kind of quantity, for a reader.
+    #: The largest ratio per step and kind of quantity, for display.
     growth: list[dict[str, float]] = field(default_factory=list)
-    #: What the pattern of the divergences looks like, where it looks like something.
+    #: The known pattern that the divergences fit, if any.
     diagnosis: str | None = None
 
     @property
@@ -49,7 +52,7 @@ def at(
     expected: torch.Tensor,
     found: torch.Tensor,
 ) -> Divergence:
-    """A divergence of one element, the ``place``-th of its tensors."""
+    """A divergence of one element: the one at the flat index ``place`` of its tensors."""
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), expected.shape))
     values = float(expected.flatten()[place]), float(found.flatten()[place])
     return Divergence(quantity, rank, what, ratio, index, *values)

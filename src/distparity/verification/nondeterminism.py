@@ -1,4 +1,4 @@
-"""Whether a device computes the same thing every time: the same training, thrice in one process."""
+"""Whether a device is deterministic: the same training three times in one process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ __all__ = ["measure"]
 
 
 def measure(first: Trajectory, more: Sequence[Trajectory]) -> tuple[list[Trajectory], float]:
-    """Hold runs against the first, as which they were made; returns those that differ, and how far.
+    """Compare repeated runs with the first; returns those that differ, and by how much.
 
-    How far is the largest difference of two elements, relative to their tensor's largest. Such runs
-    are samples of rounding like the other native ones: the device chose the order of their sums.
+    The number is the largest difference of two elements, relative to the largest element of their
+    tensor; 0 means equal bit for bit. Runs that differ are samples of rounding like the other
+    reference runs: the device chose another order for their sums.
     """
     far = [max(_differences(first, run), default=0.0) for run in more]
     return [run for run, off in zip(more, far, strict=True) if off], max(far, default=0.0)

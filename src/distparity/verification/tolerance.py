@@ -1,4 +1,4 @@
-r"""How far from the oracle each element of a quantity may be: what rounding explains.
+r"""How far from the oracle each element of a quantity may be: the error that rounding explains.
 
 ``docs/verdict.md`` derives it. For a floating-point tensor, with
 
@@ -13,12 +13,12 @@ r"""How far from the oracle each element of a quantity may be: what rounding exp
   its row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows), for gradients and the
   optimizer's state; else the largest of all elements,
 
-let :math:`e_v = |\hat x_v - x^*|`, element by element, and :math:`r = (u + u_{64})\,|x^*|` what
-storing may have rounded away. Over all elements and reference runs,
+let :math:`e_v = |\hat x_v - x^*|`, element by element, and :math:`r = (u + u_{64})\,|x^*|` the
+rounding error of storing. Over all elements and reference runs,
 
 .. math:: D = \max e_v, \quad R = \max e_v / \sigma
 
-each of the step itself, but for parameters and buffers of all steps up to it. Rounding explains
+over the step itself; for parameters and buffers, over all steps up to it. Rounding explains
 
 .. math:: E_{ij} = \min\bigl(D + r_{ij},\; R\,\sigma_{ij} + r_{ij},\; \max(D, \max r)\bigr)
 
@@ -26,7 +26,7 @@ and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for
 
 .. math:: \max\bigl(C\,(E_{ij} + \eta),\; (p+1)\,u_c\,S_{ij}\bigr) + p\,(u + u_{64})\,S_{ij} + p\,\eta.
 
-:math:`e_v` is never taken to be more than :func:`most_of_one_process` allows to one process.
+:math:`e_v` is limited to the error that :func:`most_of_one_process` allows to one process.
 """
 
 from __future__ import annotations
@@ -57,19 +57,20 @@ __all__ = [
 #: Unit roundoff of the oracle.
 ORACLE = 2.0**-53
 
-#: Kinds of quantity that are made of gradients, the products of what comes back and what went in.
+#: Kinds of quantity that are made of gradients, which are products of two matrices.
 _PRODUCTS = ("gradient", "optimizer")
 
-#: Kinds of quantity in which an error once made stays.
+#: Kinds of quantity in which an error stays in all later steps.
 _KEPT = ("parameter", "buffer")
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """``error``: the largest error of each element, float64 of the tensor's shape.
+    """The error that a tensor may have.
 
-    It is None where the tensor must be *equal to the bit*. ``scale`` is the largest element of its
-    terms' magnitude, to which rounding errors are proportional.
+    ``error`` has the allowed error of each element: float64, in the tensor's shape. It is None if the
+    tensor must be equal bit for bit. ``scale`` is the largest magnitude of the tensor's terms, to
+    which rounding errors are proportional.
     """
 
     error: torch.Tensor | None = None
@@ -80,8 +81,8 @@ class Allowed:
 class OneProcess:
     """How far the reference runs are from the oracle in one quantity.
 
-    ``error`` is the largest of all runs and elements, infinite where a run has another shape or a
-    number that is not finite where the oracle's is. ``most`` is what one process may be off.
+    ``error`` is the largest over all runs and elements; infinite if a run has another shape, or a
+    number that is not finite where the oracle's is. ``most`` is the error that one process may have.
     """
 
     quantity: Quantity
@@ -95,7 +96,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The largest error of the reference runs, as it is and in proportion to the scale."""
+    """The largest error of the reference runs: absolute, and relative to the scale."""
 
     error: float
     relative: float
@@ -105,7 +106,10 @@ class _Seen:
 
 
 def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
-    """Every group of tensors of a run, in the order in time."""
+    """Yield every group of tensors of a run in the order of training: step, kind, tensors.
+
+    The step is None for the initial state, and for what exists only at the end.
+    """
     yield None, "initial", run.initial
     for number, step in enumerate(run.steps):
         for kind, tensors in step.kinds():
@@ -114,11 +118,11 @@ def quantities(run: Trajectory) -> Iterator[tuple[int | None, str, Tensors]]:
 
 
 class Tolerance:
-    """What every quantity of a case is allowed. ``ranks`` is the world size.
+    """The allowed error of every quantity of a case. ``ranks`` is the world size.
 
-    ``reduce_dtype`` is the dtype in which gradients are exchanged, where it is not the case's own,
-    ``compute_dtype`` the one in which losses are computed. ``multiplies`` says that gradients go
-    through two products of matrices of their size on the way.
+    ``reduce_dtype`` is the dtype in which gradients are exchanged, and ``compute_dtype`` the one in
+    which losses are computed, if they are not the case's own. ``multiplies`` says that gradients go
+    through two matrix products of their own size on the way, as in a low-rank compression.
     """
 
     def __init__(
@@ -143,9 +147,9 @@ class Tolerance:
         self._of_loss = max(_roundoff(one) for one in (dtype, compute_dtype or dtype))
         self._subnormal = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         self._multiplies = multiplies
-        # One rounding on the way out, p - 1 additions, one division: p + 1 roundings.
+        # One rounding to the exchange dtype, p - 1 additions, one division: p + 1 roundings.
         self._travel = 0.0 if reduce_dtype is None else (ranks + 1) * _roundoff(reduce_dtype)
-        #: What was seen up to a step, by kind and name.
+        #: The largest errors up to a step, by kind and name.
         self._so_far: dict[tuple[str, str], _Seen] = {}
         self._of_losses: dict[int, _Seen] = {}
         self._known_terms: dict[tuple[int, str], torch.Tensor] = {}
@@ -158,15 +162,15 @@ class Tolerance:
         }
 
     def of(self, quantity: Quantity) -> Allowed:
-        """What a quantity of the oracle's trajectory is allowed; raises ``KeyError`` on another."""
+        """The allowed error of a quantity of the oracle's trajectory; raises ``KeyError`` for others."""
         return self._allowed[quantity]
 
     def of_loss(self, step: int, expected: float, share: float) -> Allowed:
-        """What the loss over a ``share`` of the batch's rows is allowed, where it is ``expected``.
+        """The allowed error of the loss over a ``share`` of the batch's rows, which is ``expected``.
 
-        The mean over all rows is a mean of ``1 / share`` such losses, of errors that are independent:
-        each may have so many times the mean's error as the root of their number, and in proportion
-        where it is larger than they are on average.
+        The mean over all rows is a mean of ``1 / share`` such losses with independent errors. So each
+        may have ``sqrt(1 / share)`` times the error of the mean, and proportionally more if it is
+        larger than the mean.
         """
         seen, losses = self._of_losses[step], self.oracle.losses(step)
         typical = abs(expected) if losses is None else float(losses.abs().mean())
@@ -177,18 +181,18 @@ class Tolerance:
         return Allowed(torch.tensor(error, dtype=torch.float64), max(typical, abs(expected)))
 
     def by_rank(self, quantity: Quantity) -> torch.Tensor:
-        """What each rank more adds to what a gradient is allowed, element by element."""
+        """The error that each additional rank adds to the allowed error of a gradient, per element."""
         assert quantity.step is not None
         value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
         assert value is not None
         return (self._roundoff + ORACLE) * self._terms(quantity.step, quantity.name, value)
 
     def of_replica(self, quantity: Quantity) -> torch.Tensor | None:
-        """How far two ranks' replicas may differ where ranks sum in different orders.
+        """How far the replicas of two ranks may differ if ranks sum in different orders.
 
-        Each of two sums of p terms is within p - 1 roundings of the exact one, and is stored; in
-        later steps, and in all that comes of gradients, what the first gradients differed by is
-        carried on, and each replica has the tolerance's own bound. None: not at all.
+        Each of two sums of p terms is within p - 1 roundings of the exact sum, and is stored. In later
+        steps, and in everything computed from gradients, the difference of the first gradients is
+        carried on, and the bound of each replica is the tolerance's. None means equal bit for bit.
         """
         allowed = self._allowed[quantity].error
         if quantity.kind != "gradient" or quantity.step is None or allowed is None:
@@ -196,7 +200,7 @@ class Tolerance:
         value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
         assert value is not None
         terms = self._terms(quantity.step, quantity.name, value)
-        # The division rounds as well, on either side.
+        # The division rounds too, on both ranks.
         order = 2 * self.ranks * (self._roundoff * terms + self._subnormal)
         return order if quantity.step == 0 else order + allowed
 
@@ -207,7 +211,7 @@ class Tolerance:
             group_of(run, quantity.step, quantity.kind).get(quantity.name)
             for run in self.reference_runs
         ]
-        # The initial state is touched by no arithmetic, a counter by none that rounds.
+        # No arithmetic touches the initial state, and counting does not round.
         if quantity.kind == "initial" or _counter(quantity, value, found):
             return Allowed()
         value = value.double()
@@ -223,7 +227,7 @@ class Tolerance:
         if quantity.kind == "loss":
             roundoff = self._of_loss
         stored = (roundoff + ORACLE) * finite.abs()
-        # What is carried to a parameter or a buffer is not in proportion to it.
+        # An error carried to a parameter or a buffer is not proportional to its value.
         largest, scale = float(terms.max()), terms.max().expand_as(terms)
         if quantity.kind in _PRODUCTS:
             scale = matrix_scale(terms)
@@ -235,7 +239,7 @@ class Tolerance:
             error = torch.maximum(error, self._travel * terms)
             error = error + self.ranks * ((roundoff + ORACLE) * terms + self._subnormal)
             if self._multiplies and value.dim() > 1:
-                # Seen as a matrix: an inner product over each of its sides.
+                # As a matrix: one inner product over each of its dims.
                 sides = value.shape[0] + value[0].numel()
                 error = error + FACTOR * sides * self._roundoff * largest
         return Allowed(error, largest)
@@ -247,11 +251,11 @@ class Tolerance:
         scale: torch.Tensor,
         largest: float,
     ) -> _Seen:
-        """What the reference runs' largest ``errors`` show, of this step or of all up to it."""
+        """The largest errors of the reference runs, of this step or of all steps up to it."""
         most = most_of_one_process(self._coarsest) * largest
         floor = FACTOR * self._subnormal
         self.one_process.append(OneProcess(quantity, float(errors.max()), most + floor))
-        # Beyond what one process may be off, a run is no sample of rounding.
+        # A run with a larger error than one process may have is no sample of rounding.
         errors = errors.clamp(max=most)
         relative = torch.where(errors > 0, errors / scale, 0.0)
         seen = _Seen(float(errors.max()), float(relative.max()))
@@ -270,20 +274,20 @@ class Tolerance:
 
 
 def most_of_one_process(roundoff: float) -> float:
-    """What one process may be off, in units of a tensor's scale: ten bits, or half of all.
+    """The error that one process may have, in units of a tensor's scale: ten bits, or half of all bits.
 
-    Who loses more in a few steps computes something else, or the scenario is so ill conditioned that
-    it shows nothing.
+    A process that loses more in a few steps computes something else, or the scenario is so
+    ill-conditioned that it shows nothing.
     """
     return min(2.0**10 * roundoff, math.sqrt(roundoff))
 
 
 def gradient_terms(oracle: Oracle, step: int, name: str, gradient: torch.Tensor) -> torch.Tensor:
-    """The magnitude of a gradient's terms, element by element: of the ranks' own, before they cancel.
+    """The magnitude of a gradient's terms, element by element: the mean of the ranks' |gradient|.
 
-    ``gradient`` is the one that the optimizer saw. Clipping scales a gradient, and so its terms: by
-    as much as it left of the elements that did not nearly cancel. Where the parts' mean, scaled,
-    falls short of the gradient, all elements have the largest magnitude.
+    ``gradient`` is the one that the optimizer saw. Clipping scales a gradient and so its terms; the
+    factor is taken from elements that did not nearly cancel. If the scaled mean of the parts is
+    smaller than the gradient, all elements get the largest magnitude.
     """
     parts = oracle.gradients(step, name)
     if parts is None or not gradient.numel():
@@ -294,14 +298,14 @@ def gradient_terms(oracle: Oracle, step: int, name: str, gradient: torch.Tensor)
     terms = parts.abs().mean(0) * left
     if bool((size <= before * left + 1e-9 * size.max()).all()):
         return terms
-    # The parts are not what it is made of, element by element (batch normalisation over all rows).
+    # The gradient is not made of the parts element by element (batch norm over all rows).
     return torch.full_like(terms, float(torch.maximum(terms, size).max()))
 
 
 def matrix_scale(terms: torch.Tensor) -> torch.Tensor:
-    """For each element the smaller one of the largest of its row and of its column.
+    """For each element, the smaller of the maximum of its row and the maximum of its column.
 
-    ``terms`` are seen as a matrix of ``shape[0]`` rows; of fewer than two dims, all are one row.
+    ``terms`` is treated as a matrix of ``shape[0]`` rows; with fewer than two dims, as one row.
     """
     if terms.dim() < 2 or not terms.numel():
         return terms.max().expand_as(terms) if terms.numel() else terms
@@ -311,13 +315,13 @@ def matrix_scale(terms: torch.Tensor) -> torch.Tensor:
 
 
 def group_of(run: Trajectory, step: int | None, kind: str) -> Tensors:
-    """The tensors of a kind at a step; raises ``IndexError`` where the run has no such step."""
+    """The tensors of a kind at a step; raises ``IndexError`` if the run has no such step."""
     found: Tensors = getattr(run if step is None else run.steps[step], kind)
     return found
 
 
 def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor | None]) -> bool:
-    """Whether an optimizer's tensor counts: whole numbers that every reference run has exactly."""
+    """Whether a tensor of an optimizer counts steps: integers that every reference run has exactly."""
     return (
         quantity.kind == "optimizer"
         and torch.equal(value, value.round())
@@ -326,7 +330,7 @@ def _counter(quantity: Quantity, value: torch.Tensor, found: list[torch.Tensor |
 
 
 def _errors(found: list[torch.Tensor | None], expected: torch.Tensor) -> torch.Tensor:
-    """The largest absolute error of each element; infinite where not finite and not equal."""
+    """The largest absolute error of each element; infinite if not finite and not equal."""
     if not found or any(one is None or one.shape != expected.shape for one in found):
         return torch.full_like(expected, math.inf)
     stack = torch.stack([one.double() for one in found if one is not None])
@@ -337,7 +341,7 @@ def _errors(found: list[torch.Tensor | None], expected: torch.Tensor) -> torch.T
 
 
 def _times(relative: float, scale: torch.Tensor) -> torch.Tensor:
-    """Infinite where ``relative`` is, whatever the scale."""
+    """``relative * scale``; infinite if ``relative`` is, even where the scale is 0."""
     return torch.full_like(scale, math.inf) if math.isinf(relative) else relative * scale
 
 

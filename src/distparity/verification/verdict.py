@@ -1,7 +1,7 @@
-"""Whether a distributed run computed what one process computes, as a number with a meaning.
+"""Judge whether a distributed run computed the same as one process.
 
-The ratio of error to allowed is used as LAPACK uses its test ratios (LAPACK Working Note 41); what is
-allowed is in :mod:`distparity.verification.tolerance`.
+The result is a ratio of error to allowed error, used as LAPACK uses its test ratios (LAPACK Working
+Note 41). :mod:`distparity.verification.tolerance` computes the allowed error.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def judge(
 ) -> Verdict:
     """Compare every rank's trajectory with the oracle's.
 
-    Quantities are gone through in the order in which they come to be, so that the first divergence
-    is the first in time. The kinds in ``exempt`` are left out, each for the reason it has there.
-    ``participation`` says which steps are whose, rank by rank, where not all are everybody's.
-    ``sums_apart`` says that a sum over ranks need not have the same last bits on all of them.
-    ``splits_rows`` says that a rank has a part of each of its rows, whose losses only ranks together know.
-    Raises ``ValueError`` when there is nothing to compare.
+    Quantities are compared in the order of training, so that the first divergence is the earliest.
+    ``exempt`` names the kinds to leave out, each with its reason. ``participation`` says which steps
+    each rank takes part in; None for all. ``sums_apart`` says that a sum over ranks need not have the
+    same last bits on all ranks. ``splits_rows`` says that a rank has a part of each of its rows, so
+    that only several ranks together know a row's loss.
+    Raises ``ValueError`` if there is nothing to compare.
     """
     if not ranks or not tolerance.reference_runs or not tolerance.oracle.trajectory.steps:
         raise ValueError("a verdict needs an oracle with steps, reference runs and ranks")
@@ -51,7 +51,10 @@ def judge(
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Where two tensors of one shape are equal to the bit; of two float dtypes, as float64."""
+    """Where two tensors of one shape are equal bit for bit; different float dtypes as float64.
+
+    Returns a bool tensor of that shape.
+    """
     if one.dtype != other.dtype:
         one, other = one.double(), other.double()
     dtype = _BITS[one.element_size()]
@@ -116,7 +119,7 @@ class _Bench:
         value: torch.Tensor,
         runs: list[tuple[int, Tensors]],
     ) -> None:
-        """A rank knows the loss over its own rows; where those are the oracle's parts, so does it."""
+        """Compare each rank's loss, which is over its own rows, with the same rows of the oracle."""
         parts, losses = self._parts(step), self.tolerance.oracle.losses(step)
         if losses is not None and all(parts) and not self.splits_rows:
             for (rank, own), mine in zip(runs, parts, strict=True):
@@ -124,7 +127,7 @@ class _Bench:
                 allowed = self.tolerance.of_loss(step, float(expected), len(mine) / len(losses))
                 self._weigh(quantity, expected, own, rank, allowed)
             return
-        # Their mean is the global batch's all the same.
+        # The mean of the ranks' losses is the loss of the global batch in any case.
         known = [(rank, run.get(quantity.name)) for rank, run in runs]
         there = [loss.double() for _, loss in known if loss is not None]
         mean: Tensors = {quantity.name: torch.stack(there).mean()} if there else {}
@@ -133,7 +136,7 @@ class _Bench:
             self._weigh(quantity, value, own, rank, self.tolerance.of(quantity))
 
     def _parts(self, step: int) -> list[tuple[int, ...]]:
-        """Which of the oracle's parts each rank present had at a step; none where not whole ones."""
+        """The oracle's parts that each rank had at a step; empty unless all ranks had whole parts."""
         there = self._rows(step)
         batch = sorted({row for rows in there for row in rows or ()})
         parts = len(self.tolerance.oracle.parts)
@@ -155,7 +158,7 @@ class _Bench:
         ]
 
     def _covered(self, step: int) -> None:
-        """The ranks together have every row of the batch, and each as often as any other."""
+        """Check that the ranks together trained on every row, and on each row equally often."""
         there = self._rows(step)
         whole = self.tolerance.oracle.trajectory.rows
         if whole is None or not all(there):
@@ -164,17 +167,21 @@ class _Bench:
         out = any(one.in_the_end for one in self.participation)
         missing = set() if out else set(whole) - set(had)
         if missing or len(set(had.values())) > 1:
-            what = f"rows {sorted(missing)} on no rank" if missing else "some rows on more ranks"
+            what = (
+                f"rows {sorted(missing)} on no rank"
+                if missing
+                else "some rows on more ranks than others"
+            )
             self.verdict.note(Divergence(Quantity(step, "run", "rows"), 0, what))
 
     def _present(self, step: int | None, kind: str) -> Iterator[tuple[int, Tensors]]:
-        """The tensors of the ranks that have a part in this; the others must have none."""
+        """The tensors of the ranks that take part in a step; the other ranks must have none."""
         for run, participation in zip(self.ranks, self.participation, strict=True):
             tensors = group_of(run, step, kind)
             if participation.has(step, kind):
                 yield participation.rank, tensors
             elif tensors:
-                what = "recorded where this rank has no part"
+                what = "recorded although this rank takes no part in the step"
                 quantity = Quantity(step, kind, min(tensors))
                 self.verdict.note(Divergence(quantity, participation.rank, what))
 
@@ -203,7 +210,7 @@ class _Bench:
         rank: int,
         allowed: Allowed,
     ) -> tuple[float, float]:
-        """Note what is wrong with one tensor of one rank; returns its ratio and its largest error."""
+        """Compare one tensor of one rank, and note what is wrong; returns ratio and largest error."""
         found = run.get(quantity.name)
         wrong = self._unlike(quantity, expected, run)
         if wrong is not None:
@@ -217,7 +224,7 @@ class _Bench:
                 return 0.0, 0.0
             worst = int((~same).flatten().nonzero()[0])
             values = found.flatten()[worst].item(), expected.flatten()[worst].item()
-            what = "not equal to the bit: {!r}, expected {!r}".format(*values)
+            what = "not equal bit for bit: {!r}, expected {!r}".format(*values)
             self.verdict.note(at(quantity, rank, what, math.inf, worst, expected, found))
             return math.inf, 0.0
         found, expected = found.double(), expected.double()
@@ -225,7 +232,7 @@ class _Bench:
         ratios = torch.where(error == 0, 0.0, error / allowed.error).nan_to_num(
             nan=math.inf, posinf=math.inf
         )
-        # Infinity is right where the oracle has it, and nowhere else; what is no number never is.
+        # Infinity is right only where the oracle has it too; NaN never is.
         odd = (~found.isfinite() | ~expected.isfinite()) & (found != expected)
         ratios = torch.where(odd, math.inf, ratios)
         worst = int(ratios.argmax())
@@ -233,7 +240,7 @@ class _Bench:
         if not ratio <= 1:
             what = f"off by {off:.3g}, allowed {float(allowed.error.flatten()[worst]):.3g}"
             if odd.any():
-                what = "not finite" if not found.isfinite().all() else "finite, and should not be"
+                what = "not finite" if not found.isfinite().all() else "finite, expected infinity"
             self.verdict.note(at(quantity, rank, what, ratio, worst, expected, found))
         largest = error[error.isfinite()]
         return ratio, float(largest.max()) if largest.numel() else 0.0
@@ -241,14 +248,14 @@ class _Bench:
     def _unlike(
         self, quantity: Quantity, expected: torch.Tensor | None, run: Tensors
     ) -> str | None:
-        """What makes two tensors not comparable; None when they are."""
+        """Why two tensors cannot be compared; None if they can."""
         if quantity.name not in run:
             return "missing"
         found = run[quantity.name]
         if expected is None or found is None:
             if expected is None and found is None:
                 return None
-            return "there is none" if found is None else "there is one, and should be none"
+            return "is None, expected a tensor" if found is None else "expected None"
         if found.shape != expected.shape:
             return f"shape {list(found.shape)}, expected {list(expected.shape)}"
         native = group_of(self.tolerance.reference_runs[0], quantity.step, quantity.kind).get(
@@ -261,24 +268,24 @@ class _Bench:
     def _agree(
         self, step: int | None, kind: str, first: tuple[int, Tensors], own: Tensors, rank: int
     ) -> None:
-        """Every rank has the same replica, to the bit or to the order of a sum."""
+        """Check that a rank has the same replica: bit for bit, or up to the order of a sum."""
         for name, value in first[1].items():
             other = own.get(name)
             if value is None or other is None or value.shape != other.shape:
                 continue
             if value.dtype != other.dtype or value.isnan().any() or other.isnan().any():
-                # That is noted already.
+                # Another check has noted that already.
                 continue
             if same_bits(value, other).all():
                 continue
             quantity = Quantity(step, kind, name)
-            what = f"differs from rank {first[0]}'s replica, bit by bit"
+            what = f"not bit-identical to rank {first[0]}'s replica"
             if self.sums_apart and quantity.name in self._names(step, kind):
                 bound = self.tolerance.of_replica(quantity)
                 apart = (value.double() - other.double()).abs()
                 if bound is not None and bool((apart <= bound).all()):
                     continue
-                what = f"differs from rank {first[0]}'s replica by more than the order of a sum"
+                what = f"differs from rank {first[0]}'s replica by more than the order of a sum explains"
             self.verdict.note(Divergence(quantity, rank, what))
 
     def _names(self, step: int | None, kind: str) -> Tensors:

@@ -1,4 +1,4 @@
-"""Which of a machine's devices a world's ranks are on, so that no two worlds use the same one."""
+"""Assign a machine's devices to worlds, so that no two worlds use the same device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Held", "Pool"]
 
 @dataclass(frozen=True)
 class Held:
-    """A world's devices: the index of each rank's, and the way in which ranks share one, or ""."""
+    """A world's devices: each rank's device index, and how ranks share one device ("" if not)."""
 
     indices: tuple[int, ...]
     sharing: str = ""
@@ -21,10 +21,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Pool:
-    """``count`` devices of a kind.
+    """``count`` devices of one kind.
 
-    ``exclusive`` devices belong to a process until it ends; others may have processes on them that
-    wait. ``sharing`` names the way in which all ranks of a world share one device, if they do.
+    ``exclusive`` devices belong to one process until it ends; other devices may also have idle
+    processes. ``sharing`` names the way in which all ranks of a world share one device, if they do.
     """
 
     count: int
@@ -32,7 +32,7 @@ class Pool:
     sharing: str = ""
 
     def take(self, size: int, others: Iterable[Held]) -> Held | None:
-        """Devices for a world of ``size`` ranks that none of ``others`` holds; None where too few."""
+        """Devices for a world of ``size`` ranks that none of ``others`` holds; None if too few are free."""
         held = {index for other in others for index in other.indices}
         free = [index for index in range(self.count) if index not in held]
         if self.sharing:

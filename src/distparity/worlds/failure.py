@@ -1,4 +1,4 @@
-"""What became of a task that not all ranks answered: each rank's account, and who is to blame."""
+"""A task that not all ranks answered: a report of each rank, and which of them failed first."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = [
     "without_stack_reporter",
 ]
 
-#: How many different accounts a message has, and how long one is; the detail has all.
+#: The most accounts in a message, and the most characters of one; the detail has them in full.
 _ACCOUNTS = 4
 _LONGEST = 240
 _WHAT = re.compile(r"^\s*what\(\):\s*(.+)$", re.MULTILINE)
-#: What faulthandler says of a signal that ends a process.
+#: How faulthandler names a signal that ends a process.
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
-#: What a rank's error says when the rank at the other end is gone.
+#: Words in a rank's error that mean that the rank at the other end is gone.
 _ECHOES = ("closed by peer", "connection reset", "connection refused", "gloo/transport")
-#: What gloo says of two ranks whose messages differ in size.
+#: gloo's words for two ranks whose messages differ in size.
 _MISMATCH = "op.preamble.length"
-#: A rank's death is known only when the kernel has cleaned up after it; its peers notice a little
-#: sooner, and what they then raise is not what happened first.
+#: Seconds. A rank's death is known only when the kernel has cleaned up after it. Its peers notice
+#: earlier, so their exceptions arrive first although the death came first.
 _DEATH_LAG = 0.5
 
 
@@ -44,22 +44,22 @@ class Fate(enum.Enum):
 
 @dataclass
 class Report:
-    """What became of one rank, and where it was when it was last seen."""
+    """What happened to one rank, and where it was when last seen."""
 
     rank: int
     fate: Fate
     #: "raised ValueError: ...", "exited with code 3", "killed by SIGKILL" ...
     what: str = ""
-    #: None where it has answered, or nothing is known.
+    #: None if it has answered, or nothing is known.
     where: Whereabouts | None = None
     text: str = ""
     stack: str = ""
     native: str = ""
     output: str = ""
-    #: When it was known, in seconds of the monotonic clock.
+    #: When the controller knew, in seconds of the monotonic clock.
     when: float = 0.0
     pid: int = 0
-    #: Whose exception it raised (:mod:`distparity.core.refusal`).
+    #: Whose code raised the exception (:mod:`distparity.core.refusal`).
     origin: str = "other"
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Report:
 
     @property
     def account(self) -> str:
-        """What it did, and where it was, in one line."""
+        """What happened to the rank, and where it was, in one line."""
         what = _headline(self.what)
         if len(what) > _LONGEST:
             what = f"{what[:_LONGEST]}{DOTS}"
@@ -82,12 +82,12 @@ class Report:
 
     @property
     def call(self) -> Call | None:
-        """The collective that it was in."""
+        """The collective that the rank was in."""
         return None if self.where is None else self.where.call
 
     @property
     def brief(self) -> str:
-        """:attr:`account` beside another rank's: what is only an echo of that needs no words."""
+        """:attr:`account`, shortened if the error only says that another rank is gone."""
         return f"lost a peer, {self.where}" if self.is_echo else self.account
 
     @property
@@ -98,7 +98,7 @@ class Report:
 
 
 def _headline(what: str) -> str:
-    """The first line; where it is of an error that carries another's traceback, that one's last too."""
+    """The first line; for an error that quotes a traceback, also the last line of that."""
     first, _, rest = what.partition("\n")
     if "Traceback (most recent call last)" not in rest:
         return first
@@ -109,7 +109,7 @@ def _headline(what: str) -> str:
 class Failure:
     """A task that not all ranks answered: ``kind`` is "raised", "crash" or "timeout".
 
-    ``after`` is how many seconds after the task's beginning that was known.
+    ``after`` is the time from the start of the task until the failure was known, in seconds.
     """
 
     kind: str
@@ -123,7 +123,7 @@ class Failure:
 
     @property
     def origin(self) -> str:
-        """Whose the exceptions are that ranks raised, where they are all the same one's."""
+        """Whose code raised the ranks' exceptions, if it is the same for all; else "other"."""
         raised = [report for report in self.ranks if report.fate is Fate.RAISED]
         whose = {report.origin for report in raised if not report.is_echo} or {
             report.origin for report in raised
@@ -132,40 +132,40 @@ class Failure:
 
 
 def without_stack_reporter(stacks: str) -> str:
-    """faulthandler's account of a process without the thread that is ours."""
+    """Remove the thread of our stack reporter from faulthandler's stacks."""
     threads = stacks.split("\n\n")
     return "\n\n".join(thread for thread in threads if "/worker/stack_reporter.py" not in thread)
 
 
 def last_words(output: str) -> str:
-    """The C++ exception that ended a process, from its output; empty when there is none."""
+    """The C++ exception that ended a process, from its output; empty if there is none."""
     found = _WHAT.findall(output)
     return found[-1].strip() if found else ""
 
 
 def fatal_error(stacks: str) -> str:
-    """What faulthandler calls the signal that a process died of; empty when it wrote of none."""
+    """The signal that a process died of, as faulthandler names it; empty if it names none."""
     found = _FATAL.search(stacks)
     return found[1] if found else ""
 
 
 def blame(reports: list[Report], *, limit: float | None) -> tuple[str, str]:
-    """The kind of failure, and one line: which rank did what first, and where the others were.
+    """The kind of failure, and one line: which rank failed first and how, and where the others were.
 
-    ``limit`` is the number of seconds that have passed without an answer, None when something
-    else came first.
+    ``limit`` is the time limit that passed without an answer, in seconds; None if the task failed
+    in another way first.
     """
     culprits = [report for report in reports if report.fate in (Fate.RAISED, Fate.DIED)]
     if not culprits or limit is not None:
         return "timeout", f"no answer within {limit or 0:g} s: {_standstill(reports)}"
-    # A rank whose peer is gone says so ("connection closed by peer"): that is an echo.
+    # A rank that lost its peer raises "connection closed by peer": an echo, not the cause.
     loud = [report for report in culprits if not report.is_echo] or culprits
     first = min(loud, key=_order)
     others = [r for r in reports if r is not first and r.account != first.account]
     alike = [r.rank for r in reports if r is not first and r.account == first.account]
     told = [f"rank {first.rank} {first.account}"]
     if alike:
-        told.append(f"{_ranks(alike)} likewise")
+        told.append(f"the same on {_ranks(alike)}")
     if others:
         step = "out of step: " if _out_of_step(reports) else ""
         told.append(step + _list(others))
@@ -184,7 +184,7 @@ def _out_of_step(reports: list[Report]) -> bool:
 
 
 def _standstill(reports: list[Report]) -> str:
-    """Why nothing moves: a rank that is in no collective, or ranks that are in different ones."""
+    """Why nothing moves: a rank is in no collective, or ranks are in different ones."""
     silent = [report for report in reports if report.fate is Fate.SILENT]
     elsewhere = [report for report in silent if not report.call]
     waiting = [report for report in reports if report not in elsewhere]
@@ -196,7 +196,7 @@ def _standstill(reports: list[Report]) -> str:
 
 
 def _list(reports: list[Report]) -> str:
-    """Accounts, each with the ranks that have it."""
+    """The accounts, each with the ranks that share it."""
     ranks: dict[str, list[int]] = {}
     for report in reports:
         ranks.setdefault(report.brief, []).append(report.rank)

@@ -1,4 +1,4 @@
-"""The controller's end of the fork server: start it, ask it for ranks, hear of every exit."""
+"""The controller's end of the fork server: start it, request ranks, learn of every exit."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from distparity.worlds.output import OutputFile, tail
 
 __all__ = ["Launcher", "StartError"]
 
-#: Seconds in which what a dead fork server left is ended; a process in the kernel may take longer.
+#: Seconds for killing the processes that a dead fork server left; one inside the kernel may take
+#: longer.
 ADOPTED = 5.0
 
 
 class StartError(Exception):
-    """torch could not be imported, or what imports it died. ``detail`` has the whole account."""
+    """torch could not be imported, or the fork server died. ``detail`` has its output or traceback."""
 
     def __init__(self, message: str, detail: str = "") -> None:
         super().__init__(message)
@@ -35,8 +36,8 @@ class StartError(Exception):
 class Launcher:
     """Owns the fork server, the run's private directory, and the socket on which ranks report.
 
-    Nothing here blocks but :meth:`ready`, which waits for torch to be imported; start the launcher
-    early and do something else meanwhile.
+    Only :meth:`ready` blocks: it waits until torch is imported. Start the launcher early and do
+    something else in the meantime.
     """
 
     def __init__(self, include: list[str] | None = None, plugins: list[str] | None = None) -> None:
@@ -45,15 +46,15 @@ class Launcher:
         self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
-        # Should the fork server be killed, what the kernel does not end with it comes to us: who has
-        # a session of its own, or has become another user's.
+        # If the fork server is killed, processes that the kernel does not end with it become our
+        # children: those in a session of their own, or of another user.
         processes.adopt_orphans()
         self._before = set(processes.children())
         self.process = self._start()
         self.directory = self.process.directory
         self.address = os.path.join(self.directory, "ranks")
         self._listen()
-        #: The files of the living worlds' ranks.
+        #: The files of the ranks, for every world that is alive.
         self._files: dict[int, list[list[OutputFile]]] = {}
         self._connect()
 
@@ -65,9 +66,9 @@ class Launcher:
         self._place = _identity(self.address)
 
     def repair(self) -> socket.socket | None:
-        """Make the run's directory and socket again if somebody has removed or replaced them.
+        """Recreate the run's directory and socket if somebody has removed or replaced them.
 
-        Returns the listener that is no more, None where all is well.
+        Returns the old listener, which is closed; None if nothing had to be repaired.
         """
         if _identity(self.address) == self._place:
             return None
@@ -83,12 +84,12 @@ class Launcher:
         return before
 
     def restart(self) -> str:
-        """Begin again after the fork server died; returns how it did, raises :class:`StartError`.
+        """Start another fork server after one died, or kill one that hangs; returns how it ended.
 
-        One that has not died is killed.
+        Raises :class:`StartError` if torch cannot be imported again.
         """
         self.channel.close()
-        # Dead, it takes a moment to be so; alive, it has nobody to serve any more.
+        # Killing a process that is dead does no harm, and one that lives serves nobody any more.
         self.process.kill()
         status = self.process.wait()
         self._end_adopted()
@@ -99,10 +100,10 @@ class Launcher:
         return signal.Signals(-status).name if status < 0 else f"exit code {status}"
 
     def _end_adopted(self) -> None:
-        """Kill what came from a fork server that is dead.
+        """Kill the processes that a dead fork server left.
 
-        It is what is our child and in another session than ours: ranks and the fork server make one
-        each, and what somebody else starts in this process has ours.
+        They are our children in another session than ours: the fork server and each rank make a
+        session of their own, and other children of this process share our session.
         """
         until = time.monotonic() + ADOPTED
         while time.monotonic() < until:
@@ -129,7 +130,7 @@ class Launcher:
 
     def _connect(self) -> None:
         self.channel = Channel(socket.socket(fileno=self.process.channel))
-        # Should it be dead already, then waiting for it tells how.
+        # If it is dead already, :meth:`ready` reports how it ended.
         with contextlib.suppress(OSError):
             self.channel.send(
                 {
@@ -141,7 +142,7 @@ class Launcher:
             )
 
     def ready(self, limit: float = 300.0) -> TorchFacts:
-        """Wait until torch is imported; returns its facts, raises :class:`StartError`."""
+        """Wait at most ``limit`` seconds until torch is imported; raises :class:`StartError`."""
         if self.facts is not None:
             return self.facts
         self.channel.sock.settimeout(limit)
@@ -175,9 +176,9 @@ class Launcher:
         return tail(start.output(self.directory))
 
     def fork(self, world: int, specs: list[dict[str, Any]]) -> list[list[OutputFile]]:
-        """Ask for ranks; the answer comes as a frame ``forked`` on :attr:`channel`.
+        """Request ranks; the answer comes as a frame ``forked`` on :attr:`channel`.
 
-        Returns each rank's files: its output, its stacks, and what its stack reporter saw.
+        Returns each rank's files: its output, its Python stacks, and its stack reporter's line.
         """
         files = self._files[world] = []
         store = os.path.join(self.directory, f"world{world}-store-{secrets.token_hex(4)}")
@@ -185,7 +186,7 @@ class Launcher:
             spec["token"] = secrets.token_hex(16)
             spec["socket"] = self.address
             spec["store"] = store
-            # No name that a rank could have taken before.
+            # A random name, so that no rank can have created the file before.
             name = f"world{world}-rank{spec['rank']}-{secrets.token_hex(4)}"
             spec["output"] = os.path.join(self.directory, name)
             spec["scratch"] = f"{spec['output']}.tmp"
@@ -214,12 +215,12 @@ class Launcher:
         self.channel.queue({"op": "kill", "pids": pids})
 
     def journal(self, path: str) -> None:
-        """Have ``path`` made into XML should this process die."""
+        """Tell the fork server to make XML from the side file ``path`` if this process dies."""
         self.journals.append(path)
         self.channel.queue({"op": "journal", "path": path})
 
     def accept(self, most: int) -> Channel | None:
-        """A connection that a rank made; who it is, its first frame says, in ``most`` bytes."""
+        """Accept a connection; its first frame, of at most ``most`` bytes, says which rank it is."""
         try:
             sock, _ = self.listener.accept()
         except OSError:
@@ -251,7 +252,7 @@ class Launcher:
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """What a name stands for, links not followed; None for nothing."""
+    """The device and inode of a path, without following links; None if nothing is there."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -260,6 +261,6 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def first_frame(frame: Frame) -> str | None:
-    """The token of a rank's hello, or None when the frame is no hello."""
+    """The token of a rank's hello, or None if the frame is not a hello."""
     token = frame.get("token")
     return token if frame.get("op") == "hello" and isinstance(token, str) else None

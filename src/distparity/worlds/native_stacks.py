@@ -1,7 +1,7 @@
-"""Native stacks, as the handler of fatal signals that comes with torch writes them.
+"""Read native stacks, as torch's handler for fatal signals writes them.
 
-It is of the torch that is there, costs nothing before a process dies, and takes the stacks of all
-threads in some hundredths of a second. Only what libraries export has a name in them.
+The handler comes with torch, costs nothing until a process dies, and writes the stacks of all threads
+within some hundredths of a second. Only functions that a library exports have a name in them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _BEGIN = re.compile(r"^SIG[A-Z]+\(\d+\), PID: \d+, Thread (\d+): *$", re.MULTILI
 _FRAME = re.compile(r"^ ?frame #\d+: (.+) \+ 0x[0-9a-f]+ \(0x[0-9a-f]+ in (.*)\)$")
 _PYTHON = "<omitting python frames>"
 _UNKNOWN = "<unknown function>"
-#: How a thread starts and how a signal reaches it: the same in every stack.
+#: Frames that every stack has: how a thread starts, and how a signal reaches it.
 _NOISE = re.compile(r"^(c10::FatalSignalHandler::|gsignal$|raise$|__libc_start|_start$|clone3?$)")
-#: The thread that is ours waits in it.
+#: Our stack reporter's thread waits in this function.
 _OURS = "sigwait"
 _BASE = re.compile(r"^(libc|libpthread|libstdc\+\+|ld-linux[-\w]*)[.-]")
-#: gloo's functions, by which a thread that works for a process group is known.
+#: gloo's functions: they identify a thread that works for a process group.
 _GLOO = {
     "allgather": "all_gather",
     "allgatherv": "all_gather",
@@ -36,30 +36,30 @@ _GLOO = {
     "scatter": "scatter",
 }
 _IN_GLOO = re.compile(r"^gloo::(\w+)$")
-#: DDP's, which waits for the gradients' sums; before gloo's were exported there is only this. Once
-#: it waits for the first rank's order of them.
+#: DDP's functions that wait for the sum of the gradients; before gloo exported its functions, only
+#: these have names. One of them waits for the first rank's order of the buckets.
 _REDUCER = "c10d::Reducer::"
 _REDUCER_ORDER = "c10d::Reducer::sync_bucket_indices"
-#: Where a thread waits for what it, or another, has begun, or for a device that does it.
+#: Functions in which a thread waits for a collective, or for a device.
 _WORK = re.compile(
     r"^(c10d::.*(Work::|Reducer::|wait)|c10::ivalue::Future::wait|(cuda|hip)\w*Synchronize$)"
 )
-#: A message from one rank to another, which torch's recorder leaves out with gloo.
+#: Messages from one rank to another; torch's flight recorder does not record them with gloo.
 _MESSAGE = re.compile(r"^(?:c10d::.*::(Recv|Send)Work::wait|gloo::.*::wait(Recv|Send))$")
-#: A future of torch's, whose own function has no name.
+#: The stack of a thread that waits for a torch future; the future's own function has no name.
 _FUTURE = ["std::condition_variable::wait", "a function of libtorch_python.so"]
 
 Stacks = dict[int, list[str]]
 
 
 def split(output: str) -> tuple[str, str]:
-    """A process's output: what it wrote itself, and its native stacks."""
+    """Split a process's output into its own text and its native stacks."""
     found = _BEGIN.search(output)
     return (output, "") if found is None else (output[: found.start()], output[found.start() :])
 
 
 def read(text: str) -> Stacks:
-    """By thread, the functions that it is in, from the innermost outward, without the noise."""
+    """The functions of each thread, from the innermost outward, without frames that all have."""
     parts = _BEGIN.split(text)[1:]
     return {
         int(thread): _frames(body) for thread, body in zip(parts[::2], parts[1::2], strict=True)
@@ -81,13 +81,13 @@ def _frames(body: str) -> list[str]:
 
 
 def _without_arguments(function: str) -> str:
-    """A C++ function's name; its arguments are mostly templates."""
+    """The name of a C++ function; its arguments are mostly templates."""
     plain = function.replace("(anonymous namespace)", "anonymous")
     return plain.partition("(")[0] or plain
 
 
 def brief(stacks: Mapping[int, list[str]]) -> str:
-    """For a reader: threads that are in the same place are told once."""
+    """Format the stacks; threads with equal stacks are listed together."""
     threads: dict[str, list[int]] = {}
     for thread, frames in stacks.items():
         if frames and _OURS not in frames:
@@ -99,7 +99,7 @@ def brief(stacks: Mapping[int, list[str]]) -> str:
 
 
 def collective(stacks: Mapping[int, list[str]]) -> str:
-    """The collective that gloo is in, whoever began it; empty where it is in none, or in several."""
+    """The collective that gloo is in, whoever began it; empty if it is in none, or in several."""
     functions = [function for frames in stacks.values() for function in frames]
     called = [found[1] for function in functions if (found := _IN_GLOO.match(function))]
     names = {_GLOO[name] for name in called if name in _GLOO}
@@ -109,14 +109,14 @@ def collective(stacks: Mapping[int, list[str]]) -> str:
 
 
 def message(frames: list[str]) -> str:
-    """``recv`` or ``send``, where a thread waits for that; else empty."""
+    """``recv`` or ``send`` if a thread waits for that; else empty."""
     if any(map(_IN_GLOO.match, frames)):
-        # A collective of gloo's is made of messages.
+        # gloo's collectives are made of messages, so those do not count.
         return ""
     found = next(filter(None, map(_MESSAGE.match, frames)), None)
     return "" if found is None else (found[1] or found[2]).lower()
 
 
 def waits(frames: list[str]) -> bool:
-    """Whether a thread waits for a collective or a message, to go by its frames."""
+    """Whether a thread's frames show that it waits for a collective or a message."""
     return bool(message(frames)) or any(map(_WORK.match, frames)) or frames[1:3] == _FUTURE

@@ -1,4 +1,4 @@
-"""What a process has written to its file, which a rank may have put anything in the place of."""
+"""Read the file that a process writes to. A rank may have replaced the file by anything."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["OutputFile", "tail"]
 
 
 class OutputFile:
-    """A rank's file, opened before the rank is there and known by its descriptor from then on.
+    """A rank's file, opened before the rank starts and read through its descriptor from then on.
 
-    Whatever the name comes to stand for (a pipe on which one waits for ever, a device without end,
-    somebody else's file), it is not opened again. A file that is closed is empty.
+    It is never opened by name again: the rank may have put a pipe that blocks for ever, an endless
+    device, or somebody else's file in its place. A file that is closed reads as empty.
     """
 
     def __init__(self, path: str) -> None:
@@ -31,7 +31,7 @@ class OutputFile:
         return b""
 
     def tail(self, size: int = 8192, since: int = 0) -> str:
-        """The last ``size`` bytes as text, without the first ``since`` of all."""
+        """The last ``size`` bytes as text, without the first ``since`` bytes of the file."""
         length = self.size() - since
         data = self.read(size, since + max(0, length - size)) if length > 0 else b""
         return _text(data, length, size)
@@ -47,7 +47,7 @@ class OutputFile:
 
 
 def tail(path: str, size: int = 8192) -> str:
-    """The last ``size`` bytes of a file, as text; empty for none, and for what is no plain file."""
+    """The last ``size`` bytes of a file as text; empty if it is missing or not a plain file."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -66,4 +66,4 @@ def tail(path: str, size: int = 8192) -> str:
 
 def _text(data: bytes, length: int, size: int) -> str:
     text = data.decode("utf-8", "replace")
-    return text if length <= size else f"[{length - size} bytes before this left out]\n{text}"
+    return text if length <= size else f"[{length - size} earlier bytes omitted]\n{text}"

@@ -1,10 +1,12 @@
-"""What became of the ranks whose task failed: the silent ones are asked, then all are reported.
+"""Collect what the ranks of a failed task can still tell, and report on every rank.
 
-Three questions are put, one after the other. On the first, faulthandler writes the stacks of all
-threads from within a signal's handler, so that neither an endless loop nor native code that holds
-the interpreter keeps a rank from answering. On the second, the stack reporter writes which collective the
-rank is in; it must not run before, since faulthandler reads threads that run at its peril. The
-third ends the process: on SIGABRT, torch's own handler writes the native stacks of all threads.
+Ranks that have not answered are asked three times, by signal:
+
+1. faulthandler writes the Python stacks of all threads from inside a signal handler. This works in
+   an endless loop, and in native code that holds the GIL.
+2. The stack reporter's thread writes which collective the rank is in. It must not run earlier,
+   because faulthandler may crash when it reads the stacks of running threads.
+3. SIGABRT ends the process: torch's own handler writes the native stacks of all threads.
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ from distparity.worlds.rank_handle import Rank
 
 __all__ = ["PostMortem", "last_output"]
 
-#: How often one looks for an answer, in seconds.
+#: Seconds between two looks for an answer.
 GLANCE = 0.02
-#: What a rank's native stacks may take, in seconds, and what they may where the machine is busy.
+#: Seconds for a rank to write its native stacks; the second is for a busy machine.
 NATIVE = 0.3
 NATIVE_AT_MOST = 5.0
-#: Bytes of a rank's output that are read, and of those that are reported.
+#: Bytes of a rank's output that are read, and that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
-#: Signals that end a process, by what faulthandler calls them.
+#: Signals that end a process, by faulthandler's names.
 _SIGNALS = {
     "Aborted": signal.SIGABRT,
     "Bus error": signal.SIGBUS,
@@ -42,17 +44,18 @@ _SIGNALS = {
     "Illegal instruction": signal.SIGILL,
     "Segmentation fault": signal.SIGSEGV,
 }
-#: The kernel's words for a process that has ended.
+#: The kernel's states of a process that has ended.
 _ENDED = ("zombie", "dead", "gone")
-#: Bytes of what its stack reporter saw.
+#: The most bytes of a stack reporter's line.
 _WHERE = 1 << 16
 
 
 @dataclass
 class PostMortem:
-    """Questions to ranks, and then :attr:`reports`; :meth:`step` asks, waits and listens.
+    """Asks the ranks, and then has :attr:`reports`; :meth:`step` asks, waits and listens.
 
-    ``patience`` is how many seconds a stack reporter has. ``began`` says whether the ranks ever had a task.
+    ``patience`` is the time for a stack reporter's answer, in seconds. ``began`` says whether the
+    ranks ever had a task.
     """
 
     ranks: Sequence[Rank]
@@ -62,7 +65,7 @@ class PostMortem:
     reports: list[Report] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # What becomes of a rank from now on is our own doing.
+        # From now on, our own signals may end a rank.
         self._fates = [rank.fate for rank in self.ranks]
         self._asked = [
             rank for rank in self.ranks if not rank.settled and rank.dying is None and rank.pid
@@ -71,29 +74,30 @@ class PostMortem:
         self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
         self._going = [rank for rank in self._asked if rank not in self._stopped]
         self._gone = [rank for rank in self._asked if self._states[rank.number] in _ENDED]
-        #: What stands there already: a signal that was not ours had them written as well.
+        #: Bytes of stacks that were there before: written for a signal that was not ours.
         self._old = {rank.number: _size(rank) for rank in self._asked}
         self._sizes: list[int] = []
         self._running = True
         self._steps = self._ask()
 
     def step(self) -> float | None:
-        """Go on as far as can be; returns when to call again, None when there is no more to do."""
+        """Go on as far as possible; returns when to call again, None if there is nothing left to do."""
         return next(self._steps, None)
 
     def _ask(self) -> Iterator[float]:
-        """Put the questions; yields when to look for the answers."""
+        """Ask the three questions; yields the times at which to look for the answers."""
         began = time.monotonic()
-        # To the main thread itself: of one that is stopped, this is where it stopped.
+        # Sent to the main thread, because a stopped process then writes where it was stopped.
         self._send(self._asked, signal.SIGUSR1, main=True)
         yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
         self._send(self._going, processes.STACK_REPORT)
         until = began + self.patience * (3 / 4 if self._stopped else 1)
         yield from self._wait(lambda: all(map(_testified, self._going)), until)
-        # Only now, since the others may go on with it: a stopped process handles no signal before.
+        # A stopped process handles signals only when it continues. It continues only now, because
+        # the other ranks may then continue with it.
         self._send(self._stopped, signal.SIGCONT)
         yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
-        # Who has ended has ended by itself: how, the fork server says as soon as it has its turn.
+        # A process that has ended by now did so by itself; the fork server will report how.
         yield from self._wait(
             lambda: all(rank.exit is not None for rank in self._gone),
             time.monotonic() + NATIVE_AT_MOST,
@@ -111,7 +115,7 @@ class PostMortem:
             yield now + GLANCE
 
     def _have_stacks(self, ranks: list[Rank]) -> bool:
-        """True once these have written their stacks, and write no more."""
+        """True once these ranks have written their stacks completely."""
         sizes = [_size(rank) - self._old[rank.number] for rank in ranks]
         before, self._sizes = self._sizes, sizes
         ended = [rank.exit is not None for rank in ranks]
@@ -121,7 +125,7 @@ class PostMortem:
         return all(rank.exit is not None for rank in self._asked)
 
     def _come_to_rest(self) -> bool:
-        """True once the ranks have ended, or twice in a row none of them had anything to do."""
+        """True once the ranks have ended, or none of them was running twice in a row."""
         running = any(processes.wants_to_run(rank.pid) for rank in self._asked if rank.exit is None)
         before, self._running = self._running, running
         return self._have_ended() or not (before or running)
@@ -136,7 +140,7 @@ class PostMortem:
             fate = Fate.DIED
         found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
         if fate is Fate.ANSWERED and rank.answer is not None:
-            found.what = f"answered, after {rank.answer['calls']} collectives"
+            found.what = f"answered after {rank.answer['calls']} collectives"
             return found
         found.stack = without_stack_reporter(rank.stacks.tail(since=self._old.get(rank.number, 0)))
         found.output = last_output(rank)[0]
@@ -153,12 +157,12 @@ class PostMortem:
         return found
 
     def _where(self, rank: Rank, stack: str) -> Whereabouts:
-        """Where a silent rank was."""
+        """Where a rank is that has not answered."""
         state = self._states.get(rank.number, "not started")
         found = locate(stack)
         at = "" if found is None else found.at
         if "stop" in state:
-            # It waits for nobody, and has gone on by the time that its stack reporter looks.
+            # It is not waiting for others, and it has moved on when its stack reporter looks.
             return Whereabouts(at=at, state=STOPPED)
         try:
             seen = json.loads(rank.where.read(_WHERE))
@@ -166,8 +170,8 @@ class PostMortem:
             if found is not None and found.call is not None:
                 return found
             known = self.began and at
-            why = "in native code that holds the interpreter" if known else "not heard of"
-            return Whereabouts(at=at, state=f"{why}, its process {state}")
+            why = "in native code that holds the GIL" if known else "no response"
+            return Whereabouts(at=at, state=f"{why}, process {state}")
         return describe(seen if isinstance(seen, dict) else {})
 
     def _add_native(self, rank: Rank, report: Report) -> None:
@@ -185,7 +189,7 @@ class PostMortem:
 
 
 def _size(rank: Rank) -> int:
-    """Bytes of its Python stacks."""
+    """The size of a rank's Python stacks, in bytes."""
     return rank.stacks.size()
 
 
@@ -196,20 +200,20 @@ def _testified(rank: Rank) -> bool:
 def _end(rank: Rank, found: Report) -> str:
     """How a rank's process ended, in words."""
     if rank.exit is None or rank.helped:
-        # It was dying already, and would not: the signal that it had is the reason.
+        # It had a fatal signal, did not end, and was killed: the first signal is the reason.
         died = fatal_error(found.stack)
         if died not in _SIGNALS:
             return f"died of a fatal error: {died}"
-        # The name that it has where its process ends before anybody sees that it is dying.
+        # The same words as for a process that ends before anybody sees that it is dying.
         words = [processes.describe_exit(_SIGNALS[died]), last_words(found.output)]
         return ": ".join(filter(None, words))
     words = [processes.describe_exit(rank.exit), last_words(found.output)]
-    memory = " (the kernel killed for want of memory meanwhile)" if rank.memory else ""
+    memory = " (the kernel ran out of memory and killed processes)" if rank.memory else ""
     return ": ".join(filter(None, words)) + memory
 
 
 def last_output(rank: Rank) -> tuple[str, str]:
-    """The end of what a rank wrote, and the native stacks that came after it."""
+    """The end of a rank's output, and the native stacks that follow it."""
     text, stacks = native_stacks.split(rank.output.tail(_READ))
     cut = len(text) - _OUTPUT
     return (LEFT_OUT + text[cut:] if cut > 0 else text), stacks

@@ -1,4 +1,4 @@
-"""The controller's end of one rank: its process, its channel, and what it said of its task."""
+"""The controller's end of one rank: its process, its channel, and its answer to a task."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Rank"]
 
 
 class Rank:
-    """What the controller knows of one rank.
+    """What the controller knows about one rank.
 
-    ``output`` is what it writes, ``stacks`` are Python's, and ``where`` is what its stack reporter
-    saw: a line of JSON.
+    The files: ``output`` has stdout and stderr, ``stacks`` the Python stacks, and ``where`` one line
+    of JSON from the stack reporter.
     """
 
     def __init__(
@@ -31,23 +31,23 @@ class Rank:
         self.where = where
         self.pid = 0
         self.channel: Channel | None = None
-        #: Its wait status, once it has ended.
+        #: The wait status of its process, once it has ended.
         self.exit: int | None = None
-        #: The kernel killed processes for want of memory while this one lived, and it was killed.
+        #: It was killed, and the kernel ran out of memory and killed processes while it lived.
         self.memory = False
-        #: When it was first seen to have had a fatal error, on the monotonic clock, and whether it
-        #: was helped to end.
+        #: When a fatal error was first seen, on the monotonic clock, and whether we killed it because
+        #: it did not end.
         self.dying: float | None = None
         self.helped = False
         self.ready = False
         self.answer: Frame | None = None
         self.error: Frame | None = None
-        #: When that was known, on the monotonic clock.
+        #: When its answer, error or end was known, on the monotonic clock.
         self.when = 0.0
 
     @property
     def settled(self) -> bool:
-        """True when no more is to come from it for this task."""
+        """True if nothing more can come from it for this task."""
         return self.answer is not None or self.error is not None or self.exit is not None
 
     @property

@@ -1,8 +1,8 @@
-"""Many worlds, many tasks, one thread.
+"""Run many tasks in many worlds, in one thread.
 
-A *job* is a generator that yields :class:`Task` objects, is sent what became of each, and
-returns its result. Jobs run side by side, as many as there is room for; whoever wants a result
-calls :meth:`Scheduler.result`, which turns the wheel until it is there.
+A *job* is a generator (a coroutine) that yields :class:`Task` objects, is sent the answer or failure
+of each, and returns its result. Jobs run concurrently, as many as fit. :meth:`Scheduler.result` runs
+the event loop until the result of one job is there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Shared:
-    """Yielded in place of a task: the same job for everybody who asks by the same key."""
+    """Yielded in place of a task: one job that all who yield the same key share."""
 
     def __init__(self, key: Hashable, make: Callable[[], Job[Any]]) -> None:
         self.key = key
@@ -41,27 +41,27 @@ class Shared:
 Job = Generator["Task | Shared", Any, T]
 
 
-#: How many ranks on the CPU may be busy at once: ranks wait for one another, and what a core does
-#: meanwhile is another world's case. Measured (benchmarks/suite.py) on two cores, where 8 ranks at
-#: once take a fifth less time than 2 and more than that takes none; on many cores less is left over.
+#: How many ranks on the CPU may be busy at once. While a rank waits for another, its core can work
+#: for another world. Measured on two cores (benchmarks/suite.py): 8 ranks at once take a fifth less
+#: time than 2, and more than 8 gain nothing. With many cores there is less idle time to use.
 RANKS_PER_CORE = 4
 MOST_BESIDE_CORES = 16
 
-#: Connections that have not said yet which rank they are: how many, how long, in seconds, and how
-#: much they may say, in bytes.
+#: Limits for connections that have not yet said which rank they are: how many there may be, for how
+#: many seconds, and how many bytes each may send.
 STRANGERS = 32
 PATIENCE = 20.0
 HELLO = 4096
-#: How often one looks whether the fork server is stopped, and how long it may owe an answer to a
-#: fork, in seconds: it may be importing what ranks need, on a machine that is busy.
+#: Seconds between two checks of whether the fork server is stopped, and seconds for its answer to a
+#: request: on a busy machine it may still be importing what the ranks need.
 LOOK_AT_FORK_SERVER = 1.0
 FORK_LIMIT = 60.0
-#: So many seconds without a turn are counted against nobody: limits are put off by as much.
+#: If this process gets no CPU for so many seconds, all time limits are extended by that time.
 LATE = 0.5
 
 
 class _Handle:
-    """A job under way. ``error`` is what it raised, where it ended so."""
+    """A job in progress. ``error`` is the exception that it raised, if any."""
 
     def __init__(self, job: Job[Any]) -> None:
         self.job = job
@@ -74,12 +74,12 @@ class _Handle:
 class Scheduler:
     """Owns all worlds. ``room`` is how many ranks may be busy at once.
 
-    Without it, ranks on the CPU are several to a core, and ranks on other devices as many as
-    :attr:`pools` has devices.
+    If it is None, there are several ranks per core on the CPU, and one rank per device of
+    :attr:`pools` on other devices.
 
-    An exception of our own in a turn costs at most the world at which it was raised, never the run:
-    every step for a world goes through :meth:`_sparing`, and its task is done again, alone. If that
-    fails as well, the task ends with the exception. :attr:`faults` has every one of them.
+    A bug in distparity costs at most one world, never the run: every step for a world goes through
+    :meth:`_sparing`, and after an exception its task runs again, alone. If that fails too, the task
+    ends with the exception. :attr:`faults` lists all such exceptions.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Scheduler:
         self.room = room
         cores = max(2, len(os.sched_getaffinity(0)))
         self.cpu_places = min(RANKS_PER_CORE * cores, cores + MOST_BESIDE_CORES)
-        #: By kind of device, where there are so many and no more.
+        #: By kind of device, for kinds with a limited number of devices.
         self.pools: dict[str, Pool] = {}
         self.timeout = timeout
-        #: Seconds that places (cores, or a kind of device) were occupied by tasks, over all places.
+        #: Rank-seconds of all tasks so far, by kind of device.
         self._occupied: dict[str, float] = {}
         self._began: float | None = None
-        #: By kind of device: what a world may take to start beyond what all are given.
+        #: By kind of device: additional seconds for the start of a world.
         self.start_seconds: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(launcher.channel, selectors.EVENT_READ, self._on_fork_server)
@@ -103,19 +103,19 @@ class Scheduler:
         self._worlds: list[World] = []
         self._numbers = 0
         self._tokens: dict[str, tuple[World, Rank]] = {}
-        #: Tasks that wait for a world, each with the handle that wants its answer.
+        #: Tasks that wait for a world, each with the handle of its job.
         self._queue: deque[tuple[Task, _Handle]] = deque()
         self._busy: dict[World, tuple[Task, _Handle]] = {}
         self._shared: dict[Hashable, _Handle] = {}
-        #: Processes that were told to end, by id, and the devices that are theirs until then.
+        #: Processes that were told to end, by id, and the devices that they hold until then.
         self._ending: dict[int, tuple[str, Held]] = {}
-        #: Connections that have not said who they are, oldest first, and until when they may.
+        #: Connections that have not said which rank they are, oldest first, each with its deadline.
         self._strangers: dict[Channel, float] = {}
-        #: Exceptions of our own, each in a line.
+        #: Exceptions raised by distparity itself, one line each.
         self.faults: list[str] = []
-        #: Why there are no more ranks: the fork server died, and cannot be started again.
+        #: Why no rank can be started any more: the fork server died and cannot be restarted.
         self.ended: StartError | None = None
-        #: When the fork server was asked for a world's ranks, until it has answered.
+        #: When the ranks of each world were requested, until the fork server answers.
         self._forks: dict[int, float] = {}
         self._looked_at_fork_server = time.monotonic()
         self._listened = time.monotonic()
@@ -123,13 +123,13 @@ class Scheduler:
     # -- for users -----------------------------------------------------------------------------
 
     def start(self, job: Job[Any]) -> _Handle:
-        """Begin a job; returns the handle that :meth:`result` takes."""
+        """Start a job; returns the handle for :meth:`result`."""
         handle = _Handle(job)
         self._advance(handle, None)
         return handle
 
     def result(self, handle: _Handle) -> Any:
-        """Turn the wheel until the job has ended; returns what it returned, raises likewise."""
+        """Run the event loop until the job ends; returns its result, or raises its exception."""
         while not handle.finished:
             self.turn()
         if handle.error is not None:
@@ -139,10 +139,8 @@ class Scheduler:
     def run(self, job: Job[Any]) -> Any:
         return self.result(self.start(job))
 
-    def side_by_side(
-        self, todo: Iterable[S], job: Callable[[S], Job[T]]
-    ) -> Iterator[tuple[S, T]]:
-        """The result of a job for each of ``todo``, in order, as many at once as there is room."""
+    def side_by_side(self, todo: Iterable[S], job: Callable[[S], Job[T]]) -> Iterator[tuple[S, T]]:
+        """Run one job for each of ``todo``, as many at once as fit; yields the results in order."""
         waiting = iter(todo)
         handles: deque[tuple[S, _Handle]] = deque()
         while True:
@@ -159,16 +157,16 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """True when another job would find something to run on."""
+        """True if another job would find a world to run in."""
         devices = sum(pool.count for pool in self.pools.values())
         places = self.room or self.cpu_places + devices
         return len(self._queue) == 0 and self._ranks_busy() < places
 
     def busy(self) -> float:
-        """Which part of the time since the first task the places were occupied, in ranks' own time.
+        """The fraction of rank-seconds used since the first task, from 0 to 1.
 
-        The places are as many ranks as may be busy at once; where the largest world does not fit
-        into what others leave, some are empty.
+        1 means that as many ranks as allowed were busy all the time. Ranks are idle if the next
+        world is too large for the room that the others leave.
         """
         if self._began is None:
             return 0.0
@@ -187,7 +185,7 @@ class Scheduler:
         return self.room or (self.pools[kind].count if kind else self.cpu_places)
 
     def turn(self, patience: float = 1.0) -> None:
-        """Hand out what can be handed out, then wait for one round of events."""
+        """Assign the tasks that can run now, then wait at most ``patience`` seconds for events."""
         self._dispatch()
         self._flush()
         now = time.monotonic()
@@ -211,10 +209,10 @@ class Scheduler:
             self._turn_away(channel)
         self._selector.close()
 
-    # -- our own exceptions --------------------------------------------------------------------
+    # -- internal errors -------------------------------------------------------------------------
 
     def _sparing(self, world: World, step: Callable[..., object], *args: Any) -> None:
-        """Do something for a world; an exception in it is that world's end, and no more."""
+        """Do something for a world; an exception ends that world and nothing else."""
         try:
             step(*args)
         except Exception as error:
@@ -225,14 +223,14 @@ class Scheduler:
                 self._again(*busy, error)
 
     def _again(self, task: Task, handle: _Handle, error: Exception) -> None:
-        """Have a task done again, alone, that an exception of ours has interrupted; once."""
+        """Run a task again, alone and once, after an internal error interrupted it."""
         if task.alone:
             self._advance(handle, error)
         else:
             self._queue.appendleft((replace(task, alone=True), handle))
 
     def _discard(self, world: World) -> None:
-        """Be rid of a world in which anything may be broken: its ranks are killed in any case."""
+        """Discard a world in any state, broken or not, and kill its ranks."""
         for step in (world.retire, lambda: self._drop(world)):
             try:
                 step()
@@ -248,9 +246,9 @@ class Scheduler:
         self.faults.append(f"{type(error).__name__}: {error} ({place})")
 
     def _forgive_lateness(self, patience: float) -> None:
-        """Put off all limits by as long as this process had no turn: suspended, or without a core.
+        """Extend all time limits by the time that this process was suspended or had no CPU.
 
-        What ranks have said meanwhile is read first, and a large answer comes in more than one turn.
+        Frames that ranks have sent by then are read first; a large answer takes several turns.
         """
         listened, self._listened = self._listened, time.monotonic()
         late = self._listened - listened - patience
@@ -264,7 +262,7 @@ class Scheduler:
         if self.ended is not None and not isinstance(value, Exception):
             value = self.ended
         try:
-            # What a shared job raised is raised in all that wait for it.
+            # The exception of a shared job is raised in all jobs that wait for it.
             wanted = (
                 handle.job.throw(value) if isinstance(value, Exception) else handle.job.send(value)
             )
@@ -291,7 +289,7 @@ class Scheduler:
         elif value is None:
             self._queue.append((wanted, handle))
         else:
-            # Jobs that have begun go before new ones: what they hold is freed sooner.
+            # Jobs in progress go before new ones: what they hold is freed earlier.
             self._queue.appendleft((wanted, handle))
 
     def _end(self, handle: _Handle, value: Any) -> None:
@@ -301,7 +299,7 @@ class Scheduler:
             self._advance(other, value)
 
     def _settle(self, world: World) -> None:
-        """Give what became of a world's task to who wants it, and drop the world if it is dead."""
+        """Pass the answer or failure of a world's task to its job, and drop the world if it is dead."""
         done = world.done if world in self._busy else None
         if isinstance(done, Answer):
             self._count(world.spec, done.seconds)
@@ -335,31 +333,31 @@ class Scheduler:
         return sum(world.spec.size for world in self._busy)
 
     def _has_room(self, spec: Spec) -> bool:
-        """Whether so many more ranks may be busy; a world that is too large may be so alone."""
+        """Whether the ranks of such a world may be busy now; a world that is too large runs alone."""
         busy = self._ranks_busy()
         if not busy:
             return True
         if self.room is not None:
             return busy + spec.size <= self.room
         if spec.device in self.pools:
-            # As many as it has devices, which :meth:`_place` sees to.
+            # The number of devices is the limit, and :meth:`_place` checks it.
             return True
         others = [world.spec for world in self._busy if world.spec.device not in self.pools]
         return not others or sum(other.size for other in others) + spec.size <= self.cpu_places
 
     def _place(self, spec: Spec) -> Held | None:
-        """Devices for a new world, or None while there are not enough."""
+        """Devices for a new world; None while too few are free."""
         pool = self.pools.get(spec.device)
         if pool is None:
             return Held(tuple(range(spec.size)))
         if not pool.exclusive:
             return pool.take(spec.size, self._held(spec.device))
         mine = [world for world in self._worlds if world.spec.device == spec.device]
-        # A bare process may have looked at the first device of any kind.
+        # A bare process may have opened the first device of any kind.
         ending = [held for device, held in self._ending.values() if device in ("", spec.device)]
         found = pool.take(spec.size, [*(world.held for world in mine), *ending])
         if found is None:
-            # Who waits gives way; there is room once those processes have ended.
+            # Idle worlds are ended to make room, which is free once their processes have ended.
             for world in mine:
                 if world.state is State.IDLE and world not in self._busy:
                     world.retire()
@@ -388,7 +386,7 @@ class Scheduler:
         self._queue.extendleft(reversed(waiting))
 
     def _world_for(self, task: Task) -> World | None:
-        """An idle world that fits, a new one where there is room, or None."""
+        """An idle world that fits the task, a new one if there is room, or None."""
         spec = task.spec
         if self._busy and (task.alone or any(other.alone for other, _ in self._busy.values())):
             return None
@@ -401,19 +399,19 @@ class Scheduler:
                     continue
                 if not task.fresh:
                     return world
-                # It makes room for the one that is asked for.
+                # End this idle world to make room for the requested one.
                 world.retire()
         return self._new_world(spec)
 
     def prepare(self, spec: Spec) -> None:
-        """Have a world start that a task will want soon, where nothing needs to give way to it."""
+        """Start a world that a task will need soon, if that does not end another world."""
         if spec.device not in self.pools and all(world.spec != spec for world in self._worlds):
             with contextlib.suppress(Exception):
-                # Who needs it will try again.
+                # The task that needs it will try again.
                 self._new_world(spec)
 
     def _new_world(self, spec: Spec) -> World | None:
-        """A world that starts now; None while there are not enough devices for it."""
+        """Start a world; returns None while too few devices are free."""
         held = self._place(spec)
         if held is None:
             return None
@@ -436,7 +434,7 @@ class Scheduler:
         try:
             self.launcher.channel.flush()
         except OSError:
-            # Where it is gone, reading from it says so.
+            # If it is gone, reading from it will show that.
             pass
         except Exception as error:
             self._note(error)
@@ -449,7 +447,7 @@ class Scheduler:
                 try:
                     rank.channel.flush()
                 except OSError:
-                    # It is dead; the fork server will say how.
+                    # The rank is dead; the fork server will report how.
                     continue
                 wanted = selectors.EVENT_READ
                 if rank.channel.pending:
@@ -463,7 +461,7 @@ class Scheduler:
             frames, alive = self.launcher.channel.poll()
         except Exception as error:
             self._note(error)
-            self._start_over(f"said what makes no sense ({error})")
+            self._start_over(f"sent an invalid message ({error})")
             return
         for frame in frames:
             self._on_fork_server_frame(frame)
@@ -477,7 +475,7 @@ class Scheduler:
                 if world.number == frame["world"]:
                     self._sparing(world, self._on_forked, world, frame["pids"], frame["error"])
                     return
-            # Its world was given up meanwhile.
+            # Its world was given up before the answer came.
             self.launcher.kill(frame["pids"])
         elif frame["op"] == "exit":
             self._ending.pop(frame["pid"], None)
@@ -494,7 +492,7 @@ class Scheduler:
         world.on_exit(frame["pid"], frame["status"], memory=frame["memory"])
 
     def _not_started(self, world: World, error: str) -> None:
-        """There was no room for another process, whoever took it: the task is done again, alone."""
+        """Run a task again, alone, because the machine had no room for another process."""
         task, handle = self._busy.get(world, (None, None))
         if task is not None and handle is not None and not task.alone:
             del self._busy[world]
@@ -504,7 +502,7 @@ class Scheduler:
             world.orphan(f"a rank's process could not be started: {error}", "was not started")
 
     def _look_at_fork_server(self) -> None:
-        """Replace the fork server if it is stopped, or does not answer: no rank would start again."""
+        """Replace the fork server if it is stopped or does not answer: it would start no more ranks."""
         now = time.monotonic()
         if now < self._looked_at_fork_server + LOOK_AT_FORK_SERVER:
             return
@@ -516,11 +514,11 @@ class Scheduler:
             self._start_over(f"did not answer for {FORK_LIMIT:g} s")
 
     def _start_over(self, what: str) -> None:
-        """The process that forks ranks died, and every rank with it: begin again with another.
+        """Start another fork server after it died, and every rank with it.
 
-        ``what`` is what it did instead of dying, if so: it is killed then. Of several tasks that
-        were under way, any may be to blame: each is done again, alone. One that was alone is to
-        blame. Where torch cannot be imported again, that is the end of all tasks.
+        ``what`` says what it did if it did not die; it is then killed. If several tasks were running,
+        any of them may be the cause: each runs again, alone. A task that was running alone is the
+        cause. If torch cannot be imported again, all tasks end.
         """
         self._selector.unregister(self.launcher.channel)
         try:
@@ -528,7 +526,7 @@ class Scheduler:
         except Exception as error:
             self._end_all(error)
             return
-        how = f"the process that forks ranks {what or died} while this ran alone"
+        how = f"the fork server {what or died} while this task ran alone"
         self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_fork_server)
         self._ending.clear()
         self._forks.clear()
@@ -544,9 +542,9 @@ class Scheduler:
                 self._sparing(world, world.orphan, None)
 
     def _end_all(self, error: Exception) -> None:
-        """No rank can be started any more: every job ends with that, those to come as well."""
+        """End every job, now and later, because no rank can be started any more."""
         self.ended = StartError(
-            f"the process that forks ranks died, and cannot be started again: {error}",
+            f"the fork server died and cannot be restarted: {error}",
             getattr(error, "detail", ""),
         )
         waiting = [handle for _, handle in [*self._busy.values(), *self._queue]]
@@ -566,7 +564,7 @@ class Scheduler:
         if channel is None:
             return
         if len(self._strangers) >= STRANGERS:
-            # A flood: the oldest goes, since a rank says who it is at once.
+            # Too many connections: close the oldest, because a rank says at once which rank it is.
             self._turn_away(next(iter(self._strangers)))
         self._strangers[channel] = time.monotonic() + PATIENCE
         self._selector.register(channel, selectors.EVENT_READ, self._on_hello)
@@ -578,7 +576,7 @@ class Scheduler:
         channel.close()
 
     def _on_hello(self, channel: Any) -> None:
-        """The first frame of a connection says which rank it is; anything else is hung up on."""
+        """Read a connection's first frame, which says which rank it is; close any other connection."""
         assert isinstance(channel, Channel)
         if channel not in self._strangers:
             return
@@ -587,7 +585,7 @@ class Scheduler:
         except (ProtocolError, OSError):
             frames, alive = [], False
         except Exception as error:
-            # Not the stranger's fault, who may be a rank; it has its time to be heard again.
+            # An error of ours, and the connection may be a rank's: it may try until its deadline.
             self._note(error)
             return
         if alive and not frames:
@@ -623,7 +621,7 @@ class Scheduler:
             return
         self._hear(world, rank, frames)
         if not alive:
-            # Its process is ending, and the fork server will tell how.
+            # The rank's process is ending, and the fork server will report how.
             self._hang_up(rank)
 
     def _hear(self, world: World, rank: Rank, frames: list[Frame]) -> None:

@@ -1,9 +1,9 @@
-"""The fork server's process, and how it is started: by the launcher, or before pytest is.
+"""Start the fork server: from the launcher, or ahead of pytest.
 
-``distparity run`` makes way for pytest, which takes a while until it knows what it is for. Torch is
-imported in any case; so the fork server is started first, as a child of the process that will be pytest.
-It is taken over when nothing has changed that it was started with; when nobody does, it ends with
-that process, and its directory as well.
+``distparity run`` replaces its own process by pytest, which takes a while to start. Torch is needed
+in any case, so the fork server is started first, as a child of the process that becomes pytest. The
+launcher takes it over if the circumstances of its start still hold. Otherwise the fork server ends
+with that process, and its directory is removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "write_report",
 ]
 
-#: Says, from one program to the next in the same process, what has been started.
+#: The variable by which one program tells the next program in the same process what was started.
 VARIABLE = "DISTPARITY_STARTED_AHEAD"
 _BOOT = """
 import json, sys
@@ -48,15 +48,15 @@ junit_writer.write_from_journal(sys.argv[2])
 
 
 def write_report() -> list[str]:
-    """The words of a command that makes the side file, which it is given, into XML."""
+    """The command that makes XML from a side file; append the side file's path."""
     return [sys.executable, "-c", _WRITE_REPORT, json.dumps(sys.path)]
 
 
 class ForkServer:
-    """A process that imports torch, this one's child.
+    """The fork server: a child process that imports torch.
 
-    ``directory`` is the run's own, where temporary files are made. ``channel`` is a descriptor, of
-    our end of the socket on which it answers.
+    ``directory`` is the run's own directory for temporary files. ``channel`` is the file descriptor
+    of our end of the socket on which the fork server answers.
     """
 
     def __init__(self, pid: int, channel: int, directory: str) -> None:
@@ -66,7 +66,10 @@ class ForkServer:
         self._code: int | None = None
 
     def wait(self, limit: float | None = None) -> int:
-        """Its exit code, or the negative signal that killed it; raises ``TimeoutError``."""
+        """Wait for its end, at most ``limit`` seconds; returns the exit code or the negative signal.
+
+        Raises ``TimeoutError``.
+        """
         until = None if limit is None else time.monotonic() + limit
         while self._code is None:
             pid, status = os.waitpid(self.pid, 0 if until is None else os.WNOHANG)
@@ -83,7 +86,7 @@ class ForkServer:
             os.kill(self.pid, signal.SIGKILL)
 
     def discard(self) -> None:
-        """End it, and remove what is its own."""
+        """End it, and remove its directory."""
         self.kill()
         self.wait()
         os.close(self.channel)
@@ -91,12 +94,12 @@ class ForkServer:
 
 
 def output(directory: str) -> str:
-    """The file that has what the fork server of this directory wrote."""
+    """The path of the file with the output of the fork server of this directory."""
     return os.path.join(directory, "fork-server")
 
 
 def start(directory: str | None = None, path: list[str] | None = None) -> ForkServer:
-    """Start one, in a new directory or in one that is there, with ``sys.path`` or another.
+    """Start a fork server, in a new directory or in ``directory``, with ``sys.path`` or ``path``.
 
     Until it is set up, it ends with the thread that calls this.
     """
@@ -109,7 +112,8 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     Path(scratch).mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
     words = [str(theirs.fileno()), json.dumps(path or sys.path), directory]
-    # Nobody else's file, nor a pipe, whatever a rank has put there when it is not the first one.
+    # Create a new file: when the fork server is restarted, a rank may have put a pipe or somebody
+    # else's file in this place.
     Path(output(directory)).unlink(missing_ok=True)
     with theirs, Path(output(directory)).open("xb") as file:
         process = subprocess.Popen(
@@ -118,26 +122,28 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            # Ctrl-C on the terminal is for the controller, who ends the others in order.
+            # Ctrl-C on the terminal goes only to the controller, which ends the others in order.
             start_new_session=True,
             env={
-                # What torch compiles is kept as long as the run, for all of its ranks.
+                # Keep what torch compiles until the end of the run, for all ranks.
                 "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
                 **os.environ,
                 "OMP_NUM_THREADS": "1",
-                # A process that has initialised CUDA cannot be forked, and asking whether there is
-                # a GPU would; this way the driver's library is asked.
+                # A process that has initialised CUDA cannot be forked. Checking whether there is a
+                # GPU would initialise it; with this setting, torch asks NVML instead.
                 "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
                 "TMPDIR": scratch,
             },
         )
-    # It is known by its number alone, as the next program in this process will know it.
+    # Keep only its process id, as the next program in this process will know only that.
     process.returncode = 0
     return ForkServer(process.pid, ours.detach(), directory)
 
 
 def open_standard_streams() -> None:
-    """Have descriptors 0 to 2 open: what is opened next would be taken for them in every rank."""
+    """Open descriptors 0 to 2 if they are closed: a file that got such a number would be used as
+    standard output in every rank.
+    """
     while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(file, True)
     os.close(file)
@@ -148,7 +154,7 @@ def open_standard_streams() -> None:
 
 
 def ahead() -> None:
-    """Start one for the program that this process will become: ``python -m`` something."""
+    """Start a fork server for the program that this process will become (``python -m ...``)."""
     safe = getattr(sys.flags, "safe_path", False)
     path = sys.path if safe else [str(Path.cwd()), *sys.path[1:]]
     found = start(path=path)
@@ -158,13 +164,13 @@ def ahead() -> None:
 
 
 def take() -> ForkServer:
-    """The one that was started ahead, if another would not be any different; else another."""
+    """The fork server that was started ahead, if a new one would be the same; else a new one."""
     said = os.environ.pop(VARIABLE, None)
     if said is None:
         return start()
     pid, channel, directory, circumstances = json.loads(said)
     if not _is_child(pid):
-        # The variable came to another process than it was meant for.
+        # The variable was meant for another process.
         return start()
     found = ForkServer(pid, channel, directory)
     if circumstances != _circumstances(sys.path):
@@ -183,6 +189,6 @@ def _is_child(pid: int) -> bool:
 
 
 def _circumstances(path: list[str]) -> int:
-    """A number for what a process is started with, and its imports go by."""
+    """A hash of the circumstances on which a process's imports depend."""
     variables = sorted(item for item in os.environ.items() if not item[0].startswith("PYTEST_"))
     return zlib.crc32(repr((variables, path, Path.cwd())).encode("utf-8", "surrogateescape"))

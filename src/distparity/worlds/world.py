@@ -1,4 +1,4 @@
-"""The controller's end of one world: its ranks, the task they have, what became of it."""
+"""The controller's end of one world: its ranks, their task, and its answer or failure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from distparity.worlds.rank_handle import Rank
 
 __all__ = ["Answer", "Failure", "Spec", "Task", "World"]
 
-#: Seconds that a world has to become ready, beyond what importing torch took.
+#: Seconds for a world to become ready, in addition to the time that importing torch took.
 START_LIMIT = 120.0
-#: After one rank has raised, what the others have to raise by themselves.
+#: Seconds for the other ranks to raise too, after one rank has raised.
 GRACE = 0.5
-#: What the ranks that did not answer have to say where they are.
+#: Seconds for ranks that did not answer to report where they are.
 PATIENCE = 1.5
-#: In place of both when one of them has died: that is to be known within a second.
+#: The same two if a rank has died, because a death must be known within a second.
 HASTE = 0.2, 0.4
-#: What a process has to end by itself after a fatal error.
+#: Seconds for a process to end by itself after a fatal error.
 LAST_BREATH = 0.2
-#: What one rank's output may take on disk, in bytes, and how often its files are looked at.
+#: The most bytes of one rank's output on disk, and the seconds between two checks of its files.
 MOST_OUTPUT = 64 << 20
 LOOK_AT_FILES = 0.15
 
-#: What a rank may say, by operation.
+#: The frames that a rank may send, by operation.
 SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "store": {"port": int},
     "ready": {},
@@ -57,9 +57,9 @@ SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """What a world is: so many ranks on a kind of device, with a process group or without.
+    """The kind of a world: how many ranks on which kind of device, with a process group or without.
 
-    No device, ``""``, is a bare process: nothing is set up in it.
+    With the device ``""``, ranks are bare processes: nothing is set up in them.
     """
 
     device: str
@@ -69,37 +69,37 @@ class Spec:
 
 @dataclass
 class Task:
-    """A named task for every rank of a world that fits ``spec``; ``limit`` in seconds."""
+    """A named task for every rank of a world that fits ``spec``; ``limit`` is in seconds."""
 
     spec: Spec
     name: str
     args: dict[str, Any]
     blobs: list[bytes] = field(default_factory=list)
     limit: float = 60.0
-    #: Replace the world after this task even when it went well.
+    #: End the world after this task, even if it succeeded.
     last: bool = False
-    #: Run it in a world that has had no other task.
+    #: Run it in a new world.
     fresh: bool = False
-    #: Run it while nothing else runs: it is under suspicion.
+    #: Run it while nothing else runs, because it may have killed the fork server.
     alone: bool = False
 
 
 @dataclass
 class Answer:
-    """What the ranks answered, in rank order; ``seconds`` is the slowest rank's.
+    """The ranks' answers, in rank order; ``seconds`` is the time of the slowest rank.
 
-    ``left`` says what a rank found changed in its process; the world then takes no further task.
+    ``left`` says what the task left changed in a rank's process; the world then ends.
     """
 
     results: list[dict[str, Any]]
     blobs: list[list[bytes]]
     seconds: float
     left: str = ""
-    #: What the ranks' devices saw go wrong, each line once.
+    #: What the ranks' devices reported, one line each.
     findings: tuple[str, ...] = ()
 
 
-#: The bytes of a rank's stacks among which it stands that they are those of a fatal error.
+#: The first so many bytes of a rank's stacks say whether they are those of a fatal error.
 _FATAL_WITHIN = 1 << 16
 
 
@@ -107,15 +107,15 @@ class State(enum.Enum):
     STARTING = "starting"
     IDLE = "idle"
     BUSY = "busy"
-    #: Something went wrong; stacks have been asked for.
+    #: Something went wrong; stacks have been requested.
     DYING = "dying"
     DEAD = "dead"
 
 
 class World:
-    """Ranks that start, take one task after another, and end.
+    """A group of ranks that start, run one task after another, and end.
 
-    Nothing here waits: the scheduler calls :meth:`on_frame`, :meth:`on_exit` and :meth:`tick`, and
+    Nothing here blocks: the scheduler calls :meth:`on_frame`, :meth:`on_exit` and :meth:`tick`, and
     reads :attr:`done`, which is an :class:`Answer` or a :class:`Failure` once the task has ended.
     A world that had a failure is never used again.
     """
@@ -131,7 +131,7 @@ class World:
     ) -> None:
         self.number = number
         self.spec = spec
-        #: The devices that its ranks are on, where they are numbered.
+        #: The devices of its ranks, for kinds with a limited number of devices.
         self.held = held or Held(tuple(range(spec.size)))
         self.launcher = launcher
         self.state = State.STARTING
@@ -167,7 +167,7 @@ class World:
     # -- what the scheduler does ---------------------------------------------------------------
 
     def assign(self, task: Task) -> None:
-        """Give a task to an idle world, or to one that is still starting."""
+        """Assign a task to a world that is idle or still starting."""
         assert self.task is None
         self.task = task
         self.done = None
@@ -182,11 +182,11 @@ class World:
         self.state = State.DEAD
         self.launcher.forget(self.number)
 
-    def orphan(self, how: str | None, what: str = "died with the process that forks ranks") -> None:
-        """The process that forks ranks died, and all ranks with it, or it could not fork them all.
+    def orphan(self, how: str | None, what: str = "died with the fork server") -> None:
+        """End this world because the fork server died with all ranks, or could not fork them all.
 
-        With ``how``, that is the task's failure, and ``what`` became of each rank; without, the task
-        is to be done again elsewhere.
+        ``how`` is the message of the task's failure, and ``what`` happened to each rank. If ``how``
+        is None, the scheduler runs the task again elsewhere.
         """
         if how is not None and self.task is not None:
             self._trouble = "crash"
@@ -201,19 +201,19 @@ class World:
 
     @property
     def wake(self) -> float:
-        """When :meth:`tick` wants to be called at the latest, on the monotonic clock."""
+        """The latest time at which :meth:`tick` must be called, on the monotonic clock."""
         if self.state in (State.IDLE, State.DEAD):
             return float("inf")
         return min(self._deadline, self._looked_at_files + LOOK_AT_FILES)
 
     def put_off(self, seconds: float) -> None:
-        """Give the ranks so much longer: nobody was there to hear them."""
+        """Extend the deadline by ``seconds``, during which the controller could not listen."""
         self._deadline += seconds
 
     # -- events --------------------------------------------------------------------------------
 
     def on_forked(self, pids: list[int]) -> None:
-        # Fewer than ranks where one could not be started.
+        # Fewer process ids than ranks if one could not be started.
         for rank, pid in zip(self.ranks, pids, strict=False):
             rank.pid = pid
 
@@ -222,10 +222,10 @@ class World:
         self._send_port(rank)
 
     def on_frame(self, rank: Rank, frame: Frame) -> None:
-        """Take what a rank says; raises :class:`ProtocolError` when it makes no sense."""
+        """Handle a frame of a rank; raises :class:`ProtocolError` if it is invalid."""
         op = check(frame, SCHEMAS)
         if self.state in (State.DEAD, State.DYING):
-            # Too late: a stopped rank that was made to go on for its stack may even answer.
+            # Too late. A stopped rank that we let continue for its stack may even answer.
             return
         if op == "store":
             self._port = frame["port"]
@@ -252,7 +252,7 @@ class World:
         self._upset("crash")
 
     def on_exit(self, pid: int, status: int, *, memory: bool = False) -> bool:
-        """Take note that a process ended; False when it is none of this world's."""
+        """Record that a process ended; returns False if it is not a process of this world."""
         for rank in self.ranks:
             if rank.pid == pid:
                 rank.exit = status
@@ -265,7 +265,7 @@ class World:
         return False
 
     def tick(self) -> None:
-        """Act on the clock: a limit that passed, stacks that should be there by now."""
+        """Act on deadlines: a time limit has passed, or stacks should have arrived."""
         if self.state is State.DEAD:
             return
         now = time.monotonic()
@@ -311,7 +311,7 @@ class World:
             rank.channel.queue(message, blobs or [])
 
     def _send_port(self, rank: Rank) -> None:
-        """Tell a rank where the store listens: once both that and the rank are known."""
+        """Tell a rank the store's port, once both the port and the rank are known."""
         if self._port is not None:
             self._send(rank, {"op": "join", "port": self._port})
 
@@ -362,23 +362,23 @@ class World:
         if self._trouble is not None:
             self._deadline = min(self._deadline, deadline)
         elif self.task is None and self.state in (State.IDLE, State.STARTING):
-            # Died between two tasks, or before the first: nobody's failure, but no world any more.
+            # It died between two tasks, or before the first: no task failed, but the world is lost.
             self.retire()
         else:
             self._trouble = trouble
             self._deadline = deadline
 
     def _bound_output(self) -> None:
-        """Keep ranks that write without end from filling the disk."""
+        """Keep a rank that writes endlessly from filling the disk."""
         for rank in self.ranks:
             if rank.output.size() > MOST_OUTPUT:
                 rank.output.empty()
 
     def _help_the_dying(self, now: float) -> None:
-        """End ranks that have had a fatal error and do not end.
+        """Kill ranks that had a fatal error and have not ended.
 
-        What writes their last words may itself wait for ever, for memory's lock or for a thread
-        that takes no signal, and a dead rank is to be known at once.
+        The handler that writes their stacks may itself wait for ever, for the allocator's lock or for
+        a thread that handles no signal, and a death must be known at once.
         """
         for rank in self.ranks if self.state is not State.DYING else []:
             if not rank.settled and not rank.helped and _is_dying(rank):
@@ -408,5 +408,5 @@ class World:
 
 
 def _is_dying(rank: Rank) -> bool:
-    """True once faulthandler has written of a fatal error: of a signal alone it writes stacks."""
+    """True once faulthandler has reported a fatal error; for our own signal it writes only stacks."""
     return b"Fatal Python error" in rank.stacks.read(_FATAL_WITHIN)
