@@ -135,7 +135,9 @@ def test_report_that_holds_a_secret_is_not_packed(
 ) -> None:
     monkeypatch.setenv("VENDOR_TOKEN", "whole account")
 
-    with pytest.raises(bundle.Refused, match=r"junit-2.13-cpu\.\w+: it holds the value of VENDOR"):
+    with pytest.raises(
+        bundle.Refused, match=r"junit-2.13-cpu\.\w+: it contains the value of VENDOR"
+    ):
         bundle.pack([reports], tmp_path / "b.zip")
     assert not (tmp_path / "b.zip").exists()
 
@@ -259,12 +261,12 @@ def _hostile(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (shutil.rmtree, "there is no such file or folder"),
+        (shutil.rmtree, "no such file or folder"),
         (lambda folder: (folder / "junit-2.13-cpu.xml").unlink(), "no XML of a cell"),
-        (lambda folder: (folder / "junit-2.13-cpu.xml").write_text("<a"), "truncated, or no XML"),
+        (lambda folder: (folder / "junit-2.13-cpu.xml").write_text("<a"), "truncated, or not XML"),
         (
             lambda folder: (folder / "junit-2.13-cpu.xml").write_text("<a/>"),
-            "no cell of distparity",
+            "not the XML of a cell of distparity",
         ),
         (_hostile, "hostile XML"),
         (lambda folder: (folder / "junit-x.xml").symlink_to("/etc/passwd"), "a link"),
@@ -299,7 +301,7 @@ def _rewrite(path: Path, **changes: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({REPORT: b"<other/>"}, f"{REPORT}: damaged: its checksum is not the manifest's"),
+        ({REPORT: b"<other/>"}, f"{REPORT}: damaged: its checksum differs from the manifest's"),
         ({REPORT: None}, f"{REPORT}: missing"),
         ({"reports/junit-2.14-cpu.xml": b""}, "reports/junit-2.14-cpu.xml: additional"),
         ({"SHA256SUMS": b""}, "SHA256SUMS: damaged, or manifest.json is: they disagree"),
@@ -376,7 +378,7 @@ def test_name_that_a_bundle_does_not_have_is_refused(packed: Path, name: str) ->
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(zipfile.ZipInfo(name or "\0"), "x")
 
-    with pytest.raises(bundle.Refused, match="a bundle holds no file named"):
+    with pytest.raises(bundle.Refused, match="a bundle cannot contain a file named"):
         bundle.verify(packed)
 
 
@@ -408,7 +410,7 @@ def _many(archive: zipfile.ZipFile) -> None:
             "it unpacks to more than 16 MiB",
         ),
         (_many, "56 files; a bundle has at most 50"),
-        (lambda archive: archive.writestr(REPORT, ""), "it holds .* twice"),
+        (lambda archive: archive.writestr(REPORT, ""), "it has .* twice"),
     ],
     ids=["link", "large", "large together", "many", "twice"],
 )
@@ -475,7 +477,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes | None) ->
 def test_truncated_archive_is_refused(packed: Path, length: int) -> None:
     packed.write_bytes(packed.read_bytes()[:length])
 
-    with pytest.raises(bundle.Refused, match="it is no archive, or a damaged one"):
+    with pytest.raises(bundle.Refused, match="it is not a zip archive, or it is damaged"):
         bundle.verify(packed)
 
 
@@ -509,7 +511,7 @@ def test_command_makes_and_checks(reports: Path, tmp_path: Path) -> None:
     ("words", "code", "message"),
     [
         ([], 4, "bundle: name the reports"),
-        (["nowhere"], 4, "nowhere: there is no such file or folder"),
+        (["nowhere"], 4, "nowhere: no such file or folder"),
         (["--verify", "nowhere"], 1, "nowhere: No such file or directory"),
         (["--verify", "nowhere", "reports"], 4, "--verify takes one bundle"),
     ],

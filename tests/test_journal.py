@@ -144,7 +144,7 @@ def test_header_of_another_shape_is_refused_in_words(
     path = tmp_path / "junit-x.jsonl"
     path.write_text(json.dumps({"header": header}))
 
-    with pytest.raises(ValueError, match="is no side file"):
+    with pytest.raises(ValueError, match="is not a side file"):
         junit_writer.write_from_journal(path)
 
 

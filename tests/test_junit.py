@@ -123,7 +123,7 @@ def test_what_is_no_side_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "junit-x.jsonl"
     path.write_text(text)
 
-    with pytest.raises(ValueError, match="is no side file"):
+    with pytest.raises(ValueError, match="is not a side file"):
         junit_writer.write_from_journal(path)
 
 
@@ -194,7 +194,7 @@ def test_account_that_is_cut_says_so_and_keeps_both_ends(tmp_path: Path) -> None
     assert element.text is not None
     assert element.text.startswith("failed: off by 1\nthe beginning")
     assert element.text.endswith("the end")
-    assert re.search(r"\[[\d,]+ characters left out here; the side file has them\]", element.text)
+    assert re.search(r"\[[\d,]+ characters omitted here; the side file has them\]", element.text)
     assert (
         detail
         in json.loads((xml.with_suffix(".jsonl")).read_text().splitlines()[1])["outcome"]["detail"]

@@ -38,7 +38,7 @@ def test_pattern_that_is_found_in_everything_is_refused_by_name(text: str) -> No
 
 
 def test_pattern_that_is_no_pattern_is_refused() -> None:
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         pattern("(")
 
 

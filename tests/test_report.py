@@ -248,13 +248,13 @@ TEXTS = {
     "bomb": (BOMB, "hostile"),
     "external": (EXTERNAL, "hostile"),
     "dtd": ("<!DOCTYPE testsuites><testsuites/>", "hostile"),
-    "empty": ("", "truncated, or no XML"),
-    "not-xml": ("{}", "truncated, or no XML"),
+    "empty": ("", "truncated, or not XML"),
+    "not-xml": ("{}", "truncated, or not XML"),
     "not-junit": ("<html/>", "no JUnit XML"),
-    "no-suite": ("<testsuites/>", "it holds no suite"),
+    "no-suite": ("<testsuites/>", "it has no test suite"),
     "foreign": (
         "<testsuites><testsuite name='pytest' tests='0'/></testsuites>",
-        "no cell of distparity",
+        "not the XML of a cell of distparity",
     ),
     "bad-count": (
         "<testsuites><testsuite tests='many'><properties>"
@@ -270,9 +270,9 @@ TEXTS = {
         + "<testsuite>" * 20_000
         + "</testsuite>" * 20_000
         + "</testsuite></testsuites>",
-        "no cell of distparity",
+        "not the XML of a cell of distparity",
     ),
-    "bad-encoding": ("<?xml version='1.0' encoding='klingon'?><a/>", "truncated, or no XML"),
+    "bad-encoding": ("<?xml version='1.0' encoding='klingon'?><a/>", "truncated, or not XML"),
 }
 
 
@@ -610,7 +610,7 @@ def test_huge_text_is_cut_and_says_so(tmp_path: Path) -> None:
     assert len(result.detail) < LARGEST_DETAIL + 100
     assert result.detail.startswith("begin")
     assert result.detail.endswith("end")
-    assert "[… 4,980,008 characters left out; the XML file has them …]" in result.detail
+    assert "[… 4,980,008 characters omitted; the XML file has them …]" in result.detail
 
 
 def test_many_long_texts_are_cut_further(tmp_path: Path) -> None:
@@ -621,7 +621,7 @@ def test_many_long_texts_are_cut_further(tmp_path: Path) -> None:
     text = html.render(found)
 
     assert len(text) < html.ROOM_FOR_TEXTS * 1.3
-    assert "characters left out" in text
+    assert "characters omitted" in text
     assert len(markdown.render(found).encode()) <= markdown.LIMIT
 
 

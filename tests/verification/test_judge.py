@@ -172,7 +172,7 @@ def test_where_a_rank_s_rows_are_no_parts_the_mean_is_compared() -> None:
     ("rows", "says"),
     [
         pytest.param([0, 1, 2, 3], "rows [4, 5, 6, 7] on no rank", id="rank 0's"),
-        pytest.param([3, 4, 5, 6, 7], "some rows on more ranks", id="one too many"),
+        pytest.param([3, 4, 5, 6, 7], "some rows on more ranks than others", id="one too many"),
     ],
 )
 def test_every_row_is_on_as_many_ranks_as_any_other(rows: list[int], says: str) -> None:

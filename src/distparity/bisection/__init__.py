@@ -1,4 +1,4 @@
-"""The first torch release in which what a case gives changed."""
+"""Find the torch release that changed the result of a case."""
 
 from __future__ import annotations
 

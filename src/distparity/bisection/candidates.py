@@ -1,4 +1,4 @@
-"""Which releases lie between two that are named: of the table, nightlies by date, or a user's own."""
+"""The releases between two ends: those of the table, nightlies by date, or the user's interpreters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DATE = re.compile(r"20\d\d-\d\d-\d\d")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One torch that can be tried: what is installed in an environment, or an interpreter."""
+    """One torch to try: a requirement to install in an environment, or an interpreter that has it."""
 
     name: str
     source: Source | None = None
@@ -29,10 +29,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Span:
-    """The candidates from one end to the other, the older first."""
+    """The candidates from one end to the other, the oldest first."""
 
     candidates: Sequence[Candidate]
-    #: Whether the older end is the good one; a defect may as well have been mended.
+    #: Whether the older end is the good one; if not, bisect looks for the fix.
     forward: bool
 
     @property
@@ -51,11 +51,11 @@ def between(
     wheel: str | None = None,
     index: str | None = None,
 ) -> Span:
-    """All releases from ``good`` to ``bad``, both with them.
+    """All releases from ``good`` to ``bad``, including both.
 
-    Two releases (``2.6``: its newest patch; ``2.6.0``) or two dates (``2026-05-01``) of nightlies;
-    a date on which there was none stands for the next nightly inside. Raises :class:`BadRequest`
-    and :class:`~distparity.releases.NoSuchCell`.
+    The ends are two releases (``2.6`` means its newest patch; ``2.6.0``) or two dates of nightlies
+    (``2026-05-01``). A date without a nightly means the next nightly between the ends. Raises
+    :class:`BadRequest` and :class:`~distparity.releases.NoSuchCell`.
     """
     dated = [bool(_DATE.fullmatch(name)) for name in (good, bad)]
     if dated[0] != dated[1]:
@@ -76,7 +76,7 @@ def between(
 
 
 def given(words: Sequence[str], good: str, bad: str) -> Span:
-    """The user's own interpreters, ``NAME=PYTHON`` each, in the order given; both ends are among them.
+    """The user's own interpreters, ``NAME=PYTHON`` each, in the given order, with both ends.
 
     Raises :class:`BadRequest`.
     """
@@ -137,7 +137,7 @@ def _name(row: Row) -> str:
 
 
 def _python(rows: Sequence[Row]) -> str | None:
-    """One Python that all the rows have wheels for, so that nothing but torch differs."""
+    """One Python that all rows have wheels for, so that only torch differs."""
     common = [p for p in rows[-1].pythons if all(p in row.pythons for row in rows)]
     return RUNNING if RUNNING in common else (common[-1] if common else None)
 

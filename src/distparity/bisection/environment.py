@@ -1,4 +1,4 @@
-"""An environment for one torch, made by uv from its cache, and this very distparity for all of them."""
+"""Make an environment for each torch with uv, and one copy of this distparity for all of them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Environments", "NoEnvironment"]
 
 
 class NoEnvironment(Exception):
-    """This release cannot be installed here; the text says why, in one line."""
+    """This release cannot be installed here; the message says why, in one line."""
 
 
 class Environments:
-    """Makes environments below ``folder``, one after the other; deletes each unless ``keep``.
+    """Makes environments in ``folder``, one after the other; deletes each unless ``keep``.
 
-    ``beside`` are further requirements: a vendor's plug-in, say. Raises :class:`BadRequest` where
-    there is no uv.
+    ``beside`` are additional requirements, for example a vendor's plug-in. Raises
+    :class:`BadRequest` if there is no uv.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Environments:
         self._carry()
 
     def close(self) -> None:
-        """Delete what was made, unless it is to be kept."""
+        """Delete the environments, unless ``keep``."""
         if not self.keep:
             shutil.rmtree(self.folder if self._made_folder else self.suite, ignore_errors=True)
 
     @contextmanager
     def of(self, candidate: Candidate) -> Iterator[Path]:
-        """The interpreter of an environment with that torch; raises :class:`NoEnvironment`."""
+        """Within it, the interpreter of an environment with that torch; raises :class:`NoEnvironment`."""
         if candidate.source is None:
             yield Path(candidate.python)
             return
@@ -69,7 +69,7 @@ class Environments:
         _uv("venv", "--quiet", "--allow-existing", "--python", candidate.python, str(place))
         install = ["pip", "install", "--quiet", "--python", str(python)]
         if candidate.source.index is not None:
-            # By itself first: beside another index the registry would answer for what this has not.
+            # torch alone first: with two indexes, uv might take it from the registry.
             only = ["--no-deps", "--default-index", candidate.source.index]
             _uv(*install, *only, candidate.source.requirement)
         _uv(*install, *candidate.source.for_uv)
@@ -77,9 +77,9 @@ class Environments:
         return python
 
     def _carry(self) -> None:
-        """Put a copy of this distparity where every release's Python finds it.
+        """Copy this distparity to a folder that every release's Python can import it from.
 
-        So the same suite judges all of them, whatever becomes of the one that runs meanwhile.
+        So the same suite judges all releases, even if the installed one changes during the search.
         """
         here = Path(__file__).parents[1]
         shutil.rmtree(self.suite, ignore_errors=True)
@@ -98,7 +98,7 @@ def _requirements() -> list[str]:
 
 
 def need_uv() -> None:
-    """Raises :class:`BadRequest` where there is no uv."""
+    """Raise :class:`BadRequest` if there is no uv."""
     if shutil.which("uv") is None:
         raise BadRequest(
             "bisect creates its environments with uv, and uv is not on PATH: "
@@ -119,5 +119,5 @@ def _uv(*words: str) -> None:
 
 
 def _short(text: str) -> str:
-    """What uv says in a tree of lines, as one line."""
+    """Join the tree of lines that uv prints into one line."""
     return " ".join(re.sub(r"[^\x00-\x7f]", " ", text).split())

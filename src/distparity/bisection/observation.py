@@ -1,4 +1,4 @@
-"""What one case gives under one torch: a run of the suite in another interpreter, and its XML."""
+"""Run one case with one torch, in another interpreter, and read the result from its XML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSES = "passes"
 FAILS = "fails"
 UNSUPPORTED = "is not supported"
 
-#: What each outcome says of a release; one that is not here says nothing.
+#: What each status says about a release; a status that is not listed says nothing.
 _KINDS = {
     "passed": PASSES,
     "unexpectedly fixed": PASSES,
@@ -30,13 +30,14 @@ _KINDS = {
     "not supported": UNSUPPORTED,
 }
 CELL = "bisect"
-#: Beyond the limit of the case: torch's import, a world's start, the oracle and the verdict.
+#: Seconds beyond the time limit of the case, for torch's import, a world's start, the oracle and the
+#: verdict.
 _BEYOND = 600.0
 
 
 @dataclass(frozen=True)
 class Question:
-    """Which case is run, and how."""
+    """The case to run, and how."""
 
     case: str
     device: str = "cpu"
@@ -48,7 +49,7 @@ class Question:
     def words(self) -> list[str]:
         size = re.search(r"-ws(\d+)-", self.case)
         words = ["--device", self.device, "--case", self.case, f"--case-timeout={self.limit:g}"]
-        # What is expected to fail, or not to be run at all, is what is looked for here.
+        # Without known defects: bisect looks for exactly the failures that they expect.
         words.append("--no-known-defects")
         words += ["--world-size", size[1]] if size else []
         for name in self.include:
@@ -60,25 +61,25 @@ class Question:
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen: ``status`` is the outcome's, or empty where the case did not come to run."""
+    """The result with one release: ``status`` is the outcome's, or empty if the case did not run."""
 
     status: str
     message: str = ""
     ratio: float | None = None
-    #: ``torch.__version__`` of what ran.
+    #: ``torch.__version__`` in that run.
     torch: str = ""
     diagnosis: str = ""
 
     @property
     def kind(self) -> str | None:
-        """One of :data:`PASSES`, :data:`FAILS`, :data:`UNSUPPORTED`; None where it says nothing."""
+        """One of :data:`PASSES`, :data:`FAILS`, :data:`UNSUPPORTED`; None if it says nothing."""
         return _KINDS.get(self.status)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "ratio": None if self.ratio is None else f"{self.ratio:.6g}"}
 
     def __str__(self) -> str:
-        """One line: what came out, the ratio, and what it looks like."""
+        """One line: the status, the ratio, and the diagnosis or message."""
         ratio = "" if self.ratio is None else f", ratio {self.ratio:.3g}"
         about = self.diagnosis or self.message
         return f"{self.status or 'did not run'}{ratio}{': ' * bool(about)}{about}"
@@ -87,14 +88,14 @@ class Observation:
 def observe(python: Path, suite: Path, question: Question, runs: int = 1) -> Observation:
     """Run the case ``runs`` times with that interpreter and the distparity in the folder ``suite``.
 
-    Where the runs do not agree on the kind, the release is *flapping*, and says nothing.
+    If the runs disagree on the kind, the release is *flapping*, and says nothing.
     """
     seen = [_once(python, suite, question) for _ in range(runs)]
     kinds = {one.kind for one in seen}
     if len(kinds) > 1:
         told = ", ".join(one.status or "no run" for one in seen)
         return replace(seen[0], status="flapping", message=f"it ran {runs} times: {told}")
-    # The worst of them: what is judged by its ratio is judged by its largest.
+    # The worst run: a release is judged by its largest ratio.
     return max(seen, key=lambda one: one.ratio or 0.0)
 
 
@@ -103,7 +104,7 @@ def _once(python: Path, suite: Path, question: Question) -> Observation:
         command = [str(python), "-m", "distparity", "run", "-p", "no:cacheprovider", "--cell", CELL]
         command += [*question.words, "--report-dir", "reports"]
         output = _run(command, folder, suite, _BEYOND + 6 * question.limit)
-        # Where torch could not be asked there is an XML too, which says why.
+        # If torch could not be imported there is an XML too, which says why.
         for path in Path(folder, "reports").glob(f"junit-{CELL}-*.xml"):
             return read(path)
     last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
@@ -126,7 +127,7 @@ def _run(command: Sequence[str], folder: str, suite: Path, limit: float) -> str:
     try:
         return process.communicate(timeout=limit)[0]
     except subprocess.TimeoutExpired:
-        return f"no end within {limit:g} s"
+        return f"the run did not end within {limit:g} s"
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -134,7 +135,7 @@ def _run(command: Sequence[str], folder: str, suite: Path, limit: float) -> str:
 
 
 def read(path: Path) -> Observation:
-    """The one case of a cell's XML."""
+    """Read the one case of a cell's XML."""
     suite = ET.parse(path).getroot().find("testsuite")  # noqa: S314  our own run just wrote it
     assert suite is not None
     case = suite.find("testcase")

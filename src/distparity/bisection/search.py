@@ -1,7 +1,7 @@
-"""Where a list of releases changes from one kind to the other, asking as few of them as will do.
+"""Find where a list of releases changes from one kind to another, with as few queries as possible.
 
-Knows nothing of torch: a release is a number here, and what it is asked for is a kind, or None
-where it cannot say.
+This module knows nothing about torch: a release is an index, and a query returns its kind, or None if
+the release cannot be judged.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 __all__ = ["Found", "search"]
 
-#: What a release is, by its place in the list; None where nobody can say.
+#: Returns the kind of a release, by its index in the list; None if it cannot be judged.
 Ask = Callable[[int], str | None]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A change: ``before`` is still of the one kind, ``after`` of the other, by their places.
+    """A change between the indexes ``before`` and ``after``, which are of different kinds.
 
-    What lies between them could not be judged; where nothing does, ``after`` is the first.
+    Releases between them could not be judged; if there are none, ``after`` is the first of its kind.
     """
 
     before: int
@@ -31,16 +31,16 @@ class Found:
 
 
 def search(first: int, last: int, ask: Ask) -> Found:
-    """A change between two places whose kinds differ, by halves.
+    """Find a change between two indexes of different kinds, by bisection.
 
-    What cannot say is passed over for its nearest neighbour. With more than one change between the
-    two, one of them is found; :func:`every` finds all.
+    A release that cannot be judged is replaced by its nearest neighbour. If there are several
+    changes, one of them is found; :func:`every` finds all.
     """
     before, after = first, last
     kind = ask(first)
     silent: set[int] = set()
     while untold := [place for place in range(before + 1, after) if place not in silent]:
-        # The first of the two nearest to the middle, so that the same list is asked the same way.
+        # The first of the two nearest to the middle, so that the order of queries is deterministic.
         place = min(untold, key=lambda place: abs(2 * place - before - after))
         said = ask(place)
         if said is None:
@@ -53,7 +53,7 @@ def search(first: int, last: int, ask: Ask) -> Found:
 
 
 def every(first: int, last: int, ask: Ask) -> Iterator[Found]:
-    """Every change between two places, in order, by asking all of them."""
+    """Find every change between two indexes, in order, by a query for every release."""
     before, kind = first, ask(first)
     for place in range(first + 1, last + 1):
         said = ask(place)

@@ -1,4 +1,4 @@
-"""The whole of a bisection: both ends first, then by halves; what was seen, as lines and as JSON."""
+"""A whole bisection: first both ends, then by halves; its results as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from distparity.core.bad_request import BadRequest
 __all__ = ["Bisection", "Refused"]
 
 Say = Callable[[str], None]
-#: What is seen of a release: the interpreter, the folder with the suite, the case, how often.
+#: Runs a case: the interpreter, the folder with the suite, the case, the number of runs.
 Observe = Callable[[Path, Path, Question, int], Observation]
 
-#: Grows when a reader of the last one would misread this one.
+#: The schema of the JSON; it increases if a reader of the previous schema would misread it.
 FORMAT = 1
 GOOD = "good"
 BAD = "bad"
 
 
 class Refused(BadRequest):
-    """An end is not what it was said to be, so there is nothing to find between them."""
+    """An end is not as good or bad as the user says, so there is no change to find."""
 
 
 @dataclass
 class Bisection:
-    """Finds where, from ``good`` to ``bad``, what the case gives changed.
+    """Finds the release from ``good`` to ``bad`` that changed the result of the case.
 
-    Without a ``factor``, a release is like the good end where the case passes, and like the bad one
-    where its outcome is of the bad end's kind. With one it is also bad where the ratio is more than
-    ``factor`` times the good end's.
+    Without a ``factor``, a release is good if the case passes, and bad if its outcome is of the bad
+    end's kind. With a ``factor``, it is also bad if its ratio is more than ``factor`` times that of
+    the good end.
     """
 
     span: Span
@@ -52,7 +52,7 @@ class Bisection:
     refused: str = ""
 
     def run(self, environments: Environments, *, exhaustive: bool = False) -> None:
-        """Look at both ends, then between them. Raises :class:`Refused`."""
+        """Run the case with both ends, then between them. Raises :class:`Refused`."""
         self._environments = environments
         self.say(self._outlook(exhaustive=exhaustive))
         try:
@@ -67,7 +67,7 @@ class Bisection:
 
     def _outlook(self, *, exhaustive: bool) -> str:
         names = [candidate.name for candidate in self.span.candidates]
-        # Both ends, and one for every time that what lies between can be halved.
+        # Both ends, and one for each halving of the range between them.
         most = len(names) if exhaustive else 2 + (len(names) - 2).bit_length()
         return f"{names[0]} to {names[-1]}: {len(names)} releases, {most} to try"
 
@@ -95,7 +95,7 @@ class Bisection:
     def _judge(self, seen: Observation) -> str | None:
         if seen.kind == PASSES:
             return BAD if self._drifted(seen) else GOOD
-        # What is of a third kind (not supported between a pass and a failure) is like neither end.
+        # A third kind, such as *not supported* between a pass and a failure, is like neither end.
         same = seen.kind is not None and seen.kind == self.seen[self.span.bad.name].kind
         drift = self.factor is not None and self.seen[self.span.bad.name].kind == PASSES
         return BAD if same or (drift and seen.kind == "fails") else None
@@ -137,11 +137,11 @@ class Bisection:
 
     @property
     def exact(self) -> bool:
-        """True where every change found has nothing unjudged before it."""
+        """True if no change has releases before it that could not be judged."""
         return bool(self.found) and not any(found.between for found in self.found)
 
     def lines(self) -> list[str]:
-        """The result, for a reader."""
+        """The result as text."""
         return [line for found in self.found for line in self._lines_of(found)]
 
     def _lines_of(self, found: Found) -> list[str]:
@@ -206,9 +206,9 @@ def _one(first: int, last: int, ask: Callable[[int], str | None]) -> list[Found]
 
 
 def _of(candidate: Candidate, seen: Observation) -> Observation:
-    """What was seen, if it was that torch: a variable, or an index, may have put another before it."""
+    """The observation, if the right torch ran: a variable or an index may have chosen another one."""
     wanted = candidate.name
-    # A name of the user's own for an interpreter ("1.21" of a vendor's releases) may be anything.
+    # The user's own name for an interpreter (a vendor's release "1.21") need not be torch's version.
     if not seen.torch or not re.match(r"2\.\d+\.\d", wanted):
         return seen
     if seen.torch == wanted or seen.torch.startswith(f"{wanted}+"):

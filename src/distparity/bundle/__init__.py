@@ -1,4 +1,4 @@
-"""One archive of what a run left, for sending: made here, and checked where it arrives."""
+"""Bundles: one archive of a run's results, for sending. They are made and verified here."""
 
 from __future__ import annotations
 

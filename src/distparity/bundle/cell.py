@@ -1,4 +1,4 @@
-"""What a bundle has to know of a cell; the report reads all of it."""
+"""The facts that a bundle needs from a cell's XML; the report reads all of it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from distparity.bundle.layout import Refused
 
 __all__ = ["Cell", "read"]
 
-#: The facts of a cell that the manifest repeats; the XML has all of them.
+#: The facts of a cell that the manifest repeats; the XML has more.
 _FACTS = ("cell", "torch", "torch_git", "device", "device_name", "backend", "backend_version")
-#: One of the files that a run was under, as its XML lists them.
+#: One expectation file of a run, as its XML lists it.
 _FILE = re.compile(r"(?P<name>.+?) sha256:(?P<sum>[0-9a-f]{64})(?:, |$)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One XML file. ``expectations`` are checksums by the run's names for the files; None where it
-    does not say under which it was, as where it did not begin.
+    """One XML file.
+
+    ``expectations`` has the checksum of each expectation file, by the name that the run used; None
+    if the XML does not say, for example because the run did not begin.
     """
 
     facts: dict[str, str]
@@ -32,18 +34,18 @@ class Cell:
 
 
 def read(name: str, content: bytes) -> Cell:
-    """Read a cell's XML; raises :class:`Refused`, with its ``name``, for what is none."""
+    """Read a cell's XML; raises :class:`Refused`, with its ``name``, if it is not one."""
     text = content.decode("utf-8", "replace")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise Refused(f"{name}: hostile XML: it declares entities or a DTD")
     try:
         suite = ET.fromstring(text.encode()).find("testsuite")  # noqa: S314  without entities, as above
     except ET.ParseError as error:
-        raise Refused(f"{name}: truncated, or no XML: {error}") from None
+        raise Refused(f"{name}: truncated, or not XML: {error}") from None
     properties = [] if suite is None else suite.findall("properties/property")
     facts = {p.get("name", "").removeprefix("distparity."): p.get("value", "") for p in properties}
     if "cell" not in facts:
-        raise Refused(f"{name}: no cell of distparity")
+        raise Refused(f"{name}: not the XML of a cell of distparity")
     said = facts.get("expectations")
     return Cell(
         {fact: facts.get(fact, "") for fact in _FACTS},

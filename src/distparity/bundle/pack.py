@@ -1,4 +1,4 @@
-"""Make a bundle: the same reports, in the same environment, make the same bytes."""
+"""Make a bundle. The same reports in the same environment make the same bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distparity.expectations.file import SHIPPED, Wrong, toml_files
 
 __all__ = ["pack"]
 
-#: Every member's date: the archive's own are no facts of the run.
+#: The date of every member: the time of packing is not a fact of the run.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -35,10 +35,10 @@ def pack(
 ) -> list[str]:
     """Write a bundle of the cells in ``sources`` to ``target``; returns the names in it.
 
-    It has the expectation files of all runs: ``expectations`` are those that are not shipped.
-    Of the environment it has the variables named DISTPARITY_..., those in ``variables``, and no
-    other. Raises :class:`Refused` before anything is written, ``OSError`` where ``target`` cannot
-    be.
+    It includes the expectation files of all runs: ``expectations`` are those that distparity does
+    not ship. Of the environment it includes only variables named DISTPARITY_... and those in
+    ``variables``. Raises :class:`Refused` before anything is written, and ``OSError`` if ``target``
+    cannot be written.
     """
     redactor = Redactor(os.environ)
     reports = _reports(sources)
@@ -55,18 +55,18 @@ def pack(
 
 
 def _reports(sources: Sequence[Path]) -> dict[str, Path]:
-    """The XML and the side files by their names in the bundle."""
+    """The XML and side files, by their names in the bundle."""
     found: dict[str, Path] = {}
     for source in sources:
         if not source.exists():
-            raise Refused(f"{source}: there is no such file or folder")
+            raise Refused(f"{source}: no such file or folder")
         for path in sorted(source.glob("**/junit-*")) if source.is_dir() else [source]:
             name = {".xml": f"reports/{path.name}", ".jsonl": f"logs/{path.name}"}.get(path.suffix)
             if name is None:
                 continue
             if name in found:
                 raise Refused(
-                    f"{path}: {found[name]} has the same name, and a bundle holds every name once"
+                    f"{path}: {found[name]} has the same name, and names in a bundle are unique"
                 )
             found[name] = path
     if not any(path.suffix == ".xml" for path in found.values()):
@@ -75,9 +75,9 @@ def _reports(sources: Sequence[Path]) -> dict[str, Path]:
 
 
 def _read(path: Path, redactor: Redactor) -> bytes:
-    """A file as it is. Raises :class:`Refused` where it holds a secret of this environment."""
+    """Read a file. Raises :class:`Refused` if it contains a secret of this environment."""
     if path.is_symlink():
-        raise Refused(f"{path}: it is a link, and a bundle holds only files")
+        raise Refused(f"{path}: it is a link, and a bundle contains only files")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -89,15 +89,15 @@ def _read(path: Path, redactor: Redactor) -> bytes:
             set(re.findall(r"\[\$(\w+)\]", clean)) - set(re.findall(r"\[\$(\w+)\]", text))
         )
         what = f"the value of {', '.join(names)}" if names else "a password in an address"
-        raise Refused(f"{path}: it holds {what}")
+        raise Refused(f"{path}: it contains {what}")
     return content
 
 
 def _expectations(cells: list[Cell], given: Sequence[Path], redactor: Redactor) -> dict[str, bytes]:
-    """The expectation files of all runs by their names in the bundle: the shipped ones unasked.
+    """The expectation files of all runs, by their names in the bundle; shipped ones automatically.
 
-    Raises :class:`Refused` where one that a run names is not given, or is not as it was; and for one
-    that no run names, where all of them say what they name.
+    Raises :class:`Refused` if a file that a run used is not given or has changed, and for a file
+    that no run used, if all runs say which files they used.
     """
     try:
         found = {path: _read(path, redactor) for one in given for path in toml_files(one)}
@@ -123,7 +123,7 @@ def _expectations(cells: list[Cell], given: Sequence[Path], redactor: Redactor) 
 
 
 def _shipped(name: str) -> bytes | None:
-    """What is shipped under the name that a run has for it; None for a user's own file."""
+    """The content of a shipped file, by the name that a run has for it; None for a user's own file."""
     path = SHIPPED / Path(name).name
     return path.read_bytes() if name == f"{SHIPPED.name}/{path.name}" and path.is_file() else None
 
@@ -131,7 +131,7 @@ def _shipped(name: str) -> bytes | None:
 def _lacking(cell: Cell, name: str, given: Mapping[Path, str]) -> str:
     changed = next((path for path in given if path.name == Path(name).name), None)
     if changed is not None:
-        return f"{changed}: it has changed since {cell.name} ran: its checksum is another"
+        return f"{changed}: it has changed since {cell.name} ran: its checksum differs"
     if _shipped(name) is not None:
         return (
             f"{name}: {cell.name} ran with this file from another version of distparity; make the "
@@ -165,7 +165,7 @@ def _environment(variables: Sequence[str]) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """distparity, torch and the devices' packages, with all that they require; nothing else."""
+    """The versions of distparity, torch and the devices' packages, and of all their requirements."""
     devices = device_kinds.points()
     wanted = ["distparity", "torch", "numpy", *(e.dist.name for e in devices if e.dist)]
     found: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _names(requirements: Iterable[str]) -> list[str]:
 def _check(files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         if not layout.known(name):
-            raise Refused(f"{name}: a bundle holds no file of this name")
+            raise Refused(f"{name}: a bundle cannot contain a file of this name")
         if len(content) > layout.LARGEST_FILE:
             raise Refused(f"{name}: larger than {layout.LARGEST_FILE // 2**20} MiB")
     if len(files) > layout.MOST_FILES or sum(map(len, files.values())) > layout.LARGEST:

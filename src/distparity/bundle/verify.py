@@ -1,6 +1,6 @@
-"""Check a bundle that somebody sent: every file is there, as it was, and there is no other.
+"""Verify a bundle that somebody sent: every file is there and unchanged, and there is no other file.
 
-Nothing is unpacked. No more is read than a bundle may have, whatever the archive says of itself.
+Nothing is unpacked, and never more is read than a bundle may have, whatever the archive claims.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = ["Checked", "verify"]
 
 _ENCRYPTED = 0x1
 _BLOCK = 1 << 20
-#: Bytes of a file's header, of its entry in the directory, and of what ends the archive, without
-#: names and comments.
+#: Bytes of a file's header, of its directory entry, and of the archive's end record, without names and
+#: comments.
 _HEAD, _ENTRY, _END = 30, 46, 22
-_LOOSE = "it has changed since it was packed: it holds bytes that belong to none of its files"
+_LOOSE = "it has changed since it was packed: it has bytes that belong to none of its files"
 
 
 @dataclass
 class Checked:
-    """What was found: the manifest, and a line for everything that is wrong."""
+    """The result: the manifest, and one line for each error."""
 
     manifest: dict[str, Any] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
@@ -46,15 +46,15 @@ class _Found:
 def verify(path: Path) -> Checked:
     """Check every checksum of a bundle, and that it has the expectation files of its runs.
 
-    Raises :class:`Refused` where it is no bundle: no archive, a name that leaves the folder or is
-    none of a bundle's, more than a bundle may hold, no manifest, a report that is no cell.
+    Raises :class:`Refused` if it is not a bundle: not an archive, a name that leads out of the folder or
+    does not belong in a bundle, too much data, no manifest, or a report that is not a cell's XML.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_names(path, archive)
             return _check(path, archive)
     except (zipfile.BadZipFile, UnicodeError, NotImplementedError, ValueError) as error:
-        raise Refused(f"{path}: it is no archive, or a damaged one: {error}") from None
+        raise Refused(f"{path}: it is not a zip archive, or it is damaged: {error}") from None
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
 
@@ -67,13 +67,13 @@ def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
         raise Refused(f"{path}: it unpacks to more than {layout.LARGEST // 2**20} MiB")
     names = set()
     for member in members:
-        # As it stands in the archive: the library's own reading cuts names, and turns slashes.
+        # The name as the archive has it: zipfile truncates names and converts slashes.
         name = member.orig_filename
         if name in names:
-            raise Refused(f"{path}: it holds {name!r} twice")
+            raise Refused(f"{path}: it has {name!r} twice")
         names.add(name)
         if not layout.known(name):
-            raise Refused(f"{path}: a bundle holds no file named {name!r}")
+            raise Refused(f"{path}: a bundle cannot contain a file named {name!r}")
         if member.file_size > layout.LARGEST_FILE:
             raise Refused(f"{path}: {name} is larger than {layout.LARGEST_FILE // 2**20} MiB")
         kind = stat.S_IFMT(member.external_attr >> 16)
@@ -97,7 +97,7 @@ def _check(path: Path, archive: zipfile.ZipFile) -> Checked:
 
 
 def _not_held(archive: zipfile.ZipFile, files: dict[str, Any]) -> list[str]:
-    """The expectation files that a run was under and that are not there as they were then."""
+    """The expectation files of a run that are missing or have changed since."""
     held = {said["sha256"] for name, said in files.items() if name.startswith("expectations/")}
     cells = [read(name, archive.read(name)) for name in files if name.startswith("reports/")]
     return [
@@ -109,7 +109,7 @@ def _not_held(archive: zipfile.ZipFile, files: dict[str, Any]) -> list[str]:
 
 
 def _loose(path: Path, archive: zipfile.ZipFile) -> list[str]:
-    """Whether the archive has anything besides its files, their directory, and what ends it."""
+    """Check that the archive has only its files, their directory and the end record."""
     members = archive.infolist()
     at = 0
     with path.open("rb") as file:
@@ -138,7 +138,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
             if not layout.known(name) or not isinstance(said["sha256"], str):
                 raise Refused(f"{path}: its manifest names {name!r}")
             if type(said["size"]) is not int:
-                raise Refused(f"{path}: its manifest gives {name!r} no whole number of bytes")
+                raise Refused(f"{path}: its manifest has no valid size for {name!r}")
         for cell in manifest["cells"]:
             if not cell["cell"].isprintable():
                 raise Refused(f"{path}: its manifest names the cell {cell['cell']!r}")
@@ -151,7 +151,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> _Found | str:
-    """A file's checksum and size; or why it cannot be read."""
+    """A file's checksum and size, or why it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
         with archive.open(name) as file:
@@ -169,14 +169,14 @@ def _compare(name: str, said: dict[str, Any], found: _Found | str | None) -> lis
     if isinstance(found, str):
         return [f"{name}: damaged: {found}"]
     if (found.sha256, found.size) != (said["sha256"], said["size"]):
-        return [f"{name}: damaged: its checksum is not the manifest's"]
+        return [f"{name}: damaged: its checksum differs from the manifest's"]
     return []
 
 
 def _check_sums(
     archive: zipfile.ZipFile, files: dict[str, Any], found: dict[str, _Found | str]
 ) -> list[str]:
-    """The manifest's own checksum is in the other list, which has to say the same of all files."""
+    """Check SHA256SUMS, which has the manifest's checksum and must agree with it on all others."""
     own = found.get(layout.SUMS)
     manifest = found[layout.MANIFEST]
     if not isinstance(own, _Found) or not isinstance(manifest, _Found):

@@ -100,7 +100,7 @@ class Device:
         if self.module() is None:
             autoload()
 
-    # -- what this machine has --------------------------------------------------------------------------
+    # -- what this machine has -------------------------------------------------------------------
 
     def absent(self) -> str | None:
         """Why there is no such device here: the check that was made and its answer; None if there is one."""

@@ -1,8 +1,8 @@
-"""Known defects and waivers, as data: which cases fail, how, whose fault it is and until when.
+"""Expectations as data: which cases fail, how, why, and until when.
 
-A file of entries is read by :func:`load`, checked for entries that can never apply by :func:`check`, put
-beside the cases of a cell by :func:`assign`, and an entry says by :meth:`Entry.judge` what an outcome
-of one of its cases is.
+:func:`load` reads files of entries, :func:`check` finds entries that can never apply, :func:`assign`
+finds the entry of each case of a cell, and :meth:`Entry.judge` turns an outcome into *expected failure*
+or *unexpectedly fixed*.
 """
 
 from distparity.expectations.assign import Surroundings, assign

@@ -1,4 +1,4 @@
-"""Entries beside the cases of a cell: which one is about which, and whether that can be."""
+"""Assign entries to the cases of a cell."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["Surroundings", "assign"]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a cell is: its torch, the names that its device goes by, and its facts."""
+    """What entries can match in a cell: its torch, the names of its device, and its facts."""
 
     torch: str
     devices: tuple[str, ...]
     facts: Mapping[str, Any]
 
     def has(self, entry: Entry) -> bool:
-        """Whether the entry is about this place; raises :class:`Wrong` for a fact there is none of."""
+        """Whether the entry applies to this cell; raises :class:`Wrong` for an unknown fact."""
         for name in entry.facts:
             if name not in self.facts:
                 known = ", ".join(sorted(self.facts))
@@ -40,10 +40,10 @@ class Surroundings:
 
 
 def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> dict[str, Entry]:
-    """The entry for each id that has one. ``cases`` are all that this cell can have.
+    """The entry of each case, by id. ``cases`` are all that this cell can have.
 
-    Entries that know other checks of a case each are one. Raises :class:`Wrong` where an entry that
-    is about this place is about none of the cases, and where two others are about the same one.
+    Entries that name different checks of one case are joined. Raises :class:`Wrong` if an entry that
+    applies to this cell matches no case, and if two other entries match the same case.
     """
     found: dict[str, Entry] = {}
     every = CaseSet(cases)
@@ -65,14 +65,14 @@ def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> d
 
 
 def _within(version: str, wanted: SpecifierSet) -> bool:
-    """Whether a version is in a range; nightlies and local builds count by their public version.
+    """Whether a version is in a range; nightlies and local builds count as their public version.
 
-    Raises :class:`Wrong` where the version is none.
+    Raises :class:`Wrong` if ``version`` is not a version.
     """
     try:
         public = Version(version).public
     except InvalidVersion:
-        raise Wrong(f"expectations need a version of torch, and {version!r} is not one") from None
+        raise Wrong(f"expectations need a version of torch, but {version!r} is not one") from None
     return wanted.contains(public, prereleases=True)
 
 

@@ -1,4 +1,4 @@
-"""One entry: the cases, where they fail, how, and what it makes of an outcome."""
+"""One entry: its cases, where and how they fail, and how it changes an outcome."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from distparity.expectations.search import TooSlow, search
 
 __all__ = ["PARTS", "CaseSet", "Entry"]
 
-#: The parts of a case that patterns are about.
+#: The parts of a case that patterns can match.
 PARTS = ("scenario", "strategy", "world_size", "dtype")
 
 
 class CaseSet:
-    """All the cases that entries can be about, arranged so that many entries find theirs quickly."""
+    """All cases that entries can match, indexed so that many entries find theirs quickly."""
 
     def __init__(self, cases: Iterable[Case]) -> None:
         self.by_id = {case.id: case for case in cases}
         #: By scenario and strategy.
         self.groups: dict[tuple[str, str], list[Case]] = {}
-        #: The values that each part of a case has, as text.
+        #: The values of each part of a case, as strings.
         self.values: dict[str, set[str]] = {part: set() for part in PARTS}
         for case in self.by_id.values():
             self.groups.setdefault((case.scenario, case.strategy), []).append(case)
@@ -39,44 +39,44 @@ class CaseSet:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known about some cases. ``where`` names its file and line, for whoever reads of it."""
+    """An expectation about some cases. ``where`` has its file and line, for messages."""
 
     where: str
     failure: str
     reason: str
     link: str
     torch: SpecifierSet
-    #: Patterns of the device's name: ``*`` and ``?``, and with ``!`` before it what is left out.
+    #: Patterns for the device's name: ``*`` and ``?``; a pattern after ``!`` excludes.
     device: tuple[str, ...]
-    #: Ids of cases; empty where ``patterns`` say which they are.
+    #: Ids of cases; empty if ``patterns`` name the cases.
     cases: tuple[str, ...] = ()
-    #: Patterns by part of a case (scenario, strategy, world_size, dtype); a part left out is any.
+    #: Patterns by part of a case (scenario, strategy, world_size, dtype); a missing part matches all.
     patterns: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    #: Patterns, or PEP 440 ranges, of facts of the cell.
+    #: Patterns, or PEP 440 ranges, for facts of the cell.
     facts: dict[str, str] = field(default_factory=dict)
-    #: What is searched for in the diagnosis, the quantity, and the error.
+    #: Regular expressions for the diagnosis, the quantity, and the error.
     looks: dict[str, re.Pattern[str]] = field(default_factory=dict)
-    #: Patterns of an operation's checks: these diverge, each pattern's, and no others.
+    #: Patterns for an operation's checks: all that match diverge, at least one per pattern, and no others.
     checks: tuple[str, ...] = ()
-    #: How wrong some of its cases are, exactly; a case without one is known by ``looks`` alone.
+    #: The exact first divergence of some of its cases; other cases are recognised by ``looks`` only.
     pins: tuple[Pin, ...] = ()
     not_run: bool = False
-    #: It does not show in every run: a pass is none the less one.
+    #: The failure does not show in every run, so a pass is accepted too.
     sometimes: bool = False
     expires: date | None = None
     program: str | None = None
-    #: The entries that it stands for together, where they know some of a case's checks each.
+    #: The entries that were joined into this one, each for some checks of a case.
     parts: tuple[Entry, ...] = ()
 
     @property
     def world_sizes(self) -> set[int]:
-        """The world sizes that it names."""
+        """The world sizes that the entry names."""
         named = {int(size) for size in self.patterns.get("world_size", ())}
         ids = (re.search(r"-ws(\d+)-[^-]+$", case) for case in self.cases)
         return named | {int(found[1]) for found in ids if found}
 
     def joined(self, other: Entry) -> Entry | None:
-        """Both as one, for a case of which each knows other checks; None where they are not so."""
+        """Join two entries that name different checks of one case; None if they do not."""
         if not (self.checks and other.checks and self.failure == other.failure):
             return None
         if any(meet(one, two) for one in self.checks for two in other.checks):
@@ -97,7 +97,7 @@ class Entry:
         )
 
     def covered(self, every: CaseSet) -> list[Case]:
-        """The cases that it is about, where it is about their device."""
+        """The cases that the entry matches, on a device that it matches."""
         if self.cases:
             return [every.by_id[case] for case in self.cases if case in every.by_id]
         meant = {
@@ -115,9 +115,9 @@ class Entry:
         ]
 
     def idle(self, every: CaseSet) -> list[str]:
-        """Its ids and patterns that none of the cases answers to, each in words.
+        """The entry's ids and patterns that match no case, each in words.
 
-        Where every one has its case and none answers to all of them, it says that.
+        If each matches some case but no case matches them all, the one line says that.
         """
         found = [repr(case) for case in self.cases if case not in every.by_id]
         for part, patterns in self.patterns.items():
@@ -133,9 +133,9 @@ class Entry:
         return found
 
     def judge(self, outcome: Outcome) -> Outcome:
-        """What the outcome of one of its cases is: expected, fixed, or another failure.
+        """Turn the outcome of one of its cases into expected failure, unexpectedly fixed, or failed.
 
-        What says nothing about the case (not supported, an error of the harness) stays as it is.
+        Outcomes that say nothing about the case (not supported, an error of the harness) do not change.
         """
         facts = {**outcome.facts, "expectation": self.where, "link": self.link}
         if outcome.status is Status.PASSED and self.sometimes:
@@ -163,21 +163,21 @@ class Entry:
         return replace(outcome, message=message, facts=facts)
 
     def spared(self) -> Outcome:
-        """The outcome of a case that it declares not to be run."""
+        """The outcome of a case that the entry says not to run."""
         message = f"{self.failure}: {self.reason} ({self.link}; {self.where})"
         facts = {"expectation": self.where, "link": self.link, "reason": self.reason}
         return Outcome(Status.NOT_RUN, message, facts=facts)
 
     @property
     def described(self) -> str:
-        """The failure that it expects, in one line."""
+        """The expected failure, in one line."""
         looks = [f"{name} {pattern.pattern!r}" for name, pattern in self.looks.items()]
         looks += [f"check {name!r}" for name in self.checks]
         looks += [f"{len(self.pins)} cases pinned to their numbers"] if self.pins else []
         return ", ".join([self.failure, *looks])
 
     def _describes(self, outcome: Outcome) -> bool:
-        """Whether all that diverged is known, all that is known diverged, and it looks as it should."""
+        """Whether exactly the expected checks diverged, and the failure looks as expected."""
         names = list(outcome.diverged) or [""]
         parts = self.parts or (self,)
         return (
@@ -185,18 +185,18 @@ class Entry:
             and all(pin.describes(outcome) for pin in self.pins if pin.case == of_case(outcome))
             and all(any(_knows(part, name) for part in parts) for name in names)
             and all(_shows(part, names) for part in parts)
-            # The diagnosis and the quantity are those of what diverged first.
+            # The diagnosis and the quantity belong to the first divergence.
             and all(_looks(part, outcome) for part in parts if _knows(part, names[0]))
         )
 
 
 def _knows(entry: Entry, check: str) -> bool:
-    """Whether a check is one of the entry's; all are where it names none."""
+    """Whether a check is one of the entry's; if it names none, all are."""
     return not entry.checks or any(fnmatchcase(check, one) for one in entry.checks)
 
 
 def _shows(entry: Entry, diverged: list[str]) -> bool:
-    """Whether all checks of the entry diverged; what shows in some runs only may not show at all."""
+    """Whether all checks of the entry diverged; with ``sometimes``, none need to."""
     if entry.sometimes and not any(_knows(entry, name) for name in diverged):
         return True
     return all(any(fnmatchcase(name, one) for name in diverged) for one in entry.checks)

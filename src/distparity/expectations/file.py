@@ -1,4 +1,4 @@
-"""The file: TOML, held to its schema, every complaint with the file and the line."""
+"""Read an expectation file: TOML with a schema; every error names the file and the line."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ else:
 
 __all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse", "toml_files"]
 
-#: What torch's releases get wrong, as far as this version of distparity knows: a folder of files.
+#: The folder of the known defects of torch's releases that this version of distparity ships.
 SHIPPED = Path(__file__).parent / "known_defects"
 _HEAD = re.compile(r"^\s*\[\[\s*expect\s*\]\]\s*(#.*)?$")
 _LOOKS = ("diagnosis", "quantity", "error")
-#: What each kind of failure is known by: any of these must be there.
+#: The keys that identify each kind of failure: an entry must have one of them.
 _KNOWN_BY: dict[str, tuple[str, ...]] = {
     "wrong numbers": ("diagnosis", "quantity", "checks"),
     "findings": ("diagnosis",),
@@ -42,7 +42,7 @@ _KNOWN_BY: dict[str, tuple[str, ...]] = {
 
 
 class Wrong(ValueError):
-    """A file, an entry, or two together that cannot be used; the text names file and line."""
+    """A file or an entry is invalid, or two entries conflict; the message names file and line."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Expectations:
     """The entries of all files of a run."""
 
     entries: tuple[Entry, ...] = ()
-    #: The name of each file with what it held, as SHA-256.
+    #: The name of each file, with the SHA-256 of its content.
     files: tuple[str, ...] = ()
 
 
 def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
-    """The entries of the files, in order; raises :class:`Wrong`, also for what is past its date.
+    """The entries of the files, in order; raises :class:`Wrong`, also for entries that have expired.
 
-    A folder stands for the TOML files in it.
+    A folder means all TOML files in it.
     """
     entries: list[Entry] = []
     files: list[str] = []
@@ -73,7 +73,7 @@ def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
 
 
 def toml_files(path: Path) -> list[Path]:
-    """The file itself, or the TOML files in a folder; raises :class:`Wrong` where there is none."""
+    """The file itself, or the TOML files in a folder; raises :class:`Wrong` if there are none."""
     if not path.is_dir():
         return [path]
     found = sorted(path.glob("*.toml"))
@@ -83,12 +83,12 @@ def toml_files(path: Path) -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    """As the user wrote it; the shipped files' own names, wherever they lie."""
+    """The path as the user wrote it; for shipped files, their own names, wherever they are installed."""
     return f"{SHIPPED.name}/{path.name}" if path.parent == SHIPPED else str(path)
 
 
 def parse(text: str, name: str, today: date | None = None) -> list[Entry]:
-    """The entries of one file's text; ``name`` is how complaints call it. Raises :class:`Wrong`."""
+    """The entries in a file's text; ``name`` is the file's name in messages. Raises :class:`Wrong`."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -148,7 +148,7 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
     if known_by and not any(key in values for key in known_by):
         raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
     for key in (*_LOOKS, "checks"):
-        # Where an error is all there is to know a failure by, a time limit has one too.
+        # For failures that only an error identifies; a timeout may have one too.
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
             raise Wrong(f"{where}: {key} does not apply to {failure}")
@@ -165,7 +165,7 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("it is empty" if value == "" else "it must be a text that is not empty")
+        raise ValueError("it is empty" if value == "" else "it must be a string that is not empty")
     return value.strip()
 
 

@@ -1,4 +1,4 @@
-"""Patterns of names: what is among several, and whether two have a name in common."""
+"""Patterns for names: whether a name matches, and whether two patterns have a name in common."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from functools import cache
 __all__ = ["among", "meet"]
 
 _SPECIAL = re.compile(r"[*?[]")
-#: A pattern's pieces: any text, any character, one of a set, or itself.
+#: The pieces of a pattern: any text, any character, a set of characters, or a literal character.
 _PIECE = re.compile(r"\*|\?|\[!?]?[^]]*\]|.", re.DOTALL)
 
 
 def among(value: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a value is one of the patterns': some one has it, and none with ``!`` before it.
+    """Whether a value matches one of the patterns, and none of those after ``!``.
 
-    Where all of them leave something out, all else is meant.
+    If all patterns begin with ``!``, everything else matches.
     """
     out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     into = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
@@ -25,7 +25,7 @@ def among(value: str, patterns: tuple[str, ...]) -> bool:
 
 
 def meet(one: str, other: str) -> bool:
-    """Whether there is a name that two patterns both have."""
+    """Whether there is a name that matches both patterns."""
     for name, pattern in ((one, other), (other, one)):
         if not _SPECIAL.search(name):
             return fnmatchcase(name, pattern)
@@ -48,7 +48,9 @@ def meet(one: str, other: str) -> bool:
 
 
 def _signs(text: str) -> list[str]:
-    """Enough characters to tell whether two sets have one in common: all ends, what is beside them."""
+    """Characters that suffice to tell whether two sets intersect: the ends of ranges, and their
+    neighbours.
+    """
 
     def around() -> Iterator[int]:
         for c in text:

@@ -1,4 +1,4 @@
-"""How wrong a known case is, case by case: where it first diverges, by how much, and its diagnosis."""
+"""Pins: the exact first divergence of a known defect in one case, and its diagnosis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distparity.core.outcome import Outcome
 
 __all__ = ["DIGITS", "Pin", "line", "of_case"]
 
-#: Relative size of a difference between two values that rounding on another processor explains.
+#: The relative difference between two values that rounding on another processor explains.
 DIGITS = 1e-3
 _MESSAGE = re.compile(
     r"(?P<first>.+?, rank \d+): .* expected (?P<expected>\S+), found (?P<found>\S+) \("
@@ -22,7 +22,7 @@ _MESSAGE = re.compile(
 
 @dataclass(frozen=True)
 class Pin:
-    """What one case looks like with some releases of torch; another look is another fault."""
+    """The failure of one case with some releases of torch; a different failure is a different fault."""
 
     case: str
     torch: SpecifierSet
@@ -34,7 +34,7 @@ class Pin:
 
     @classmethod
     def of(cls, table: Any) -> Pin:
-        """From the table of an entry; raises ``ValueError`` or ``TypeError`` where it is none."""
+        """Read a pin from an entry's table; raises ``ValueError`` or ``TypeError`` if it is invalid."""
         if not isinstance(table, dict) or set(table) - {"diagnosis"} != _NEEDED:
             raise ValueError(f"each needs {', '.join(sorted(_NEEDED))}, and may have a diagnosis")
         values = {**table, "torch": SpecifierSet(table["torch"])}
@@ -42,7 +42,7 @@ class Pin:
         return cls(**values)
 
     def describes(self, outcome: Outcome) -> bool:
-        """Whether an outcome of its case begins to be wrong as this says, and where this says."""
+        """Whether the first divergence of an outcome is the pinned one, in place and size."""
         first = outcome.first
         if first is None or first.expected is None or first.found is None:
             return False
@@ -59,7 +59,7 @@ _NEEDED = {"case", "torch", "first", "expected", "found"}
 
 
 def of_case(outcome: Outcome) -> str:
-    """The id of the case that an outcome is of; "" where its facts do not say."""
+    """The id of an outcome's case, from its facts; "" if they lack it."""
     facts = outcome.facts
     if "world_size" not in facts:
         return ""
@@ -68,7 +68,7 @@ def of_case(outcome: Outcome) -> str:
 
 
 def line(case: str, torch: str, message: str, diagnosis: str) -> dict[str, Any] | None:
-    """The table of a pin, from the message of a case that failed; None where it has no values."""
+    """Make a pin's table from the message of a failed case; None if the message has no values."""
     found = _MESSAGE.match(message)
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""What an entry can be about at all, whatever torch and device a run has: the rest is a slip.
+"""Find entries that can never apply, whatever torch and device a run has: they are mistakes.
 
-An entry that is not about this torch or this device is not put beside any case, so that nothing else
-would say that it never can be.
+An entry for another torch or device is not assigned to any case, so that no other check would notice
+that it names something that does not exist.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["Names", "check"]
 _ID = re.compile(
     r"(?P<scenario>[^/]+)/(?P<strategy>.+)-ws(?P<world_size>[1-9]\d*)-(?P<dtype>[^-]+)"
 )
-#: torch's device types that a device may have under the name ``accelerator``.
+#: torch's device types that the device ``accelerator`` may have.
 _TYPES = ("mps", "mtia", "maia", "privateuseone")
-#: Where the suite's names are, below the package: a scenario is called as its file, and what a
-#: strategy or a way to call an operation is called stands there as a text.
+#: The folders with the suite's names: a scenario has the name of its file, and the names of strategies
+#: and ways are string literals in the files.
 _SCENARIOS = ("scenarios/*/[!_]*.py", "operations/*/[!_]*.py")
 _STRATEGIES = ("strategies/*.py", "operations/*.py", "operations/*/*.py")
 _TEXT = re.compile(r"\"([a-z]\w*)\"")
@@ -38,16 +38,16 @@ _TEXT = re.compile(r"\"([a-z]\w*)\"")
 
 @dataclass(frozen=True)
 class Names:
-    """All that entries can name."""
+    """All names that entries can use."""
 
     devices: Collection[str]
     scenarios: Collection[str]
-    #: Of strategies, and of the ways in which operations are called.
+    #: The names of strategies, and of the ways to call operations.
     strategies: Collection[str]
 
     @classmethod
     def of(cls, torch: TorchFacts, types: Iterable[str]) -> Names:
-        """What the torch that is here knows, and the types of the devices that are here."""
+        """The names that the installed torch knows, and the types of the available devices."""
         ways = {way for what in torch.operations.values() for way in what.ways}
         return cls(
             {*torch.devices, *types, *_TYPES},
@@ -57,7 +57,10 @@ class Names:
 
     @classmethod
     def of_files(cls, own: Iterable[str] = ()) -> Names:
-        """What the suite's files say without torch, which may be too much, and ``own`` names."""
+        """The names in the suite's files, which may be too many, and the user's ``own`` names.
+
+        This needs no torch.
+        """
         package = Path(__file__).parents[1]
         texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
         return cls(
@@ -68,7 +71,7 @@ class Names:
 
 
 def check(entries: Sequence[Entry], names: Names) -> None:
-    """Raise :class:`Wrong` for what nothing can be called, and for two entries on one case."""
+    """Raise :class:`Wrong` for names that do not exist, and for two entries that name one case."""
     for entry in entries:
         for what in _unknown(entry, names):
             raise Wrong(f"{entry.where}: {what}")
@@ -79,7 +82,7 @@ def check(entries: Sequence[Entry], names: Names) -> None:
 
 
 def _unknown(entry: Entry, names: Names) -> Iterator[str]:
-    """What of an entry is called as nothing is, each in words."""
+    """The names in an entry that do not exist, each in words."""
     for pattern in entry.device:
         if not _is_one_of(pattern, names.devices):
             known = ", ".join(sorted(names.devices))
@@ -103,7 +106,7 @@ def _is_one_of(pattern: str, names: Collection[str]) -> bool:
 
 
 def _in_common(one: Entry, other: Entry) -> str | None:
-    """A case that both name, as far as that can be known without the cases themselves."""
+    """A case that both entries name, as far as that is known without the list of cases."""
     if one.patterns and one.patterns == other.patterns:
         return ", ".join(f"{part} {' '.join(own)}" for part, own in one.patterns.items())
     for first, second in ((one, other), (other, one)):
@@ -121,17 +124,17 @@ def _means(entry: Entry, case: str) -> bool:
 
 
 def _meet(one: Entry, other: Entry, names: Names) -> bool:
-    """Whether there is a cell that both are about."""
+    """Whether both entries can apply to one cell."""
     return (
         any(among(device, one.device) and among(device, other.device) for device in names.devices)
         and _some(one.torch & other.torch)
-        # Whether two facts can be at once is not for us to know.
+        # We cannot know whether two facts exclude each other.
         and (one.facts.items() <= other.facts.items() or other.facts.items() <= one.facts.items())
     )
 
 
 def _some(versions: SpecifierSet) -> bool:
-    """Whether a range has a version: one of its ends, the next after one, or what is before all."""
+    """Whether any version is in a range: it tries the ends, the next after each, and the first."""
     candidates = {Version("0")}
     for specifier in versions:
         try:

@@ -1,7 +1,7 @@
-"""Entries for what failed in a result file, for a person to read, to narrow and to give a reason.
+"""Propose entries for the failures in a result file, for a person to check, narrow and explain.
 
-Cases that failed in the same way are one entry. It names them by patterns only where those mean
-these cases and no others of the file; else by their ids.
+Cases that failed in the same way make one entry. It names them by patterns if those match exactly
+these cases of the file, otherwise by their ids.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _PARTS: tuple[tuple[str, Callable[[Case], Any]], ...] = (
     ("dtype", lambda case: case.dtype),
 )
 _NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
-#: Stands above what has no reason yet.
+#: The comment above entries that have no reason yet.
 _UNREAD = (
-    "Proposals, and not yet expectations: none holds before a person has read it, given it a reason",
-    "and a link, and taken the # from the beginning of its lines.",
+    "These are proposals. To use one, check it, add a reason and a link, and remove the # from the",
+    "beginning of its lines.",
 )
-#: What is taken over from an error: enough to tell it from others.
+#: The most characters of an error that a proposal quotes: enough to tell it from others.
 _LONGEST = 160
 
 
@@ -47,7 +47,7 @@ class Failed:
 
     @property
     def looks(self) -> tuple[str, str | tuple[str, ...]]:
-        """The key of an entry that it is known by, and the value: a regular expression, or checks."""
+        """The entry's key that identifies the failure, and its value: a regular expression, or checks."""
         if self.failure == "findings":
             return "diagnosis", f"^{_pattern(self.diagnosis)}"
         if self.failure != "wrong numbers":
@@ -56,13 +56,13 @@ class Failed:
             return "checks", tuple(glob.escape(check) for check in self.checks)
         if self.diagnosis:
             return "diagnosis", f"^{_pattern(self.diagnosis)}"
-        # "step 0, gradient 'weight', rank 0: ..." is known by the kind of quantity.
+        # "step 0, gradient 'weight', rank 0: ..." is identified by the kind of quantity.
         found = re.match(r"(?:[^,]*, )?(\w+)", self.message)
         return "quantity", rf"\b{found[1]}\b" if found else "."
 
     @property
     def kind(self) -> str:
-        """What is alike in all that one reason can be given for, in one line."""
+        """The kind of failure, in one line: one reason can explain only failures of one kind."""
         looks, value = self.looks
         said = value if isinstance(value, str) else ", ".join(value)
         return f"{self.failure}, {looks} {said}"
@@ -71,7 +71,7 @@ class Failed:
 def propose(
     failed: Mapping[Case, Failed], cases: Iterable[Case], torch: str, reason: str, link: str
 ) -> list[str]:
-    """The text of each entry. ``cases`` are all of the file, ``torch`` the release it is about."""
+    """The TOML text of each entry. ``cases`` are all of the file's, ``torch`` is its release."""
     groups: dict[tuple[Any, ...], list[Case]] = {}
     for case, one in failed.items():
         groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
@@ -84,7 +84,7 @@ def propose(
 
 
 def _pins(group: list[Case], failed: Mapping[Case, Failed], torch: str) -> list[dict[str, Any]]:
-    """How wrong each case of training is, where its numbers are."""
+    """The pins of the training cases with wrong numbers."""
     every = [
         pins.line(case.id, torch, failed[case].message, failed[case].diagnosis)
         for case in group
@@ -94,7 +94,7 @@ def _pins(group: list[Case], failed: Mapping[Case, Failed], torch: str) -> list[
 
 
 def as_proposals(entries: Iterable[str]) -> str:
-    """The text of entries that nobody has given a reason: comments, so that none is loaded."""
+    """The entries without a reason, as comments, so that they are not loaded."""
     lines = "\n".join(["\n".join(_UNREAD) + "\n", *entries]).splitlines()
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
 
@@ -126,7 +126,7 @@ def _entry(
 
 
 def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
-    """The group by its parts where those mean just the group, else by ids."""
+    """Name the cases of a group by patterns if those match exactly the group, else by ids."""
     values = [list(dict.fromkeys(part(case) for case in group)) for _, part in _PARTS]
     device = group[0].device
     meant = {Case(s, t, w, d, device) for s, t, w, d in product(*values)}
@@ -140,7 +140,7 @@ def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
 
 
 def _pattern(text: str) -> str:
-    """A regular expression for the beginning of a text, whatever numbers are in it."""
+    """A regular expression for the beginning of a text, with any numbers in it."""
     text = (text.splitlines() or [""])[0][:_LONGEST].rstrip(".")
     numbers = [r"\d+" if found.isdigit() else r"[\d.e+-]+" for found in _NUMBER.findall(text)]
     between = [re.sub(r"\\([- ])", r"\1", re.escape(part)) for part in _NUMBER.split(text)]
@@ -148,9 +148,9 @@ def _pattern(text: str) -> str:
 
 
 def _quoted(value: Any) -> str:
-    """As TOML has it: what JSON makes of texts, numbers and lists of them is the same.
+    """Write a value as TOML; for strings, numbers and lists, JSON's form is the same.
 
-    A regular expression is literal where it can be, so that a person reads one backslash as one.
+    A regular expression becomes a literal string if possible, so that a backslash is not doubled.
     """
     if isinstance(value, str) and "\\" in value and "'" not in value and value.isprintable():
         return f"'{value}'"

@@ -1,4 +1,4 @@
-"""A search that ends: some patterns would look through some texts for longer than anybody waits."""
+"""Search with a time limit: some patterns take practically for ever on some texts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from types import FrameType
 
 __all__ = ["TooSlow", "search"]
 
-#: Seconds of this process's own time; what ends at all ends in a fraction of one.
+#: Seconds of this process's CPU time; a sane search takes a small fraction of that.
 LIMIT = 2.0
 
 
 class TooSlow(Exception):
-    """A pattern was searched for too long."""
+    """The search for a pattern took too long."""
 
 
 def search(pattern: re.Pattern[str], text: str) -> bool:
     """Whether ``pattern`` is found in ``text``; raises :class:`TooSlow` after :data:`LIMIT`.
 
-    Outside of the main thread, which alone can be interrupted, there is no limit.
+    Outside the main thread there is no limit, because only the main thread can be interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         return pattern.search(text) is not None

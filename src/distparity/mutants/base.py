@@ -1,4 +1,4 @@
-"""What a mutant is: the places where a fault can sit, each of which does what is right."""
+"""The base class of mutants: the places where a fault can sit, each of which is correct by default."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ Parts = list[torch.Tensor]
 
 
 class Mutant:
-    """One fault. Each method is a place where a fault can sit, and does what is right."""
+    """One deliberate fault. Each method is a place for a fault, and is correct by default."""
 
     name: ClassVar[str]
-    #: What it does, for a reader.
+    #: What the fault does, in one line.
     title: ClassVar[str]
-    #: What a diagnosis may say of it: a part of the text. A mutant without one has none to give.
+    #: Parts of diagnoses that fit it; a mutant without any has no known pattern.
     diagnosis: ClassVar[tuple[str, ...]] = ()
-    #: Only under strategies that shard, or only under those that replicate; None for both.
+    #: True: only with strategies that shard; False: only with those that replicate; None: both.
     sharded: ClassVar[bool | None] = None
-    #: The scenario must use this (a feature's name, or ``twice``: some unit is called twice).
+    #: A feature that the scenario must have, if any.
     needs: ClassVar[str | None] = None
-    #: The step in which it happens, for one that happens once.
+    #: The step (from 0) in which it happens, for a fault that happens once.
     at_step: ClassVar[int] = 0
-    #: Whether rank 0 has the rows that it should have.
+    #: Whether rank 0 still has its own rows.
     spares_first: ClassVar[bool] = False
-    #: How large it is, relative to what it changes, where that is small: a dtype whose rounding is
-    #: of that size cannot show it.
+    #: The relative size of its change, if that is small: a dtype with rounding errors of that size
+    #: cannot show it.
     size: ClassVar[float | None] = None
-    #: Why nothing observable changes, for a mutant that is equivalent to the right thing.
+    #: Why nothing observable changes, for an equivalent mutant.
     equivalent: ClassVar[str | None] = None
 
     def __init__(self, context: RankContext, *, sharded: bool) -> None:
         self.context = context
-        #: This rank's number among those that take part in the reduction under way.
+        #: This rank's number in the group of the current reduction.
         self.rank = context.rank
         self.is_sharded = sharded
         self.calls = 0
@@ -54,25 +54,26 @@ class Mutant:
         return any(getattr(cls, name) is not getattr(Mutant, name) for name in places)
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
-        """Before the strategy wraps the model."""
+        """Called before the strategy wraps the model."""
 
     def reduce(self, parts: Parts) -> torch.Tensor:
-        """The sum of what the ranks contributed to this rank's part of a gradient.
+        """The sum of the ranks' contributions to this rank's part of a gradient.
 
-        ``parts`` are in rank order, :attr:`rank`'s own among them. Called for every reduction of
-        the step that is under way.
+        ``parts`` are tensors of one shape, in rank order, including :attr:`rank`'s own. Returns a
+        tensor of that shape. Called for every reduction of a step.
         """
         return torch.stack(parts).sum(0)
 
     def owner(self, rank: int) -> int:
-        """Whose part of a reduced gradient ``rank`` gets."""
+        """The rank whose part of a reduced gradient ``rank`` gets."""
         return rank
 
     def gather(self, shard: torch.Tensor) -> torch.Tensor:
-        """What this rank puts into an all-gather of parameters."""
+        """This rank's input to an all-gather of parameters."""
         return shard
 
     def rows(self, batch: Batch, rows: Batch) -> Batch:
+        """The rows of the global ``batch`` that this rank trains on; ``rows`` are the right ones."""
         return rows
 
     def loss(self, loss: torch.Tensor, number: int, count: int) -> torch.Tensor:
@@ -84,7 +85,7 @@ class Mutant:
         return True
 
     def clip(self, model: nn.Module, norm: float) -> bool:
-        """Clip in the strategy's place; True when done."""
+        """Clip in place of the strategy; returns False to let the strategy clip."""
         return False
 
     def clip_norm(self, norm: float) -> float:
@@ -92,22 +93,22 @@ class Mutant:
         return norm
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Right after it was made."""
+        """Called after the optimizer is made."""
 
     def reload(self, optimizer: torch.optim.Optimizer) -> None:
-        """Right after the state was loaded."""
+        """Called after the optimizer's state is loaded."""
 
     def first(self) -> bool:
-        """True at the first call in the step that is under way: for a fault that happens once."""
+        """True at the first call in each step, for a fault that happens once per step."""
         if self.step != self.context.step:
             self.step, self.calls = self.context.step, 0
         self.calls += 1
         return self.calls == 1
 
     def first_of(self, tensors: Parts) -> bool:
-        """Likewise, but for tensors of zeros alone.
+        """Like :meth:`first`, but calls with only zeros do not count.
 
-        What takes no part in a step may be reduced as well, and a fault in that is none.
+        Parameters that take no part in a step may be reduced too, and a fault there has no effect.
         """
         return any(bool(tensor.any()) for tensor in tensors) and self.first()
 

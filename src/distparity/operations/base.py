@@ -1,7 +1,8 @@
-"""What an operation says: the ways to call it, its checks, and what each rank should get.
+"""The interface of an operation: the ways to call it, its checks, and each rank's expected results.
 
-A check is done twice: :meth:`Check.run` in every rank, on the device, and :meth:`Check.expected`
-in one process on the CPU, in float64 and int64. They share the data that go in, and nothing else.
+Each check is computed twice: by :meth:`Check.run` in every rank, on the device, and by
+:meth:`Check.expected` in one process on the CPU, in float64 and int64. The two share only their
+inputs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Request:
-    """What a case asks of an operation."""
+    """The parameters of one case of an operation."""
 
     way: str
     dtype: torch.dtype
@@ -50,7 +51,7 @@ class Request:
 
 @dataclass
 class Site:
-    """Where a check is run: a rank's place, its groups, and the fault that is put in, if any."""
+    """Where a check runs: the context of a rank, its groups, and the fault to inject, if any."""
 
     context: RankContext
     fault: Fault | None = None
@@ -60,59 +61,62 @@ class Site:
         return self.context.rank
 
     def group(self, team: str) -> dist.ProcessGroup | None:
-        """This rank's group of a team (see :func:`members`), None where it is in none.
+        """This rank's process group of a team (see :func:`members`); None if it is in none.
 
-        All ranks call together.
+        A collective call on all ranks.
         """
         return _groups(self.context.device.type, self.context.world_size, team)
 
 
 class Check:
-    """One thing that is done and compared."""
+    """One comparison inside a case of an operation."""
 
-    #: For a reader: unique within its case.
+    #: A name for the reader, unique within its case.
     name: str
-    #: What limits may be about: an op's name, a layout, ...
+    #: Features that limits can refer to: a reduction's name, a memory layout, ...
     features: tuple[str, ...] = ()
 
     def run(self, site: Site) -> Tensors:
-        """Do it in this rank. Returns named tensors on the CPU, none for a rank left out of it."""
+        """Run it in this rank; returns tensors on the CPU by name, none if the rank has no part in it."""
         raise NotImplementedError
 
     def partners(self, rank: int) -> Iterable[int]:
-        """The ranks that do it together with ``rank``, itself among them."""
+        """The ranks that run it together with ``rank``, including ``rank``."""
         raise NotImplementedError
 
     def expected(self, rank: int) -> dict[str, Exact]:
-        """What :meth:`run` should return in ``rank``."""
+        """The right result of :meth:`run` in ``rank``, by the same names."""
         raise NotImplementedError
 
 
 class Operation:
-    """One operation. Subclass it in a file of its own, under ``collectives/`` or ``dtensor/``, and give it ``ways``."""
+    """One operation. Subclass it in a file of its own, under ``collectives/`` or ``dtensor/``.
 
-    #: The ways to call it; each is a case for each dtype and world size.
+    A subclass with ``ways`` makes cases.
+    """
+
+    #: The ways to call it; each makes one case per dtype and world size.
     ways: ClassVar[tuple[str, ...]]
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
-    #: Ways that are called by two ranks only, where worlds of two ranks are asked for.
+    #: Ways that only a world of two ranks runs, if such a world is requested.
     pairs_only: ClassVar[tuple[str, ...]] = ()
-    #: The largest world that is in the default selection, where a smaller one is asked for; None: any.
+    #: The largest world size in the default selection, unless only larger ones are requested; None: any.
     default_ranks: ClassVar[int | None] = None
-    #: What this torch or backend may refuse. A check that is refused with a declared answer is *not
+    #: What torch or the backend may refuse. A check that is refused with a declared answer is *not
     #: supported*; any other exception is a failure.
     limits: ClassVar[tuple[Limit, ...]] = ()
 
     def dtypes_of(self, way: str) -> tuple[str, ...]:
-        """The dtypes of a way's cases."""
+        """The dtypes of the cases of a way, by torch's names."""
         return self.dtypes
 
     def checks(self, request: Request) -> Iterable[Check]:
-        """What one case does, in order; the same in every process."""
+        """The checks of one case, in order; the same in every process."""
         raise NotImplementedError
 
 
 def members(team: str, ranks: int) -> list[list[int]]:
-    """The disjoint groups of a team in a world of ``ranks``, each in order of its group ranks.
+    """The disjoint groups of a team in a world of ``ranks``, each in the order of its group ranks.
 
     ``mesh row`` and ``mesh column`` are the slices of a mesh of ``ranks / 2`` rows and two columns.
     """
@@ -126,15 +130,15 @@ def members(team: str, ranks: int) -> list[list[int]]:
 
 
 def teams(ranks: int) -> list[str]:
-    """The teams of a world, besides the whole of it."""
+    """The teams of a world, except the world itself."""
     meshes = ["mesh row", "mesh column"] if ranks % 2 == 0 else []
     return [*meshes, *(["all but rank 0"] if ranks > 2 else [])]
 
 
 @cache
 def _groups(device: str, ranks: int, team: str) -> dist.ProcessGroup | None:
-    # Kept for as long as the world lives: to make groups anew for each case takes longer than all
-    # that is done with them.
+    # Kept as long as the world lives: creating groups for each case would take longer than all
+    # checks.
     if team == "world":
         return dist.group.WORLD
     if team == "all but rank 0":
@@ -150,5 +154,5 @@ def _mesh(device: str, ranks: int) -> Any:
 
 
 def seeded(seed: int, *words: object) -> torch.Generator:
-    """A generator on the CPU of its own for whatever ``words`` name."""
+    """A CPU generator whose seed depends on ``seed`` and on ``words``."""
     return torch.Generator().manual_seed(seed + zlib.crc32(repr(words).encode()))

@@ -1,4 +1,4 @@
-"""Memory that a collective reads or writes, with rubbish in it and around it."""
+"""Memory that a collective reads or writes, filled with garbage values, inside and around it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 __all__ = ["LAYOUTS", "Buffer", "rubbish"]
 
-#: How a tensor lies in memory: in order; every other element; first dim fastest.
+#: Memory layouts of a tensor: in order; every other element; first dim fastest.
 LAYOUTS = ("contiguous", "strided", "transposed")
-#: Elements before and after a tensor, and what is in memory before anything is written.
+#: The number of elements before and after a tensor, and the garbage value.
 _MARGIN = 3
 _RUBBISH = 77
 
 
 class Buffer:
-    """A tensor of a shape and layout within a larger storage.
+    """A tensor of a shape and layout inside a larger storage.
 
-    It begins as rubbish, unless ``value`` is given. What lies around it must stay as it is.
+    It is filled with garbage values unless ``value`` is given. The memory around it must not change.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Buffer:
             self.view.copy_(value)
 
     def around(self) -> torch.Tensor:
-        """What lies around the tensor, on the CPU."""
+        """The elements of the storage that are not in the tensor: 1-D, on the CPU."""
         return self.storage.cpu()[self._outside]
 
 
@@ -53,7 +53,7 @@ def _lay(storage: torch.Tensor, shape: tuple[int, ...], layout: str, step: int) 
 
 
 def rubbish(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """What memory holds before anything is written to it."""
+    """A CPU tensor filled with garbage values."""
     if dtype is torch.bool:
         return (torch.arange(torch.Size(shape).numel()) % 2 == 0).reshape(shape)
     return torch.full(shape, _RUBBISH, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What a tensor should be."""
+"""The exact value of a tensor."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ __all__ = ["Exact"]
 
 @dataclass(frozen=True)
 class Exact:
-    """What a tensor should be: its value in float64, int64 or bool, and the dtype it comes in.
+    """The right result of a check, on the CPU."""
 
-    ``allowed`` is the largest absolute error of each element, in float64; None: equal to the bit.
-    """
-
+    #: The exact value: float64, int64 or bool, in the result's shape.
     value: torch.Tensor
+    #: The dtype that the result must have.
     dtype: torch.dtype
+    #: The allowed absolute error of each element: float64, of a shape that expands to ``value``'s;
+    #: None for equal bit for bit.
     allowed: torch.Tensor | None = None

@@ -211,6 +211,6 @@ def shorten(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head, tail = limit * 3 // 4, limit // 4
-    gap = f"[… {len(text) - head - tail:,} characters left out; the XML file has them …]"
+    gap = f"[… {len(text) - head - tail:,} characters omitted; the XML file has them …]"
     around = "\n" if "\n" in text else " "
     return f"{text[:head]}{around}{gap}{around}{text[-tail:]}"

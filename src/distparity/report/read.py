@@ -82,7 +82,7 @@ def files(sources: Iterable[Path]) -> list[Path]:
         elif source.exists():
             found[source] = None
         else:
-            raise Refused(f"{source}: there is no such file or folder")
+            raise Refused(f"{source}: no such file or folder")
     if not found:
         raise Refused(f"{', '.join(map(str, sources))}: no XML file")
     return list(found)
@@ -102,7 +102,7 @@ def read(path: Path) -> list[Column]:
         kind = type(error).__name__
         raise Refused(f"{path}: hostile XML ({kind}): it declares entities or a DTD") from None
     except (ParseError, UnicodeError, LookupError, ValueError) as error:
-        raise Refused(f"{path}: truncated, or no XML: {error}") from None
+        raise Refused(f"{path}: truncated, or not XML: {error}") from None
     except RecursionError:
         raise Refused(f"{path}: hostile XML: nested too deeply") from None
     except JUnitXmlError:
@@ -110,7 +110,7 @@ def read(path: Path) -> list[Column]:
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
     if not columns:
-        raise Refused(f"{path}: it holds no suite")
+        raise Refused(f"{path}: it has no test suite")
     return columns
 
 
@@ -122,7 +122,9 @@ def _column(path: Path, suite: TestSuite) -> Column:
     facts = dict(_properties(suite))
     for name in ("distparity.cell", "distparity.cell_torch", "distparity.device"):
         if name not in facts:
-            raise Refused(f"{path}: no cell of distparity: its suite has no property {name!r}")
+            raise Refused(
+                f"{path}: not the XML of a cell of distparity: its suite has no property {name!r}"
+            )
     schema = facts.get("distparity.schema", str(SCHEMA))
     if schema != str(SCHEMA):
         raise Refused(

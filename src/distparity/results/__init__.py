@@ -1,1 +1,1 @@
-"""What a run leaves on disk: the side file, written as outcomes come, and the XML made from it."""
+"""The files of a run: the side file, written as outcomes arrive, and the XML made from it."""

@@ -1,4 +1,4 @@
-"""A side file made into XML: in its own folder, or where there is still room for it."""
+"""Write the XML of a side file: into its own folder, or where there is still space."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["write"]
 
 
 def write(journal: Journal) -> tuple[Path | None, str]:
-    """Make a side file into XML; where its folder takes no more, in a new folder of another place.
+    """Write the XML of a side file; if its folder cannot be written, in a new folder elsewhere.
 
-    Returns its path, None where no place took it, and what there is to complain of.
+    Returns the XML's path (None if it could not be written anywhere), and a complaint or "".
     """
     try:
         if journal.error is not None:
@@ -27,11 +27,11 @@ def write(journal: Journal) -> tuple[Path | None, str]:
         found = _saved(journal, place)
         if found is not None:
             return found, f"{lost}; they are in {found.parent}"
-    return None, f"{lost}, nor anywhere else; what is told here is all there is"
+    return None, f"{lost}, nor anywhere else: only this terminal shows the results"
 
 
 def _saved(journal: Journal, place: Path) -> Path | None:
-    """The XML in a new folder of ``place``; None, and nothing left, where that takes none."""
+    """Write the XML into a new folder in ``place``; None, and nothing is left, if that fails."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place))
     except OSError:

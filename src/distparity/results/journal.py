@@ -1,11 +1,11 @@
-"""The side file of a cell: a line of JSON for every result, written the moment it is known.
+"""The side file of a cell: one line of JSON for every result, written as soon as it is known.
 
-Whatever becomes of the process that runs pytest, the results that it had are in this file, and
+Whatever happens to the process that runs pytest, its results so far are in this file, and
 :mod:`distparity.results.junit_writer` makes the XML from it.
 
 The first line is the header: the cell's facts, the command, the ids of all declared cases, and what
-is known ``about`` a case before it runs, so that a case without a result has these facts too. Then
-comes a line for each outcome, and last, when the run came to its end, a line that says how.
+is known ``about`` each case before it runs, so that a case without a result has these facts too. Then
+comes one line per outcome. The last line, if the run came to its end, says how it ended.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from distparity.core.version import __version__
 
 __all__ = ["SCHEMA", "Journal", "Record", "Taken", "paths", "place", "read"]
 
-#: The form of the side file and of the XML's properties, as ``docs/api.md`` has it. Files from before
-#: there was a number are of the first.
+#: The schema of the side file and of the XML's properties; see ``docs/api.md``. A file without a number
+#: has schema 1.
 SCHEMA = 1
 
-#: Bytes of a cell's or device's name that go into a file's name, which has at most 255 in all.
+#: The most bytes of a cell's or device's name in a file name, which has at most 255 bytes in all.
 _LONGEST = 100
 
 
 def paths(folder: Path, torch: str, device: str) -> tuple[Path, Path]:
-    """The side file and the XML file of a cell."""
+    """The paths of a cell's side file and XML file."""
     stem = f"junit-{_safe(torch)}-{_safe(device)}"
     return folder / f"{stem}.jsonl", folder / f"{stem}.xml"
 
 
 def _safe(name: str) -> str:
-    """``name`` as a part of one file's name: it can neither leave the folder nor be too long."""
+    """``name`` as a part of a file name: it can neither lead out of the folder nor be too long."""
     safe = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".") or "_"
     if len(safe.encode()) <= _LONGEST:
         return safe
-    # What was cut off still tells two names apart.
+    # The digest keeps two names apart that differ only in the part that is cut off.
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{safe.encode()[: _LONGEST - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
 def place(folder: Path, torch: str, device: str, *, part: bool) -> tuple[Path, Path]:
-    """:func:`paths`, in a folder beside where they would replace a report of more than is run.
+    """:func:`paths`, or paths in another folder if a report with more cases would be replaced.
 
-    ``part`` says that this run has a part of the cell's cases only.
+    ``part`` says that this run has only a part of the cell's cases.
     """
     side, xml = paths(folder, torch, device)
     if part and _is_whole(side, xml):
@@ -63,7 +63,7 @@ def place(folder: Path, torch: str, device: str, *, part: bool) -> tuple[Path, P
 
 
 def _is_whole(side: Path, xml: Path) -> bool:
-    """Whether a report is there that is not itself of a part, or of a cell that did not begin."""
+    """Whether there is a report of the whole cell: not of a part, nor of a cell that did not begin."""
     try:
         with side.open(encoding="utf-8", errors="replace") as file:
             header = json.loads(file.readline())["header"]
@@ -83,7 +83,7 @@ class Taken(Exception):
 
 
 def _lock(path: Path) -> Any:
-    """The side file, open and this process's alone, as long as it is; raises :class:`Taken`."""
+    """Open the side file and lock it for this process; raises :class:`Taken`."""
     while True:
         file = path.open("a+", encoding="utf-8", errors="surrogateescape")
         try:
@@ -97,7 +97,7 @@ def _lock(path: Path) -> Any:
         except OSError:
             # A file system without locks.
             return file
-        # Somebody may have removed it between the two.
+        # Somebody may have removed the file between the two calls.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -105,12 +105,12 @@ def _lock(path: Path) -> Any:
 
 
 class Journal:
-    """Writes one cell's side file; removes what an earlier run left for the cell.
+    """Writes one cell's side file, and removes the files of an earlier run of the cell.
 
-    Raises :class:`Taken` where another run is writing it, and then leaves that alone.
+    Raises :class:`Taken` if another run is writing it; that file is then not changed.
 
-    A disk that is full, or gone, ends no run: what could not be written is in :attr:`error`, every
-    line is kept, and :meth:`save` puts them all elsewhere.
+    If the disk is full or gone, the run goes on: :attr:`error` has the reason, every line is kept in
+    memory, and :meth:`save` writes them elsewhere.
     """
 
     def __init__(self, path: Path, xml: Path, header: dict[str, Any]) -> None:
@@ -128,9 +128,9 @@ class Journal:
         self._line({"case": case, "outcome": outcome.to_json(), "at": time.time()})
 
     def end(self, reason: str, facts: dict[str, Any] | None = None) -> None:
-        """Say that no more results come: "finished", or why not all did.
+        """Write the last line: "finished", or why some cases have no result.
 
-        ``facts`` are the run's, as those in the header are, and known only now.
+        ``facts`` are facts of the run that are known only at its end.
         """
         self._line({"end": reason, "at": time.time(), "facts": facts or {}})
         with contextlib.suppress(OSError):
@@ -155,7 +155,7 @@ class Journal:
 
 @dataclass
 class Record:
-    """A side file, read back. ``outcomes`` has every declared case, in the declared order."""
+    """A side file that was read. ``outcomes`` has every declared case, in the declared order."""
 
     header: dict[str, Any]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -164,11 +164,10 @@ class Record:
 
 
 def read(path: Path) -> Record:
-    """Read a side file; a case that was declared and has no result is *missing*.
+    """Read a side file; a declared case without a result is *missing*.
 
-    Raises ``ValueError`` when the file does not begin with a header, or is of another schema. What
-    else cannot be read costs that line only: one that was cut off, since the writer died in it, or
-    one that was damaged.
+    Raises ``ValueError`` if the file does not begin with a header, or has another schema. Any other
+    line that cannot be read, because the writer died or the file is damaged, is skipped.
     """
     with path.open("rb") as file:
         first = file.readline()
@@ -177,7 +176,7 @@ def read(path: Path) -> Record:
         found: dict[str, Outcome] = {}
         end = path.stat().st_mtime
         for data in _lines(file):
-            # Damaged in such a way that it is JSON all the same.
+            # The line is damaged, but still JSON.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 if "case" in data:
                     found[data["case"]] = Outcome.from_json(data["outcome"])
@@ -195,8 +194,8 @@ def read(path: Path) -> Record:
 
 
 def _header(path: Path, line: bytes) -> dict[str, Any]:
-    """The first line, once it is what all others rely on."""
-    wrong = ValueError(f"{path} is no side file of distparity: it has no header")
+    """Read and check the first line."""
+    wrong = ValueError(f"{path} is not a side file of distparity: it has no header")
     try:
         header = json.loads(line.decode("utf-8", "replace"))["header"]
         schema = header.get("schema", SCHEMA)

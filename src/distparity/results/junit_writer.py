@@ -1,12 +1,12 @@
-"""JUnit XML, made from a cell's side file and from nothing else.
+"""Write JUnit XML from a cell's side file.
 
-Written for what consumers read, not for what the format allows: the cell is in the file's name,
-the suite's name and its properties; the test ids (``classname`` and ``name``) are equal in every
-cell; the reason of a skip or failure stands both in ``message`` and in the text, because some
-consumers read only the one and some only the other; facts of a case are properties.
+The form follows what consumers read. The cell is in the file's name, the suite's name and its
+properties. The test ids (``classname`` and ``name``) are the same in every cell. The reason of a skip or
+failure is both in ``message`` and in the text, because some consumers read only one of them. The facts
+of a case are properties.
 
-This module and what it imports need only the standard library: the noxfile uses it to leave a red
-cell behind when not even torch could be installed.
+This module and its imports need only the standard library: the noxfile uses it to report an error in
+the cell even if torch could not be installed.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from distparity.results.journal import BROKEN, SCHEMA, Journal, Record, place, r
 
 __all__ = ["statuses", "write_broken_cell", "write_from_journal"]
 
-#: GitLab refuses a file beyond 30 MB; a character takes up to six bytes of it (``&quot;``). So the
-#: accounts of a cell have this many characters together, and each its share; the side file has them
-#: whole.
+#: GitLab refuses files larger than 30 MB, and one character takes up to six bytes (``&quot;``). So the
+#: details of all cases of a cell have at most this many characters together, shared equally. The side
+#: file has them in full.
 ACCOUNTS = 4_000_000
 LARGEST_ACCOUNT = 200_000
 _LARGEST_MESSAGE = 4_000
-#: What XML 1.0 cannot hold, in any spelling.
+#: Characters that XML 1.0 cannot represent at all.
 _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def write_from_journal(path: str | Path) -> Path:
-    """Make the XML file beside a side file; returns its path.
+    """Write the XML file next to a side file; returns its path.
 
-    Raises ``ValueError`` when ``path`` is no side file, ``OSError`` when it cannot be read or the
-    XML not be written.
+    Raises ``ValueError`` if ``path`` is not a side file, and ``OSError`` if it cannot be read or the
+    XML cannot be written.
     """
     path = Path(path)
     root = _document(read(path))
     target = path.with_suffix(".xml")
-    # Under another name first: nobody shall ever see half a file.
+    # Write to another name first, so that nobody ever sees half a file.
     partial = target.with_suffix(".xml.part")
     ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
     partial.replace(target)
@@ -53,7 +53,7 @@ def write_from_journal(path: str | Path) -> Path:
 
 
 def statuses(path: Path) -> dict[str, str]:
-    """Each case's status as it stands in an XML file of ours, by the case's id."""
+    """The status of each case in an XML file of ours, by the case's id."""
     found = {}
     for case in ET.parse(path).iter("testcase"):  # noqa: S314  it is our own
         status = case.find("properties/property[@name='status']")
@@ -73,10 +73,10 @@ def write_broken_cell(
     *,
     part: bool = False,
 ) -> Path:
-    """Leave a cell that is an error: nothing could be asked, let alone run.
+    """Write the XML of a cell that could not begin, with one error.
 
-    ``part`` says that only a part of its cases was to run: a whole cell's report stays. Raises
-    :class:`~distparity.results.journal.Taken` while another run is writing it.
+    With ``part``, only a part of its cases was requested, and a report of the whole cell is kept.
+    Raises :class:`~distparity.results.journal.Taken` while another run is writing it.
     """
     journal_path, xml = place(folder, torch, device, part=part)
     journal_path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def write_broken_cell(
 
 def _document(record: Record) -> ET.Element:
     cell = record.header["cell"]
-    # A flaky case that is allowed is no failure, and still no pass.
+    # A flaky case that is allowed is not a failure, but it is not a pass either.
     allowed = bool(record.header.get("allow_flaky"))
     suite_name = f"distparity torch {cell['torch']} {cell['device']}"
     tags = [_element(outcome, allowed=allowed) for outcome in record.outcomes.values()]
@@ -131,7 +131,7 @@ def _document(record: Record) -> ET.Element:
 
 
 def _element(outcome: Outcome, *, allowed: bool) -> str | None:
-    """What a case holds: an element's name, or nothing."""
+    """The name of the element inside a case, or None."""
     drawing = BY_NAME[outcome.status.value]
     return drawing.allowed if allowed and drawing.allowed else drawing.element
 
@@ -147,7 +147,7 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
             "time": f"{_seconds(outcome.facts.get('seconds_in_ranks', 0.0)):.4f}",
         },
     )
-    # The growth of the ratio over the steps is a table, and stands in the account of a failure.
+    # The growth of the ratio over the steps is a table, which the detail of a failure has.
     facts = {name: value for name, value in outcome.facts.items() if name != "growth"}
     _properties(element, {"status": outcome.status.value, **facts, **_failure(outcome)})
     if tag is not None:
@@ -164,12 +164,12 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
 
 
 def _seconds(value: Any) -> float:
-    """A number from a file, which may have been damaged there."""
+    """A number from a file that may be damaged."""
     return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e11 else 0.0
 
 
 def _failure(outcome: Outcome) -> dict[str, str]:
-    """How a case failed, for programs: texts, and what has parts as JSON."""
+    """How a case failed, for programs: strings, and structured values as JSON."""
     found = {"failure": outcome.failure} if outcome.failure else {}
     if outcome.first is not None:
         found["first_divergence"] = json.dumps(outcome.first.to_json())
@@ -192,14 +192,14 @@ def _plain(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """``text`` with what XML cannot hold spelled out."""
+    """``text`` with characters that XML cannot represent spelled out."""
     return _ILLEGAL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _cut(text: str, most: int) -> str:
-    """``text``, or its beginning and its end and what is missing between them."""
+    """``text``, or its beginning and end with a note of what is omitted between them."""
     if len(text) <= most:
         return text
     half = most // 2
-    gap = f"[{len(text) - 2 * half:,} characters left out here; the side file has them]"
+    gap = f"[{len(text) - 2 * half:,} characters omitted here; the side file has them]"
     return f"{text[:half]}\n{gap}\n{text[-half:]}"

@@ -1,7 +1,7 @@
-"""What a scenario says: a model, its units, batches, a loss, an optimizer, a few steps.
+"""The interface of a scenario: a model, its units, batches, a loss, an optimizer, a few steps.
 
-A scenario knows nothing of ranks, devices or wrappers. It is written in plain PyTorch, and the same
-methods train it in one process and in many.
+A scenario knows nothing about ranks, devices or wrappers. It is plain PyTorch, and the same methods
+train it in one process and in many.
 """
 
 from __future__ import annotations
@@ -20,90 +20,91 @@ Batch = tuple[torch.Tensor, ...]
 
 
 class Scenario:
-    """One thing worth training. Subclass it in a file of its own under ``scenarios/``.
+    """One training to distribute. Subclass it in a file of its own under ``scenarios/``.
 
-    The case's name is the file's name. Randomness comes from torch's global generator, which the
-    training loop seeds before each call; nothing else may be random.
+    The file's name is the scenario's name. Random numbers must come from torch's global generator,
+    which the training loop seeds before each call of :meth:`model` and :meth:`batch`; nothing else
+    may be random.
     """
 
-    #: Optimizer steps.
+    #: The number of optimizer steps.
     steps: ClassVar[int] = 3
-    #: Rows of the batch that each data-parallel rank takes at each step.
+    #: Rows of the global batch per data-parallel rank and step.
     rows_per_rank: ClassVar[int] = 4
-    #: Dtypes of parameters and data, by torch's names.
+    #: Dtypes of parameters and data, by torch's names; each makes cases.
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
-    #: An anchor is in the default selection in all its dtypes and world sizes, under every strategy.
-    #: Like :attr:`slow`, said by each class for itself: it is not inherited.
+    #: An anchor is in the default selection in all its dtypes and world sizes, with every strategy.
+    #: Like :attr:`slow`, it is not inherited: each class declares it.
     anchor: ClassVar[bool] = False
-    #: In the selection ``full`` only.
+    #: Only in the selection ``full``.
     slow: ClassVar[bool] = False
-    #: Micro-batches into which a rank's rows are cut, whose gradients accumulate.
+    #: The number of micro-batches per step; their gradients accumulate.
     micro_batches: ClassVar[int] = 1
-    #: Whether gradients are exchanged with the last micro-batch only, or with each.
+    #: Whether ranks exchange gradients only with the last micro-batch (``no_sync``), or with each.
     exchange_last_only: ClassVar[bool] = True
-    #: Clip the norm of all gradients together to this before the optimizer's step.
+    #: The norm to which all gradients together are clipped before the optimizer's step.
     clip_norm: ClassVar[float | None] = None
-    #: Which norm that is.
+    #: The kind of that norm: 1, 2 or infinity.
     clip_kind: ClassVar[float] = 2.0
-    #: Clip every element of every gradient to within this.
+    #: The largest absolute value to which every element of every gradient is clipped.
     clip_value: ClassVar[float | None] = None
-    #: Scale the loss by this with a ``GradScaler``, which skips a step whose gradients overflow.
+    #: The loss scale of a ``GradScaler``, which skips a step whose gradients overflow.
     loss_scale: ClassVar[float | None] = None
-    #: After this step (0 is the first) save everything, and go on from it with a new model. That must
-    #: be the same as just going on, which is what the reference runs do.
+    #: After this step (from 0), save everything and continue with a new model that loads it. The
+    #: result must be the same as without saving, which is what the reference runs do.
     reload_after: ClassVar[int | None] = None
-    #: What is saved: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
+    #: The form of saving: ``full`` or ``sharded`` state dicts, or a distributed ``checkpoint`` on disk.
     reload_by: ClassVar[str] = "full"
-    #: After this step the first half of the rows is missing: their ranks have run out of batches.
+    #: After this step (from 0), the first half of the rows is missing: their ranks have no more batches.
     runs_out_after: ClassVar[int | None] = None
-    #: Whether missing rows count, with a gradient of nothing; otherwise the mean is over the others.
+    #: Whether missing rows count with a zero gradient; otherwise the mean is over the other rows.
     missing_rows_count: ClassVar[bool] = True
-    #: Each parameter is stepped within the backward, as soon as its gradient is there.
+    #: Whether each parameter is stepped during the backward, as soon as its gradient is ready.
     step_in_backward: ClassVar[bool] = False
-    #: The model is on the meta device when it is wrapped, and gets its numbers afterwards.
+    #: Whether the model is on the meta device when it is wrapped, and gets its values afterwards.
     deferred: ClassVar[bool] = False
-    #: Methods besides ``forward`` through which :meth:`loss` enters the model.
+    #: Methods of the model besides ``forward`` that :meth:`loss` calls.
     methods: ClassVar[tuple[str, ...]] = ()
-    #: Whether :meth:`before_step` is given whole parameters, to ``read`` or to ``write``.
+    #: Whether :meth:`before_step` gets full parameters, to ``read`` or to ``write``; None: not.
     whole_parameters: ClassVar[str | None] = None
-    #: Modules with parameters, by name, that a wrapper is told to leave alone. The gradients there
-    #: are averaged over the ranks by hand.
+    #: Modules with parameters, by name, that the wrapper must ignore. Their gradients are averaged over
+    #: the ranks by hand.
     left_alone: ClassVar[tuple[str, ...]] = ()
-    #: The gradient is so many times the mean over ranks, by a divisor of the wrapper's own.
+    #: The factor that a wrapper's own divisor puts on the mean of the gradients over ranks.
     gradient_factor: ClassVar[float] = 1.0
-    #: The whole model is compiled after it was wrapped, in ranks; the reference runs are not.
+    #: Whether ranks compile the whole model after it is wrapped; the reference runs never do.
     compiles_whole: ClassVar[bool] = False
-    #: What else is special about it: data that a strategy's ``lacks`` and ``limits`` and the mutants
-    #: refer to. ``twice``: a unit is called twice in a forward. ``attention``: by
-    #: ``F.scaled_dot_product_attention``, without a mask, among what :attr:`sequence_dim` counts.
+    #: Further features, for ``lacks`` and ``limits`` of strategies and for mutants. ``twice``: a unit is
+    #: called twice in a forward. ``attention``: it uses ``F.scaled_dot_product_attention`` without a
+    #: mask, along :attr:`sequence_dim`.
     traits: ClassVar[tuple[str, ...]] = ()
-    #: Whether the rows can be taken in micro-batches with the same gradients in the end.
+    #: Whether training in micro-batches gives the same gradients.
     divisible: ClassVar[bool] = True
-    #: Every rank but the first begins with other numbers, which wrapping must put right.
+    #: Whether all ranks but the first begin with other values, which the wrapper must replace.
     ranks_begin_apart: ClassVar[bool] = False
-    #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with the reason.
+    #: Kinds of quantity (``buffer``, ``optimizer``, ...) that are not compared, each with its reason.
     exempt: ClassVar[Mapping[str, str]] = {}
-    #: Dtypes in which units compute and gradients travel; a strategy that can is told, the oracle and
-    #: its float64 are not.
+    #: The dtypes in which units compute and ranks exchange gradients, for strategies with mixed
+    #: precision; it does not apply to the oracle.
     precision: ClassVar[Precision | None] = None
-    #: Units, by name, that compute in the parameters' own dtype whatever :attr:`precision` says.
+    #: Units, by name, that compute in the parameters' dtype in spite of :attr:`precision`.
     kept_precise: ClassVar[tuple[str, ...]] = ()
     #: Modules, by name, with parameters of another dtype than the case's.
     other_dtypes: ClassVar[Mapping[str, str]] = {}
-    #: The dtype to which the forward runs under autocast, but for the oracle's.
+    #: The dtype of autocast in the forward; the oracle uses no autocast.
     autocast: ClassVar[str | None] = None
-    #: How modules with parameters, by name, split among ranks that share one batch: ``split`` (a
-    #: linear layer's input features, of a whole input), ``column`` (its output features), ``row``
-    #: (the input features that a ``column`` before it left), ``norm`` (nothing), ``head`` (the
-    #: classes of a cross entropy). All modules, or there is no such plan.
+    #: The tensor parallel plan: how each module with parameters, by name, is split over ranks that
+    #: share one batch. ``column``: a linear layer's output features. ``row``: its input features, after
+    #: a ``column``. ``split``: its input features, with a full input. ``norm``: not split. ``head``: the
+    #: classes of a cross entropy. It names all modules, or it is empty.
     tensor_parallel: ClassVar[Mapping[str, str]] = {}
-    #: The dim of activations between those modules that may be split instead, if there is one.
+    #: The dim of the activations between those modules that sequence parallelism may split, if any.
     sequence_dim: ClassVar[int | None] = None
-    #: The model as stages that are called one after the other: of each, the names of its children.
+    #: The pipeline stages, in the order in which they are called: the names of each stage's children.
     stages: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def features(self) -> list[str]:
-        """What the scenario asks of a strategy beyond a forward, a backward and a step."""
+        """The names of the features that a strategy needs, beyond a forward, a backward and a step."""
         asked = {
             "micro_batches": self.micro_batches > 1,
             "no_sync": self.micro_batches > 1 and self.exchange_last_only,
@@ -136,65 +137,65 @@ class Scenario:
         return [*self.traits, *(feature for feature, wanted in asked.items() if wanted)]
 
     def computes_in(self) -> str | None:
-        """The dtype of a forward's arithmetic, where it is not the case's own."""
+        """The dtype of the forward's arithmetic; None for the case's dtype."""
         mixed = None if self.precision is None else self.precision.computes_in
         return mixed or self.autocast
 
     def model(self) -> nn.Module:
-        """A fresh model on the CPU in torch's default dtype."""
+        """A new model on the CPU, in torch's default dtype (float64 when the training loop calls it)."""
         raise NotImplementedError
 
     def units(self, model: nn.Module) -> list[nn.Module]:
-        """Submodules that a sharding strategy shards by themselves, innermost first."""
+        """The submodules that a sharding strategy wraps separately, innermost first."""
         return []
 
     def batch(self, rows: int) -> Batch:
-        """A global batch: tensors whose dim 0 is ``rows``. Every step draws another one."""
+        """A global batch: tensors ``[rows, ...]`` on the CPU. It is called once per step."""
         raise NotImplementedError
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """A scalar: the *mean* over the rows of ``batch`` of a loss per row.
+        """The *mean* over the rows of ``batch`` of a loss per row: a tensor of shape ``[]``.
 
-        A mean, so that the mean of the ranks' losses is the global batch's.
+        It must be a mean, so that the mean of the ranks' losses is that of the global batch.
         """
         raise NotImplementedError
 
     def losses(self, model: nn.Module, batch: Batch) -> list[torch.Tensor]:
-        """What adds up to :meth:`loss`, in the order in which each has a backward of its own."""
+        """Terms whose sum is :meth:`loss`; ``backward`` is called on each, in this order."""
         return [self.loss(model, batch)]
 
     def groups(self, named: dict[str, nn.Parameter]) -> Iterable[Any]:
-        """What an optimizer is made of: parameters, or groups of them with options of their own."""
+        """The optimizer's parameters, or parameter groups with options, from parameters by name."""
         return named.values()
 
     def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        """SGD with momentum: unlike Adam's, its step shows a gradient of the wrong scale."""
+        """The optimizer. SGD with momentum shows a gradient of the wrong scale, unlike Adam."""
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
 
     def schedule(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """What changes the learning rate after each step."""
+        """The learning rate scheduler, which is stepped after each optimizer step; None for none."""
         return None
 
-    # -- what happens beside the steps; ``model`` is what :meth:`model` made, wrapped inside ---------
+    # -- hooks; ``model`` is the object that :meth:`model` returned, with wrapped submodules ---------
 
     def before_wrap(self, model: nn.Module) -> None:
-        """Once, before the model is distributed: what torch offers to be put around units.
+        """Called once in ranks, before the model is wrapped, for example to add checkpointing to units.
 
-        It must leave the mathematics as it is. The reference runs leave it out.
+        It must not change the mathematics: the reference runs do not call it.
         """
 
     def original_name(self, name: str) -> str:
-        """A parameter's or buffer's name before :meth:`before_wrap`, from its name after."""
+        """The name of a parameter or buffer before :meth:`before_wrap`, from its name afterwards."""
         return name
 
     def after_wrap(self, model: nn.Module) -> None:
-        """Once, between wrapping the model and making the optimizer."""
+        """Called once, after the model is wrapped and before the optimizer is made."""
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        """Before each step, on every rank alike."""
+        """Called before each step, on every rank and in the reference runs."""
 
     def idle(self, step: int) -> Collection[str]:
-        """Parameters that have no gradient at a step. All others must have one that is alive."""
+        """Names of parameters without a gradient at a step. All others must have one that is not zero."""
         return ()

@@ -1,7 +1,7 @@
-"""What a strategy does: wrap a model, and read its full state back.
+"""The interface of a strategy: wrap a model, and read its full state back.
 
-A strategy knows nothing of the scenario that it runs: it gets a model, the submodules that are
-sharding units, and its place among the ranks.
+A strategy knows nothing about the scenario that it runs: it gets a model, the submodules to wrap
+separately, and the context of its rank.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ Tensors = dict[str, "torch.Tensor | None"]
 
 
 class Pending(Mapping[str, "torch.Tensor | None"]):
-    """Full tensors by name that ranks bring together when somebody looks at one.
+    """Full tensors by name that ranks gather at the first look.
 
-    All ranks look together. They are what they were when this was made, and share memory with none.
+    The first look is a collective call on all ranks. The values are those from when this was made,
+    and share no memory with the model.
     """
 
 
@@ -52,56 +53,55 @@ class Strategy:
 
     #: The strategy's name in a case.
     name: ClassVar[str]
-    #: One line for people.
+    #: A description in one line.
     title: ClassVar[str]
-    #: ``core`` runs every scenario by default, ``variant`` some of them.
+    #: ``core`` runs every scenario in the default selection, ``variant`` only some.
     tier: ClassVar[str] = "variant"
     limits: ClassVar[tuple[Limit, ...]] = ()
-    #: Features of a scenario (:meth:`Scenario.features`) with which it does not go together, each
-    #: with the sentence that says so: what the documentation refuses, or never promised.
+    #: Features of a scenario (:meth:`Scenario.features`) that it cannot run, each with the reason in one
+    #: sentence: torch's documentation excludes it, or never promises it.
     lacks: ClassVar[Mapping[str, str]] = {}
-    #: Features without which there is nothing to do for it, each with the sentence that says why.
+    #: Features without which the strategy has nothing to do, each with the reason in one sentence.
     needs: ClassVar[Mapping[str, str]] = {}
-    #: The smallest world in which it is what its name says, and what the size is a multiple of.
+    #: The smallest world size for which the strategy is defined, and the number it must be a multiple of.
     least_ranks: ClassVar[int] = 1
     ranks_multiple_of: ClassVar[int] = 1
-    #: The largest world in which it is; of any size when None.
+    #: The largest world size for which it is defined; None for any.
     most_ranks: ClassVar[int | None] = None
     #: Whether it can wrap a model on the meta device.
     defers: bool = False
-    #: Features for which a variant is there: it runs the scenarios that have one by default.
+    #: Features for which a variant exists: by default it runs the scenarios that have one of them.
     made_for: ClassVar[tuple[str, ...]] = ()
-    #: Whether every rank holds whole parameters between steps.
+    #: Whether every rank holds full parameters between steps.
     replicates: ClassVar[bool] = False
-    #: The dtype, by torch's name, in which gradients travel when it is not the case's own.
+    #: The gradient reduction dtype, by torch's name; None for the case's dtype.
     reduce_dtype: ClassVar[str | None] = None
 
-    #: Whether a gradient goes through two products of matrices of its size on its way.
+    #: Whether a gradient goes through two matrix products of its own size, as in PowerSGD.
     multiplies: ClassVar[bool] = False
-    #: Whether gradients and parameters are exchanged where a fault can be put in their way: by
-    #: collectives that are called one by one from Python, or by what takes a communication hook
-    #: (:meth:`reducers`).
+    #: Whether a mutant can change the exchange of gradients and parameters: it uses collectives that
+    #: Python calls, or an object that takes a communication hook (:meth:`reducers`).
     exchanges: ClassVar[bool] = True
 
-    #: Whether only the first rank's rows and losses count: inputs enter and leave there.
+    #: Whether only the first rank's rows and losses count, because inputs enter and leave there.
     enters_at_first: ClassVar[bool] = False
 
-    #: torch's device type of a model's parameters between steps, where it is not the rank's own.
+    #: torch's device type of a model's parameters between steps, if it is not the rank's own.
     parameters_on: ClassVar[str | None] = None
 
-    #: One process, which has all rows.
+    #: Whether it is one process with all rows.
     alone: ClassVar[bool] = False
-    #: How many ranks training goes on with from a checkpoint, in a world of their own.
+    #: The resume world size: how many ranks continue from a checkpoint, in a world of their own.
     resume_world_size: ClassVar[int | None] = None
 
-    #: What :meth:`suit` read of the scenario, for :meth:`wrap`.
+    #: Declarations of the scenario that :meth:`suit` copied for :meth:`wrap`.
     precision: Precision | None = None
     kept_precise: tuple[str, ...] = ()
     left_alone: tuple[str, ...] = ()
     gradient_factor: float = 1.0
 
     def suit(self, scenario: Scenario) -> Strategy:
-        """The strategy for a scenario: a copy that has read its plan."""
+        """A copy of the strategy with the declarations of a scenario."""
         suited = copy.copy(self)
         suited.precision = scenario.precision
         suited.kept_precise = scenario.kept_precise
@@ -110,39 +110,50 @@ class Strategy:
         return suited
 
     def phase(self, number: int) -> Strategy:
-        """The strategy in world ``number`` of those in which it is trained; 0 is the first."""
+        """The strategy for phase ``number`` of a case, from 0; each phase has its own world."""
         return self
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
-        """Distribute ``model``, which is on the place's device and equal on every rank."""
+        """Distribute ``model``; returns the wrapped model.
+
+        ``model`` is on ``context.device`` and equal on every rank. A scenario may ask for a model on
+        the meta device, or with other values on other ranks. ``units`` are its submodules to wrap
+        separately, innermost first.
+        """
         raise NotImplementedError
 
     def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
-        """The smallest training that torch refuses where one of :attr:`limits` holds."""
-        # Large enough for every rank to have a part of it: one without would not be refused.
+        """Run the smallest training, which torch refuses if one of :attr:`limits` holds.
+
+        Raises torch's refusal.
+        """
+        # Large enough for every rank to have a shard: a rank without one would not be refused.
         model = self.wrap(nn.Linear(16, 16).to(context.device, dtype), [], context)
         model(torch.ones(1, 16, device=context.device, dtype=dtype)).sum().backward()
         if "clip_norm" in features:
             self.clip(model, 1.0)
 
     def parameters(self, model: nn.Module) -> Tensors | Pending:
-        """Every full parameter, by the name it had before :meth:`wrap`; all ranks call together.
+        """Every full parameter, by its name before :meth:`wrap`; a collective call on all ranks.
 
         The tensors may share memory with the model: the caller copies what it keeps.
         """
         raise NotImplementedError
 
     def gradients(self, model: nn.Module) -> Tensors | Pending:
-        """Every full gradient by the parameter's name, None where there is none; likewise."""
+        """Every full gradient, by the parameter's name before :meth:`wrap`; None if there is none.
+
+        They have the parameters' full shapes. A collective call on all ranks.
+        """
         raise NotImplementedError
 
     def buffers(self, model: nn.Module) -> Tensors:
-        """This rank's buffers by the name each had before :meth:`wrap`."""
+        """This rank's buffers, by their names before :meth:`wrap`."""
         return {self.clean(name): buffer for name, buffer in model.named_buffers()}
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
-        """Within it, a backward adds to the gradients of this rank and exchanges nothing."""
+        """Within it, a backward adds to this rank's gradients without exchanging them."""
         with model.no_sync():  # type: ignore[operator]
             yield
 
@@ -154,11 +165,11 @@ class Strategy:
         raise NotImplementedError
 
     def whole(self, model: nn.Module, *, write: bool) -> AbstractContextManager[None]:
-        """Within it, modules have whole parameters; with ``write``, what is written there stays."""
+        """Within it, modules have full parameters; with ``write``, changes to them are kept."""
         raise NotImplementedError
 
     def average(self, model: nn.Module, modules: Collection[str]) -> None:
-        """The mean over all ranks of the gradients in these modules, which a wrapper leaves alone."""
+        """Average the gradients of these modules over all ranks, because the wrapper ignores them."""
         for name, parameter in model.named_parameters():
             if self.clean(name).startswith(tuple(f"{module}." for module in modules)):
                 dist.all_reduce(parameter.grad)
@@ -168,20 +179,20 @@ class Strategy:
     def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
         """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``.
 
-        ``kind`` says which norm: 1, 2, infinity.
+        ``kind`` is the kind of norm: 1, 2 or infinity.
         """
         nn.utils.clip_grad_norm_(model.parameters(), norm, norm_type=kind)
 
     def clip_value(self, model: nn.Module, value: float) -> None:
-        """Bring every element of every gradient to within ``value``."""
+        """Clip every element of every gradient to at most ``value`` in absolute value."""
         nn.utils.clip_grad_value_(model.parameters(), value)
 
     def scaler(self, context: RankContext, scale: float) -> Any:
-        """A ``GradScaler`` that begins with ``scale``, and does not grow while we watch."""
+        """A ``GradScaler`` with the initial ``scale``, which does not grow during the few steps."""
         return torch.amp.GradScaler(context.device.type, init_scale=scale, growth_interval=10**6)
 
     def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
-        """Give a model that was wrapped without numbers those of a full state dict."""
+        """Load a full state dict into a model that was wrapped on the meta device."""
         set_model_state_dict(model, state, options=_FULL)
 
     def step_in_backward(
@@ -190,9 +201,9 @@ class Strategy:
         optimizer: torch.optim.Optimizer,
         make: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
     ) -> None:
-        """Step each parameter by an optimizer of its own that ``make`` makes, from a hook.
+        """Step each parameter in a hook during the backward, by its own optimizer from ``make``.
 
-        Their state is that of ``optimizer``, which makes no steps.
+        These optimizers share the state of ``optimizer``, which makes no steps itself.
         """
         for parameter in model.parameters():
             own = make([parameter])
@@ -200,11 +211,11 @@ class Strategy:
             parameter.register_post_accumulate_grad_hook(lambda _, own=own: own.step())
 
     def enter_by(self, model: nn.Module, method: str) -> None:
-        """Have a method of the model do what ``forward`` does before and after it."""
+        """Make a method of the model run the wrapper's hooks, as ``forward`` does."""
         raise NotImplementedError
 
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-        """The full optimizer state, ``name.key``; all ranks call together."""
+        """The full optimizer state, by ``name.key``; a collective call on all ranks."""
         found: Any = get_optimizer_state_dict(model, optimizer, options=_FULL)["state"]
         return {
             f"{self.clean(name)}.{key}": value
@@ -219,10 +230,10 @@ class Strategy:
         new: tuple[nn.Module, torch.optim.Optimizer],
         by: str = "full",
     ) -> None:
-        """Carry the state of a model and its optimizer over to another model and optimizer.
+        """Copy the state of a model and its optimizer to another model and optimizer.
 
-        ``by`` says in what form: ``full`` or ``sharded`` state dicts, or the latter by way of a
-        distributed ``checkpoint`` on disk.
+        ``by`` is the form: ``full`` or ``sharded`` state dicts, or sharded ones through a distributed
+        ``checkpoint`` on disk.
         """
         options = _FULL if by == "full" else StateDictOptions()
         if by == "checkpoint":
@@ -234,12 +245,12 @@ class Strategy:
         set_state_dict(*new, model_state_dict=model, optim_state_dict=optimizer, options=options)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
-        """Write a distributed checkpoint; all ranks call together."""
+        """Write a distributed checkpoint; a collective call on all ranks."""
         state = get_state_dict(model, optimizer)
         checkpoint.save({"model": state[0], "optimizer": state[1]}, checkpoint_id=folder)
 
     def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, folder: str) -> None:
-        """Take over what :meth:`save` wrote, by whatever strategy and however many ranks."""
+        """Load a checkpoint that :meth:`save` of any strategy wrote, with any number of ranks."""
         state = get_state_dict(model, optimizer)
         found: dict[str, Any] = {"model": state[0], "optimizer": state[1]}
         checkpoint.load(found, checkpoint_id=folder)
@@ -251,18 +262,18 @@ class Strategy:
         )
 
     def clean(self, name: str) -> str:
-        """A parameter's or buffer's name before :meth:`wrap`, from its name after."""
+        """The name of a parameter or buffer before :meth:`wrap`, from its name afterwards."""
         return name
 
     def rows(self, batch: Batch, context: RankContext) -> Batch:
-        """The rows of a global batch that are this rank's."""
+        """This rank's rows of a global batch: by default, the rank-th of ``world_size`` chunks."""
         return tuple(tensor.chunk(context.world_size)[context.rank] for tensor in batch)
 
-    #: Whether a rank has a part of each of its rows, of which its loss is, and not of whole rows.
+    #: Whether a rank has a part of each of its rows (a part of the sequence), and its loss is over those.
     splits_rows: ClassVar[bool] = False
 
     def rows_shared_by(self, context: RankContext) -> int:
-        """How many ranks train on the same rows; a passed case in which it is otherwise is an error."""
+        """The number of ranks that train on the same rows. A case that passes with another is an error."""
         return 1
 
     def learn(
@@ -275,10 +286,11 @@ class Strategy:
         *,
         scale: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Forward and backward of the ``losses`` of a batch, times ``weight``; returns their sum.
+        """Run forward and backward for the ``losses`` of a micro-batch, each times ``weight``.
 
-        ``turn`` is the micro-batch's number and how many there are. What has a backward is
-        ``scale`` of a loss; what is returned is not scaled, and detached.
+        ``turn`` is the micro-batch's number, from 0, and the number of micro-batches. ``backward`` is
+        called on ``scale(loss)``. Returns the sum of the unscaled losses: a detached tensor of shape
+        ``[]`` on the rank's device.
         """
         shares = [loss * weight for loss in losses(model, batch)]
         for share in shares:
@@ -286,23 +298,24 @@ class Strategy:
         return torch.stack([share.detach() for share in shares]).sum(0)
 
     def reducers(self, model: nn.Module) -> list[Any]:
-        """What takes a communication hook for gradients (``register_comm_hook``); none where
-        collectives are called one by one.
+        """The objects that take a communication hook for gradients (``register_comm_hook``).
+
+        None if Python calls the collectives one by one.
         """
         return []
 
     def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
-        """Backward of micro-batch ``number`` of ``count``; the loss is its share of the rank's."""
+        """Run the backward of micro-batch ``number`` of ``count``, on its share of the rank's loss."""
         loss.backward()
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
-        """The scenario's optimizer over what :meth:`wrap` made of its parameters."""
+        """The scenario's optimizer for the wrapped model's parameters."""
         named = {self.clean(name): parameter for name, parameter in model.named_parameters()}
         return scenario.optimizer(scenario.groups(named))
 
 
 def parameters_in(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Parameter]:
-    """The parameters in some modules of a model, by name."""
+    """The parameters of the named modules, by full name."""
     return {
         f"{module}.{name}": parameter
         for module in modules
@@ -312,15 +325,15 @@ def parameters_in(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Para
 
 @contextmanager
 def _common_folder() -> Iterator[str]:
-    """A folder for files that all ranks write and read."""
-    # Ranks have folders for temporary files of their own; one of them is for all.
+    """Within it, a folder that all ranks can write and read."""
+    # Each rank has its own folder for temporary files; rank 0's is used by all.
     folder = [tempfile.mkdtemp()]
     if dist.is_initialized():
         dist.broadcast_object_list(folder, src=0)
     try:
         yield folder[0]
         if dist.is_initialized():
-            # Nobody tidies up before all have read.
+            # Delete nothing before all ranks have read.
             dist.barrier()
     finally:
         shutil.rmtree(folder[0], ignore_errors=True)
