@@ -303,7 +303,7 @@ def _check_red(nox: Nox, words: str, cell: str, message: str) -> None:
         (
             "-s tests-nightly --force-pythons /no/such/python -- --device cpu",
             "nightly-cpu",
-            "and Python /no/such/python was asked for",
+            "but Python /no/such/python was requested",
         ),
     ],
     ids=["old", "local", "no Python"],
