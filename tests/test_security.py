@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import distparity
 from distparity.core import wire
-from distparity.core.redact import Redactor
+from distparity.core.redact import Redactor, omitted
 from distparity.core.wire import Channel, Frame, ProtocolError, TooLarge, check
 from distparity.results import journal, junit_writer
 from distparity.worlds.failure import Failure
@@ -318,8 +318,8 @@ CENSORED = {
     ),
     "cut off before, with a count": (
         {"A_TOKEN": SECRET},
-        f"x\n[70 earlier bytes omitted]\n{SECRET[-4:]}",
-        "x\n[70 earlier bytes omitted]\n[$A_TOKEN]",
+        f"x\n{omitted(70)}{SECRET[-4:]}",
+        f"x\n{omitted(70)}[$A_TOKEN]",
     ),
     "dots behind something else": ({"A_TOKEN": SECRET}, "hunt, and so on...", "hunt, and so on..."),
     "in a URL": ({}, "https://me:word@host/x", "https://me:***@host/x"),

@@ -1,7 +1,7 @@
-"""Keep secrets out of what is written down.
+"""Keep secrets out of everything that is written.
 
-The environment is never recorded. What a rank printed, an error's text or the command line may
-still hold a secret of it, so all text of a report goes through :class:`Redactor` first.
+The environment is never recorded. But a rank's output, an error message or the command line may
+contain a secret from it, so all text of a report goes through :class:`Redactor` first.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["DOTS", "LEFT_OUT", "Redactor"]
+__all__ = ["DOTS", "LEFT_OUT", "Redactor", "omitted"]
 
-#: Names of variables and options whose value is nobody's business. Words are cut at underscores and
-#: hyphens, so that PWD and KEYBOARD are not among them.
+#: Names of variables and options with secret values. Names are split at underscores and hyphens, so
+#: that PWD and KEYBOARD do not match.
 _SECRET = re.compile(
     r"(^|[_-])(api[_-]?key|access[_-]?key|private[_-]?key|secret|token|pass(word|wd|phrase)?"
     r"|credentials?|auth(orization)?|key|pat|dsn|cookie)s?($|[_-])",
@@ -24,22 +24,28 @@ _SECRET = re.compile(
 )
 _OPTION = re.compile(r"(?P<name>--?[\w-]+)(?P<between>=|\s+)(?P<value>'[^']*'|\S+)")
 _IN_URL = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@", re.IGNORECASE)
-#: A shorter value is found in too much that is no secret.
+#: Shorter values are not replaced: they occur in too many other words.
 _SHORTEST = 6
-#: A part of one that was cut is replaced from so many characters on.
+#: A part of a secret, where a text was cut, is replaced if it has at least so many characters.
 _SHORTEST_PART = 4
-#: What stands in place of what was cut off, behind a text and before one.
+#: The marks where a text was cut: at its end, and at its beginning.
 DOTS = "..."
 LEFT_OUT = "[...]\n"
-_CUT_BEFORE = re.compile(
-    r"(?P<mark>\[(?:\.\.\.|\d+ bytes before this left out)\]\n\s*)(?P<rest>[^\n]*)"
-)
+_CUT_BEFORE = re.compile(r"(?P<mark>\[(?:\.\.\.|\d+ earlier bytes omitted)\]\n\s*)(?P<rest>[^\n]*)")
+
+
+def omitted(count: int) -> str:
+    """The mark at the beginning of a text that lacks its first ``count`` bytes.
+
+    A secret may have been cut there; :class:`Redactor` recognises the mark.
+    """
+    return f"[{count} earlier bytes omitted]\n"
 
 
 class Redactor:
-    """Replaces, in any text, the values of an environment's secret variables.
+    """Replaces the values of an environment's secret variables in any text.
 
-    Also what stands after an option with such a name, and the password in a URL.
+    It also replaces the value after an option with a secret name, and the password in a URL.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -50,14 +56,14 @@ class Redactor:
             for spelling in _spellings(value)
             if len(spelling) >= _SHORTEST
         }
-        # The longest first: one secret may begin with another.
+        # The longest first, because one secret may contain another.
         self._names = {value: found[value] for value in sorted(found, key=len, reverse=True)}
 
     def spare(self, words: Iterable[str]) -> None:
-        """Leave these words as they are, and every part of them: names that reports go by.
+        """Do not replace these words or parts of them: they are names that reports need.
 
-        A value that is one of them says nothing to whoever reads it, and where it were replaced, a
-        case would have another name in one place than in another.
+        A secret that equals such a name is not revealed by it, and replacing it would give a case
+        different names in different places.
         """
         text = "\n".join(words)
         self._names = {value: name for value, name in self._names.items() if value not in text}
@@ -65,14 +71,14 @@ class Redactor:
     def text(self, text: str) -> str:
         for value, name in self._names.items():
             text = text.replace(value, f"[${name}]")
-        # Where a text was cut, a secret may have been.
+        # A secret may have been cut where the text was.
         *cut, rest = text.split(DOTS)
         text = DOTS.join([*map(self._end, cut), rest])
         text = _CUT_BEFORE.sub(lambda found: found["mark"] + self._start(found["rest"]), text)
         return _IN_URL.sub(r"\g<before>***@", text)
 
     def _end(self, text: str) -> str:
-        """Without what a secret begins with, at the end."""
+        """Replace the beginning of a secret at the end of a text."""
         for value, name in self._names.items():
             for length in range(min(len(value), len(text)), _SHORTEST_PART - 1, -1):
                 if text.endswith(value[:length]):
@@ -80,7 +86,7 @@ class Redactor:
         return text
 
     def _start(self, text: str) -> str:
-        """Without what a secret ends with, at the beginning."""
+        """Replace the end of a secret at the beginning of a text."""
         for value, name in self._names.items():
             for length in range(min(len(value), len(text)), _SHORTEST_PART - 1, -1):
                 if text.startswith(value[-length:]):
@@ -88,11 +94,11 @@ class Redactor:
         return text
 
     def command(self, line: str) -> str:
-        """A command line: what stands after an option named like a secret goes as well."""
+        """Redact a command line, including the values of options with secret names."""
         return self.text(_OPTION.sub(_hide, line))
 
     def all(self, data: Any) -> Any:
-        """JSON data with every string in it redacted."""
+        """Redact every string in JSON data."""
         if isinstance(data, str):
             return self.text(data)
         if isinstance(data, dict):
@@ -103,7 +109,7 @@ class Redactor:
 
 
 def _spellings(value: str) -> set[str]:
-    """A value as it may stand in a text: as it is, as Python, JSON or a URL has it, by its lines."""
+    """The spellings of a value in a text: plain, as Python, JSON or a URL has it, and line by line."""
     shown = [repr(value), ascii(value), json.dumps(value), repr(os.fsencode(value))[1:]]
     lines = map(str.strip, value.splitlines())
     return {value, *(text[1:-1] for text in shown), *lines, quote(value, safe="")}

@@ -6,6 +6,8 @@ import contextlib
 import os
 import stat
 
+from distparity.core.redact import omitted
+
 __all__ = ["OutputFile", "tail"]
 
 
@@ -66,4 +68,4 @@ def tail(path: str, size: int = 8192) -> str:
 
 def _text(data: bytes, length: int, size: int) -> str:
     text = data.decode("utf-8", "replace")
-    return text if length <= size else f"[{length - size} earlier bytes omitted]\n{text}"
+    return text if length <= size else omitted(length - size) + text
