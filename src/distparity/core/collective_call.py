@@ -1,4 +1,4 @@
-"""Which collective a rank is in, from what its stack reporter saw or from its stacks."""
+"""Which collective a rank is in, from the report of its stack reporter or from its stacks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Call:
     what: str = ""
     #: Empty for the default group.
     group: str = ""
-    #: False where the number is only that of the last one that was begun.
+    #: False if the number is only that of the last collective that was begun.
     sure: bool = True
 
     def __str__(self) -> str:
@@ -82,18 +82,18 @@ class Call:
 
 @dataclass(frozen=True)
 class Whereabouts:
-    """Where a rank is: in a collective, or in none, and at which line.
+    """Where a rank is: in a collective or in none, and at which line.
 
-    ``state`` is what else there is to say of it, in place of that: it is stopped, for example.
+    ``state`` replaces that if there is something else to say, for example that it is stopped.
     """
 
     call: Call | None = None
     at: str = ""
-    #: How many collectives it has begun in this task; None when it cannot tell.
+    #: The number of collectives that it has begun in this task; None if unknown.
     calls: int | None = None
-    #: It may be waiting, in C++, for a collective that it does not know the name of.
+    #: Whether it may be waiting, in C++, for a collective of unknown name.
     waits: bool = False
-    #: The last one that it began and that has not ended, whether or not it waits for it.
+    #: The last collective that it began and that has not ended, whether it waits for it or not.
     open: Call | None = None
     state: str = ""
 
@@ -106,10 +106,10 @@ class Whereabouts:
         return f"in no collective{after}, at {self.at}" if self.at else ""
 
     def named(self, collective: str, *, waits: bool, message: str = "") -> Whereabouts:
-        """With the collective that it is in, now that its native stacks are known.
+        """Add the collective that the native stacks show.
 
-        They say which one gloo is in, "" for none, whether the main thread ``waits`` for one, and
-        whether that is for a ``message`` ("recv" or "send").
+        ``collective`` is the one that gloo is in, "" for none. ``waits`` says whether the main thread
+        waits for one, and ``message`` is "recv" or "send" if it waits for a message.
         """
         vague = self.call is None or self.call.name == BACKWARD
         if self.state == STOPPED or not vague or not (self.waits or waits):
@@ -121,14 +121,14 @@ class Whereabouts:
         call = Call(message, number, sure=False) if message else self.open or found
         if call is None and waits:
             call = Call(UNNAMED, number, sure=False)
-        # Who waits for a collective is in it, whatever kept its stack reporter from saying so.
+        # A rank that waits for a collective is in it, even if its stack reporter could not say so.
         return self if call is None else replace(self, call=call, state="")
 
 
 def describe(seen: dict[str, Any]) -> Whereabouts:
-    """What a rank's stack reporter saw.
+    """Read the report of a rank's stack reporter.
 
-    Raises nothing, whatever ``seen`` holds: it was written by a process in trouble.
+    Never raises, whatever ``seen`` contains, because a process in trouble wrote it.
     """
     calls = seen.get("calls")
     calls = calls if isinstance(calls, int) else None
@@ -150,12 +150,12 @@ def _call(seen: Any, calls: int | None) -> Call | None:
 
 
 def locate(stacks: str) -> Whereabouts | None:
-    """What a stack reporter would have seen, as far as faulthandler's account of a process tells it."""
+    """Where a rank is, from faulthandler's stacks alone; None if they have no frames."""
     frames: list[tuple[str, str, str]] = []
     fatal = "Fatal Python error" in stacks
     for thread in stacks.split("\n\n"):
         found = _FRAME.findall(thread)
-        # Of a living process the main thread's, of another that of the thread in which it died.
+        # The main thread of a living process; for a dead one, the thread in which it died.
         if found and (thread.startswith("Current thread") if fatal else found[-1][2] == "<module>"):
             frames = [frame for frame in found if not frame[0].endswith("/threading.py")]
     if not frames:

@@ -1,4 +1,4 @@
-"""The names of the kinds of device, asked without importing any of them."""
+"""The names of the kinds of device, without importing any of them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from importlib.metadata import EntryPoint, entry_points
 
 __all__ = ["ANY", "GROUP", "SHIPPED", "kinds", "points"]
 
-#: The entry-point group in which other packages declare theirs.
+#: The entry-point group for devices of other packages.
 GROUP = "distparity.devices"
-#: Those that come with this package, in order of preference in reports: the reference first.
+#: The kinds of this package, in the order of reports: the reference first.
 SHIPPED = ("cpu", "cuda", "xpu", "hpu", "npu")
-#: It may be any of the others under another name, so it comes after them.
+#: It comes last, because it may be any of the others under another name.
 ANY = "accelerator"
 
 
 def points() -> list[EntryPoint]:
-    """Where other packages say that a device of theirs is, whether it can be loaded or not."""
+    """The entry points of devices of other packages, whether they can be loaded or not."""
     return list(entry_points(group=GROUP))
 
 
 def kinds(*more: str) -> list[str]:
-    """The names of all kinds of device known here, installed or not, and of ``more``."""
+    """The names of all known kinds of device, installed or not, and of ``more``."""
     others = sorted({*more, *(point.name for point in points())})
     return [*SHIPPED, *(name for name in others if name not in (*SHIPPED, ANY)), ANY]

@@ -1,4 +1,4 @@
-"""Linux's view of processes: who is a child, who is stopped, who dies with whom."""
+"""Linux processes: children, states, signals, and processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ __all__ = [
     "widen_signal_stack",
 ]
 
-#: What asks a rank's stack reporter. Not one of the two for users: torch's handlers use SIGUSR2.
+#: The signal to a rank's stack reporter. Not a user signal, because torch's handlers use SIGUSR2.
 STACK_REPORT = signal.SIGRTMIN + 3
-#: What the kernel tells a process of its parent's end.
+#: The signal that the kernel sends when the parent ends.
 ORPHANED = signal.SIGRTMIN + 4
 
-#: How many times as long a process may take that waits for its turn.
+#: The factor on time limits for a process that waits for a CPU.
 BUSY = 10
-#: Of /proc/PID/stat, what comes after the command.
+#: The fields of /proc/PID/stat after the command.
 _PARENT, _SESSION = 1, 3
-#: Python's. Torch's takes seconds until it sees that nobody is left.
+#: Python's process that removes shared memory. torch's takes seconds to see that its users have ended.
 _TIDY = b"multiprocessing.resource_tracker"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -54,12 +54,12 @@ def _prctl(option: int, value: int) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that forked it ends."""
+    """Make the kernel kill this process when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def hear_of_parents_end() -> None:
-    """Have the kernel send :data:`ORPHANED` when the thread that started this process ends."""
+    """Make the kernel send :data:`ORPHANED` when the thread that started this process ends."""
     _prctl(_PR_SET_PDEATHSIG, ORPHANED)
 
 
@@ -69,7 +69,7 @@ def outlive_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies, so that none can get away."""
+    """Become the parent of every descendant whose own parent dies, so that none can escape."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -84,13 +84,13 @@ class _Stack(ctypes.Structure):
 
 
 def widen_signal_stack(size: int = 1 << 20) -> None:
-    """Have this thread's handlers of fatal signals run on a stack of ``size`` bytes.
+    """Make this thread's handlers of fatal signals run on a stack of ``size`` bytes.
 
-    Python's faulthandler makes one of some 16 KiB for itself. What it hands the signal on to runs
-    there as well: torch's handler, which writes native stacks and needs more, would write over
-    whatever memory lies below. Call it after ``faulthandler.enable()``, which puts its own in place.
+    Python's faulthandler installs a stack of about 16 KiB. torch's handler, which faulthandler calls
+    next, runs on the same stack. It writes native stacks, needs more space, and would overwrite the
+    memory below. Call this after ``faulthandler.enable()``, which installs its own stack.
     """
-    # Never unmapped: a signal may come as long as the process lives.
+    # Never unmapped, because a signal may come until the process ends.
     memory = mmap.mmap(-1, size)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     _SIGNAL_STACKS.append(memory)
@@ -103,7 +103,7 @@ _SIGNAL_STACKS: list[mmap.mmap] = []
 
 
 def have_children() -> bool:
-    """True when this process has a child, running or not yet waited for; one system call."""
+    """Whether this process has a child, running or not yet waited for; one system call."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -112,13 +112,13 @@ def have_children() -> bool:
 
 
 def offer_to_memory_killer() -> None:
-    """Have the kernel, when memory runs out, kill this process before the ones that look after it."""
+    """Make the kernel kill this process first, before the controller, if memory runs out."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started."""
+    """The number of processes that the kernel has killed since it started because memory ran out."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -127,12 +127,12 @@ def memory_kills() -> int:
 
 
 def children() -> list[int]:
-    """Process ids of this process's own children, zombies included."""
+    """The process ids of this process's children, including zombies."""
     return _where(_PARENT, os.getpid())
 
 
 def session(leader: int) -> list[int]:
-    """Process ids of all that are in a session, its leader included."""
+    """The process ids of all processes in a session, including its leader."""
     return _where(_SESSION, leader)
 
 
@@ -141,7 +141,7 @@ def _where(field: int, value: int) -> list[int]:
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
-                # The command in parentheses may itself hold spaces and parentheses.
+                # The command in parentheses may itself contain spaces and parentheses.
                 fields = (path / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[field]) == value:
                     found.append(int(path.name))
@@ -149,7 +149,7 @@ def _where(field: int, value: int) -> list[int]:
 
 
 def tidies_up(pid: int) -> bool:
-    """True for a process that removes the shared memory of others when these have ended."""
+    """Whether a process is a helper that removes shared memory after its users have ended."""
     try:
         return _TIDY in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -157,9 +157,9 @@ def tidies_up(pid: int) -> bool:
 
 
 def await_end(pids: Iterable[int], limit: float) -> None:
-    """Wait until these processes have ended, for at most so many seconds.
+    """Wait until these processes have ended, at most ``limit`` seconds.
 
-    One that is ready to run and does not come to it, on a busy machine, has :data:`BUSY` times that.
+    A process that is ready to run but gets no CPU on a busy machine has :data:`BUSY` times that.
     """
     began = time.monotonic()
     for pid in pids:
@@ -175,8 +175,8 @@ def await_end(pids: Iterable[int], limit: float) -> None:
 def signal_main_thread(pid: int, number: int) -> None:
     """Send a signal to a process's main thread; raises ``ProcessLookupError``.
 
-    One that is sent to the process as a whole may be handled by any thread, and when a stopped
-    process goes on the main thread has left its place by then.
+    A signal to the whole process may be handled by any thread. When a stopped process continues, the
+    main thread would have moved on by then.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "tgkill"):
@@ -187,7 +187,7 @@ def signal_main_thread(pid: int, number: int) -> None:
 
 
 def state(pid: int) -> str:
-    """The kernel's one-word state of a process ("stopped", "sleeping", ...), "gone" when none."""
+    """The kernel's word for the state of a process ("stopped", "sleeping", ...); "gone" if none."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("State:"):
@@ -198,14 +198,14 @@ def state(pid: int) -> str:
 
 
 def wants_to_run(pid: int) -> bool:
-    """Whether a thread of a process runs, or waits for nothing but its turn on a busy machine."""
+    """Whether a thread of a process is running, or ready to run and waiting only for a CPU."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return False
     for thread in threads:
         with contextlib.suppress(OSError):
-            # The state stands behind the command, which may have brackets in it.
+            # The state follows the command, which may contain parentheses.
             if (thread / "stat").read_text().rpartition(")")[2].split()[0] in ("R", "D"):
                 return True
     return False

@@ -1,7 +1,7 @@
-"""The table of outcomes: what each says, and how every view spells, draws and counts it.
+"""The table of outcomes: the meaning of each, and how every view spells, draws and counts it.
 
-The set is closed. A status without a row here is refused where it is read; it is never taken for a
-pass, or for anything else.
+The set is closed. A status without a row here is an error for every reader, and never counts as a pass
+or as anything else.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ __all__ = ["BY_NAME", "PASSED", "STATUSES", "Drawing", "counted"]
 
 @dataclass(frozen=True)
 class Drawing:
-    """One outcome. ``family`` is what it says about parity, and decides about colour and exit code.
+    """One outcome. ``family`` is its meaning for parity, and decides the colour and the exit code.
 
-    ``good``: it holds. ``bad``: it does not, or nobody can say; the run fails. ``known``: it does
-    not, as declared. ``silent``: nothing was asked, and the reason is declared.
+    ``good``: parity holds. ``bad``: it does not hold, or is unknown; the run fails. ``known``: it does
+    not hold, as expected. ``silent``: the case says nothing, and its message says why.
     """
 
     name: str
@@ -24,14 +24,14 @@ class Drawing:
     short: str
     family: str
     meaning: str
-    #: For text without pictures, and for a terminal that has no more than ASCII; no two are alike.
+    #: The symbol for plain text and ASCII terminals; all are different.
     mark: str
     plain: str
-    #: What a case holds in the XML: an element of JUnit's, a pass none.
+    #: The JUnit element of the case in the XML; None for a pass.
     element: str | None
-    #: For more than one, where the name is a noun.
+    #: The plural, if the name is a noun.
     plural: str = ""
-    #: What it holds there where the run allowed it.
+    #: The JUnit element if the run allows the outcome.
     allowed: str | None = None
 
     @property
@@ -40,7 +40,7 @@ class Drawing:
         return self.name.replace(" ", "-")
 
 
-#: The worst first: lists of failures are in this order.
+#: The worst first: failures are listed in this order.
 STATUSES = (
     Drawing(
         "failed", "failed", "bad", "The numbers are wrong, or a rank raised.", "✖", "F", "failure"
@@ -96,7 +96,7 @@ STATUSES = (
         "failure",
         allowed="skipped",
     ),
-    # Neither a pass nor a failure, to any consumer of the XML; its message says which it is.
+    # For consumers of the XML, it is neither a pass nor a failure; its message says which it is.
     Drawing(
         "expected failure",
         "expected",
@@ -142,7 +142,7 @@ PASSED = BY_NAME["passed"]
 
 
 def counted(counts: dict[str, int]) -> str:
-    """How many cases have each outcome, in words: "1 failed, 3 expected failures"."""
+    """The counts of outcomes in words: "1 failed, 3 expected failures"."""
     return ", ".join(
         f"{count} {name if count == 1 else BY_NAME[name].plural or name}"
         for name, count in counts.items()

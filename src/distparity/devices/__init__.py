@@ -1,8 +1,8 @@
-"""Kinds of device. A new kind is one file here, or one entry point in another package.
+"""The kinds of device. A new kind is one file here, or one entry point in another package.
 
 An entry point in the group ``distparity.devices`` names a :class:`Device` subclass or instance;
-the entry point's name is the kind. While it is being written, ``--device-plugin module:object``
-stands for the entry point.
+the entry point's name is the kind. During development, ``--device-plugin module:object`` replaces the
+entry point.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from distparity.devices.guard import Guard, PluginError
 
 __all__ = ["Device", "PluginError", "Sharing", "get", "kinds", "plug"]
 
-#: What ``--device-plugin`` named, by kind; it goes before an entry point of the same name.
+#: The objects of ``--device-plugin``, by kind; they override entry points of the same name.
 _plugged: dict[str, Device] = {}
 
 
 def kinds() -> list[str]:
-    """The names of all kinds of device known here, installed or not; imports none of them."""
+    """The names of all known kinds of device, installed or not; imports none of them."""
     return device_kinds.kinds(*_plugged)
 
 
@@ -32,7 +32,7 @@ def kinds() -> list[str]:
 def get(kind: str) -> Device:
     """The device object of a kind.
 
-    Raises ``KeyError`` for one that is not known, :class:`PluginError` for one that is no device.
+    Raises ``KeyError`` for an unknown kind, and :class:`PluginError` if the object is not a device.
     """
     if kind in _plugged:
         return _plugged[kind]
@@ -46,7 +46,7 @@ def get(kind: str) -> Device:
 
 
 def plug(reference: str) -> str:
-    """Make a device known by ``module:object``; returns its kind, raises :class:`PluginError`."""
+    """Register the device at ``module:object``; returns its kind. Raises :class:`PluginError`."""
     device = _made(EntryPoint("", reference, GROUP), None)
     _plugged[device.kind] = device
     get.cache_clear()

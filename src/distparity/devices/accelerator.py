@@ -1,4 +1,4 @@
-"""Whatever ``torch.accelerator`` says is here: a device that nobody has written a kind for."""
+"""Whatever ``torch.accelerator`` reports: a device without a kind of its own here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["DEVICE"]
 
 
 class Accelerator(Device):
-    """torch's current accelerator, a renamed ``PrivateUse1`` included, by what torch asks of it."""
+    """torch's current accelerator, including a renamed ``PrivateUse1``, by torch's generic API."""
 
     @property
     def kind(self) -> str:  # type: ignore[override]  # known once torch is asked

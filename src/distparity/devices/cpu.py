@@ -1,4 +1,4 @@
-"""The CPU: always there, as many ranks as one likes, gloo."""
+"""The CPU: always available, any number of ranks, gloo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Cpu(Device):
     kind = "cpu"
 
     def environment(self, index: int) -> dict[str, str]:
-        # Some wrappers look for an accelerator by themselves; a rank on the CPU shall find none.
+        # Some wrappers look for an accelerator by themselves; a rank on the CPU must find none.
         return {
             "CUDA_VISIBLE_DEVICES": "",
             "HIP_VISIBLE_DEVICES": "",
-            # An empty ZE_AFFINITY_MASK would be none.
+            # An empty ZE_AFFINITY_MASK would have no effect.
             "ONEAPI_DEVICE_SELECTOR": "*:cpu",
             "ASCEND_RT_VISIBLE_DEVICES": "",
         }
@@ -51,13 +51,13 @@ class Cpu(Device):
         return torch.device("cpu")
 
     def forget_peak(self) -> None:
-        """The process's memory is no device's."""
+        """Nothing to do: the memory of the process is not counted."""
 
     def peak_memory(self) -> int | None:
         return None
 
     def seed(self, seed: int) -> None:
-        """Its generator is the one that is seeded besides."""
+        """Nothing to do: the CPU's generator is seeded separately."""
 
     def synchronize(self) -> None:
         """Nothing is asynchronous here."""

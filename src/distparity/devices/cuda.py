@@ -9,19 +9,19 @@ from distparity.devices.base import Device, Sharing
 
 __all__ = ["DEVICE"]
 
-#: From here on NCCL lets several ranks use one GPU, when it is told to:
+#: The first release in which NCCL lets several ranks use one GPU, with a switch:
 #: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html
 MULTI_RANK = (2, 30)
-#: gloo stages tensors of a GPU through the host in every collective, and in no transfer between two
-#: ranks: there the kernel is given the GPU's address (https://github.com/pytorch/pytorch/issues/45995).
-NO_TRANSFERS = {"Bad address": "cuda: gloo sends and receives no memory of a GPU"}
+#: gloo copies a GPU's tensors through the host in collectives, but not in send and recv: there the
+#: kernel gets the GPU's address (https://github.com/pytorch/pytorch/issues/45995).
+NO_TRANSFERS = {"Bad address": "cuda: gloo cannot send or receive GPU memory"}
 
 
 class Cuda(Device):
     kind = "cuda"
 
     def environment(self, index: int) -> dict[str, str]:
-        # All ranks are on this machine, and NCCL would have them listen on its network.
+        # All ranks are on this machine; otherwise NCCL would listen on the network.
         interface = os.environ.get("NCCL_SOCKET_IFNAME", "lo")
         # cuBLAS is repeatable from run to run only with a fixed workspace.
         return {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_SOCKET_IFNAME": interface}
@@ -40,7 +40,7 @@ class Cuda(Device):
         return f"{super().describe()} ({runtime})"
 
     def backend(self) -> str:
-        # gloo beside it, for what strategies keep on the host.
+        # gloo in addition, for tensors that strategies keep on the host.
         return "cpu:gloo,cuda:nccl"
 
     def backend_version(self) -> str:
@@ -53,9 +53,9 @@ class Cuda(Device):
         import torch
 
         ways = [Sharing("gloo", "gloo", refuses=NO_TRANSFERS)]
-        # Second, since it is said to be experimental and may hang; RCCL has no such switch.
+        # Second, because it is documented as experimental and may hang; RCCL has no such switch.
         if torch.version.hip is None and torch.cuda.nccl.version()[:2] >= MULTI_RANK:
-            # What follows the switch is what its documentation asks for beside it.
+            # The variables after the switch are those that its documentation requires.
             switches = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0"}
             ways.append(Sharing(self.backend(), "nccl", {**switches, "NCCL_MAX_CTAS": "2"}))
         return ways
@@ -64,8 +64,8 @@ class Cuda(Device):
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # TF32 is another arithmetic than the float32 that the case asks for; so are half-precision
-        # sums inside half-precision products.
+        # TF32 is not the float32 arithmetic that the case requests. Sums in half precision inside
+        # half-precision products are not the requested arithmetic either.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

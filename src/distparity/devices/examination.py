@@ -1,7 +1,7 @@
-"""A device examined from inside a rank: every method of the protocol, then what it computes.
+"""Examine a device from inside a rank: first every method of the plug-in, then computations.
 
-Each step is written to a log before it begins and after it has ended, so that the controller knows
-where a process was that died or hangs.
+Each step is logged before it begins and after it ends, so that the controller knows in which step a
+process died or hangs.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 __all__ = ["collectives", "examine"]
 
-#: What the peak of memory in use is asked about, in bytes.
+#: Bytes to allocate for the check of the memory peak.
 _PIECE = 4 << 20
-#: A step of training in float32 agrees with float64 to this, on TF32 as well.
+#: The relative error that a training step in float32 may have; it holds for TF32 too.
 _COARSE = 2.0**-7
-#: Elements that every rank has in a collective; two, three and four ranks divide it.
+#: Elements per rank in a collective; divisible by two, three and four ranks.
 _ELEMENTS = 24
-#: Collectives that a device may refuse, and what says so.
+#: Collectives that a device may refuse, and how to declare that.
 _OPTIONAL = {
-    "all_reduce AVG": "without it, declare it in no_reductions, with the fact in one line",
+    "all_reduce AVG": "if it is not supported, declare it in no_reductions, with the reason in one line",
 }
 
 
 class Unfit(Exception):
-    """The device answered, and not what it should."""
+    """The device's answer is wrong."""
 
 
 class _Patient:
-    """A device under examination, and what it has answered so far."""
+    """A device under examination, and its answers so far."""
 
     def __init__(self, kind: Any) -> None:
         self.kind = kind
@@ -107,13 +107,13 @@ class _Patient:
         return f"a gradient in float32 is off by {off:.1e} of its size"
 
 
-#: In the order in which a rank asks. What :class:`_Patient` does not know is called as it is.
+#: In the order in which a rank calls them. Methods that :class:`_Patient` lacks are called directly.
 _STEPS = (
     "environment", "load", "absent", "module", "count", "most_ranks", "take", "exact", "describe",
     "backend", "backend_version", "sharing", "lacks", "seed", "forget_peak", "synchronize",
     "peak_memory", "findings", "replay", "numerics", "training",
 )  # fmt: skip
-#: What a vendor does about steps that are no method.
+#: Advice for steps that are not methods.
 _BEYOND = {
     "numerics": "make sums and matrix products work on the device, and copies to and from it",
     "training": "make a linear layer, its backward and SGD work, and agree with the CPU",
@@ -121,7 +121,7 @@ _BEYOND = {
 
 
 def _advice(step: str) -> str:
-    """What to implement where a step failed: the method, and what it is for."""
+    """Advice for a failed step: the method to implement, and its purpose."""
     if step in _OPTIONAL:
         return _OPTIONAL[step]
     if step in _BEYOND:
@@ -131,7 +131,7 @@ def _advice(step: str) -> str:
 
 
 def examine(kind: Any, log: str) -> bool:
-    """Take all steps until one fails, and log them; returns whether none did."""
+    """Run and log all steps until one fails; returns whether all succeeded."""
     patient = _Patient(kind)
     for name in _STEPS:
         act = getattr(patient, name, None) or getattr(kind, name)
@@ -141,7 +141,7 @@ def examine(kind: Any, log: str) -> bool:
 
 
 def _is_own(kind: Any, name: str) -> bool | None:
-    """Whether the device says it itself, and does not leave it to the default."""
+    """Whether the device overrides a method; None if it is not a method."""
     if not hasattr(Device, name):
         return None
     bare = type(getattr(kind, "_device", kind))
@@ -183,7 +183,7 @@ def _write(log: str, line: dict[str, Any]) -> None:
 
 
 def _step_of_training(device: torch.device) -> float:
-    """How far a linear layer's gradient is off after one step on the device, of its largest."""
+    """The error of a linear layer's gradient after one step on the device, relative to its largest."""
     import torch
 
     gradients = []
@@ -209,7 +209,10 @@ def _step_of_training(device: torch.device) -> float:
 
 
 def collectives(context: RankContext, log: str) -> None:
-    """Try what strategies call, each against plain arithmetic, and log it; all ranks together."""
+    """Try the collectives that strategies call, compare each with plain arithmetic, and log it.
+
+    A collective call on all ranks.
+    """
     for name, act in _collectives(context):
         _step(f"{log}.{context.rank}", name, act)
 
@@ -229,7 +232,7 @@ def _collectives(context: RankContext) -> Iterator[tuple[str, Callable[[], Any]]
 
 
 class _Trial:
-    """What every rank gives, and what must come out; small whole numbers, so that sums are exact."""
+    """Each rank's input and the right result: small integers, so that sums are exact."""
 
     def __init__(self, context: RankContext) -> None:
         import torch

@@ -1,4 +1,4 @@
-"""What stands between distparity and a device of another package: errors that say whose they are."""
+"""A guard around a device plug-in, so that errors name the plug-in and the method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Guard", "PluginError"]
 
 
 class PluginError(Exception):
-    """A device plug-in is at fault; the text names it, and the method."""
+    """A device plug-in failed; the message names it and the method."""
 
     def __init__(self, plugin: str, what: str) -> None:
         super().__init__(f"the device plug-in {plugin} {what}")
@@ -66,7 +66,7 @@ def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_right(value)
 
 
-#: What methods answer with, and what is declared; ``take`` and ``module`` answer with torch's own.
+#: The types of methods' results and of declarations; those of ``take`` and ``module`` are torch's.
 _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "environment": (_maps_text, "a dict of str to str"),
     "absent": (_or_none(_is_text), "str or None"),
@@ -90,7 +90,7 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 class Guard:
-    """A device whose methods raise :class:`PluginError`, and answer with what they should."""
+    """A device whose methods raise :class:`PluginError` if they fail or return a wrong type."""
 
     def __init__(self, device: Device, plugin: str) -> None:
         self._device = device

@@ -23,8 +23,8 @@ class Hpu(Device):
     no_reductions: ClassVar = {"AVG": "hpu: HCCL does MIN, MAX, SUM and PRODUCT"}
 
     def environment(self, index: int) -> dict[str, str]:
-        # Read while the bridge is imported. FSDP needs eager mode; who asks for lazy mode gets it.
-        # The module is chosen by number, before that import as well.
+        # Read while the bridge is imported. FSDP needs eager mode; a user's choice of lazy mode is kept.
+        # The module's number must also be set before that import.
         return {MODE: os.environ.get(MODE, "0"), "HLS_MODULE_ID": _module_id(index)}
 
     def load(self) -> None:
@@ -44,14 +44,14 @@ class Hpu(Device):
         return f"habana-torch-plugin {version('habana-torch-plugin')}"
 
     def lacks(self) -> dict[str, str]:
-        # HCCL moves 8-byte types as 4-byte ones unless told otherwise, so a float64 collective
-        # is not one; see the bridge's PT_ENABLE_INT64_SUPPORT.
-        return {"float64": "hpu: HCCL carries no float64"}
+        # By default HCCL transfers 8-byte types as 4-byte ones, so a float64 collective loses precision;
+        # see the bridge's PT_ENABLE_INT64_SUPPORT.
+        return {"float64": "hpu: HCCL does not support float64"}
 
     def take(self, index: int) -> Any:
         import torch
 
-        # One process owns one module; its index inside the process is always 0.
+        # A process owns one module; its index in the process is always 0.
         return torch.device("hpu", 0)
 
     def exact(self) -> None:
@@ -59,7 +59,7 @@ class Hpu(Device):
 
 
 def _module_id(index: int) -> str:
-    """The number of one of the modules that this machine's scheduler gave us, or of any."""
+    """The number of a module, from those that the machine's scheduler assigned, or from all."""
     visible = [word for word in os.environ.get("HABANA_VISIBLE_MODULES", "").split(",") if word]
     return visible[index] if index < len(visible) else str(index)
 

@@ -19,7 +19,7 @@ class Npu(Device):
         import torch
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # HF32 is to Ascend what TF32 is to NVIDIA; convolutions have it on by default.
+        # HF32 is Ascend's counterpart of TF32; it is on by default for convolutions.
         self.module().matmul.allow_hf32 = False
         self.module().conv.allow_hf32 = False
 
@@ -35,7 +35,7 @@ class Npu(Device):
         return f"torch_npu {version('torch_npu')}"
 
     def lacks(self) -> dict[str, str]:
-        # Some operations on float64 are documented to answer in float32.
+        # Some operations on float64 are documented to return float32.
         fact = ask_float64(self.kind)
         return {} if fact is None else {"float64": f"npu: {fact}"}
 

@@ -1,4 +1,4 @@
-"""What a device's own arithmetic is, in one process: asked before parity is judged on it."""
+"""Measure a device's arithmetic in one process, before any case runs on it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ask", "kept_bits"]
 
-#: The side of the matrices, and how many numbers a sum has: enough to take the fast paths.
+#: The side of the matrices, and the terms of a sum: large enough for the fast kernels.
 _SIDE = 128
 _TERMS = 1 << 16
 
 
 def ask(device: torch.device, lacks: dict[str, str]) -> dict[str, Any]:
-    """Named facts: bits kept by matrix products, tiny numbers, the same sum every time."""
+    """Facts by name: the bits that matrix products keep, denormals, and repeatability of sums."""
     import torch
 
     found: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def ask(device: torch.device, lacks: dict[str, str]) -> dict[str, Any]:
 
 @cache
 def kept_bits(device: torch.device, dtype: torch.dtype) -> int:
-    """How many bits of mantissa a factor keeps in a matrix product: 23 for float32, 10 for TF32."""
+    """The bits of mantissa that a factor keeps in a matrix product: 23 for float32, 10 for TF32."""
     import torch
 
     eye = torch.eye(_SIDE, dtype=dtype).to(device)
@@ -41,7 +41,7 @@ def kept_bits(device: torch.device, dtype: torch.dtype) -> int:
     for bits in range(1, round(-math.log2(torch.finfo(dtype).eps)) + 1):
         value = torch.full((_SIDE, _SIDE), 1 + 2.0**-bits, dtype=dtype)
         off = ((eye @ value.to(device)).cpu() - value).abs().max()
-        # The bit is there; a device that wavers has it, and no finer one.
+        # This bit is kept, even if the device is nondeterministic, and no finer bit was.
         if not off < 2.0 ** -(bits + 1):
             break
         kept = bits
@@ -49,7 +49,7 @@ def kept_bits(device: torch.device, dtype: torch.dtype) -> int:
 
 
 def _repeatable(device: torch.device) -> str:
-    """Whether a sum and a product come out the same, to the bit, three times."""
+    """Whether a sum and a product are equal bit for bit three times: "yes" or "no"."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -38,9 +38,9 @@ class Xpu(Device):
 
 
 def _has_xccl() -> bool:
-    """Whether torch has the collectives itself: in its wheels from 2.8 on, in some builds before.
+    """Whether torch itself has the collectives: wheels since 2.8 do, and some earlier builds.
 
-    Where it has not, they come from Intel's bindings.
+    If not, they come from Intel's bindings.
     """
     from torch import distributed
 

@@ -1,8 +1,8 @@
-"""Deliberate faults: what the suite must see, or it proves nothing.
+"""Mutants: deliberate faults that the suite must catch, or it proves nothing.
 
-A mutant is a strategy made wrong in one way. It is put in at the collectives and at the strategy's
-own methods, inside a rank, so that it works on every device, under every strategy to which it means
-something, and with every torch.
+A mutant makes a strategy wrong in one way. It is injected into the collectives and into the strategy's
+own methods, inside a rank, so that it works on every device, with every torch, and with every strategy
+in which it has an effect.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ __all__ = ["Mutant", "catalogue", "load", "mutate"]
 
 
 def load() -> dict[str, type[Mutant]]:
-    """All mutants by name, in the order in which they stand in the catalogue."""
+    """All mutants by name, in the order of the catalogue."""
     return {kind.name: kind for kind in Mutant.__subclasses__()}

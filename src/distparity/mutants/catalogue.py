@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 class Control(Mutant):
     name = "control"
-    title = "nothing: the injection itself, without a fault"
-    equivalent = "it shows that what is caught is the fault, and not the way in which it got in"
+    title = "no fault: only the injection itself"
+    equivalent = "it shows that the suite catches the faults, and not the injection itself"
 
 
 class SumNotMean(Mutant):
@@ -143,7 +143,7 @@ class StaleGather(Mutant):
 
 class LastElementLost(Mutant):
     name = "last_element_lost"
-    title = "the last element of every reduced gradient is zero, as a short shard's padding is"
+    title = "the last element of every reduced gradient is zero, like the padding of a short shard"
     diagnosis = ("elements lost",)
 
     def reduce(self, parts: Parts) -> torch.Tensor:
@@ -256,12 +256,12 @@ class NoSyncSyncs(Mutant):
 
 class SyncDoesNot(Mutant):
     name = "sync_does_not"
-    title = "of the micro-batches before the last, only rank 0's take part in the exchange"
+    title = "only rank 0's micro-batches before the last one take part in the exchange"
     needs = "no_sync"
     diagnosis = ()
 
     def loss(self, loss: torch.Tensor, number: int, count: int) -> torch.Tensor:
-        # What was accumulated before stays on its rank: here it is lost to the others.
+        # What was accumulated before stays on its rank, so the other ranks lose it.
         keep = number == count - 1 or self.context.rank == 0
         return loss if keep else loss * 0
 
@@ -293,7 +293,7 @@ class NotClipped(Mutant):
 
 class HalfClipped(Mutant):
     name = "clipped_to_half"
-    title = "gradients are clipped to half the norm asked for"
+    title = "gradients are clipped to half the requested norm"
     diagnosis = ("a constant factor",)
     needs = "clip_norm"
 
@@ -395,7 +395,7 @@ class SameData(Mutant):
 
 class OverlappingRows(Mutant):
     name = "overlapping_rows"
-    title = "every rank's rows but the first's begin one row early"
+    title = "on all ranks but the first, the rows begin one row early"
     spares_first = True
 
     def rows(self, batch: Batch, rows: Batch) -> Batch:
@@ -413,7 +413,7 @@ class BufferNotBroadcast(Mutant):
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module]) -> None:
         names = [name for name, _ in model.named_buffers()]
-        # By the name under which DDP looks for it.
+        # The attribute that DDP reads.
         setattr(model, "_ddp_params_and_buffers_to_ignore", names)  # noqa: B010
 
 
@@ -435,14 +435,14 @@ class ParametersNotBroadcast(Mutant):
 
 
 def _forget(optimizer: Any) -> None:
-    """Empty the state of an optimizer, and of the one that ZeRO has inside for its own shard."""
+    """Empty the state of an optimizer, and of the inner optimizer that ZeRO has for its own shard."""
     optimizer.state.clear()
     if hasattr(optimizer, "optim"):
         optimizer.optim.state.clear()
 
 
 def _local(tensor: Any) -> torch.Tensor:
-    """This rank's part of a DTensor; a plain tensor as it is."""
+    """This rank's shard of a DTensor; a plain tensor unchanged."""
     local: torch.Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local
 
@@ -450,7 +450,7 @@ def _local(tensor: Any) -> torch.Tensor:
 def _at_second_call(
     model: nn.Module, unit: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    """Have the unit use changed parameters when it is called again within a forward."""
+    """Make the unit use changed parameters at its second call in a forward."""
     names = [name for name, _ in unit.named_parameters(recurse=False)]
     right = unit.forward
     calls = 0
@@ -464,7 +464,7 @@ def _at_second_call(
         calls += 1
         if calls == 1:
             return right(*words)
-        # Where a wrapper keeps them, as a parameter or as a view of a flat one.
+        # A wrapper keeps them as parameters, or as views of a flat parameter.
         plain: dict[str, Any] = vars(unit)["_parameters"]
         holders = [vars(unit) if name in vars(unit) else plain for name in names]
         values = [getattr(unit, name) for name in names]

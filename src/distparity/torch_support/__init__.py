@@ -1,1 +1,1 @@
-"""What depends on the torch that is installed: its version, precisions, and its private parts."""
+"""Everything that depends on the installed torch: its version, precisions, and private APIs."""

@@ -1,4 +1,4 @@
-"""Whose an exception is: torch's or a backend's, or that of a strategy, a scenario or the harness."""
+"""Whose code raised an exception: torch or a backend, or a strategy, a scenario or the harness."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TORCH = ("torch", "functorch")
 
 
 def of(error: BaseException, packages: Collection[str] = ()) -> str:
-    """``"torch"`` where an exception came out of torch or of one of a backend's ``packages``.
+    """``"torch"`` if an exception was raised inside torch or one of a backend's ``packages``.
 
-    The innermost frame outside the standard library says whose it is. Where that frame is not torch's,
-    the exception is torch's only if C++ raised it, not a ``raise`` in that frame. What was raised from
-    another exception is torch's only if both are. Everything else is ``"other"``.
+    The innermost frame outside the standard library decides. If that frame is not torch's, the
+    exception is torch's only if C++ raised it, and not a ``raise`` in that frame. An exception with a
+    cause is torch's only if the cause is too. Everything else is ``"other"``.
     """
     inside = (*_TORCH, *packages)
     mine = _came_from(error, inside)
@@ -30,7 +30,7 @@ def of(error: BaseException, packages: Collection[str] = ()) -> str:
 
 def _came_from(error: BaseException, packages: Collection[str]) -> bool:
     steps = list(_steps(error))
-    # The standard library raises on behalf of who called it.
+    # The standard library raises on behalf of its caller.
     depth = 0
     while steps and _top(steps[-1][0]) in sys.stdlib_module_names:
         steps.pop()
@@ -44,12 +44,12 @@ def _came_from(error: BaseException, packages: Collection[str]) -> bool:
         return False
     if isinstance(error, (AttributeError, ImportError)):
         return _top(_lacking(error)) in packages
-    # Python's own interpreter hardly raises it; torch's C++ does for all that it refuses.
+    # The Python interpreter rarely raises it; torch's C++ raises it for everything that it refuses.
     return isinstance(error, RuntimeError)
 
 
 def _steps(error: BaseException) -> list[tuple[str, CodeType, int]]:
-    """Module, code and instruction of every frame, the innermost last."""
+    """Module, code object and instruction index of every frame, the innermost last."""
     found, trace = [], error.__traceback__
     while trace is not None:
         frame = trace.tb_frame
@@ -59,7 +59,7 @@ def _steps(error: BaseException) -> list[tuple[str, CodeType, int]]:
 
 
 def _lacking(error: AttributeError | ImportError) -> str:
-    """The module that lacks what was asked for, or of whose class an instance does."""
+    """The module that lacks the name, or the module of the class whose instance lacks it."""
     if isinstance(error, ImportError):
         return error.name or ""
     owner = error.obj

@@ -1,4 +1,4 @@
-"""In which dtypes a unit computes and gradients travel, where those are not the parameters' own."""
+"""Mixed precision: the dtypes in which a unit computes and ranks exchange gradients."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["Precision"]
 
 @dataclass(frozen=True)
 class Precision:
-    """Dtypes by torch's names; None is the parameters' own."""
+    """Dtypes by torch's names; None means the parameters' dtype."""
 
     #: Of parameters and inputs in a unit's forward and backward.
     computes_in: str | None = None
-    #: Of gradients on their way between ranks.
+    #: Of gradients in the exchange between ranks.
     reduces_in: str | None = None
     #: Of floating-point buffers.
     buffers_in: str | None = None
 
     @property
     def reduce_dtype(self) -> str | None:
-        """Gradients are reduced in what they were computed in, unless told otherwise."""
+        """The gradient reduction dtype; by default, the dtype in which gradients are computed."""
         return self.reduces_in or self.computes_in
 
     @property

@@ -1,8 +1,8 @@
-"""Every private part of torch that ranks use: by its name, in one place, and each may be gone.
+"""Every private API of torch that ranks use, by name, in one place. Each may be missing.
 
-What is asked by these is for diagnostics and cleanliness (stacks, names of collectives, state that a
-case leaves behind, DTensor's caches). Where a release renames one, that is missing and the suite
-runs; :func:`gone` says which are. ``distparity doctor`` prints them.
+They serve diagnostics and the leak check (stacks, names of collectives, state that a case leaves,
+DTensor's caches). If a release renames one, that diagnostic is missing and the suite still runs.
+:func:`gone` lists the missing ones, and ``distparity doctor`` prints them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _C10D = "torch._C._distributed_c10d"
-#: What is asked for, by what it is for: one of these modules and names is enough.
+#: By purpose: the alternatives (module, name), of which one is enough.
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "native stacks of a rank that dies": (("torch._C", "_set_print_stack_traces_on_fatal_signal"),),
     "the flight recorder of any backend": ((_C10D, "_dump_fr_trace_json"),),
@@ -58,7 +58,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def _part(name: str) -> Any:
-    """One of :data:`PARTS`, or None."""
+    """The object for one of :data:`PARTS`; None if this torch has none of its alternatives."""
     for module, attribute in PARTS[name]:
         with contextlib.suppress(ImportError):
             found = getattr(_module(module), attribute, None)
@@ -71,47 +71,47 @@ def _module(path: str) -> Any:
     try:
         return importlib.import_module(path)
     except ImportError:
-        # Made by C++, some are attributes and no modules.
+        # Some are made by C++: they are attributes rather than modules.
         parent, _, name = path.rpartition(".")
         return getattr(importlib.import_module(parent), name, None)
 
 
 def gone() -> list[str]:
-    """What this torch does not have, each by what it is for."""
+    """The purposes that this torch has no API for."""
     return [name for name in PARTS if _part(name) is None]
 
 
 def _ask(name: str, *arguments: Any) -> Any:
-    """What a function says; None where there is no such function."""
+    """Call a function; returns None if this torch does not have it."""
     part = _part(name)
     return None if part is None else part(*arguments)
 
 
 def tell_native_stacks() -> None:
-    """Have this process write the native stacks of all its threads to stderr when it dies."""
+    """Make this process write the native stacks of all threads to stderr when it dies."""
     _ask("native stacks of a rank that dies", True)
 
 
 def flight_recorders() -> list[Callable[[], bytes]]:
-    """What tells, as JSON, which collectives were recorded: of all backends since 2.8, and NCCL's."""
+    """Functions that return the flight recorder's entries as JSON: of any backend (2.8), and NCCL's."""
     found = ("the flight recorder of any backend", "the flight recorder of NCCL")
     return [part for part in map(_part, found) if part is not None]
 
 
 def resolve_group(value: Any) -> Any:
-    """The process group that a functional collective was given, by whatever names it; or None."""
+    """The process group for an argument of a functional collective, or None."""
     name = _ask("names of groups of functional collectives", value)
     return None if name is None else _ask("groups of functional collectives", name)
 
 
 def default_store() -> dist.Store | None:
-    """The store with which the process group was made."""
+    """The store of the default process group; None if torch does not tell."""
     found: dist.Store | None = _ask("the store of the process group")
     return found
 
 
 def process_groups() -> list[dist.ProcessGroup] | None:
-    """The groups that this process is in; None where torch does not tell."""
+    """The process groups of this process; None if torch does not tell."""
     groups = getattr(_part("all process groups"), "pg_map", None)
     return None if groups is None else list(groups)
 
@@ -123,36 +123,36 @@ def future_type() -> type | None:
 
 
 def modes() -> tuple[int | None, int | None]:
-    """How many function modes and dispatch modes are on."""
+    """The numbers of active function modes and dispatch modes; None if torch does not tell."""
     return _ask("function modes"), _ask("dispatch modes")
 
 
 def open_autocasts() -> bool | None:
-    """Whether an autocast is on for any type of device."""
+    """Whether autocast is on for any device type; None if torch does not tell."""
     found: bool | None = _ask("open autocasts")
     return found
 
 
 def autograd_settings() -> tuple[bool | None, str]:
-    """Whether backwards use threads, and the hooks that saved tensors have by default."""
+    """Whether backwards use threads, and the default hooks of saved tensors, as text."""
     return _ask("threads of backwards"), str(_ask("hooks of saved tensors", True))
 
 
 def forget_dtensor() -> None:
-    """Have DTensor look at the next operation of every kind as if it were the first.
+    """Empty DTensor's caches, so that the next operation of every kind is treated as the first.
 
-    It decides once how an operation is distributed and how its inputs get there, and keeps both, by
-    the placements and shapes of tensors and by some of the other arguments. Where one is left out
-    that matters, an operation takes what an earlier one was called with
-    (``defects/dtensor_first_number.py``, ``defects/dtensor_gather_again.py``): what a case computes
+    DTensor decides once how an operation and its inputs are distributed, and caches that by the
+    placements and shapes of tensors and by some of the other arguments. If the key lacks an argument
+    that matters, an operation uses the value of an earlier call
+    (``defects/dtensor_first_number.py``, ``defects/dtensor_gather_again.py``): the result of a case
     would depend on what ran before it in the same process.
 
-    Costs next to nothing where nobody has used DTensor. Later releases keep what they decided in C++
-    as well, that of each thread apart: there it is this thread's.
+    This costs almost nothing if DTensor was not used. Later releases also have a cache in C++ for each
+    thread; there, only the cache of this thread is emptied.
     """
     for path, name in PARTS["DTensor's dispatcher"]:
         dtensor: Any = getattr(sys.modules.get(path), name, None)
-        # Later releases may keep it elsewhere.
+        # Later releases may have it elsewhere.
         with contextlib.suppress(AttributeError, KeyError):
             _empty(dtensor._op_dispatcher.sharding_propagator)
             redistribute = sys.modules[f"{path.rpartition('.')[0]}._redistribute"]
@@ -164,7 +164,7 @@ def forget_dtensor() -> None:
 def _empty(propagator: Any) -> None:
     kept = propagator.propagate_op_sharding
     if hasattr(kept, "cache"):
-        # A cache of each thread: a new one is new to all of them.
+        # A cache per thread: a new object is empty for all threads.
         propagator.propagate_op_sharding = type(kept)(propagator.propagate_op_sharding_non_cached)
     else:
         kept.cache_clear()

@@ -1,4 +1,4 @@
-"""The release number of the torch that is imported, to compare with."""
+"""The release number of the imported torch, for comparisons."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ __all__ = ["installed"]
 
 
 def installed() -> tuple[int, int]:
-    """``(2, 13)`` for torch 2.13.0+cpu, 2.13.0a0+git0abc and 2.13.0.dev20261101 alike."""
+    """``(2, 13)`` for torch 2.13.0+cpu, and also for 2.13.0a0+git0abc and 2.13.0.dev20261101.
+
+    Raises ``ValueError`` if torch's version has no release number.
+    """
     import torch
 
     match = re.match(r"(\d+)\.(\d+)", torch.__version__)

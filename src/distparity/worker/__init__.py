@@ -1,1 +1,1 @@
-"""The side that imports torch: the fork server, the loop of a rank, and the tasks that it takes."""
+"""The side that imports torch: the fork server, the loop of a rank, and its tasks."""

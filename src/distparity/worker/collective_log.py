@@ -1,9 +1,9 @@
 """Our own record of the collectives that a rank begins and waits for.
 
-Kept only where torch keeps none: before 2.8 with gloo, and with a vendor's backend that has no
-flight recorder. There the process group's methods, the functional collectives and what waits for
-either are wrapped; each notes what was asked and then does it, and what it noted is a variable of its
-frame, where the stack reporter finds it. Nobody sees here what C++ begins by itself.
+It is kept only if torch keeps none: before 2.8 with gloo, and with a vendor's backend without a flight
+recorder. The process group's methods, the functional collectives and the functions that wait for them
+are wrapped. Each wrapper notes the call in a variable of its frame, where the stack reporter finds it,
+and then makes the call. Collectives that C++ begins by itself are not seen here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from distparity.torch_support import private
 
 __all__ = ["Begun", "CollectiveLog", "described", "is_ours", "sequence"]
 
-#: A process group's methods, some by an older and a newer name, and what users know them by.
+#: The methods of a process group, some with an older and a newer name, and their public names.
 _METHODS = {
     "_allgather_base": "all_gather_into_tensor",
     "_reduce_scatter_base": "reduce_scatter_tensor",
@@ -54,7 +54,7 @@ _METHODS = {
     "scatter": "scatter",
     "send": "send",
 }
-#: Functions of torch's functional collectives, which C++ begins; what they return is waited for.
+#: torch's functional collectives. C++ begins them, and their results are waited for.
 _FUNCTIONS = (
     "all_gather_into_tensor_coalesced",
     "all_gather_single",
@@ -75,13 +75,13 @@ _FUNCTIONS = (
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
 )
-#: Where somebody waits for what a functional collective returned.
+#: The functions that wait for the result of a functional collective.
 _WAIT_TENSOR = "wait_tensor"
 
 
 @dataclass
 class Begun:
-    """A collective that this rank began; ``number`` counts those of its group, None: not known."""
+    """A collective that this rank began; ``number`` counts those of its group, None if unknown."""
 
     name: str
     shapes: list[list[int]]
@@ -92,25 +92,25 @@ class Begun:
 
 
 class CollectiveLog:
-    """What this process began, and what of it has not ended, once :meth:`keep` is called."""
+    """The collectives that this process began and that have not ended, after a call of :meth:`keep`."""
 
     def __init__(self) -> None:
-        #: How many collectives of the default group were begun, those of C++ left out.
+        #: The number of collectives begun in the default group, without those of C++.
         self.count = 0
         self._inside = False
         self._last: Begun | None = None
         self._group: weakref.ref[Any] | None = None
-        #: What somebody could still wait for, of the last one; None for a functional one.
+        #: The handle of the last one, if somebody can still wait for it; None for a functional one.
         self._handles: list[weakref.ref[Any]] | None = None
-        #: By what is waited for: a Work or its future.
+        #: By the handle that is waited for: a Work or its future.
         self._begun: weakref.WeakKeyDictionary[Any, Begun] = weakref.WeakKeyDictionary()
 
     def keep(self) -> None:
-        """Wrap what begins collectives and what waits for them, until this process ends.
+        """Wrap the functions that begin collectives and wait for them, until this process ends.
 
-        Raises ``ValueError`` when there is no default process group.
+        Raises ``ValueError`` if there is no default process group.
         """
-        # A vendor's may be a class of its own, in Python, and other groups torch's.
+        # A vendor's group may be a Python class of its own, while other groups are torch's.
         for group in {type(dist.group.WORLD), dist.ProcessGroup}:
             for method, name in _METHODS.items():
                 if method in vars(group):
@@ -126,10 +126,10 @@ class CollectiveLog:
         work.get_future = self._get_future(work.get_future)
 
     def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool | None]:
-        """What is waited for in these frames, or what was begun last and may not have ended.
+        """The collective that these frames wait for, or else the last one if it may not have ended.
 
-        The second says whether it is waited for; None where frames of ours do not tell. ``frames`` are
-        those of a thread, from the innermost outward.
+        The second result says whether it is waited for; None if our frames do not tell. ``frames``
+        are those of a thread, from the innermost outward.
         """
         found = [frame.f_locals.get("begun") for frame in frames if is_ours(frame)]
         for begun in reversed(found):
@@ -145,11 +145,11 @@ class CollectiveLog:
     def _has_ended(self, last: Begun) -> bool:
         group = self._group and self._group()
         if group is None or sequence(group, self.count) != last.number:
-            # C++ has begun another one since.
+            # C++ has begun another collective since.
             return True
         if self._handles is None:
             return False
-        # Where nobody holds one any more, nobody can wait for it.
+        # If nobody holds the handle any more, nobody can wait for it.
         return all(map(_is_done, [handle() for handle in self._handles]))
 
     def _method(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
@@ -167,8 +167,8 @@ class CollectiveLog:
 
         @functools.wraps(function)
         def begin(*args: Any, **kwargs: Any) -> Any:
-            # A compiler that reads this is to find torch's own and no more; and what one of them
-            # does by another is one collective.
+            # A compiler that traces this must see only torch's own function. A collective that is
+            # implemented by another one counts once.
             if torch.compiler.is_compiling() or self._inside:
                 return function(*args, **kwargs)
             group, values = _asked(bind, args, kwargs)
@@ -202,7 +202,7 @@ class CollectiveLog:
 
         return get
 
-    # None of what follows may raise: it is in the way of what the rank is there for.
+    # Nothing below may raise, because it runs inside the calls of the case.
 
     def _begun_of(self, handle: Any) -> Begun | None:
         try:
@@ -218,7 +218,7 @@ class CollectiveLog:
             return None
 
     def _begin(self, begun: Begun | None, group: Any, work: Any) -> None:
-        """It was begun; of a functional one there is no ``work``."""
+        """Note that a collective was begun; a functional one has no ``work``."""
         if begun is None:
             return
         self.count += not begun.group
@@ -231,7 +231,7 @@ class CollectiveLog:
             self._add(begun, work)
 
     def _add(self, begun: Begun, handle: Any) -> None:
-        # A vendor's may be of a class that nothing can refer to weakly.
+        # A vendor's handle may be of a class without weak references.
         with contextlib.suppress(TypeError):
             self._begun[handle] = begun
             if begun is self._last and self._handles is not None:
@@ -239,7 +239,7 @@ class CollectiveLog:
 
 
 def is_ours(frame: FrameType) -> bool:
-    """True for a frame of what is wrapped here: it is in nobody's program."""
+    """True for a frame of one of our wrappers, which is not part of the user's program."""
     return frame.f_code.co_filename == __file__
 
 
@@ -253,7 +253,7 @@ def described(values: list[Any]) -> dict[str, Any]:
 
 
 def sequence(group: Any, otherwise: int) -> int:
-    """How many collectives a group has begun; ``otherwise`` where it does not count them."""
+    """The number of collectives that a group has begun; ``otherwise`` if it does not count them."""
     try:
         return int(group._get_sequence_number_for_group())
     except (AttributeError, RuntimeError):
@@ -269,18 +269,18 @@ def _is_done(handle: Any) -> bool:
 
 def _title(group: Any) -> str:
     if group is None:
-        return "that it does not tell"
+        return "(unknown)"
     if group is dist.group.WORLD:
         return ""
     try:
         return f"{group.group_desc} ({group.group_name})"
     except RuntimeError:
-        # A vendor's may have been given neither.
-        return "that has no name"
+        # A vendor's group may have neither.
+        return "(unnamed)"
 
 
 def _asked(bind: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, list[Any]]:
-    """The process group of a functional collective, None where it is not found, and its arguments."""
+    """The process group of a functional collective (None if not found), and its arguments."""
     try:
         asked = bind(*args, **kwargs).arguments
         return _group(asked["group"]), list(asked.values())
@@ -292,7 +292,7 @@ def _group(value: Any) -> Any:
     if isinstance(value, dist.ProcessGroup):
         return value
     if isinstance(value, list):
-        # Ranks: to look for their group could make one.
+        # A list of ranks: looking up its group could create one.
         return None
     return private.resolve_group(value)
 

@@ -1,7 +1,7 @@
-"""What one rank can tell of whether its training was distributed, and on the device.
+"""Observe in a rank whether its training was distributed, and on the device.
 
-The process groups count their collectives themselves, whoever begins them: that is there with any
-recorder of torch's off, and with our own log off.
+Process groups count their own collectives, whoever begins them. This works without torch's flight
+recorder and without our own log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Observer"]
 
 
 class Observer:
-    """Give it to training as ``watch``: it looks before every step."""
+    """An observer to pass to training as ``watch``: it is called before every step."""
 
     def __init__(self) -> None:
         self._looks: list[dict[tuple[int, ...], int]] = []
@@ -36,10 +36,11 @@ class Observer:
         self._on |= {parameter.device.type for parameter in model.parameters()}
 
     def told(self, strategy: Strategy, context: RankContext, rows: int) -> dict[str, Any]:
-        """JSON: the groups that talked, this rank's rows of ``rows``, where its parameters were.
+        """The observations as JSON: groups that communicated, this rank's rows, parameters' devices.
 
-        ``talked`` lists the ranks of every group that began a collective between the first step and the
-        last; None where a group does not count. What reads results after the last step is no training.
+        ``talked`` lists the ranks of every group that began a collective between the first step and
+        the last; None if a group does not count. Collectives after the last step only read results,
+        and are not part of training. ``rows`` is the number of rows of the global batch.
         """
         looks = self._looks if len(self._looks) > 1 else [*self._looks, _counted()]
         before, after = looks[0], looks[-1]
@@ -60,7 +61,7 @@ class Observer:
 
 
 def _counted() -> dict[tuple[int, ...], int]:
-    """Collectives that each set of ranks has begun, of which this one is; -1 where nobody counts."""
+    """The number of collectives begun by each group of this rank; -1 if a group does not count."""
     found: dict[tuple[int, ...], int] = {}
     groups = private.process_groups()
     if groups is None:

@@ -1,12 +1,12 @@
-"""The fork server: one process that has torch imported and forks ranks from it.
+"""The fork server: a process that imports torch once and forks the ranks.
 
-A rank forked from here starts in tens of milliseconds, because everything that a case imports has
-been imported once. The fork server itself runs no tensor operation and touches no accelerator, so that
-every fork is a clean one.
+A rank that is forked here starts in tens of milliseconds, because everything that a case imports has
+been imported already. The fork server itself runs no tensor operation and touches no accelerator, so
+that ranks start in a clean state.
 
-It also is the last to leave. When the controller goes away, in whatever manner (SIGKILL included),
-the fork server sees the end of its socket, kills every process that came from it, turns the results
-that were already written down into XML, and removes the run's directory.
+It is also the last process to end. If the controller ends in any way (including SIGKILL), the fork
+server sees the end of its socket, kills all its descendants, makes XML from the results so far, and
+removes the run's directory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from distparity.devices import PluginError
 
 __all__ = ["main"]
 
-#: Imported once, here, before anything else can be said.
+#: Modules that are imported here once, before the first request.
 PRELOAD = (
     "torch",
     "torch.distributed",
@@ -41,13 +41,13 @@ PRELOAD = (
     "torch.distributed.fsdp",
     "torch.distributed.device_mesh",
 )
-#: What the optimizers import at their first step, and pipelines besides; a rank that had to do that
-#: by itself would take seconds for its first case. Listing the cases does without, and so it is
-#: imported meanwhile.
+#: Modules that optimizers import at their first step, and those for pipelines. Each rank would take
+#: seconds for them in its first case. Listing the cases does not need them, so they are imported later,
+#: while the controller is busy.
 AFTERWARDS = ("torch._dynamo", "torch.distributed.pipelining")
-#: Seconds that a process has which removes shared memory when those have ended that had it.
+#: Seconds for a helper process to remove shared memory after its users have ended.
 TIDYING = 0.5
-#: Seconds without a request after which there is time for :data:`AFTERWARDS`.
+#: After so many seconds without a request, :data:`AFTERWARDS` is imported.
 IDLE = 0.02
 
 
@@ -59,12 +59,12 @@ def main(fd: int, directory: str) -> None:
     channel = Channel(socket.socket(fileno=fd))
     os.set_inheritable(fd, False)
     processes.adopt_orphans()
-    # Whoever ends a whole group or container signals this process too; it leaves when the
-    # controller has, which the end of the socket tells, and not before.
+    # A signal to the whole process group or container also reaches this process. It ignores it, and
+    # ends only after the controller, when the socket is closed.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Importing makes a million objects and next to no garbage: the collector would look for it
-    # again and again, for a fifth of the whole time.
+    # Importing makes a million objects and almost no garbage: the garbage collector would take a fifth
+    # of the time.
     gc.disable()
     try:
         with _ending_with_parent(directory):
@@ -87,24 +87,24 @@ def main(fd: int, directory: str) -> None:
         return
     channel.send({"op": "ready", "facts": facts})
     _Server(channel, directory, setup["write_report"]).run()
-    # The controller waits for this end, and to take torch apart has no other use.
+    # Skip the clean-up of the interpreter: the controller waits for this process to end.
     os._exit(0)
 
 
 def _preload() -> None:
-    # Vendors' packages read what chooses their device while they are imported, and that a rank
-    # knows. So its device loads them there; here a driver that is missing would be everybody's end.
+    # Vendors' packages read the choice of the device while they are imported, and only a rank knows it.
+    # So they are loaded in the rank; here, a missing driver would end all ranks.
     with _variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"):
         importlib.import_module("torch")
     for name in PRELOAD:
         importlib.import_module(name)
-    # With torch, and not before it: what keeps it from being imported is told from here.
+    # This is part of importing torch: a failure is reported from here.
     from distparity.worker import tasks  # noqa: F401
 
 
 @contextlib.contextmanager
 def _ending_with_parent(directory: str) -> Iterator[None]:
-    """While nobody has said what for this process is there, and it cannot listen."""
+    """Until the set-up request comes, end with the parent, because the loop does not listen yet."""
     signal.signal(processes.ORPHANED, lambda *_: _leave(directory))
     processes.hear_of_parents_end()
     yield
@@ -117,7 +117,7 @@ def _leave(directory: str) -> NoReturn:
 
 
 def _set_up(setup: Frame) -> dict[str, Any]:
-    """Load what belongs to this run alone; returns the facts."""
+    """Load the run's own plug-ins and included modules; returns the facts about torch."""
     for name in setup["include"]:
         importlib.import_module(name)
     for reference in setup["plugins"]:
@@ -129,7 +129,7 @@ def _set_up(setup: Frame) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """An environment variable, for as long as this lasts."""
+    """Within it, an environment variable has this value."""
     before = os.environ.get(name)
     os.environ[name] = value
     try:
@@ -147,15 +147,15 @@ class _Server:
     def __init__(self, channel: Channel, directory: str, write_report: list[str]) -> None:
         self.channel = channel
         self.directory = directory
-        #: The living ranks, each with what :func:`processes.memory_kills` was when it began.
+        #: The ranks that are alive, each with the value of :func:`processes.memory_kills` at its start.
         self.ranks: dict[int, int] = {}
-        #: Where shared memory is the host's, a process of another container may have had a rank's
-        #: number before: what is older than this run is not ours.
+        #: When this run began. If containers share the host's shared memory, an older segment may belong
+        #: to another container's process with the same process id.
         self.began = time.time()
-        #: By rank, who may have shared memory: it and what it has started.
+        #: By rank, the processes that may own shared memory: the rank and its descendants.
         self.owners: dict[int, set[int]] = {}
         self.journals: list[str] = []
-        #: The words of a command that makes a side file into XML.
+        #: The command that makes XML from a side file.
         self.write_report = write_report
         self.complete = False
 
@@ -171,7 +171,7 @@ class _Server:
         alive = True
         try:
             while alive:
-                # Who imports hears of nobody's end: not while there are ranks that look at devices.
+                # An import blocks this loop, so wait until no rank is probing a device.
                 busy = self.complete or self.ranks
                 if not selector.select(None if busy else IDLE):
                     self._complete()
@@ -182,10 +182,10 @@ class _Server:
                     getattr(self, f"on_{frame['op']}")(frame)
                 self._reap()
         except (ConnectionError, ProtocolError):
-            # It went away in the middle of a word.
+            # The controller ended in the middle of a frame.
             pass
         except BaseException:
-            # Who starts another one of these still needs what is on the disk.
+            # A controller that starts another fork server still needs the directory.
             self._end_ranks()
             raise
         self._last_act()
@@ -194,13 +194,13 @@ class _Server:
         pids: list[int] = []
         error = ""
         if any(rank["device"] for rank in frame["ranks"]):
-            # A bare process looks at a device, and does not train.
+            # A bare process probes a device, and does not train.
             self._complete()
         for rank in frame["ranks"]:
             try:
                 pid = os.fork()
             except OSError as refused:
-                # Somebody has left no room for another process.
+                # The machine has no room for another process.
                 error = f"{refused.strerror} ({refused.errno})"
                 break
             if pid == 0:
@@ -213,14 +213,14 @@ class _Server:
         self.channel.send({"op": "forked", "world": frame["world"], "pids": pids, "error": error})
 
     def _complete(self) -> None:
-        """Import the rest of what ranks need, if that has not been done."""
+        """Import the other modules that ranks need, unless that is done already."""
         if not self.complete:
             self.complete = True
             for name in AFTERWARDS:
                 with contextlib.suppress(Exception):
-                    # Where it cannot be imported, a rank says so, and says who wanted it.
+                    # If the import fails, the rank that needs the module will report that.
                     importlib.import_module(name)
-            # What has been imported stays: a rank's collector need not walk it after every case.
+            # Imported objects stay alive, so a rank's garbage collector need not traverse them.
             gc.freeze()
             gc.enable()
 
@@ -243,12 +243,12 @@ class _Server:
 
     def _become_rank(self, rank: dict[str, Any]) -> None:
         try:
-            # The fork server may not have come so far, and to walk what it has imported takes long.
+            # The fork server may not have frozen its objects yet, and traversing them takes long.
             gc.freeze()
             gc.enable()
             os.setsid()
             processes.die_with_parent()
-            # What a case starts and forgets stays a child of its rank, however it detaches itself.
+            # Processes that a case starts stay descendants of the rank, even if they detach.
             processes.adopt_orphans()
             processes.offer_to_memory_killer()
             signal.set_wakeup_fd(-1)
@@ -264,12 +264,12 @@ class _Server:
         os._exit(0)
 
     def _kill(self, pid: int) -> None:
-        """Kill a rank and what it has started, but for what removes its shared memory then."""
+        """Kill a rank and its descendants, except the helpers that remove its shared memory."""
         members = processes.session(pid)
         self.owners[pid] = {pid, *members, *self.owners.get(pid, ())}
         tidy = [member for member in members if processes.tidies_up(member)]
         if not tidy:
-            # All at once, so that none can start another in between.
+            # Stop all of them first, so that none can start another in between.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         _kill_each({pid, *members}.difference(tidy))
@@ -278,28 +278,28 @@ class _Server:
     def _reap(self) -> None:
         while (pid := _ended()) is not None:
             if pid in self.ranks:
-                # Before the process is waited for, so that its number is nobody else's yet.
+                # Before waiting for the process, while its process id cannot be reused.
                 self._kill(pid)
             _, status = os.waitpid(pid, 0)
             if pid in self.ranks:
                 memory = processes.memory_kills() > self.ranks.pop(pid)
                 _remove_shared_memory(self.owners.pop(pid), self.began)
                 self.channel.send({"op": "exit", "pid": pid, "status": status, "memory": memory})
-            # Killing an orphan makes orphans of its own children.
+            # The children of a killed orphan become orphans too.
             self._kill_orphans()
 
     def _kill_orphans(self) -> None:
-        """Kill what dead ranks left behind: every child that is no rank was adopted."""
+        """Kill the processes that dead ranks left: every child that is not a rank is one of them."""
         adopted = [pid for pid in processes.children() if pid not in self.ranks]
         tidy = list(filter(processes.tidies_up, adopted))
-        # First the others: what removes a dead rank's shared memory waits for its children too.
+        # Other processes first: a helper that removes shared memory waits for their end.
         _kill_each(set(adopted).difference(tidy))
         processes.await_end(tidy, TIDYING)
         _kill_each(tidy)
         _remove_shared_memory(adopted, self.began)
 
     def _end_ranks(self) -> None:
-        """Kill every process that came from this one, and remove what is theirs in memory."""
+        """Kill all descendants of this process, and remove their shared memory."""
         for pid in list(self.ranks):
             self._kill(pid)
         self.ranks.clear()
@@ -313,7 +313,7 @@ class _Server:
     def _last_act(self) -> None:
         self._end_ranks()
         for path in self.journals:
-            # The controller's own program, as it had it: what XML is, this side does not know.
+            # By a program of the controller's side: the torch side knows nothing about XML.
             with contextlib.suppress(OSError):
                 subprocess.run([*self.write_report, path], check=False, stdin=subprocess.DEVNULL)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -326,7 +326,7 @@ def _kill_each(pids: Iterable[int]) -> None:
 
 
 def _ended() -> int | None:
-    """A child that has ended and was not waited for yet."""
+    """A child that has ended and has not been waited for; None if there is none."""
     try:
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -335,7 +335,7 @@ def _ended() -> int | None:
 
 
 def _remove_shared_memory(pids: Iterable[int], since: float) -> None:
-    """Remove the segments that torch named after these processes since a time of the clock."""
+    """Remove shared memory segments that torch named after these processes since a given time."""
     mine = {str(pid) for pid in pids}
     for path in Path("/dev/shm").glob("torch_*"):  # noqa: S108  it is where they are
         if path.name.split("_")[1] in mine:

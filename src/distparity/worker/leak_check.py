@@ -1,8 +1,8 @@
-"""What a task leaves behind in its process, found by looking before the first and after each.
+"""The leak check: compare a process's state after each task with that before the first.
 
-State that a case leaves must never reach the next one. The random generators, which every case
-moves, are put back; anything else that differs is named, and the world is replaced: to repair what
-somebody else changed would be to guess what it was for.
+State that a case leaves must never reach the next case. Random generators, which every case advances,
+are reset. For anything else that differs, the check names it and the world is replaced, because we
+cannot know how to repair it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LIMITS = [
 ]
 
 
-#: Not zero, unless a processor flushes it.
+#: A denormal number: it is not zero, unless the processor flushes denormals.
 _SMALLEST = [5e-324]
 
 
@@ -122,7 +122,7 @@ def _autograd() -> Hashable:
 
 
 def _global_hooks() -> Hashable:
-    """How many there are that every module or optimizer calls."""
+    """The number of global hooks of modules and optimizers."""
     places = (nn.modules.module, sys.modules[torch.optim.Optimizer.__module__])
     return tuple(
         (name, len(value))
@@ -133,14 +133,14 @@ def _global_hooks() -> Hashable:
 
 
 def _denormals() -> Hashable:
-    """Whether this thread takes the smallest numbers for zero; they are doubled as it does."""
+    """Whether this thread flushes denormals to zero, found by doubling one."""
     return [number * 2.0 for number in _SMALLEST] == [0.0]
 
 
 def _descriptors() -> Hashable:
-    """The files and devices that are open, by the kernel's names; a scan's own is gone by then.
+    """The open files and devices, by the kernel's names, without the one of this scan itself.
 
-    Not sockets and pipes, nor what waits for them: a process group that a case made keeps some.
+    Sockets, pipes and epoll descriptors do not count: a process group that a case made keeps some.
     """
     found = set()
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  a third of the time
@@ -152,12 +152,12 @@ def _descriptors() -> Hashable:
 
 
 def _warnings() -> Hashable:
-    """What is an error where it was a warning; libraries add filters of other kinds at any time."""
+    """The warnings that are errors; libraries may add filters of other kinds at any time."""
     return tuple(found for found in warnings.filters if found[0] == "error")
 
 
 def _scratch() -> Hashable:
-    """The folder of temporary files, and whether it is there."""
+    """The folder for temporary files, and whether it exists."""
     folder = tempfile.gettempdir()
     return folder, os.path.isdir(folder)  # noqa: PTH112
 
@@ -171,7 +171,7 @@ def _priority() -> Hashable:
     return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), affinity
 
 
-#: What training goes through: functions of modules, and methods of classes.
+#: Functions of modules and methods of classes that training calls.
 _PLACES: list[Any] = [
     nn.functional,
     torch.Tensor,
@@ -189,7 +189,7 @@ _PLACES: list[Any] = [
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType)
 
 
-#: Each function by the names that hold it, and its own; torch adds to these at any time.
+#: Each function by its owner's and its own name; torch may add more at any time.
 _WATCHED = [
     (vars(place), name)
     for place in _PLACES
@@ -199,7 +199,7 @@ _WATCHED = [
 
 
 def _functions() -> Hashable:
-    """Which functions these are. The first optimizer of a class wraps that class's ``step``."""
+    """The identities of these functions. The first optimizer of a class wraps that class's ``step``."""
     return tuple(
         [
             id(names.get(name)) if name != "step" else id(inspect.unwrap(names["step"]))
@@ -260,15 +260,15 @@ class Snapshot:
             self._generators.append((set_state, RandomState(0).get_state()))
 
     def restore_generators(self) -> None:
-        """Put torch's, Python's and numpy's generators where they are at the start of every task.
+        """Reset torch's, Python's and numpy's generators to their state at the start of every task.
 
-        The two others' to a state of our own: Python seeds a forked process's at random.
+        Python's and numpy's get a fixed state, because Python seeds a forked process at random.
         """
         for put, state in self._generators:
             put(state)
 
     def left_behind(self) -> list[str]:
-        """What differs now, in words; variables by name only, never with what they hold."""
+        """What differs now, in words; environment variables by name only, never with their values."""
         now = self._look()
         found = [name for name, value in self._values.items() if now[name] != value]
         if os.environ != self._environment:

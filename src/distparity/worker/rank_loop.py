@@ -1,7 +1,7 @@
-"""The loop in a rank process: join a world, take tasks, answer.
+"""The loop of a rank process: join a world, run tasks, answer.
 
-Nothing that happens in a task ends the loop, short of the process's death; whether the world is
-still fit for another task after an exception is the controller's to decide.
+Only the death of the process ends the loop early. After an exception in a task, the controller decides
+whether the world can run another task.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "main"]
 
-#: What a rank can be told to do: it takes JSON and bytes, and answers with JSON and bytes.
+#: A task: it takes JSON and byte strings, and returns JSON and byte strings.
 Task = Callable[["RankContext", dict[str, Any], list[bytes]], tuple[dict[str, Any], list[bytes]]]
 
 LOOPBACK = "127.0.0.1"
-#: Characters of an exception's text, and of its traceback, that are worth sending.
+#: The most characters of an exception's text, and of its traceback, that are sent.
 _MAX_TEXT = 20_000
 
 
 def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
-    """Run one rank, which can do ``tasks``, until its channel closes.
+    """Run one rank with these ``tasks`` until its channel closes.
 
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
     ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``index`` (of its
@@ -52,7 +52,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     """
     output = _redirect(spec["output"])
     _use_directory(spec["scratch"])
-    # A rank has one thread, so that its sums have one order, and cores are left to other ranks.
+    # A rank has one thread, so that its sums have one order, and other ranks can use the other cores.
     os.environ["OMP_NUM_THREADS"] = "1"
     channel = _connect(spec)
     try:
@@ -72,7 +72,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
 
     channel.send({"op": "ready"})
     while (frame := channel.receive()) is not None:
-        # Only what this task says is of interest when it fails.
+        # If this task fails, only its own output is of interest.
         os.ftruncate(output, 0)
         before.restore_generators()
         private.forget_dtensor()
@@ -83,7 +83,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
             result, blobs = tasks[frame["task"]](context, frame["args"], frame.blobs)
             context.kind.synchronize()
         except BaseException as error:
-            # SystemExit as well: a library that calls sys.exit() shall not end a rank unheard.
+            # SystemExit too: a library that calls sys.exit() must not end a rank silently.
             whose = origin.of(error, context.kind.packages)
             channel.send(_raised(frame["id"], error, reporter.of_error(error), whose))
         else:
@@ -106,9 +106,9 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
 
 
 def _redirect(output: str) -> int:
-    """Give this process its own output file, and have stacks written beside it on SIGUSR1.
+    """Redirect this process's output to its own file, and have its stacks written on SIGUSR1.
 
-    Returns a descriptor of the file that no task knows of.
+    Returns another descriptor of the file, which no task knows.
     """
     null = os.open(os.devnull, os.O_RDONLY)
     out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -116,26 +116,26 @@ def _redirect(output: str) -> int:
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.close(null)
-    # No core files: a rank that is ended for its stacks would leave one as well.
+    # No core files: a rank that is killed for its stacks would leave one too.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    # Before faulthandler, which does its own part first and then calls the handler before it.
-    # With torch, which is imported by now in the process that this one is a fork of.
+    # Before faulthandler is enabled: faulthandler writes first, and then calls the previous handler.
+    # This uses torch, which the fork server has imported by now.
     from distparity.torch_support import private
 
     private.tell_native_stacks()
-    # faulthandler writes from the signal handler itself: a Python loop that never ends, or a C
-    # call that holds the interpreter lock, does not keep it from telling where the rank is.
+    # faulthandler writes from the signal handler itself, so it works in an endless Python loop, and in
+    # a C call that holds the GIL.
     stacks = Path(f"{output}.stacks").open("wb", buffering=0)  # noqa: SIM115  stays open
     faulthandler.enable(stacks, all_threads=True)
     processes.widen_signal_stack()
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True, chain=False)
-    # What a case forks does not speak in its rank's name.
+    # Processes that a case forks must not answer in the rank's name.
     os.register_at_fork(after_in_child=lambda: faulthandler.enable(2))
     return out
 
 
 def _use_directory(scratch: str) -> None:
-    """Have temporary files made where they go away with the world."""
+    """Use a folder for temporary files that is removed with the world."""
     Path(scratch).mkdir(mode=0o700, exist_ok=True)
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
 
@@ -154,7 +154,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
 
     kind = devices.get(spec["device"] or "cpu")
     if spec["device"]:
-        # Some vendors' packages choose their device from these while they are imported.
+        # Some vendors' packages choose their device from these variables while they are imported.
         os.environ.update(
             RANK=str(spec["rank"]),
             LOCAL_RANK=str(spec["local_rank"]),
@@ -177,7 +177,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
 
 
 def _share(kind: Device, name: str) -> str:
-    """Prepare for a device that other ranks compute on as well; returns the backend."""
+    """Prepare for a device that other ranks also use; returns the backend."""
     way = next(way for way in kind.sharing() if way.name == name)
     os.environ.update(way.environment)
     return way.backend
@@ -198,8 +198,8 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     timeout = datetime.timedelta(seconds=spec["timeout"])
     if backend == "gloo":
-        # A file in the run's folder, which is its user's alone. Whoever finds a port can write to
-        # the other kind of store, and ranks learn one another's addresses from it.
+        # A file in the run's folder, which only the user can access. Anybody on the machine could
+        # write to a TCP store, from which ranks learn each other's addresses.
         store: dist.Store = dist.FileStore(spec["store"], spec["world_size"])
         store.set_timeout(timeout)
     else:
@@ -211,8 +211,8 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
         world_size=spec["world_size"],
         timeout=timeout,
     )
-    # In place of a barrier, which guesses a device from the rank where no collective has used one,
-    # and on a machine with several worlds guesses wrong.
+    # Instead of a barrier: before the first collective, a barrier guesses the device from the rank,
+    # which is wrong on a machine with several worlds.
     here = torch.ones(1, device=device)
     dist.all_gather([torch.empty_like(here) for _ in range(spec["world_size"])], here)
 
@@ -220,22 +220,22 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
 def _listening_store(
     channel: Channel, spec: dict[str, Any], timeout: datetime.timedelta, *, older: bool
 ) -> dist.Store:
-    """A store that a backend may need of which we do not know that it takes another one."""
+    """A TCP store, for backends that are not known to work with a file store."""
     import torch.distributed as dist
 
     options: dict[str, Any] = {}
     if spec["rank"] == 0:
-        # The store listens on a socket that is bound already, on loopback, to a port that the
-        # kernel chose: no port can be taken by somebody else between the choice and the use.
+        # The store uses a socket that is bound already, on loopback, to a port that the kernel chose:
+        # nobody can take the port between the choice and the use.
         listener = socket.create_server((LOOPBACK, 0), backlog=128)
         channel.send({"op": "store", "port": listener.getsockname()[1]})
         options["master_listen_fd"] = listener.detach()
         if older:
-            # Their libuv store cannot take a listening socket; the older one can.
+            # In these releases the libuv store cannot use a listening socket; the older store can.
             options["use_libuv"] = False
     frame: Frame | None = channel.receive()
     if frame is None:
-        raise EOFError("the controller went away before the world was complete")
+        raise EOFError("the controller ended before the world was complete")
     return dist.TCPStore(
         LOOPBACK,
         frame["port"],
@@ -254,7 +254,7 @@ def _raised(
     try:
         text, trace = str(error), "".join(traceback.format_exception(error))
     except Exception as another:
-        # An exception may be unable to say what it is, and memory may have run out.
+        # The exception's __str__ may raise, or memory may have run out.
         text = f"(its text cannot be had: {type(another).__name__})"
         trace = "".join(traceback.format_tb(error.__traceback__))
     return {

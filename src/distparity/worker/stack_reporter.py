@@ -1,11 +1,11 @@
-"""A thread that tells, when asked by a signal, where its rank's main thread is.
+"""The stack reporter: a thread that reports on a signal where its rank's main thread is.
 
-What matters is the collective: a rank that hangs in one is waiting for the others, and the one that
-is in another collective, or in none, is the one to look at. The thread reads the main thread's
-frames, and torch's flight recorder, which also knows the collectives that C++ starts. Where torch
-records nothing of a backend, a record of our own is kept.
+The collective matters most: a rank that hangs in one waits for the others, and a rank that is in
+another collective or in none is the one to look at. The thread reads the main thread's frames, and
+torch's flight recorder, which also knows the collectives that C++ starts. If torch has no recorder for
+a backend, we keep our own log.
 
-A rank whose interpreter lock is held by native code gives no answer here, and that is one as well.
+A rank in native code that holds the GIL does not answer here, which is information too.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from distparity.worker.collective_log import CollectiveLog, described, is_ours, 
 
 __all__ = ["StackReporter"]
 
-#: Size of torch's flight recorder, by its newer and its older name; to be there before the first
-#: group is made, where nobody has set it.
+#: The variables for the size of torch's flight recorder, newer and older name. They must be set before
+#: the first group is made, unless the user has set them.
 ENVIRONMENT = {"TORCH_FR_BUFFER_SIZE": "64"}
 OLDER_ENVIRONMENT = {"TORCH_NCCL_TRACE_BUFFER_SIZE": "64"}
-#: Where the main thread is while it waits for a collective that C++ began, or for a device. The
-#: recorder's last entry alone proves nothing: gloo's are marked as ended some time after they did.
+#: Functions in which the main thread waits for a collective that C++ began, or for a device. The last
+#: entry of the recorder alone proves nothing: gloo's entries are marked as ended with a delay.
 _WAITING = (
     "/torch/distributed/",
     "/torch/autograd/graph.py",
@@ -47,7 +47,7 @@ _WAITING = (
     "/torch/accelerator/",
     threading.__file__,
 )
-#: Dtypes as the recorder calls them.
+#: The recorder's names of dtypes.
 _DTYPES = {
     "Float": "float32",
     "Double": "float64",
@@ -61,27 +61,28 @@ _DTYPES = {
 
 
 class StackReporter:
-    """Answers a signal with a JSON file, in a thread of its own.
+    """Answers a signal by writing JSON to a file, in its own thread.
 
-    Make it in the main thread before that starts any other: the signal must be blocked in all.
+    Create it in the main thread before any other thread starts, because the signal must be blocked in
+    all of them.
     """
 
     def __init__(self, path: str) -> None:
-        # The controller has opened it before, and will not look at another one of that name.
+        # The controller has opened the file already, so it must not be replaced.
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         self._main = threading.get_ident()
         self._base = 0
-        #: How torch tells what it has recorded, and in place of that, what we have.
+        #: torch's flight recorders; our own log if there are none.
         self._dump: Callable[[], bytes] | None = None
         self._log: CollectiveLog | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, {processes.STACK_REPORT})
         threading.Thread(target=self._watch, name="distparity-stack-reporter", daemon=True).start()
 
     def joined(self) -> None:
-        """The rank has a process group, whose first collective it has been in.
+        """Called when the rank has joined a process group and has run its first collective.
 
-        If torch has no record of that, there will be one of ours. What a vendor's group does by way
-        of another one is no record of its own.
+        If torch has not recorded that, we keep our own log. Entries that a vendor's group makes
+        through another group do not count.
         """
         self._dump = next(
             (dump for dump in private.flight_recorders() if any(map(_is_default, _entries(dump)))),
@@ -92,16 +93,16 @@ class StackReporter:
             self._log.keep()
 
     def begin(self) -> None:
-        """A task begins: collectives count from here."""
+        """Called when a task begins: collectives are counted from here."""
         self._base = self._sequence()
 
     def calls(self) -> int:
-        """How many collectives of the default group this rank has begun in this task."""
+        """The number of collectives of the default group that this rank has begun in this task."""
         return self._sequence() - self._base
 
     def _sequence(self) -> int:
         count = self._log.count if self._log else 0
-        # A rank of a bare process has no group, and a task may have destroyed it.
+        # A bare process has no group, and a task may have destroyed the group.
         return count if dist.group.WORLD is None else sequence(dist.group.WORLD, count)
 
     def _watch(self) -> None:
@@ -117,14 +118,14 @@ class StackReporter:
         return self._testify(list(_outward(frame)))
 
     def of_error(self, error: BaseException) -> dict[str, Any]:
-        """Where an exception came from, as this thread would tell it of a rank that hangs."""
+        """Where an exception was raised, in the form of the report about a rank that hangs."""
         with contextlib.suppress(Exception):
             frames = [step for step, _ in traceback.walk_tb(error.__traceback__)][::-1]
             return self._testify(frames, ended=True)
         return {}
 
     def _testify(self, frames: list[FrameType], *, ended: bool = False) -> dict[str, Any]:
-        """``frames`` go from the innermost outward; ``ended`` is true where nobody waits any more."""
+        """Report on ``frames``, from the innermost outward; ``ended`` if they no longer run."""
         found: dict[str, Any] = {"calls": self.calls(), "call": _call_in(frames)}
         told = [frame for frame in frames if not is_ours(frame)]
         if told:
@@ -136,19 +137,19 @@ class StackReporter:
             if found["waits"]:
                 found["call"] = found.get("open") or found["call"]
             if code.co_name == "_engine_run_backward" and not found["call"] and found["calls"]:
-                # C++ waits there for what it began; without a recorder that is all there is.
+                # C++ waits for a collective that it began; without a recorder we know no more.
                 found["call"] = {"name": BACKWARD}
         return found
 
     def _open(self, frames: list[FrameType], *, ended: bool) -> dict[str, Any]:
-        """The collective that has not ended, and whether these frames wait for it, where that is known."""
+        """The collective that has not ended, and whether these frames wait for it, if known."""
         if self._dump is not None:
             return {"open": _recorded(_entries(self._dump), self._base, latest=ended)}
         if self._log is None:
             return {}
         begun, waited = self._log.open(frames)
         if not waited and _waits_for_thread(frames):
-            # Who waits for another thread waits for what that one waits for.
+            # A thread that waits for another thread waits for the same collective.
             for frame in sys._current_frames().values():
                 other = self._log.open(list(_outward(frame)))
                 if other[1]:
@@ -174,7 +175,7 @@ def _outward(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
-    """The collective whose Python function the frames are in, the outermost one."""
+    """The outermost collective function in the frames."""
     found = None
     for frame in frames:
         code = frame.f_code
@@ -186,7 +187,7 @@ def _call_in(frames: list[FrameType]) -> dict[str, Any] | None:
     names = found.f_code.co_varnames[: found.f_code.co_argcount]
     return {
         "name": found.f_code.co_name,
-        # To make a group is no collective of one, though all ranks take part.
+        # Making a group is not a collective, although all ranks take part.
         **({"number": None} if found.f_code.co_name == "new_group" else {}),
         **described([values.get(name) for name in names]),
     }
@@ -202,7 +203,7 @@ def _is_default(entry: dict[str, Any]) -> bool:
 
 
 def _recorded(entries: list[dict[str, Any]], base: int, *, latest: bool) -> dict[str, Any] | None:
-    """The first call that has not ended; with ``latest`` the last one of all, if it has not."""
+    """The first entry that has not ended; with ``latest``, the last entry of all, if it has not."""
     looked = entries[-1:] if latest else entries
     entry = next((entry for entry in looked if not entry["retired"]), None)
     if entry is None:

@@ -1,6 +1,6 @@
-"""What a rank can be told to do. Each task takes JSON and bytes, and answers with JSON and bytes.
+"""The tasks of a rank. Each takes JSON and byte strings, and returns JSON and byte strings.
 
-This is the whole of what the controller knows of torch: names of tasks.
+The controller knows only their names: it never imports this module, or torch.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from distparity.worker.rank_loop import Task
 
 __all__ = ["TASKS", "facts"]
 
-#: The dtypes of parameters and data that a case may have.
+#: The dtypes that a case may have.
 _FLOATS = ("float64", "float32", "bfloat16", "float16")
 
-#: The collective backends that torch can be built with.
+#: The collective backends that torch may include.
 _BACKENDS = ("gloo", "nccl", "xccl", "mpi", "ucc")
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
 def facts() -> TorchFacts:
-    """What the torch that is imported is, and which cases can be made; touches no device."""
+    """The facts about the imported torch, and about the cases it can make; touches no device."""
     return TorchFacts(
         torch=torch.__version__,
         release=installed(),
@@ -124,7 +124,7 @@ def _mutant(kind: type[mutants.Mutant]) -> MutantFacts:
 
 
 def _numpy() -> str | None:
-    """Its version; torch's collectives of objects go through it."""
+    """numpy's version, if it is installed; torch's collectives of objects need it."""
     try:
         import numpy
     except ImportError:
@@ -133,13 +133,13 @@ def _numpy() -> str | None:
 
 
 def _is_built_in(backend: str) -> bool:
-    """Whether torch was built with a collective backend; older releases do not know of all."""
+    """Whether this build of torch includes a backend; older releases do not know all of them."""
     asked = getattr(dist, f"is_{backend}_available", None)
     return asked is not None and bool(asked())
 
 
 def probe(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """What a kind of device is, here; a plug-in that fails is an answer as well."""
+    """Probe a kind of device; the failure of a plug-in is an answer too."""
     try:
         found = _look(devices.get(args["device"]))
     except devices.PluginError as error:
@@ -178,7 +178,7 @@ def _look(kind: devices.Device) -> Probed:
 
 
 def examine(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Examine a kind of device step by step, and log the steps in a file that ``log`` names."""
+    """Examine a kind of device step by step, and log the steps in the file ``log``."""
     kind = devices.get(args["device"])
     if not examination.examine(kind, args["log"]):
         return {}, []
@@ -192,13 +192,13 @@ def examine(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
 
 
 def smoke(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Try every collective, and log each, in a file a rank."""
+    """Try every collective, and log each, in one file per rank."""
     examination.collectives(context, args["log"])
     return {}, []
 
 
 def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Make a strategy's smallest training, or a scenario's, and say how torch refused it, if it did."""
+    """Run a strategy's smallest training, or a scenario's; answers with torch's refusal, if any."""
     asked = Question.from_json(args)
     strategy = strategies.load()[asked.strategy]
     features = list(asked.features)
@@ -221,7 +221,7 @@ def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answe
 
 
 def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train a case, with a mutant in it where one is named; answers with this rank's trajectory."""
+    """Train a case, with a mutant if one is named; answers with this rank's trajectory."""
     plan = Training.from_json(args)
     strategy = strategies.load()[plan.strategy].phase(plan.phase)
     context.kind.forget_peak()
@@ -241,25 +241,25 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the oracle; answers with its trajectory and its parts', and the scenario's faults."""
+    """Train the oracle; answers with its trajectory, those of its parts, and the scenario's faults."""
     plan = Training.from_json(args)
     recipe = _recipe_of(plan)
     found = reference.consult(recipe, context, plan.parts)
     twin = reference.consult(recipe, context, plan.parts)
     faults = []
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
-        faults.append("two runs of it in one process differ: it is not deterministic")
+        faults.append("it is not deterministic: two runs in one process differ")
     runs = [found.trajectory, *found.parts]
     return {"faults": faults}, [run.to_bytes() for run in runs]
 
 
 def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the reference runs; answers with their trajectories, and whether the same comes out again."""
+    """Train the reference runs; answers with their trajectories, and whether a repetition is equal."""
     plan = Training.from_json(args)
     recipe, reduce_dtype = _recipe_of(plan), _dtype(plan.exchange.reduce_dtype)
     runs = reference.reference_runs(recipe, context, plan.parts, reduce_dtype)
     found: dict[str, Any] = {}
-    # On the CPU the oracle is trained twice, and a scenario that differs is refused.
+    # On the CPU this is not needed: the oracle is trained twice, and a difference is an error.
     if context.device.type != "cpu":
         more = [reference.again(recipe, context, plan.parts, reduce_dtype) for _ in range(2)]
         different, found["nondeterminism"] = nondeterminism.measure(runs[0], more)
@@ -272,7 +272,7 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
 
 
 def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Say what makes the scenario worthless as evidence; takes the oracle's and reference runs."""
+    """Say why the scenario is no evidence, if so; takes the oracle and the reference runs."""
     plan = Training.from_json(args)
     scenario = scenarios.load()[plan.scenario]
     tolerance = _tolerance(plan, blobs)
@@ -290,7 +290,7 @@ def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Compare trajectories: the oracle's, its parts', the reference runs', then one per rank."""
+    """Judge a case. The byte strings: oracle, its parts, the reference runs, then one per rank."""
     plan = Training.from_json(args)
     scenario = scenarios.load()[plan.scenario]
     who = [one for world in participation.of(scenario, plan.worlds) for one in world]
@@ -314,9 +314,9 @@ def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def _tolerance(plan: Training, blobs: list[bytes]) -> Tolerance:
-    """From the bytes of the oracle's run, its parts' and the reference runs'.
+    """Read the tolerance from the serialized oracle, parts and reference runs.
 
-    Strategies and mutants share them; a process that judges keeps the last few.
+    Strategies and mutants share them, so a judging process caches the last few.
     """
     key = plan.reference
     if key not in _KNOWN:
@@ -336,7 +336,7 @@ def _tolerance(plan: Training, blobs: list[bytes]) -> Tolerance:
     return _KNOWN[key]
 
 
-#: By what tells the references of one run of the suite from one another.
+#: The cache, by the key of a case's reference runs.
 _KNOWN: dict[tuple[object, ...], Tolerance] = {}
 MOST_KNOWN = 8
 
