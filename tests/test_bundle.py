@@ -499,7 +499,7 @@ def test_command_makes_and_checks(reports: Path, tmp_path: Path) -> None:
     )
     assert _bundle("--verify", path) == (
         0,
-        f"{path}: 6 files as they were packed; cells: 2.13-cpu\n",
+        f"{path}: 6 files, unchanged since they were packed; cells: 2.13-cpu\n",
     )
     _rewrite(path, **{REPORT: b""})
     code, output = _bundle("--verify", path)

@@ -250,7 +250,7 @@ TEXTS = {
     "dtd": ("<!DOCTYPE testsuites><testsuites/>", "hostile"),
     "empty": ("", "truncated, or not XML"),
     "not-xml": ("{}", "truncated, or not XML"),
-    "not-junit": ("<html/>", "no JUnit XML"),
+    "not-junit": ("<html/>", "not JUnit XML"),
     "no-suite": ("<testsuites/>", "it has no test suite"),
     "foreign": (
         "<testsuites><testsuite name='pytest' tests='0'/></testsuites>",
@@ -306,22 +306,28 @@ RESULTS = {
     "unknown-status": ({"status": "splendid"}, "unknown status 'splendid'; known: failed, crash"),
     "passed-in-capitals": ({"status": "Passed"}, "unknown status 'Passed'"),
     "no-status": ({"ratio": "0.1"}, "it has no property 'status'"),
-    "ratio-no-number": ({"status": "passed", "ratio": "low"}, "ratio is no number: 'low'"),
-    "ratio-below-0": ({"status": "failed", "ratio": "-5"}, "ratio is no number from 0 on: '-5'"),
+    "ratio-no-number": ({"status": "passed", "ratio": "low"}, "ratio is not a number: 'low'"),
+    "ratio-below-0": ({"status": "failed", "ratio": "-5"}, "ratio is negative: '-5'"),
     "error-below-0": (
         {"status": "failed", "largest_error": "-inf"},
-        "largest_error is no number from 0 on: '-inf'",
+        "largest_error is negative: '-inf'",
     ),
     "pass-beyond-1": (
         {"status": "passed", "ratio": "1.00001"},
-        "it says passed, and has the ratio 1.00001",
+        "its status is passed, but its ratio is 1.00001",
     ),
     "pass-far-beyond-1": (
         {"status": "passed", "ratio": "1e6"},
-        "it says passed, and has the ratio 1e6",
+        "its status is passed, but its ratio is 1e6",
     ),
-    "pass-of-nan": ({"status": "passed", "ratio": "nan"}, "it says passed, and has the ratio nan"),
-    "pass-of-inf": ({"status": "passed", "ratio": "inf"}, "it says passed, and has the ratio inf"),
+    "pass-of-nan": (
+        {"status": "passed", "ratio": "nan"},
+        "its status is passed, but its ratio is nan",
+    ),
+    "pass-of-inf": (
+        {"status": "passed", "ratio": "inf"},
+        "its status is passed, but its ratio is inf",
+    ),
 }
 
 
@@ -358,7 +364,7 @@ def test_result_that_contradicts_itself_is_refused(
     path.write_text(path.read_text().replace(f'value="{written}"', f'value="{status}"'))
 
     with pytest.raises(
-        Refused, match=f"^{path}: case {CASE}: it says {status}, and holds {holds}$"
+        Refused, match=f"^{path}: case {CASE}: its status is {status}, but it has {holds}$"
     ):
         read(path)
 
@@ -367,7 +373,9 @@ def test_result_that_holds_two_is_refused(tmp_path: Path) -> None:
     path = cells.write(tmp_path, "2.4", "cpu", {CASE: {"status": "failed"}})
     path.write_text(path.read_text().replace("</testcase>", "<skipped/></testcase>"))
 
-    with pytest.raises(Refused, match="it says failed, and holds a <failure> and a <skipped>"):
+    with pytest.raises(
+        Refused, match="its status is failed, but it has a <failure> and a <skipped>"
+    ):
         read(path)
 
 
@@ -383,14 +391,14 @@ def test_time_that_is_none_is_refused_by_name(
 
     named = f"{path}: case {CASE}" if where == "case" else str(path)
     assert code == 1
-    assert f"distparity: {named}: time is no number" in capsys.readouterr().err
+    assert f"distparity: {named}: time is not a number" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 CONFLICTS = {
-    "torch": ({"torch": "2.4.0"}, {"torch": "2.4.1"}, "torch is '2.4.0' in the one, '2.4.1'"),
-    "machine": ({"device_name": "A"}, {"device_name": "B"}, "device_name is 'A' in the one, 'B'"),
-    "absent": ({"seed": "1"}, {}, "seed is '1' in the one, 'nothing'"),
+    "torch": ({"torch": "2.4.0"}, {"torch": "2.4.1"}, "torch is '2.4.0' in one, '2.4.1'"),
+    "machine": ({"device_name": "A"}, {"device_name": "B"}, "device_name is 'A' in one, 'B'"),
+    "absent": ({"seed": "1"}, {}, "seed is '1' in one, 'nothing'"),
 }
 
 

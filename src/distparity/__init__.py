@@ -1,4 +1,4 @@
-"""Does distributed training on this device, with this torch, compute what one process computes?
+"""Check whether distributed training on this device, with this torch, computes the same as one process.
 
 The vocabulary, used in this sense everywhere (``docs/glossary.md`` has all of it):
 
@@ -25,7 +25,7 @@ reference run
 
 Importing this package imports neither torch nor pytest: the process that runs pytest never needs
 torch, and the noxfile reads the matrix from an interpreter that has neither. The classes that other
-packages subclass are imported, and torch with them, when somebody asks for one by its name here.
+packages subclass are imported, and torch with them, at the first access to their name here.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The command line of distparity: one subcommand a file here, each found by its name."""
+"""The command line of distparity: one subcommand per file here, found by its name."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     if words[:1] == ["run"]:
         from distparity.cli import run
 
-        # All that follows is pytest's and the plugin's to read, --help as well.
+        # pytest and the plugin parse everything that follows, including --help.
         run.become_pytest(words[1:])
-    # Imported only now: pytest's process, which replaces this one for ``run``, starts sooner so.
+    # Imported late, so that ``run``, which replaces this process by pytest, starts faster.
     from distparity.core.bad_request import BadRequest
 
     given = parser().parse_args(words)

@@ -1,4 +1,4 @@
-"""The options of every subcommand that runs cases: where they run, and which."""
+"""The options of all subcommands that run cases: where, and which cases."""
 
 from __future__ import annotations
 

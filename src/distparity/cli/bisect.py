@@ -81,7 +81,7 @@ def _act(given: argparse.Namespace) -> int:
         raise BadRequest(f"--runs {given.runs}: it must be at least 1")
     work = _bisection(given)
     _check_writable(given.json)
-    # What is made is deleted, however this ends.
+    # The environments are deleted, however this ends.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     made = bisection.Environments(given.environments, keep=given.keep, beside=given.beside)
     try:
@@ -97,7 +97,7 @@ def _act(given: argparse.Namespace) -> int:
 
 
 def _check_writable(path: Path | None) -> None:
-    """Before the hours that a search may take, not after them."""
+    """Raise :class:`BadRequest` now, rather than after the hours that a search may take."""
     try:
         if path is not None:
             path.touch()

@@ -1,4 +1,4 @@
-"""``distparity bundle``: one archive of what a run left, for sending."""
+"""``distparity bundle``: pack the results of runs into one archive, for sending."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _verify(path: Path) -> int:
     if checked.complaints:
         return DAMAGED
     cells = ", ".join(cell["cell"] for cell in checked.manifest["cells"])
-    # All that the manifest names, itself, and the other list of checksums.
+    # All files in the manifest, the manifest itself, and the other list of checksums.
     number = len(checked.manifest["files"]) + 2
-    print(f"{path}: {number} files as they were packed; cells: {cells}")
+    print(f"{path}: {number} files, unchanged since they were packed; cells: {cells}")
     return 0

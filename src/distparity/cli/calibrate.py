@@ -1,4 +1,4 @@
-"""``distparity calibrate``: how near to its tolerance a correct run comes."""
+"""``distparity calibrate``: measure how close correct runs come to their tolerance."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _check(given: argparse.Namespace) -> int:
     read: list[Path] = []
     for path in given.file:
         try:
-            # Beside those before it, which are right.
+            # Together with the files before it, which are valid.
             expectations.check(expectations.load([*read, path]).entries, names)
             print(f"{path}: {_entries(len(expectations.load([path]).entries))}")
             read.append(path)
@@ -99,14 +99,14 @@ def _update(given: argparse.Namespace) -> int:
 
 @dataclass
 class _Proposed:
-    """What is proposed, the kinds of failure with their cases, and all cases by where they are."""
+    """The proposed entries, the kinds of failure with their cases, and all cases by cell."""
 
     entries: list[str] = field(default_factory=list)
     kinds: dict[str, dict[str, None]] = field(default_factory=dict)
     every: list[tuple[expectations.Surroundings, list[Case]]] = field(default_factory=list)
 
     def add(self, column: Any, given: argparse.Namespace) -> None:
-        """Propose entries for what failed in a cell, and name what is fixed."""
+        """Propose entries for the failures in a cell, and list the fixed cases."""
         cases = {_case(row, column.device): result for row, result in column.results.items()}
         failed = {
             case: found
@@ -124,7 +124,7 @@ class _Proposed:
                 print(f"{case.id}: {result.message}", file=sys.stderr)
 
     def several(self) -> Iterator[str]:
-        """What to do where one reason would stand for failures of several kinds."""
+        """The advice if one reason would have to explain failures of several kinds."""
         number = len(self.kinds)
         yield f"{number} kinds of failure, but one reason: choose one kind with --case PATTERN"
         for kind, cases in self.kinds.items():
@@ -139,14 +139,14 @@ def _wanted(case: Case, patterns: list[str] | None) -> bool:
 def _write(
     path: Path, proposed: list[str], every: list[tuple[expectations.Surroundings, list[Case]]]
 ) -> int:
-    """Add the entries to the file, unless a run would then refuse it."""
+    """Add the entries to the file, unless a run would refuse the result."""
     try:
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         text = "\n".join([old.rstrip("\n") + "\n" if old else "", *proposed]).lstrip("\n")
         entries = parse(text, str(path))
         for here, cases in every:
             there = [entry for entry in entries if here.has(entry)]
-            # A file may hold only some of the cases: what it has none of is no fault of an entry.
+            # A result file may have only some cases, so an entry that matches none is not an error.
             found = CaseSet(cases)
             expectations.assign([one for one in there if not one.idle(found)], here, cases)
         path.write_text(text, encoding="utf-8")
@@ -163,7 +163,7 @@ def _case(row: Any, device: str) -> Case:
 
 
 def _failed(result: Any) -> Failed | None:
-    """How a case failed; None where it did not, or where nobody can say how."""
+    """How a case failed; None if it did not fail, or if the kind of failure is unknown."""
     if result.status not in ("failed", "crash", "timeout") or result.failure not in FAILURES:
         return None
     return Failed(result.failure, result.message, result.diagnosis, result.diverged)

@@ -1,4 +1,4 @@
-"""``distparity explain``: one case, its whole trajectory."""
+"""``distparity explain``: show the whole trajectory of one case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distparity figures``: what runs showed of each device, as a table for the documentation."""
+"""``distparity figures``: make a table of the results per device, for the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distparity junit``: the XML of a run that left only its side files behind."""
+"""``distparity junit``: make the XML of a run that left only its side files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``distparity report``: one page of the XML of any number of cells."""
+"""``distparity report``: make one page from the XML of any number of cells."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def _act(given: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    """Print a line; what the terminal's encoding does not have is spelled out."""
+    """Print a line, with escapes for characters that the terminal's encoding lacks."""
     encoding = sys.stdout.encoding or "ascii"
     print(line.encode(encoding, "backslashreplace").decode(encoding))

@@ -1,4 +1,4 @@
-"""``distparity run``: the suite, under pytest."""
+"""``distparity run``: run the suite, with pytest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: What pytest answers by itself.
+#: Options that pytest answers without running anything.
 _ENDS_SOON = {"-h", "--help", "-V", "--version", "--markers", "--fixtures"}
 
 
@@ -26,16 +26,16 @@ def _act(_: argparse.Namespace) -> NoReturn:
 
 
 def become_pytest(words: list[str]) -> NoReturn:
-    """Put pytest in place of this process, with the suite and ``words`` as its arguments."""
+    """Replace this process by pytest, with the suite and ``words`` as its arguments."""
     from distparity.worlds import start
 
     start.open_standard_streams()
-    # A process of its own: pytest wants to see this package imported by nobody before itself.
-    # By its path: beside a name that is no path, pytest loads what lies about in the current folder,
-    # be it ``tests/conftest.py`` and what that needs, or a ``pytest.ini``.
-    # Nor is the suite anybody's whose conftest lies beside a scenario that was included.
+    # A new program, because pytest must import this package before anybody else does.
+    # The suite is named by its path. With any other name, pytest would also load files of the current
+    # folder, such as ``tests/conftest.py`` or a ``pytest.ini``.
+    # A conftest next to an included scenario must not apply to the suite either.
     suite = str(Path(__file__).parent.parent)
-    # What failed last (--lf) is kept where the user is, and not beside the package.
+    # pytest's cache (--lf) is in the current folder, not in the package's.
     cache = ["-o", f"cache_dir={Path.cwd() / '.pytest_cache'}"]
     if any("no:cacheprovider" in word for word in words):
         cache = []

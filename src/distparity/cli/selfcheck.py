@@ -1,4 +1,4 @@
-"""``distparity selfcheck``: deliberate faults, and whether the suite sees them."""
+"""``distparity selfcheck``: inject deliberate faults, and check that the suite catches them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--pairs", action="store_true", help="list what each pair of scenario and strategy catches"
     )
-    # All mutants in a few cases say more of the suite than a few in all.
+    # All mutants in a few cases say more about the suite than a few mutants in all cases.
     parser.set_defaults(act=_act, select="quick")
 
 

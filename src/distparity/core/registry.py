@@ -1,4 +1,4 @@
-"""How scenarios, strategies and operations are found and named: by their classes and modules."""
+"""Find and name scenarios, strategies and operations, by their classes and modules."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 def subclasses(kind: type[T]) -> Iterator[type[T]]:
-    """All classes below ``kind``, whoever defined them."""
+    """All subclasses of ``kind``, direct and indirect, from any package."""
     for sub in kind.__subclasses__():
         yield sub
         yield from subclasses(sub)
 
 
 def name(kind: type) -> str:
-    """What a class goes by: the name of its module."""
+    """The name of a class's scenario or operation: that of its module."""
     return kind.__module__.rpartition(".")[2]
 
 
 def family(kind: type) -> str:
-    """The family that a class belongs to: the folder of its module."""
+    """The family of a class: the folder of its module."""
     return kind.__module__.rpartition(".")[0].rpartition(".")[2]

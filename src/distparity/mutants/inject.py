@@ -1,4 +1,4 @@
-"""How a fault gets in: a strategy with a mutant between it and its callers, and the collectives."""
+"""Inject a mutant into a strategy and into the collectives that it calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["mutate"]
 
 @contextmanager
 def mutate(strategy: Strategy, kind: type[Mutant], context: RankContext) -> Iterator[Strategy]:
-    """The strategy with a fault in it, for as long as the context lasts."""
+    """Within it, the strategy with the fault injected."""
     mutant = kind(context, sharded=not strategy.replicates)
     mutated = _Mutated(strategy, mutant)
     with _collectives(mutated):
@@ -38,15 +38,15 @@ class _Mutated(Strategy):
         self.right = right
         self.defers = right.defers
         self.mutant = mutant
-        #: Reading state back uses collectives as well, and those are not to be broken.
+        #: Reading state back also uses collectives, and those must stay correct.
         self.reading = False
-        #: All-reduces serve many ends; those of a backward exchange gradients.
+        #: All-reduces have many uses; those during a backward exchange gradients.
         self.learning = False
         self.hooked = self.direct = True
 
     def suit(self, scenario: Scenario) -> Strategy:
         self.right = self.right.suit(scenario)
-        # A hook divides by all ranks; where those are left out that have run out, none goes in.
+        # A hook divides by the number of all ranks, so it cannot leave out those that have run out.
         self.hooked = scenario.missing_rows_count
         return self
 
@@ -55,7 +55,7 @@ class _Mutated(Strategy):
         with _hooks_kept() as hooks:
             wrapped = self.right.wrap(model, units, context)
         reducers = self.right.reducers(wrapped)
-        # Their all-reduces are not of gradients: those go by the hooks.
+        # With hooks, all-reduces do not exchange gradients: the hooks do.
         self.direct = not reducers
         for reducer in reducers if self.hooked else ():
             group = getattr(reducer, "process_group", None)
@@ -63,7 +63,7 @@ class _Mutated(Strategy):
         return wrapped
 
     def _hook(self, group: Any, *own: tuple[Any, Callable[..., Any]]) -> Callable[[Any, Any], Any]:
-        """A communication hook that averages with the fault; ``own`` is the strategy's, if any."""
+        """A communication hook that averages with the fault; ``own`` is the strategy's own hook."""
 
         # Unannotated: torch compares annotations with its own classes.
         def hook(_, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
@@ -73,7 +73,7 @@ class _Mutated(Strategy):
             self.mutant.rank = dist.get_rank(group)
             average = torch.stack(parts).sum(0) / len(parts)
             wrong = self.mutant.reduce(parts) / len(parts)
-            # A hook of the strategy's own does what it does, and the fault comes on top of that.
+            # The strategy's own hook runs too, and the fault is added to its result.
             for state, right in own:
                 wrong = right(state, bucket).wait() + (wrong - average)
             future: Any = torch.futures.Future()
@@ -96,7 +96,7 @@ class _Mutated(Strategy):
 
     def _read(self, reader: Callable[..., Tensors | Pending], *words: Any) -> Tensors:
         with self._unbroken():
-            # At once, also what could be brought together later: then it is unbroken, too.
+            # Read at once, even if it could be gathered later: it must be read by correct collectives.
             return dict(reader(*words))
 
     @contextmanager
@@ -197,14 +197,14 @@ class _Mutated(Strategy):
         self.mutant.reload(optimizer)
 
 
-#: By their names of all releases: torch 2.13 renamed them.
+#: With the names of all releases: torch 2.13 renamed some.
 _REDUCE_SCATTERS = ("reduce_scatter_tensor", "reduce_scatter_single")
 _ALL_GATHERS = ("all_gather_into_tensor", "all_gather_single", "all_gather")
 
 
 @contextmanager
 def _hooks_kept() -> Iterator[list[tuple[Any, Callable[..., Any]]]]:
-    """Communication hooks that are registered meanwhile are kept from the reducer, which takes one."""
+    """Within it, communication hooks are collected instead of registered, because only one is allowed."""
     kept: list[tuple[Any, Callable[..., Any]]] = []
 
     def register(_: Any, state: Any, hook: Callable[..., Any]) -> None:
@@ -216,7 +216,7 @@ def _hooks_kept() -> Iterator[list[tuple[Any, Callable[..., Any]]]]:
 
 @contextmanager
 def _collectives(mutated: _Mutated) -> Iterator[None]:
-    """The collectives that strategies call, with the mutant in them."""
+    """Replacements for the collectives that strategies call, with the mutant in them."""
     gather = dist.all_gather
     wrong = {
         **dict.fromkeys(_REDUCE_SCATTERS, _reduce_scatter),
@@ -244,7 +244,7 @@ def _reduce_scatter(mutated: _Mutated, right: Collective, gather: Collective) ->
         group: Any = None,
         async_op: bool = False,
     ) -> Any:
-        # The right call is made as well: its work object is what the caller waits for.
+        # The right call is made too, because the caller waits for its work object.
         work = right(output, input, op=op, group=group, async_op=async_op)
         everybody = _everybody(mutated, input, group, work, gather)
         if everybody is not None:
@@ -277,7 +277,7 @@ def _all_reduce(mutated: _Mutated, right: Collective, gather: Collective) -> Col
 def _everybody(
     mutated: _Mutated, own: torch.Tensor, group: Any, work: Any, gather: Collective
 ) -> list[torch.Tensor] | None:
-    """What every rank of the group contributes; None where there is no other rank in it."""
+    """The contribution of every rank of the group; None if there is no other rank in it."""
     if work is not None:
         work.wait()
     size = dist.get_world_size(group)

@@ -1,9 +1,8 @@
-"""What training is made of: collectives, and the operations of DTensor, each held against plain
-arithmetic.
+"""The operations that training is made of, each compared with plain arithmetic.
 
-An *operation* is a case of another kind than a training scenario. Its files lie
-in ``collectives/`` and ``dtensor/`` here, its name is its file's, and in place
-of a strategy a case has the *way* in which the operation is called. Imported in rank processes only.
+An *operation* is a collective or an operation of DTensor. Its case is checked without training. The
+files are in ``collectives/`` and ``dtensor/`` here, and a file's name is the operation's name. Instead
+of a strategy, a case has the *way* in which the operation is called. Only rank processes import this.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ def load() -> dict[str, Operation]:
     """All operations by name, in the order of their names."""
     for info in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__name__}."):
         importlib.import_module(info.name)
-    # What others are made from has subclasses, and is none itself.
+    # A class with subclasses is a base class, not an operation.
     found = [kind for kind in subclasses(Operation) if not kind.__subclasses__()]
     return {name(kind): kind() for kind in sorted(found, key=name)}
 
 
 def facts() -> dict[str, OperationFacts]:
-    """What each operation declares, by its name."""
+    """The declarations of each operation, by its name."""
     return {
         key: OperationFacts(
             file=str(importlib.import_module(type(operation).__module__).__file__),
@@ -47,7 +46,7 @@ def facts() -> dict[str, OperationFacts]:
 
 
 def visible() -> dict[str, tuple[str, ...]]:
-    """The faults that concern an operation, by ``operation/way``."""
+    """The faults that apply to an operation, by ``operation/way``."""
     known = faults.load()
     return {
         f"{key}/{way}": tuple(one for one, fault in known.items() if fault.may(operation, way))

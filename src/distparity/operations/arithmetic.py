@@ -1,10 +1,10 @@
-r"""Reductions over ranks in plain arithmetic, with the error that rounding may make.
+r"""Reductions over ranks in plain arithmetic, with bounds of the rounding error.
 
 A sum of :math:`p` terms in any order has an error of at most :math:`\gamma_{p-1} \sum_i |x_i|`, a
 product one of :math:`\gamma_{p-1} \prod_i |x_i|`, with :math:`\gamma_n = nu / (1 - nu)` and
 :math:`u` the unit roundoff of the dtype in which it is made (Higham, *Accuracy and Stability of
-Numerical Algorithms*, 2nd ed., sections 3.1 and 4.2); a mean has one division more. These are
-bounds, no estimates: nothing is measured, and nothing multiplied for safety.
+Numerical Algorithms*, 2nd ed., sections 3.1 and 4.2); a mean has one more division. These are
+bounds, not estimates: nothing is measured, and there is no safety factor.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _OF_BITS = ("BAND", "BOR", "BXOR")
 
 
 def ops(dtype: torch.dtype, ranks: int) -> list[str]:
-    """The reductions that mean something for a dtype, by their names in ``ReduceOp``.
+    """The reductions that are defined for a dtype, by their names in ``ReduceOp``.
 
-    The mean of integers is asked for where it is one, in a dtype that holds the sum.
+    The mean of integers is included if it is an integer, and the dtype can represent the sum.
     """
     if dtype is torch.bool:
         return [*_FOR_ALL, *_OF_BITS]
@@ -32,7 +32,7 @@ def ops(dtype: torch.dtype, ranks: int) -> list[str]:
 
 
 def _most_mean(dtype: torch.dtype, ranks: int) -> int:
-    """What the mean of integers may be: ``ranks`` times it, as often as there are ranks, fits."""
+    """The largest mean of integers whose intermediate sums fit into the dtype."""
     return min(9, torch.iinfo(dtype).max // ranks**2)
 
 
@@ -43,11 +43,11 @@ def draw(
     op: str | None,
     ranks: int,
 ) -> torch.Tensor:
-    """What one of ``ranks`` ranks contributes: numbers whose reduction neither overflows nor hides
-    any of them.
+    """The contribution of one of ``ranks`` ranks: values whose reduction neither overflows nor hides
+    a contribution.
     """
     if dtype is torch.bool:
-        # Three quarters are what the others leave to this rank to decide.
+        # In three quarters of the elements, this rank's value decides the result.
         rare = torch.randint(0, 4, shape, generator=generator) == 0
         return ~rare if op in ("PRODUCT", "MIN", "BAND") else rare
     if dtype.is_floating_point:
@@ -68,31 +68,31 @@ def draw(
 
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
-    """In float64, int64 or bool: without loss, and wide enough to compute in."""
+    """Convert to float64, int64 or bool: exact, and wide enough to compute in."""
     if tensor.dtype is torch.bool:
         return tensor
     return tensor.double() if tensor.is_floating_point() else tensor.long()
 
 
 def gamma(count: int, dtype: torch.dtype) -> float:
-    """The relative error of ``count`` roundings."""
+    r"""The bound :math:`\gamma_n` of the relative error of ``count`` roundings."""
     roundoff = torch.finfo(dtype).eps / 2
     return count * roundoff / (1 - count * roundoff)
 
 
 def reduce(op: str, terms: list[torch.Tensor]) -> Exact:
-    """The reduction of one tensor of each rank."""
+    """The exact reduction of one tensor per rank, with the allowed error."""
     dtype = terms[0].dtype
     stack = torch.stack([wide(term) for term in terms])
     if dtype is torch.bool:
         return Exact(_bools(op, stack), dtype)
     value = _reduced(op, stack)
     if not dtype.is_floating_point or op in ("MIN", "MAX"):
-        # A cast and back: integers wrap around as they do in every dtype of their width.
+        # Cast and cast back, so that integers wrap around as in their own dtype.
         return Exact(value.to(dtype).to(value.dtype), dtype)
     count = len(terms)
     roundings = {"SUM": count - 1, "PRODUCT": count - 1, "AVG": count if count > 1 else 0}[op]
-    # The value itself was rounded in float64 as often.
+    # The value itself was rounded in float64 as many times.
     bound = gamma(roundings, dtype) + gamma(roundings, torch.float64)
     return Exact(value, dtype, bound * _reduced(op, stack.abs()))
 

@@ -1,7 +1,7 @@
-"""A deliberate fault: what an operation lets change on its way, and this does not.
+"""The base class of faults in operations, which by default change nothing.
 
-A fault is put in where a device's own would show: at what a rank contributes and at what it gets.
-Operations call it; the faults that there are stand in :mod:`distparity.operations.faults`.
+A fault is injected where a fault of the device would show: in a rank's contribution, or in its result.
+Operations call these methods; the faults are in :mod:`distparity.operations.faults`.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ __all__ = ["Fault", "Partners"]
 
 
 class Partners(Protocol):
-    """A check, as far as a fault in a DTensor's operation knows it."""
+    """The part of a check that a fault in a DTensor operation uses."""
 
     def partners(self, rank: int) -> Iterable[int]: ...
 
 
 class Fault:
-    """One fault. Each method is a place where it can sit, and does what is right."""
+    """One deliberate fault. Each method is a place for it, and is correct by default."""
 
     name: ClassVar[str]
-    #: What it does, for a reader.
+    #: What the fault does, in one line.
     title: ClassVar[str]
 
     def may(self, operation: Any, way: str) -> bool:
-        """Whether it concerns an :class:`distparity.operations.Operation`, called in this way."""
+        """Whether it applies to an :class:`distparity.operations.Operation` called in this way."""
         raise NotImplementedError
 
     # -- in DTensor's operations ---------------------------------------------------------------
@@ -37,7 +37,7 @@ class Fault:
         """Change this rank's part of an input, in place."""
 
     def made(self, check: Partners, found: dict[str, torch.Tensor]) -> None:
-        """Change what a function made, its results and gradients, in place."""
+        """Change a function's results and gradients, in place."""
 
     # -- in collectives ------------------------------------------------------------------------
 
@@ -46,4 +46,4 @@ class Fault:
         return rank
 
     def after(self, done: Any) -> None:
-        """Change what a rank has after a call, a :class:`distparity.operations.collectives.Done`."""
+        """Change a rank's results after a call, in place."""

@@ -1,4 +1,4 @@
-"""Deliberate faults of operations: what their checks must see.
+"""Deliberate faults in operations, which the checks must catch.
 
 A new fault is one subclass of :class:`Fault` here.
 """
@@ -17,7 +17,7 @@ from distparity.operations.fault import Fault, Partners
 
 __all__ = ["OfCollectives", "load"]
 
-#: So many elements cannot all be right by chance.
+#: With at least so many elements, they cannot all be right by chance.
 _ENOUGH = 8
 
 
@@ -26,7 +26,7 @@ def _elements(check: Exchange) -> int:
 
 
 def _exact(check: Exchange) -> bool:
-    """Whether results are equal to the bit."""
+    """Whether results must be equal bit for bit."""
     moved = not check.collective.reduces or check.setting.op not in ("SUM", "AVG", "PRODUCT")
     return moved or not check.request.dtype.is_floating_point
 
@@ -36,17 +36,17 @@ class OfCollectives(Fault):
         return isinstance(operation, Collective) and self.fits(operation, way)
 
     def fits(self, collective: Collective, way: str) -> bool:
-        """Whether it concerns a collective, called in this way."""
+        """Whether it applies to a collective called in this way."""
         return True
 
     def concerns(self, check: Exchange, count: int) -> bool:
-        """Whether a check in groups of ``count`` must see it."""
+        """Whether a check in groups of ``count`` ranks must catch it."""
         return count > 1 and _elements(check) >= _ENOUGH
 
 
 class NotWritten(OfCollectives):
     name = "not_written"
-    title = "nothing is written where a collective's result belongs"
+    title = "a collective writes no result"
 
     def after(self, done: Done) -> None:
         for result, old in zip(done.results, done.before, strict=True):
@@ -55,17 +55,17 @@ class NotWritten(OfCollectives):
 
 class ContributionReplaced(OfCollectives):
     name = "contribution_replaced"
-    title = "the first member's contribution to a collective stands in for the last one's as well"
+    title = "the first rank's contribution to a collective also replaces that of the last rank"
 
     def fits(self, collective: Collective, way: str) -> bool:
-        # One tensor in parts of uneven sizes: another member's would not fit, and torch says so.
+        # For one tensor in parts of uneven sizes, another rank's data would not fit, and torch raises.
         return way == "list" or "uneven" not in collective.specials(way)
 
     def giver(self, team: list[int], rank: int) -> int:
         return team[0] if rank == team[-1] else rank
 
     def after(self, done: Done) -> None:
-        # The wrong result shall be what is seen, not the input that made it.
+        # The check must catch the wrong result, not the changed input.
         if not done.check.is_in_place:
             for buffer, value in zip(done.given, done.check.gives(done.rank), strict=True):
                 buffer.view.copy_(value)
@@ -86,7 +86,7 @@ class Shifted(OfCollectives):
 
 class PeersSwapped(OfCollectives):
     name = "peers_swapped"
-    title = "the parts of a collective's result are in the wrong order of the ranks"
+    title = "the parts of a collective's result are in the wrong rank order"
 
     def fits(self, collective: Collective, way: str) -> bool:
         return collective.ordered
@@ -108,7 +108,7 @@ class PeersSwapped(OfCollectives):
 
 class SumForAvg(OfCollectives):
     name = "sum_for_avg"
-    title = "a collective that is asked for the mean gives the sum"
+    title = "a collective returns the sum instead of the mean"
 
     def fits(self, collective: Collective, way: str) -> bool:
         return collective.reduces
@@ -124,7 +124,7 @@ class SumForAvg(OfCollectives):
 
 class NeighboursPart(OfCollectives):
     name = "neighbours_part"
-    title = "every member gets the part of a collective's result that is the next one's"
+    title = "every rank gets the next rank's part of a collective's result"
 
     def fits(self, collective: Collective, way: str) -> bool:
         return collective.parted
@@ -145,7 +145,7 @@ class LastElement(OfCollectives):
     title = "the last element of a collective's result is not written"
 
     def concerns(self, check: Exchange, count: int) -> bool:
-        # What was there may be what belongs there: a truth, or the smallest of all in place.
+        # The old value may be right by chance: a bool, or the minimum in place.
         same = check.request.dtype is torch.bool or (
             check.is_in_place and check.setting.op in ("MIN", "MAX", "BAND", "BOR")
         )
@@ -163,7 +163,7 @@ class OneBit(OfCollectives):
     title = "the lowest bit of one element of a collective's result is flipped"
 
     def concerns(self, check: Exchange, count: int) -> bool:
-        # A sum of truths may be any byte but zero, and is still true with a bit flipped.
+        # True may be stored as any byte except zero, so it can stay true with one bit flipped.
         truths = check.request.dtype is torch.bool and check.setting.op == "SUM"
         return super().concerns(check, count) and _exact(check) and not truths
 
@@ -171,7 +171,7 @@ class OneBit(OfCollectives):
         for result in done.results:
             if result.numel():
                 whole = result.cpu().contiguous()
-                # In one dim first: without any, there is nothing to view as bytes.
+                # Reshape to one dim first: a 0-d tensor cannot be viewed as bytes.
                 whole.view(-1).view(torch.uint8)[0] ^= 1
                 result.copy_(whole)
 
@@ -191,7 +191,7 @@ class BeyondTheEnd(OfCollectives):
 
 class InputChanged(OfCollectives):
     name = "input_changed"
-    title = "a collective changes what it was given"
+    title = "a collective changes its input"
 
     def fits(self, collective: Collective, way: str) -> bool:
         return way not in collective.in_place
@@ -232,7 +232,7 @@ class PartLost(_OfTensors):
     title = "the last rank's part of a distributed tensor is zero"
 
     def fits_way(self, way: str) -> bool:
-        # There the last rank has none.
+        # In this way the last rank has no part.
         return way != "shard_empty"
 
     def part(self, check: Partners, rank: int, part: torch.Tensor) -> None:
@@ -255,5 +255,5 @@ class GradientSummed(_OfTensors):
 
 @cache
 def load() -> dict[str, Fault]:
-    """All faults by name, in the order in which they stand here."""
+    """All faults by name, in the order of this file."""
     return {kind.name: kind() for kind in subclasses(Fault) if "name" in vars(kind)}

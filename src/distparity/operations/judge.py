@@ -1,4 +1,4 @@
-"""Whether an operation did what plain arithmetic says, on every rank."""
+"""Judge an operation: compare every rank's results with plain arithmetic."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from distparity.verification.findings import Divergence, Quantity, Verdict
 __all__ = ["Findings", "Made", "Where", "judge"]
 
 
-#: What torch writes before a message of its own log: the rank, the time, the place.
+#: The prefix of messages in torch's log: the rank, the time and the source line.
 _STAMP = re.compile(r"\[rank\d+\]:\[[^]]*\] ")
 
 
 @dataclass(frozen=True)
 class Where:
-    """What it depends on whether an operation is refused: torch's release, the device, the dtype."""
+    """The facts that decide whether a refusal is a declared one: release, device, dtype."""
 
     release: tuple[int, int]
     device: str
     dtype: str
-    #: What the device declares, as :class:`distparity.devices.Device` has it.
+    #: The device's declarations; see :class:`distparity.devices.Device`.
     no_reductions: Collection[str] = ()
     refuses: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Made:
-    """What a rank has to say: tensors by check and part, and the checks that raised."""
+    """A rank's results: tensors by check and name, and the checks that raised."""
 
     tensors: dict[str, torch.Tensor | None]
-    #: Kind and first line of each exception, by check.
+    #: By check: type and first line of the exception.
     raised: dict[str, str]
-    #: Whose each of those is (:mod:`distparity.core.refusal`).
+    #: By check: whose code raised it (:mod:`distparity.core.refusal`).
     whose: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Part(Quantity):
-    """A part of a check: ``kind`` is the check's name."""
+    """One result of a check: ``kind`` is the check's name."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}"
@@ -55,10 +55,10 @@ class Part(Quantity):
 
 @dataclass
 class Findings(Verdict):
-    """A verdict on checks."""
+    """The verdict on an operation's checks."""
 
     checks: int = 0
-    #: Checks that torch or the backend refuses, with the fact and the answer.
+    #: Checks that torch or the backend refused, with the declared fact and the refusal.
     refused: dict[str, str] = field(default_factory=dict)
     #: The checks that diverged, in order.
     diverged: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Findings(Verdict):
 def judge(
     operation: Operation, checks: Collection[Check], records: list[Made], where: Where
 ) -> Findings:
-    """Hold every rank's record against what each check expects."""
+    """Compare every rank's results with the expected results of each check."""
     found = Findings()
     for check in checks:
         found.checks += 1

@@ -1,4 +1,4 @@
-"""What a rank, and what the judge's process, does for an operation's case."""
+"""The tasks of an operation's case, in a rank and in the judge's process."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ __all__ = ["operate", "weigh"]
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
-#: All ranks of a world have the same tasks, and so the same numbers for them.
+#: The number of the task; all ranks of a world have the same tasks, so their numbers are equal.
 _NUMBERS = itertools.count()
-#: How long the others may take to raise as well.
+#: The time in which the other ranks must raise too.
 _PATIENCE = datetime.timedelta(seconds=2)
 
 
 class OutOfStepError(Exception):
-    """A check raised in some of the ranks that were in it together, and not in others."""
+    """A check raised in some of its ranks but not in others."""
 
 
 def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Do every check of an operation, with a fault in it where one is named.
+    """Run every check of an operation, with a fault if one is named.
 
-    Answers with what each check made here; one that raised has its exception instead, and the
-    others go on. One that raised in some ranks only has left them out of step: that is raised.
+    Answers with each check's results on this rank. A check that raised has its exception instead, and
+    the next checks run. Raises :class:`OutOfStepError` if a check raised only in some of its ranks,
+    which are then out of step.
     """
     case = Operating.from_json(args)
     operation, request = _asked(case)
@@ -70,9 +71,9 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
 
 
 def _all_raised(site: Site, check: Check, number: int) -> bool:
-    """Whether all ranks that are in a check together raised; they ask one another.
+    """Whether all ranks of a check raised.
 
-    By way of the store: a collective is what may just have failed.
+    The ranks exchange this through the store, because a collective may just have failed.
     """
     store: Any = private.default_store()
     keys = [f"distparity/{number}/{check.name}/{rank}" for rank in check.partners(site.rank)]
@@ -85,7 +86,7 @@ def _all_raised(site: Site, check: Check, number: int) -> bool:
 
 
 def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Hold what the ranks made (``blobs``, ``raised``, in rank order) against plain arithmetic."""
+    """Compare the ranks' results (``blobs``, ``raised``, in rank order) with plain arithmetic."""
     asked = Weighing.from_json(args)
     operation, request = _asked(asked.case)
     made = [

@@ -1,1 +1,1 @@
-"""What pytest loads: ``activate`` in every run, ``plugin`` in those that ask for distparity."""
+"""The pytest plugin: ``activate`` is loaded in every run, ``plugin`` in runs that use distparity."""

@@ -1,8 +1,8 @@
-"""What pytest loads in every run of every project: next to nothing.
+"""The small part of the plugin that pytest loads in every run of every project.
 
-The plugin's options have short names (``--device``), which other suites have as well. So the plugin
-itself comes only into a run that asks for this package: ``pytest --pyargs distparity``, a path
-inside the package, or ``-p distparity.pytest_plugin.plugin``.
+The plugin's options have short names (``--device``) that other suites may use too. So the plugin
+itself is loaded only in a run that names this package: ``pytest --pyargs distparity``, a path inside
+the package, or ``-p distparity.pytest_plugin.plugin``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PLUGIN = "distparity.pytest_plugin.plugin"
-#: A project may have this among the settings of all of its runs.
+#: A project may have this in its settings for all runs.
 EXPECTATIONS = "distparity_expectations"
 
 

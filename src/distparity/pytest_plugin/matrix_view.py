@@ -1,7 +1,7 @@
-"""What the terminal shows beside pytest's own at the end: the matrix of the session.
+"""The matrix of results that the terminal shows at the end of a session.
 
-Everything here is text; pytest's terminal writer decides about colours (a pipe, ``NO_COLOR`` and
-``--color`` are its business), and the plugin when to call.
+Everything here is text. pytest's terminal writer handles colours, including pipes, ``NO_COLOR`` and
+``--color``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from distparity.core.statuses import STATUSES
 
 __all__ = ["Line", "matrix"]
 
-#: A line in pieces: each a text, and the style that pytest's terminal writer knows by that name.
+#: A line in pieces: each has a text and the name of a style of pytest's terminal writer.
 Line = list[tuple[str, str]]
 
 _GAP = "  "
-#: More scenarios than this fill more than a screen: then a row is a family of them, and below it are
-#: only those of its scenarios in which something is wrong.
+#: More scenarios than this do not fit on a screen. Then a row is a family of scenarios, and below it
+#: are only those of its scenarios with a bad result.
 SCENARIOS = 30
 
 
 def marks(encoding: str | None) -> dict[str, str]:
-    """The mark of each outcome, in characters that the encoding has."""
+    """The mark of each outcome, in characters of the encoding."""
     try:
         "".join(one.mark for one in STATUSES).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -36,7 +36,7 @@ def marks(encoding: str | None) -> dict[str, str]:
 
 @dataclass
 class _Square:
-    """What became of the cases of one row under one family of strategies."""
+    """The outcomes of the cases in one row and one family of strategies."""
 
     counts: Counter[Status] = field(default_factory=Counter)
 
@@ -44,13 +44,13 @@ class _Square:
     def style(self) -> str:
         if any(status.bad for status in self.counts):
             return "red"
-        # What was not judged, or fails as declared, is no pass: green says that all did.
+        # A case that was not judged, or fails as expected, is not a pass: green means that all passed.
         if not self.counts[Status.PASSED]:
             return "yellow"
         return "green" if set(self.counts) == {Status.PASSED} else ""
 
     def text(self, marks: Mapping[str, str]) -> str:
-        """``7/8`` passed, and what the others are; only that where nothing could pass."""
+        """``7/8`` passed, and the other outcomes; only those if nothing could pass."""
         others = {s: n for s, n in self.counts.items() if s is not Status.PASSED}
         words = [f"{marks[status.value]}{count}" for status, count in others.items()]
         if self.counts[Status.PASSED] or any(status.bad for status in others):
@@ -67,9 +67,8 @@ def matrix(
 ) -> list[Line]:
     """Scenarios by families of strategies (``fsdp2`` for ``fsdp2_nested``), within ``width`` columns.
 
-    ``families`` are those of the scenarios, which many of them are shown by. Where the strategies do
-    not fit beside one another, those that are over stand in a second table. Empty where there is
-    nothing to put side by side.
+    ``families`` are those of the scenarios, for the rows if there are many scenarios. Strategies that
+    do not fit side by side continue in a second table. Empty if there is nothing to compare.
     """
     statuses = {
         case: outcomes[case.id].status if case.id in outcomes else Status.MISSING for case in cases
@@ -105,7 +104,7 @@ def _rows(statuses: Mapping[Case, Status], families: Mapping[str, str]) -> dict[
 
 
 class _Table:
-    """The squares with their texts, and how wide each family's column is."""
+    """The squares with their texts, and the width of each family's column."""
 
     def __init__(
         self, squares: Mapping[tuple[str, str], _Square], signs: Mapping[str, str]
@@ -115,13 +114,13 @@ class _Table:
         self.texts = {place: square.text(signs) for place, square in squares.items()}
         self.rows = list(dict.fromkeys(scenario for scenario, _ in squares))
         self.first = max(map(len, self.rows))
-        # In the order of the rows, so that those of the same rows are in the same table.
+        # In the order of the rows, so that strategies with the same rows are in the same table.
         self.widths = dict.fromkeys((family for _, family in squares), 0)
         for (_, family), text in self.texts.items():
             self.widths[family] = max(self.widths[family], len(family), len(text))
 
     def parts(self, width: int) -> Iterator[list[str]]:
-        """The families in parts that fit; one that never does stands alone."""
+        """The families in groups that fit; one that is too wide stands alone."""
         part: list[str] = []
         left = width - self.first
         for name, wide in self.widths.items():

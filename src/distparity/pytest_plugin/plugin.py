@@ -1,4 +1,4 @@
-"""The pytest plugin: it declares options, collects cases and reports outcomes, and that is all."""
+"""The pytest plugin: it declares options, collects cases and reports outcomes, nothing else."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from distparity.session.run import Run
 
 PACKAGE = Path(__file__).parents[1]
 RUN = pytest.StashKey[Run]()
-#: Beyond the limit of a case itself, which the harness keeps: torch's import, a world's start, the
-#: oracle and the verdict. pytest-timeout is the net under the harness.
+#: Seconds beyond the time limit of a case, which the harness enforces: for torch's import, a world's
+#: start, the oracle and the verdict. pytest-timeout is only a safety net for the harness.
 GUARD = 300.0
-#: What ``-m`` can choose by, besides what ``-k`` can.
+#: The markers for ``-m``.
 MARKERS = (
     "family(name): the folder of the case's scenario; -m 'family(name=\"layers\")'",
     "core: by default, the strategy runs every scenario",
@@ -136,7 +136,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="do not apply the known defects of torch's releases",
     )
-    # Declared where every run loads it, too; alone where plugins are not loaded by themselves.
+    # ``activate`` declares it in every run; this is for runs without automatically loaded plugins.
     activate.declare(parser)
 
 
@@ -201,9 +201,9 @@ def _split(values: list[str] | None) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    # After pytest's own preparations: torch is imported meanwhile.
+    # After pytest's own preparations, during which torch is imported.
     _wait(session.config)
-    # Scenarios of other packages are collected from where they are.
+    # Scenarios of other packages are collected where they are installed.
     session.config.args += [
         str(path) for path in session.config.stash[RUN].listed.files.values() if _foreign(path)
     ]
@@ -215,14 +215,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def _wait(config: pytest.Config) -> None:
-    """Have torch imported and the devices looked at."""
+    """Wait until torch is imported and the devices are probed."""
     run = config.stash[RUN]
     if run.scheduler is not None:
         return
     try:
         run.ready()
     except BadRequest as error:
-        # What only lists cases leaves the results of others as they are.
+        # A run that only lists cases must not change existing results.
         if not config.option.collectonly:
             run.leave_red(error)
         detail = f"\n{error.detail}" if error.detail else ""
@@ -234,24 +234,24 @@ def _foreign(path: Path) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    # Most of the package is no scenario, and pytest would ask every plugin about each of its files.
+    # Most files of the package are not scenarios, and pytest would ask every plugin about each file.
     ours = PACKAGE in collection_path.parents
     return True if ours and not config.stash[RUN].listed.leads_to_cases(collection_path) else None
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    # As a plain folder: pytest would import a package's __init__, and with the scenarios' torch.
+    # As a plain folder: pytest would import a package's __init__, and that of the scenarios needs torch.
     return pytest.Dir.from_parent(parent, path=path) if PACKAGE in (path, *path.parents) else None
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    # What was named on the command line comes by way of pytest_pycollect_makemodule.
+    # Files named on the command line come through pytest_pycollect_makemodule.
     return None if parent.session.isinitpath(file_path) else _scenario(file_path, parent)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> Any:
-    # In place of a module that pytest would import, and with it torch.
+    # Instead of a module, which pytest would import, and torch with it.
     return _scenario(module_path, parent)
 
 
@@ -286,9 +286,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 class LiveProgress:
-    """Shows the progress behind what pytest writes, also while a case is under way.
+    """Shows the progress after pytest's own output, also while a case is running.
 
-    pytest writes on where its cursor is, so that what is shown there goes first, and comes back.
+    pytest continues to write at its cursor, so the progress is removed before and shown again after.
     """
 
     def __init__(self, progress: Progress, config: pytest.Config) -> None:
@@ -325,7 +325,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if isinstance(item, ParityItem) and call.when == "call" and item.seconds is not None:
-        # What the case took: how long pytest waited for it says only what else was under way.
+        # The time of the case itself: the time that pytest waited depends on what else was running.
         report.duration = item.seconds
     return report
 
@@ -344,7 +344,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     red = {case for cell in run.cells for case in cell.red(allow_flaky=run.options.allow_flaky)}
     if red and session.exitstatus == pytest.ExitCode.OK:
         run.complaints.append(
-            f"{len(red)} cases are red in the XML, and no test failed: {min(red)}"
+            f"{len(red)} cases failed in the XML although no test failed: {min(red)}"
         )
     if run.complaints and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -403,7 +403,7 @@ class ScenarioFile(pytest.File):
 
 
 class ParityFailure(Exception):
-    """A case whose outcome is bad; its text is the outcome's."""
+    """A case whose outcome is bad; the text is that of the outcome."""
 
 
 class ParityItem(pytest.Item):
@@ -412,7 +412,7 @@ class ParityItem(pytest.Item):
     def __init__(self, *, case: Case, **rest: Any) -> None:
         super().__init__(**rest)
         self.case = case
-        #: What the case took in its ranks, once it is known.
+        #: The time of the case in its ranks in seconds, once it is known.
         self.seconds: float | None = None
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
@@ -433,7 +433,7 @@ class ParityItem(pytest.Item):
         run = self.config.stash[RUN]
         outcome = run.outcome(self.case)
         if run.ended:
-            # Said once, of this case: the others are not even tried.
+            # Report the reason once, with this case: the other cases are not tried.
             self.session.shouldfail = run.ended
         self.seconds = outcome.facts.get("seconds_in_ranks", outcome.facts.get("known_after"))
         for name, value in outcome.facts.items():

@@ -1,4 +1,4 @@
-"""How far a run is and the time that is left, on a terminal, behind what pytest writes."""
+"""The progress of a run and the remaining time, on a terminal, after pytest's own output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _GAP = "  "
 
 
 class Progress:
-    """How far the run is, behind what pytest writes; gone before pytest writes on.
+    """The progress, shown after pytest's own output and removed before pytest continues.
 
-    Only on a terminal: it moves the cursor. ``stream`` is what pytest's terminal writer writes to.
+    Only for terminals, because it moves the cursor. ``stream`` is that of pytest's terminal writer.
     """
 
     #: Save the cursor and restore it; erase to the end of the line.
     _SAVE, _RESTORE, _ERASE = "\x1b7", "\x1b8", "\x1b[K"
-    #: Before these the rate of a run says nothing: torch's import and the first world's start.
+    #: The first cases and seconds, in which torch is imported and the first world starts, say nothing
+    #: about the rate of a run.
     _CASES, _SECONDS = 5, 5.0
 
     def __init__(
@@ -39,9 +40,9 @@ class Progress:
         return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     def show(self, column: int, width: int) -> None:
-        """Show how far it is; pytest's cursor is at ``column`` of ``width``."""
+        """Show the progress; pytest's cursor is at ``column`` of ``width``."""
         room = width - column - 1 - len(_GAP)
-        # A number that is cut off is another number.
+        # Do not cut off a number: it would be another number.
         text = next((text for text in self.texts() if len(text) <= room), "")
         if self.done < self.total and text:
             self._stream.write(f"{self._SAVE}{self._ERASE}{_GAP}{text}{self._RESTORE}")
@@ -49,14 +50,14 @@ class Progress:
             self._shown = True
 
     def clear(self) -> None:
-        """Take away what is shown."""
+        """Remove the progress."""
         if self._shown:
             self._stream.write(self._ERASE)
             self._stream.flush()
             self._shown = False
 
     def texts(self) -> list[str]:
-        """``41 of 178, about 2 min left``, and shorter ones where there is no room for that."""
+        """``41 of 178, about 2 min left``, and shorter texts if there is no room for that."""
         elapsed = self._clock() - self._begun
         count = f"{self.done} of {self.total}"
         if self.done < self._CASES or elapsed < self._SECONDS:

@@ -1,8 +1,7 @@
 """The report: from the XML files of any number of cells to one page, one summary, one JSON file.
 
-It reads nothing but the XML. :mod:`read` takes files apart and refuses what it cannot vouch for,
-:mod:`model` puts the cells side by side, and :mod:`html`, :mod:`markdown` and :mod:`data` are views
-of the same model.
+It reads only the XML. :mod:`read` parses files and refuses what it cannot trust, :mod:`model` puts the
+cells side by side, and :mod:`html`, :mod:`markdown` and :mod:`data` are views of the same model.
 """
 
 from distparity.report.read import Refused

@@ -1,4 +1,4 @@
-"""The report as JSON, for programs: one object a case, one result a column that has it."""
+"""The report as JSON, for programs: one object per case, with one result per column that has it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from distparity.report.model import Case, Column, Report, Result
 
 __all__ = ["FORMAT", "render"]
 
-#: Grows when a reader of the last one would misread this one.
+#: The schema number; it increases if a reader of the previous schema would misread it.
 FORMAT = 1
 
 
 def render(report: Report) -> str:
-    """The whole report; a number that JSON cannot hold is the text ``"inf"``."""
+    """The whole report; a number that JSON cannot represent is the string ``"inf"``."""
     return json.dumps(
         {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-"""What runs showed of each device, as a table for a page of the documentation."""
+"""A table of the results per device, for a page of the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distparity.report.read import files, read
 
 __all__ = ["BEGIN", "END", "into", "table"]
 
-#: Between these lines of a page stands the table.
+#: The table is between these lines of a page.
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 _HEAD = (
@@ -22,13 +22,13 @@ _HEAD = (
 
 
 def table(sources: Iterable[Path]) -> list[str]:
-    """Rows of Markdown, a cell each; raises :class:`~distparity.report.read.Refused`."""
+    """Rows of Markdown, one per cell; raises :class:`~distparity.report.read.Refused`."""
     report = Report.of(column for path in files(list(sources)) for column in read(path))
     return [*_HEAD, *map(_row, report.columns)]
 
 
 def into(page: Path, rows: list[str]) -> None:
-    """Put the table in its place in a page; raises ``ValueError`` where it has none."""
+    """Write the table into a page; raises ``ValueError`` if the page has no place for it."""
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -57,7 +57,7 @@ def _row(column: Column) -> str:
 
 
 def _largest(column: Column) -> str:
-    """The largest ratio of a case that was judged, and its id; a known defect's says nothing."""
+    """The largest ratio of the judged cases, and the case's id; known defects do not count."""
     ratios = {
         case.id: result.ratio
         for case, result in column.results.items()

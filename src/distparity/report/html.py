@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds its data, its style and its code, and reaches for nothing."""
+"""The page: one HTML file with its data, style and code, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCRIPTS = (
     *("data", "state", "draw", "groups", "matrix", "move", "plot"),
     *("panel", "compare", "runs", "paper", "filters", "main"),
 )
-#: Beyond this much text the page would open slowly, so that each text is cut shorter.
+#: With more characters of text than this the page would open slowly, so texts are cut shorter.
 ROOM_FOR_TEXTS = 16 * 2**20
 TEXT_LIMITS = (20_000, 8_000, 3_000, 1_000, 300)
 
@@ -44,9 +44,9 @@ def render(report: Report) -> str:
         version=__version__,
         data=embed(payload(report)),
         style=Markup(style),  # noqa: S704 - our own file
-        # One that is not ours and those that are.
+        # A third-party library, and our own scripts.
         scripts=[Markup(library), Markup(script)],  # noqa: S704 - none holds what a report says
-        # With these the page runs that code, and no other that may have slipped into it.
+        # With these hashes the browser runs only these scripts, and no code that got into the data.
         script_hashes=[_hash(library), _hash(script)],
         style_hash=_hash(style),
     )
@@ -57,7 +57,7 @@ def _hash(text: str) -> str:
 
 
 def embed(data: Any) -> Markup:
-    """JSON that can stand inside a script element, whatever texts it holds."""
+    """JSON that is safe inside a script element, whatever strings it contains."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028"}
     escapes["\u2029"] = "\\u2029"
@@ -65,7 +65,7 @@ def embed(data: Any) -> Markup:
 
 
 class _Strings:
-    """Every text once, and its number in place of it: most texts are in many cells."""
+    """Store every text once and refer to it by number, because most texts are in many cells."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -76,7 +76,7 @@ class _Strings:
 
 
 def payload(report: Report) -> dict[str, Any]:
-    """What the page is told: columns of parallel lists, one place a case."""
+    """The page's data: columns of parallel lists, with one element per case."""
     strings = _Strings(_limit(report))
     columns = [_column(column, report.cases, strings) for column in report.columns]
     return {
@@ -128,7 +128,7 @@ def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, A
         "host": column.host,
         "seconds": round(column.seconds, 3),
         "facts": column.facts,
-        # -1: this cell has no such case at all.
+        # -1: this cell does not have the case.
         "status": [-1 if one is None else numbers[one.status] for one in results],
         "ratio": [None if one is None else _number(one.ratio) for one in results],
         "error": [None if one is None else _number(one.error) for one in results],
@@ -150,7 +150,7 @@ def _sparse(values: dict[int, int]) -> dict[str, int]:
 
 
 def _number(value: float | None) -> float | str | None:
-    """To as many digits as the XML has; JSON has no infinity."""
+    """A number with as many digits as the XML has; JSON has no infinity."""
     if value is None or not math.isfinite(value):
         return None if value is None else "inf"
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""The summary: Markdown for a CI job's page, what is wrong first, and never beyond its size limit."""
+"""The summary: Markdown for a CI job's page, failures first, never larger than the size limit."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from distparity.report.model import Case, Column, Report, Result, shorten
 
 __all__ = ["LIMIT", "render"]
 
-#: Bytes. GitHub takes a job summary of 1 MiB; other things of the same job may stand beside ours.
+#: Bytes. GitHub accepts job summaries of up to 1 MiB, and other steps of the job may add to ours.
 LIMIT = 900_000
-#: So much of it is kept for what comes after the list of failures.
+#: Bytes that are reserved for the parts after the list of failures.
 RESERVE = 250_000
 LARGEST_MESSAGE = 400
 LARGEST_DETAIL = 4_000
-#: The whole account is given for so many failures; the page has it for all of them.
+#: The number of failures that are shown in full; the page shows all of them.
 ACCOUNTS = 20
-#: So many cases that failed alike are named in one line.
+#: The number of cases named in one line, for cases that failed in the same way.
 NAMES = 8
 _NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
-# An underscore inside a word is an underscore.
+# In Markdown, an underscore inside a word has no special meaning.
 _SPECIAL = re.compile(r"[&<>|`*\[\]\\~@#$\r\n]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
@@ -42,7 +42,7 @@ def _size(parts: Iterable[str]) -> int:
 
 
 def escape(text: str) -> str:
-    """``text`` as it is, on one line: neither Markdown nor HTML sees anything special in it."""
+    """``text`` on one line, with everything escaped that is special in Markdown or HTML."""
     return _SPECIAL.sub(lambda found: " " if found[0] in "\r\n" else f"&#{ord(found[0])};", text)
 
 
@@ -79,9 +79,9 @@ def _worst(column: Column) -> str:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """Every bad result in a table, the worst statuses first, then some accounts in full.
+    """Every bad result in a table, the worst statuses first, then some results in full.
 
-    Results that are alike are one line.
+    Results that are alike share one line.
     """
     found = [
         (column, case, result)
@@ -112,7 +112,7 @@ _Found = tuple[Column, Case, Result]
 
 
 def _alike(found: list[_Found]) -> list[list[_Found]]:
-    """The results in groups: of one scenario, in the same cells, with the same to say but for numbers."""
+    """Group results of one scenario, in the same cells, with the same message up to numbers."""
     places: dict[tuple[str, Case, str], list[_Found]] = {}
     for one in found:
         _, case, result = one
@@ -149,7 +149,7 @@ def _accounts(found: list[_Found]) -> Iterator[str]:
             yield _block(result.rerun)
         yield "</details>\n"
     if len(with_detail) > ACCOUNTS:
-        yield f"\nThe HTML report has the accounts of {len(with_detail) - ACCOUNTS} more.\n"
+        yield f"\nThe HTML report has the details of {len(with_detail) - ACCOUNTS} more.\n"
 
 
 def _block(text: str) -> str:
@@ -166,7 +166,7 @@ def _matrix(report: Report) -> Iterator[str]:
         if case.family:
             rows.setdefault((case.family, ""), []).append(case)
         rows.setdefault((case.family, case.scenario), []).append(case)
-    # So many columns as a reader can still see; a wider matrix is several tables.
+    # As many columns as a reader can follow; a wider matrix becomes several tables.
     for first in range(0, len(report.columns), 12):
         columns = report.columns[first : first + 12]
         yield f"| scenario | {' | '.join(escape(c.title) for c in columns)} |\n"

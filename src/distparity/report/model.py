@@ -1,4 +1,4 @@
-"""The cells side by side: what the page, the summary and the JSON file are views of."""
+"""The model of a report: all cells side by side. The page, the summary and the JSON are views of it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from distparity.core.statuses import BY_NAME, STATUSES
 
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
 
-#: Facts of one run; two runs of the same cell may differ in them, and in nothing else.
+#: The only facts in which two runs of the same cell may differ.
 OF_THE_RUN = ("command", "declared", "deselected", "ended", "ranks_busy", "world_sizes")
-#: Known devices stand in this order, others after them by name.
+#: The order of known devices; others follow by name.
 DEVICES = ("cpu", "cuda", "xpu", "hpu", "npu", "mps")
 _LAST = Version("999999")
 
 
 class Conflict(Exception):
-    """Two files that cannot both be right about a cell."""
+    """Two files contradict each other about a cell."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row. Its identity is scenario and name; the rest is the name taken apart."""
+    """A row. ``scenario`` and ``name`` identify it; the other fields are parts of the name."""
 
     scenario: str
     name: str
     strategy: str = field(compare=False, default="")
     world_size: int | None = field(compare=False, default=None)
     dtype: str = field(compare=False, default="")
-    #: What kind of scenario it is; empty where the file does not say.
+    #: The family of its scenario; empty if the file does not say.
     family: str = field(compare=False, default="")
 
     @property
@@ -42,18 +42,18 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What a file says about a case. ``ratio`` is error / allowed, None where nothing was judged."""
+    """A file's result for a case. ``ratio`` is error over allowed error; None if not judged."""
 
     status: str
     message: str = ""
     detail: str = ""
-    #: What the failure looks like, in words, where the suite could tell.
+    #: The diagnosis, if there is one.
     diagnosis: str = ""
     ratio: float | None = None
     error: float | None = None
     seconds: float = 0.0
     rerun: str = ""
-    #: How it failed, one of :data:`distparity.core.outcome.FAILURES`, and which checks diverged.
+    #: The kind of failure (:data:`distparity.core.outcome.FAILURES`), and the checks that diverged.
     failure: str = ""
     diverged: tuple[str, ...] = ()
     more: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Result:
 
 @dataclass
 class Column:
-    """A cell: one torch on one device, with the facts of its run and a result for every case."""
+    """A column: one torch on one device, with the facts of its run and a result for every case."""
 
     name: str
     torch: str
@@ -72,7 +72,7 @@ class Column:
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
     results: dict[Case, Result] = field(default_factory=dict)
-    #: What tells the runs that it was merged from from one another.
+    #: The identities of the runs that it was merged from.
     runs: set[tuple[object, ...]] = field(default_factory=set)
 
     @property
@@ -81,7 +81,7 @@ class Column:
 
     @property
     def version(self) -> Version:
-        """The torch's public version; beyond all releases where none can be told."""
+        """torch's public version, for sorting; after all releases if it is unknown."""
         for text in (self.facts.get("torch", ""), self.torch):
             try:
                 return Version(Version(text.rpartition("==")[2]).public)
@@ -91,13 +91,13 @@ class Column:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many cases have each status, the worst first; none that is zero."""
+        """The number of cases per status, the worst first, without zeros."""
         found = Counter(result.status for result in self.results.values())
         return {one.name: found[one.name] for one in STATUSES if found[one.name]}
 
     @property
     def worst(self) -> tuple[Case, float] | None:
-        """The case with the largest ratio; what is declared to fail hides no other."""
+        """The case with the largest ratio; expected failures do not count."""
         judged = [
             (case, one.ratio)
             for case, one in self.results.items()
@@ -106,16 +106,16 @@ class Column:
         return max(judged, key=lambda pair: pair[1], default=None)
 
     def merge(self, other: Column) -> None:
-        """Take in another run of this cell; raises :class:`Conflict` where the two disagree.
+        """Merge another run of this cell; raises :class:`Conflict` if the two disagree.
 
-        The same run once more, from another folder, changes nothing.
+        Merging the same run again, from another folder, changes nothing.
         """
         self.runs = self.runs or {self._run}
         names = {*self.facts, *other.facts} - set(OF_THE_RUN)
         for name in sorted(names):
             mine, theirs = self.facts.get(name, "nothing"), other.facts.get(name, "nothing")
             if mine != theirs:
-                raise Conflict(f"{name} is {mine!r} in the one, {theirs!r} in the other")
+                raise Conflict(f"{name} is {mine!r} in one, {theirs!r} in the other")
         for case, result in other.results.items():
             if self.results.setdefault(case, result) != result:
                 raise Conflict(f"two different results for the case {case.id!r}")
@@ -130,13 +130,13 @@ class Column:
 
     @property
     def _run(self) -> tuple[object, ...]:
-        """What no two runs have in common, of a column that is one."""
+        """The identity of a column's run, which no other run has."""
         own = (self.facts.get(name) for name in OF_THE_RUN)
         return self.started, self.host, self.seconds, frozenset(self.results), *own
 
 
 def _both(one: str, other: str, between: str) -> str:
-    """What both say; once, where the other has nothing new to say."""
+    """Both texts, or only the first if the second adds nothing."""
     if other in ("", one, *one.split(between)):
         return one
     return f"{one}{between}{other}" if one else other
@@ -144,14 +144,14 @@ def _both(one: str, other: str, between: str) -> str:
 
 @dataclass
 class Report:
-    """All cells in order of their torch versions, and all cases that any of them has."""
+    """All cells, ordered by torch version, and all cases that any cell has."""
 
     columns: list[Column]
     cases: list[Case]
 
     @classmethod
     def of(cls, columns: Iterable[Column]) -> Report:
-        """Put cells side by side; two of one name are one cell, or a :class:`Conflict`."""
+        """Put cells side by side; two with one name are merged, or raise :class:`Conflict`."""
         cells: dict[str, Column] = {}
         for column in columns:
             if column.name in cells:
@@ -177,7 +177,7 @@ class Report:
 
 
 def _in_order(columns: list[Column]) -> list[Column]:
-    """By torch version, then by device; the columns of one torch stand together."""
+    """The order of columns: by torch version, then by device."""
     newest: dict[str, Version] = {}
     for column in columns:
         newest[column.torch] = max(newest.get(column.torch, column.version), column.version)
@@ -191,10 +191,10 @@ def _in_order(columns: list[Column]) -> list[Column]:
 
 
 def _rows(columns: Iterable[Column]) -> list[Case]:
-    """Scenarios by family and name, strategies by name, worlds by size, dtypes as they came in."""
+    """Sort rows: scenarios by family and name, strategies by name, then world size, then dtype."""
     cases: dict[Case, Case] = {}
     for case in (case for column in columns for case in column.results):
-        # One that says its family is taken before one that does not.
+        # Prefer a case that has its family.
         if case not in cases or not cases[case].family:
             cases[case] = case
     dtypes = {dtype: place for place, dtype in enumerate({case.dtype: None for case in cases})}
@@ -207,7 +207,7 @@ def _rows(columns: Iterable[Column]) -> list[Case]:
 
 
 def shorten(text: str, limit: int) -> str:
-    """``text``, or its beginning and its end with a line between them that says what is missing."""
+    """``text``, or its beginning and end with a line between them that says how much is omitted."""
     if len(text) <= limit:
         return text
     head, tail = limit * 3 // 4, limit // 4

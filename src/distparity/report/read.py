@@ -1,8 +1,8 @@
-"""From XML files to cells: everything is checked here, and what does not hold is refused by name.
+"""Read cells from XML files. Everything is checked here; errors name the file and the fault.
 
 The files come from other machines. Document types and entities are refused outright (entity bombs
 and references to other files need them), sizes are bounded, long texts are cut in the middle with a
-line that says so, and nothing in a file is taken for markup.
+line that says so, and nothing in a file is treated as markup.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from distparity.results.journal import SCHEMA
 
 __all__ = ["Refused", "files", "read"]
 
-#: A cell of 2,000 cases takes about 2 MB; a file beyond this is not one of ours.
+#: A cell of 2,000 cases takes about 2 MB; a larger file than this is not one of ours.
 LARGEST_FILE = 256 * 2**20
 LARGEST_DETAIL = 20_000
 LARGEST_MESSAGE = 2_000
 LARGEST_NAME = 300
-#: Seconds; thirty years are no run's.
+#: Seconds: no run takes thirty years.
 LONGEST = 1e9
 PREFIX = "distparity."
-#: What a terminal or a browser acts upon and does not show: controls, and marks of direction.
+#: Characters that terminals and browsers interpret and do not show: controls and direction marks.
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
-#: Properties of a case that have a place of their own in :class:`Result` or :class:`Case`.
+#: Properties of a case that have their own field in :class:`Result` or :class:`Case`.
 _PLACED = {
     *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
@@ -49,13 +49,13 @@ _PLACED = {
 
 
 class _Case(TestCase):
-    """A case whose time is what the file says: the base class would read it, and not say where."""
+    """A case that keeps its time as text: the base class would convert it, with poor error messages."""
 
     time = Attr()
 
 
 class _Suite(TestSuite):
-    """A suite whose counts are what the file says: the base class would count for itself."""
+    """A suite that keeps the file's counts: the base class would replace them by its own."""
 
     testcase = _Case
     tests = Attr()
@@ -67,13 +67,13 @@ class _Document(JUnitXml):
 
 
 class Refused(Exception):
-    """A file, or two together, that the report cannot be made from; the text names them."""
+    """A file is invalid, or two contradict each other; the message names them."""
 
 
 def files(sources: Iterable[Path]) -> list[Path]:
-    """The XML files among ``sources``: the files named, and all ``*.xml`` below the folders named.
+    """The XML files of ``sources``: the named files, and all ``*.xml`` in the named folders.
 
-    Raises :class:`Refused` for what does not exist, and where there is none at all.
+    Raises :class:`Refused` for a path that does not exist, and if there is no XML file at all.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -89,7 +89,7 @@ def files(sources: Iterable[Path]) -> list[Path]:
 
 
 def read(path: Path) -> list[Column]:
-    """The cells of one file, in its order; there is one, unless a tool has merged files.
+    """The cells of one file, in its order; usually one, unless a tool has merged files.
 
     Raises :class:`Refused`.
     """
@@ -106,7 +106,7 @@ def read(path: Path) -> list[Column]:
     except RecursionError:
         raise Refused(f"{path}: hostile XML: nested too deeply") from None
     except JUnitXmlError:
-        raise Refused(f"{path}: no JUnit XML") from None
+        raise Refused(f"{path}: not JUnit XML") from None
     except OSError as error:
         raise Refused(f"{path}: {error.strerror or error}") from None
     if not columns:
@@ -146,7 +146,7 @@ def _column(path: Path, suite: TestSuite) -> Column:
     for element in suite:
         case, result = _case(path, element)
         if case in column.results:
-            raise Refused(f"{path}: the case {case.id!r} is there twice")
+            raise Refused(f"{path}: it has the case {case.id!r} twice")
         column.results[case] = result
     if suite.tests != str(len(column.results)):
         promised = _name(str(suite.tests))
@@ -167,7 +167,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     name = _name(element.name or "")
     where = f"{path}: case {scenario}/{name}"
     parts = _PARTS.fullmatch(name)
-    # Cases that never came to run carry no facts of their own; the name has them.
+    # A case that never ran has no facts of its own; its name has them.
     facts = {**(parts.groupdict() if parts else {}), **facts}
     world = facts.get("world_size", "")
     case = Case(
@@ -182,7 +182,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     message, detail = _texts(status, element)
     ratio = _number(where, "ratio", facts.get("ratio"))
     if status == PASSED.name and ratio is not None and ratio > 1:
-        raise Refused(f"{where}: it says passed, and has the ratio {facts['ratio'].strip()}")
+        raise Refused(f"{where}: its status is passed, but its ratio is {facts['ratio'].strip()}")
     return case, Result(
         status=status,
         message=message,
@@ -213,12 +213,12 @@ def _status(where: str, facts: dict[str, str], element: TestCase) -> str:
     known = [f"<{tag}>" for tag in (drawing.element, drawing.allowed) if tag is not None]
     if held not in ([[tag] for tag in known] or [[]]):
         what = " and ".join(f"a {one}" for one in held) or f"no {known[0]}"
-        raise Refused(f"{where}: it says {status}, and holds {what}")
+        raise Refused(f"{where}: its status is {status}, but it has {what}")
     return status
 
 
 def _texts(status: str, element: TestCase) -> tuple[str, str]:
-    """One line, and the whole account without that line."""
+    """The message, and the detail without that line."""
     child = next(iter(element.result), None)
     if child is None:
         return "", ""
@@ -226,7 +226,7 @@ def _texts(status: str, element: TestCase) -> tuple[str, str]:
     detail = str(child.text or "").strip("\n")
     prefix = f"{status}: "
     for line in (message, message.removeprefix(prefix)):
-        # The account repeats the line, for consumers that read only the one or only the other.
+        # The detail repeats the message, for consumers that read only one of them.
         detail = detail.removeprefix(line).lstrip("\n")
     line = message.removeprefix(prefix)
     return _text(line, LARGEST_MESSAGE), _text(detail, LARGEST_DETAIL)
@@ -238,10 +238,10 @@ def _number(where: str | Path, name: str, text: str | None) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        raise Refused(f"{where}: {name} is no number: {_name(text)!r}") from None
+        raise Refused(f"{where}: {name} is not a number: {_name(text)!r}") from None
     if value < 0:
-        raise Refused(f"{where}: {name} is no number from 0 on: {_name(text)!r}")
-    # Not a number is no ratio that anything can be below.
+        raise Refused(f"{where}: {name} is negative: {_name(text)!r}")
+    # NaN compares as false with everything, so it becomes infinity.
     return math.inf if math.isnan(value) else value
 
 
@@ -252,14 +252,14 @@ def _diverged(where: str, text: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise Refused(f"{where}: diverged is no list of names: {_name(text)!r}")
+        raise Refused(f"{where}: diverged is not a list of names: {_name(text)!r}")
     return tuple(_text(one, LARGEST_NAME) for one in found)
 
 
 def _seconds(where: str | Path, text: str | None) -> float:
     value = _number(where, "time", text or "0") or 0.0
     if value > LONGEST:
-        raise Refused(f"{where}: time is no number of seconds: {_name(str(text))!r}")
+        raise Refused(f"{where}: time is not a number of seconds: {_name(str(text))!r}")
     return value
 
 
@@ -268,6 +268,6 @@ def _name(text: str) -> str:
 
 
 def _text(text: str, limit: int) -> str:
-    """``text``, not too long, with all that is in it to be seen."""
+    """``text``, shortened, with invisible characters spelled out."""
     seen = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shorten(seen, limit)

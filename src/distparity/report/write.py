@@ -1,4 +1,4 @@
-"""From files to files: all of them read and rendered before the first is written."""
+"""Write the report's files. All inputs are read and rendered before the first file is written."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DATA = "report.json"
 def write(sources: Iterable[Path], folder: Path) -> tuple[Report, list[Path]]:
     """Write the page, the summary and the JSON file; returns what was read, and the paths.
 
-    Raises :class:`~distparity.report.read.Refused` before anything is written, ``OSError`` when
-    ``folder`` cannot be written to.
+    Raises :class:`~distparity.report.read.Refused` before anything is written, and ``OSError`` if
+    ``folder`` cannot be written.
     """
     try:
         report = Report.of(column for path in files(list(sources)) for column in read(path))

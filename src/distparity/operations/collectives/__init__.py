@@ -1,1 +1,1 @@
-"""The primitives under all of this, each against plain arithmetic on the inputs of all ranks."""
+"""The collectives, each compared with plain arithmetic on the inputs of all ranks."""

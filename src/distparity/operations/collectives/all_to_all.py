@@ -65,5 +65,5 @@ class AllToAll(Collective):
 
 
 def rows(sender: int, receiver: int) -> int:
-    """How much one member sends to another where that is uneven; some send nothing."""
+    """The number of rows that one member sends to another in uneven checks; some send nothing."""
     return (2 * sender + 3 * receiver + 1) % 5

@@ -1,4 +1,4 @@
-"""A collective: what every member of a group gives, what each should get, and how it is called."""
+"""The base class of collectives: every rank's input, its right result, and the call."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from distparity.operations.buffers import Buffer, rubbish
 
 __all__ = ["NONCONTIGUOUS", "Call", "Collective", "Done", "Exchange", "Setting", "Shape", "exactly"]
 
-#: The way in which a collective is called as in its first one, on tensors that lie otherwise in
-#: memory. A case of its own: a backend that gets those wrong may be right in all else.
+#: The way that calls a collective as its first way does, but with other memory layouts. It is a case
+#: of its own, because a backend that gets those wrong may be right otherwise.
 NONCONTIGUOUS = "noncontiguous"
 
 Shape = tuple[int, ...]
@@ -45,17 +45,17 @@ _SHAPES: dict[str, Shape] = {"0-d": (), "one element": (1,), "empty": (0, 3), "l
 
 @dataclass(frozen=True)
 class Setting:
-    """What is varied; each word that is not the default is in the check's name."""
+    """The properties that checks vary; the check's name has each one that is not the default."""
 
     op: str | None = None
     team: str = "world"
     layout: str = "contiguous"
     shape: Shape = (8, 15)
-    #: The name of the shape, where it is not the usual one.
+    #: The name of the shape, if it is not the usual one.
     size: str = ""
-    #: What else is special, by the collective's own words: ``uneven``, ``async``, ``dim 1``.
+    #: Other special properties, in the collective's own words: ``uneven``, ``async``, ``dim 1``.
     special: str = ""
-    #: The group rank that sends to all or gets from all, where there is one.
+    #: The group rank of the root, for collectives that have one.
     root: int | None = None
 
     @property
@@ -69,20 +69,20 @@ class Setting:
 
 @dataclass
 class Done:
-    """A call that has ended in one rank; ``before`` is what the results' memory held."""
+    """A finished call in one rank; ``before`` has the results' memory from before the call."""
 
     check: Exchange
     rank: int
     results: list[torch.Tensor]
     before: list[torch.Tensor]
     given: list[Buffer]
-    #: The buffers that results are in, where there are any.
+    #: The buffers of the results, if the way writes into buffers.
     places: list[Buffer]
 
 
 @dataclass
 class Call:
-    """One call in one rank: what goes in, where results go, and among whom."""
+    """One call in one rank: its inputs, the buffers for results, and its group."""
 
     way: str
     setting: Setting
@@ -100,12 +100,12 @@ class Call:
 
     @property
     def word(self) -> str:
-        """The reduction, as the functional collectives call it."""
+        """The reduction's name in the functional collectives."""
         return (self.setting.op or "SUM").lower()
 
     @property
     def root(self) -> int:
-        """The root's rank in the world, which is what torch asks for."""
+        """The root's rank in the world, which torch requires."""
         assert self.setting.root is not None
         return self.team[self.setting.root]
 
@@ -119,23 +119,23 @@ class Call:
 
 
 class Collective(Operation):
-    """One collective. A subclass says what is given, what is to be expected, and calls it."""
+    """One collective. A subclass defines the inputs and the right results, and makes the call."""
 
     dtypes = ("float32", "float64", "bfloat16", "float16", "int64", "uint8", "bool")
     #: Whether ranks' contributions are reduced, or only moved.
     reduces: ClassVar[bool] = False
-    #: Whether there is a root, and what it is: ``giver`` or ``getter``.
+    #: Whether there is a root, and its role: ``giver`` or ``getter``.
     rooted: ClassVar[str | None] = None
     #: Whether a result is made of parts from all members, in their order.
     ordered: ClassVar[bool] = False
-    #: Whether every member gets another part.
+    #: Whether every member gets a different part.
     parted: ClassVar[bool] = False
     #: Ways whose results are new tensors.
     returning: ClassVar[tuple[str, ...]] = ("functional", "coalesced")
-    #: Ways that put results where the inputs were.
+    #: Ways that write results into the inputs.
     in_place: ClassVar[tuple[str, ...]] = ()
-    #: Ways with the one check that a backend may die of, which then hides no other: how they call
-    #: the collective, and the size or special word of that check.
+    #: Ways with a single check that may crash a backend, so that the crash hides no other check: the
+    #: way to call the collective, and the size or special word of that check.
     apart: ClassVar[dict[str, tuple[str, str]]] = {}
     limits: ClassVar[tuple[Limit, ...]] = (
         Limit(
@@ -181,26 +181,26 @@ class Collective(Operation):
     )
 
     def dtypes_of(self, way: str) -> tuple[str, ...]:
-        # How a tensor lies in memory is the same question for all of them.
+        # Memory layouts need only one reduction and one dtype.
         if way == NONCONTIGUOUS or way in self.apart:
             return ("float32",)
-        # What is moved only is bytes: a dtype of each size will do.
+        # Without a reduction only bytes move: one dtype of each size is enough.
         return (*self.dtypes, "int32", "int8") if self.reduces else self.dtypes
 
     def called(self, way: str) -> str:
-        """The way to call it, in a way that is another one's on other tensors."""
+        """The way to call it, for a way that only has other tensors."""
         return self.ways[0] if way == NONCONTIGUOUS else self.apart.get(way, (way, ""))[0]
 
     def given(self, check: Exchange, shape: Shape, count: int) -> list[Shape]:
-        """The shapes of what a member gives, in a group of ``count``."""
+        """The shapes of a member's inputs, in a group of ``count`` ranks."""
         return [shape]
 
     def given_by(self, check: Exchange, me: int, count: int) -> list[Shape]:
-        """Likewise for member ``me``, where that makes a difference."""
+        """The shapes of the inputs of member ``me``, if they depend on the member."""
         return self.given(check, check.setting.shape, count)
 
     def expect(self, check: Exchange, me: int, given: list[list[torch.Tensor]]) -> list[Exact]:
-        """What member ``me`` should get of what the members give; empty when it gets nothing."""
+        """The right results of member ``me`` for the members' inputs; empty if it gets nothing."""
         raise NotImplementedError
 
     def call(self, call: Call) -> list[torch.Tensor] | None:
@@ -215,7 +215,7 @@ class Collective(Operation):
             yield Exchange(self, request, setting)
 
     def settings(self, request: Request) -> Iterator[Setting]:
-        """What the way's case varies, without what is a case of its own."""
+        """The variations of a way's case, without those that are cases of their own."""
         way, only = self.apart.get(request.way, (request.way, ""))
         gone = {word for called, word in self.apart.values() if called == way}
         for setting in self._settings(replace(request, way=way)):
@@ -224,7 +224,7 @@ class Collective(Operation):
                 yield setting
 
     def _settings(self, request: Request) -> Iterator[Setting]:
-        """Each thing varied by itself, from one that is plain; groups with every way to divide."""
+        """Vary each property alone, starting from a plain call; groups with every kind of team."""
         base = Setting(op="SUM" if self.reduces else None, root=0 if self.rooted else None)
         if request.way == NONCONTIGUOUS or request.way in self.returning:
             for layout in ("strided", "transposed"):
@@ -273,12 +273,12 @@ class Exchange(Check):
     # -- the data ------------------------------------------------------------------------------
 
     def team(self, rank: int) -> list[int]:
-        """The members of the group that ``rank`` is in; empty when it is in none."""
+        """The members of ``rank``'s group; empty if it is in none."""
         groups = members(self.setting.team, self.request.ranks)
         return next((group for group in groups if rank in group), [])
 
     def gives(self, rank: int) -> list[torch.Tensor]:
-        """What ``rank`` contributes."""
+        """The inputs of ``rank``."""
         if rank not in self._given:
             team = self.team(rank)
             generator = seeded(self.request.seed, self.name, rank)
@@ -290,7 +290,7 @@ class Exchange(Check):
         return self._given[rank]
 
     def gets(self, rank: int) -> list[Exact]:
-        """What ``rank`` should get."""
+        """The right results of ``rank``."""
         if rank not in self._gets:
             team = self.team(rank)
             given = [self.gives(member) for member in team]
@@ -352,7 +352,7 @@ class Exchange(Check):
     ) -> list[torch.Tensor]:
         if not self.gets(rank):
             return []
-        # A functional result may be a subclass of torch.Tensor that still waits.
+        # A functional result may be an AsyncCollectiveTensor, which waits at its first use.
         found = [buffer.view for buffer in places] if returned is None else returned
         return [tensor.contiguous().clone() if self.returns else tensor for tensor in found]
 
@@ -393,5 +393,5 @@ class Exchange(Check):
 
 
 def exactly(value: torch.Tensor) -> Exact:
-    """The very same, to the bit."""
+    """A value that must be equal bit for bit."""
     return Exact(wide(value), value.dtype)

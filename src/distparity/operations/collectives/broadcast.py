@@ -29,7 +29,7 @@ class Broadcast(Collective):
 
     def call(self, call: Call) -> list[torch.Tensor] | None:
         if call.way == "functional":
-            # Unlike its neighbour, it counts the root within the group.
+            # Unlike the other functions, it takes the root's rank in the group.
             return [functional.broadcast(call.given[0], call.setting.root or 0, call.group)]
         work = dist.broadcast(call.given[0], call.root, call.group, async_op=call.is_async)
         if work is not None:

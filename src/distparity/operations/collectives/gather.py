@@ -21,7 +21,7 @@ class Gather(Collective):
     ordered = True
 
     def specials(self, way: str) -> tuple[str, ...]:
-        # Tensors of different sizes it is documented not to take ("appropriately, same-sized tensors").
+        # The documentation excludes different sizes ("appropriately, same-sized tensors").
         return ("async",)
 
     def expect(self, check: Exchange, me: int, given: list[list[torch.Tensor]]) -> list[Exact]:

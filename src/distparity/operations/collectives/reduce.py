@@ -20,7 +20,7 @@ class Reduce(Collective):
         return ("async",)
 
     def expect(self, check: Exchange, me: int, given: list[list[torch.Tensor]]) -> list[Exact]:
-        # What the others find in their tensors afterwards is documented to be nobody's business.
+        # The documentation does not define the other ranks' tensors after the call.
         if me != check.setting.root:
             return []
         return [arithmetic.reduce(check.setting.op or "SUM", [tensor for (tensor,) in given])]

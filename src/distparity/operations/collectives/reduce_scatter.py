@@ -53,7 +53,7 @@ class ReduceScatter(Collective):
         found = []
         for terms in zip(*given, strict=True):
             mine = [term.chunk(count, dim)[me] for term in terms]
-            # A part of one element is a tensor of one element where the whole has no other dim.
+            # A part of one element has shape [1] if the input has no other dim.
             found.append(reduce(op, [part[0] if special == "stacked" else part for part in mine]))
         return found
 

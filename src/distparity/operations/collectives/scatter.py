@@ -25,8 +25,8 @@ class Scatter(Collective):
         return ("async",)
 
     def given(self, check: Exchange, shape: Shape, count: int) -> list[Shape]:
-        # All of one size: no other is documented, and where gloo refuses it, it does on the root
-        # alone, and leaves the others waiting.
+        # All of one size: other sizes are not documented, and gloo refuses them only on the root, while
+        # the other ranks wait.
         return [shape] * count
 
     def expect(self, check: Exchange, me: int, given: list[list[torch.Tensor]]) -> list[Exact]:

@@ -40,7 +40,7 @@ class SendRecv(Collective):
                 dist.irecv(place, before, call.group),
             ]
         else:
-            # The first sends first: whoever only waited would wait for ever.
+            # The first rank sends first: if all received first, all would wait for ever.
             if call.me == 0:
                 dist.send(out, following, call.group)
             dist.recv(place, before, call.group)

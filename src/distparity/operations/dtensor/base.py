@@ -1,8 +1,8 @@
-"""An operation of DTensor: a function of tensors, called with distributed ones and with plain ones.
+"""The base class of DTensor operations: functions called with distributed and with plain tensors.
 
-Forward and gradient are held against the same function of plain tensors in float64. Rounding of a
-distributed run is allowed what ``docs/verdict.md`` allows it: a small multiple of the larger of the
-error that the plain function makes in the case's own dtype, and of one more sum over the ranks.
+Result and gradient are compared with the same function of plain tensors in float64. The allowed error
+is that of ``docs/verdict.md``: a small multiple of the larger of two errors, that of the plain function
+in the case's own dtype, and that of one more sum over the ranks.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Function = Callable[..., Any]
 
 #: Columns of most inputs; every world size that is a power of two divides it.
 COLUMNS = 8
-#: Rows where they divide by the world size, and where they do not.
+#: The number of rows: divisible by the world size, and not divisible.
 _ROWS = 8
 _UNEVEN = 7
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """An input: its shape for so many rows, what is drawn, and whether it is placed as the case
-    says, or replicated.
+    """An input: its shape (0 means the number of rows), its distribution of random values, and
+    whether it is placed as the case says or replicated.
     """
 
     shape: tuple[int, ...]
@@ -62,7 +62,7 @@ class _Kind:
         return drawn.abs() + 0.5 if self.drawn == "positive" else drawn
 
 
-#: The inputs that a subject may ask for; 0 stands for the number of rows.
+#: The inputs that a subject can use; 0 means the number of rows.
 KINDS = {
     "x": _Kind((0, COLUMNS)),
     "y": _Kind((0, COLUMNS)),
@@ -99,7 +99,7 @@ class TensorOperation(Operation):
         "partial",
         "partial_avg",
     )
-    # What a world of four ranks adds is other shards; only the full selection has it.
+    # A world of four ranks adds only other shards; only the full selection has it.
     default_ranks = 2
     pairs_only = ("shard", "shard_empty", "replicate", "partial", "partial_avg")
     subjects: ClassVar[tuple[Subject, ...]]
@@ -128,7 +128,7 @@ class TensorOperation(Operation):
         ),
         Limit(
             fact="a view of uneven shards",
-            # Later it says in words that it cannot: the answer above.
+            # Later releases refuse explicitly, with the answer above.
             answer=r"shape '\[.*\]' is invalid for input of size|view size is not compatible",
             before=(2, 7),
             feature="shard_uneven",
@@ -151,7 +151,7 @@ class TensorOperation(Operation):
 
     def _rows(self, request: Request) -> int:
         if request.way == "shard_empty":
-            # The last rank has nothing at all.
+            # The last rank has no rows.
             return max(1, request.ranks - 1)
         return _UNEVEN if request.way == "shard_uneven" else _ROWS
 
@@ -173,7 +173,7 @@ class _Function(Check):
     # -- the data ------------------------------------------------------------------------------
 
     def inputs(self) -> list[tuple[_Kind, list[torch.Tensor]]]:
-        """Each input in the case's dtype: its parts, one of each rank, or the whole alone."""
+        """Each input in the case's dtype: one part per rank, or a list with only the full tensor."""
         if self._inputs is None:
             self._inputs = [
                 (KINDS[name], self._parts(number, KINDS[name]))
@@ -203,7 +203,7 @@ class _Function(Check):
     # -- in a rank -----------------------------------------------------------------------------
 
     def run(self, site: Site) -> Tensors:
-        # What one check finds depends on no other.
+        # The result of a check must not depend on other checks.
         private.forget_dtensor()
         mesh = _mesh(site.context.device.type, site.context.world_size)
         leaves = [self._distribute(site, mesh, kind, parts) for kind, parts in self.inputs()]
@@ -235,7 +235,7 @@ class _Function(Check):
         return Shard(tensor.dim() - 1 if last else 0)
 
     def _evaluate(self, leaves: list[torch.Tensor], device: torch.device) -> Tensors:
-        """Results and, but for partial inputs, gradients of a weighted sum of them."""
+        """The results, and except for partial inputs, the gradients of a weighted sum of them."""
         tracked = [] if self.is_partial else [t for t in leaves if t.is_floating_point()]
         for leaf in tracked:
             leaf.requires_grad_()
@@ -275,7 +275,7 @@ class _Function(Check):
         whole = self.whole()
         exact = self._plainly(whole)
         native = self._plainly([self._narrow(tensor) for tensor in whole])
-        # The scale of the terms, which may cancel in the result: exact for what is linear.
+        # The scale of the terms, which may cancel in the result; it is exact for linear functions.
         terms = self._plainly([t.abs() if t.is_floating_point() else t for t in whole])
         found = {}
         for name, value in exact.items():

@@ -1,7 +1,7 @@
-"""An operation called a second time, with other numbers, another dim or another dtype.
+"""An operation that is called a second time, with other numbers, another dim or another dtype.
 
-DTensor remembers how an operation was distributed. What it was called with is not all remembered
-with it, and must come from this call.
+DTensor caches how an operation is distributed, but its key does not include all arguments. Their
+values must come from the present call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Again(TensorOperation):
         Subject("transpose", lambda x: (x.transpose(1, 2), x.transpose(1, 0)), ("cube",)),
         Subject(
             "gather in two dtypes",
-            # The first is put together before the second is asked for.
+            # The first result is gathered before the second call.
             lambda x, n: (x.gather(1, n[:, None]).exp(), x.double().gather(1, n[:, None]).exp()),
             ("x", "labels"),
         ),

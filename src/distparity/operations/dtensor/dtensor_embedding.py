@@ -1,4 +1,4 @@
-"""Rows of a table by their numbers: the numbers sharded, or the table."""
+"""Embedding lookups: with sharded indices, or with a sharded table."""
 
 from __future__ import annotations
 

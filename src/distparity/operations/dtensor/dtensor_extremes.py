@@ -1,7 +1,7 @@
-"""Largest and smallest elements, and what is computed with them before the ranks' are compared.
+"""Maxima, minima and infinity norms, and computations with them before they are reduced over ranks.
 
-After a maximum over a sharded dim a number may be added to each rank's own, and a minus turns it
-into a minimum. A family of its own: a rank without elements has no maximum.
+After a maximum over a sharded dim, a number may be added to each rank's own maximum, and a minus sign
+turns it into a minimum. This is a family of its own because a rank without elements has no maximum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Element by element: with broadcasting, with numbers, with tensors placed otherwise."""
+"""Element-wise functions: with broadcasting, with scalars, and with tensors of other placements."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sums, means, places of extremes, over all dims and over one, and what is then computed with them.
+"""Sums, means and indices of maxima, over all dims and over one, and computations with them.
 
-A reduction over a sharded dim leaves every rank a part of the result. What is computed with it
-before the parts are brought together has to know by what they will be.
+After a reduction over a sharded dim, every rank has a partial result. A computation with it, before
+the partial results are reduced, must respect the reduction that will be used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is computed with the result of a reduction, before the ranks' parts of it are together.
+"""Computations with the result of a reduction, before the ranks' partial results are reduced.
 
-After a sum over a sharded dim every rank has a part of it. A number may then be multiplied with
-each part, but not be added to each.
+After a sum over a sharded dim, every rank has a partial sum. Each may be multiplied by a number, but
+a number must not be added to each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other shapes of the same elements, parts of tensors, and tensors made of several."""
+"""Views with other shapes, slices, and tensors made from several tensors."""
 
 from __future__ import annotations
 
