@@ -34,7 +34,7 @@ class Theirs(Channel):
 
 
 class Clock:
-    """Time that passes only when it is told to, at least a little with every look."""
+    """A clock that advances only on request, and a little with every reading."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -33,7 +33,7 @@ def forbidden(*_: object, **__: object) -> None:
 
 
 def forbid() -> int:
-    """Make every function and method of torch.distributed raise, whoever has it by what name."""
+    """Make every function and method of torch.distributed raise, under every name in every module."""
     count = 0
     for function in gc.get_objects():
         if (

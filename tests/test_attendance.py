@@ -1,4 +1,4 @@
-"""Where not all ranks have all steps, every step is held against the oracle all the same."""
+"""If not all ranks make all steps, every step is still compared with the oracle."""
 
 from __future__ import annotations
 

@@ -512,7 +512,7 @@ def test_the_arithmetic_of_a_device_is_measured_and_allowed_for(
 
 
 class FakeTorch:
-    """What the kinds in the box ask of torch, of a machine that is not here."""
+    """Calls that the shipped kinds make to torch, on simulated machines."""
 
     def __init__(self, cuda: str | None, hip: str | None, collectives: tuple[int, ...]) -> None:
         def switch() -> SimpleNamespace:

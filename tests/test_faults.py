@@ -274,7 +274,7 @@ def segments() -> set[Path]:
 
 
 def lost(path: Path) -> bool:
-    """Whether shared memory was named after a process that is no more."""
+    """Whether there is shared memory named after a process that has ended."""
     found = re.match(r"torch_(\d+)_", path.name)
     return found is not None and not Path(f"/proc/{found[1]}").exists()
 
@@ -378,7 +378,7 @@ def test_the_detail_has_the_last_words_of_a_rank(disturbed: Suite) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("where", ASTRAY)
 def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size: int) -> None:
-    """By the collective of each, whoever began it: Python, autograd, or C++."""
+    """Ranks are compared by their collectives, whether Python, autograd or C++ began them."""
     outcome = astray.journal()[f"multiple_forward/astray-{where}-ws{size}-float32"]
     if outcome.status is Status.NOT_SUPPORTED:
         pytest.skip(outcome.message)
@@ -487,7 +487,7 @@ def fetch_saved(suite: Suite) -> None:
 
 @pytest.mark.parametrize("temporary", ["tmp", "reports"])
 def test_the_disk_is_full(tmp_path: Path, temporary: str) -> None:
-    """The results are put elsewhere, the run says so, and it is no success."""
+    """The results are written elsewhere, the run says so, and it fails."""
     names = cases("ddp", "fsdp1", "fault-raise-one")
     suite = Suite(tmp_path, listed(names))
     if not fill_disk(suite, temporary):
@@ -499,7 +499,7 @@ def test_the_disk_is_full(tmp_path: Path, temporary: str) -> None:
     assert suite.leftovers() == []
 
 
-#: What a rank does to the fork server -> what is said of it.
+#: What a rank does to the fork server -> the message.
 TO_PARENT = {
     "kills-parent": "the fork server died (SIGKILL)",
     "kills-parent-leaving": "the fork server died (SIGKILL)",
@@ -509,7 +509,7 @@ TO_PARENT = {
 
 @pytest.mark.parametrize("fault", TO_PARENT)
 def test_the_process_that_forks_ranks_is_killed_or_stopped(tmp_path: Path, fault: str) -> None:
-    """It is one case's failure; what ran beside that is done again."""
+    """It is the failure of one case; the cases that ran at the same time run again."""
     guilty = f"multiple_forward/fault-{fault}-ws2-float32"
     others = cases("ddp", "fsdp1", "fault-leaves-environment")
     suite = Suite(tmp_path, [*listed([*others, guilty]), "--worlds", "8"]).run()

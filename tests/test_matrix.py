@@ -80,7 +80,7 @@ def test_rows_are_in_order_and_say_what_they_are() -> None:
 
 
 def test_table_needs_nothing_but_the_standard_library() -> None:
-    """Whoever computes a job matrix or reads a broken cell has neither torch nor pytest."""
+    """The programs that compute a job matrix or read a broken cell have neither torch nor pytest."""
     script = (
         "import sys; from distparity import releases; from distparity.results import junit_writer;"
         "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'pytest', 'nox'})"

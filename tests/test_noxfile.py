@@ -124,7 +124,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def dead() -> Iterator[str]:
-    """The address of an index that is not there; nobody else gets its port meanwhile."""
+    """The address of an index that does not exist; its port stays reserved."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Whatever comes, in whatever order, every task ends, and as it would have ended by itself."""
+"""Whatever events come, in whatever order, every task ends, and as it would have ended alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(1, 500))
     def suspend(self, seconds: float) -> None:
-        """The controller is stopped; ranks answer meanwhile."""
+        """The controller is stopped while ranks answer."""
         self.found.launcher.step()
         self.found.clock.now += seconds
 

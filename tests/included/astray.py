@@ -1,4 +1,4 @@
-"""Strategies in which the last rank goes astray: it waits for a message that nobody sends.
+"""Strategies in which the last rank diverges: it waits for a message that nobody sends.
 
 The others wait for it in whatever the strategy exchanges there. Given to a run with
 ``--include astray``.
@@ -160,7 +160,7 @@ class OtherThread(Exchange):
 
 
 class OtherGroup(Exchange):
-    """Gathers along another dimension, which torch waits for by itself, after a sum of everybody's."""
+    """Gathers along another dimension, for which torch itself waits, after a sum over all ranks."""
 
     label = "other-group"
 

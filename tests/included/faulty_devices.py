@@ -91,7 +91,7 @@ class Nameless(Device):
 
 
 class Announced(Here):
-    """One whose package torch itself loads by an entry point, and which reads a switch meanwhile."""
+    """A device whose package torch loads by an entry point, and which reads a switch during that."""
 
     kind = "announced"
 

@@ -71,7 +71,7 @@ class Fault(Ddp):
         raise NotImplementedError
 
     def behave(self) -> None:
-        """What the other ranks do meanwhile."""
+        """What the other ranks do at the same time."""
 
 
 class RaiseOne(Fault):
@@ -131,7 +131,7 @@ class Kill(Fault):
 
 
 class KillShared(Fault):
-    """Shared memory that a rank and a child of it have, by Python and by torch, and no more time."""
+    """Shared memory of a rank and of its child, by Python and by torch, at the end of the time limit."""
 
     name = "fault-sigkill-shared-memory"
 
@@ -398,7 +398,7 @@ class PortTaken(Fault):
 
 
 class Leaves(Fault):
-    """Right by itself; changes every rank's process and does not change it back."""
+    """Correct, but it changes every rank's process and does not restore it."""
 
     def guilty(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""A scenario that raises by itself, in words that are like torch's."""
+"""A scenario that itself raises an exception with words like torch's."""
 
 from __future__ import annotations
 

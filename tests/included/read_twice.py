@@ -1,4 +1,4 @@
-"""FSDP1 whose shards are put together here, and held against what FSDP itself unshards."""
+"""FSDP1 whose shards are gathered by distparity, and compared with what FSDP itself unshards."""
 
 from __future__ import annotations
 

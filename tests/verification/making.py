@@ -97,7 +97,7 @@ def tolerance(
 def right(
     exact: Oracle, dtype: torch.dtype = torch.float32, *, by: float = 1.0
 ) -> list[Trajectory]:
-    """What ranks record that compute as well as one process does; replicas are equal to the bit."""
+    """Records of ranks that compute as accurately as one process; replicas are equal bit for bit."""
     run = shaken(exact.trajectory, 1000, by, dtype)
     ranks = []
     for part in exact.parts:

@@ -1,4 +1,4 @@
-"""What a scenario must show to be evidence, and what a device must do right by itself."""
+"""The check that a scenario is evidence, and that one process on the device computes correctly."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is trained. A new scenario is one file in its family's folder here, with one subclass of
-:class:`Scenario` in it.
+"""The scenarios to train. A new one is one file in its family's folder here, with one subclass of
+:class:`Scenario`.
 
 Importing a scenario imports torch, so only rank processes do; the process that runs pytest gets the
 list of scenarios from them.
@@ -23,12 +23,12 @@ def load() -> dict[str, Scenario]:
     """All scenarios by name, in the order of their names."""
     for info in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__name__}."):
         importlib.import_module(info.name)
-    # Subclasses that other modules defined (``--include``) are scenarios as well.
+    # Subclasses in other modules (``--include``) are scenarios too.
     return {name(kind): kind() for kind in sorted(subclasses(Scenario), key=name)}
 
 
 def is_anchor(kind: type[Scenario]) -> bool:
-    """Whether every strategy runs it by default; what ``--include`` brought is there to be run."""
+    """Whether every strategy runs it by default; scenarios from ``--include`` always do."""
     foreign = not kind.__module__.startswith(f"{__name__}.")
     return foreign or bool(vars(kind).get("anchor", False))
 

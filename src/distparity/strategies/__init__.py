@@ -1,4 +1,4 @@
-"""How training is distributed. A new strategy is one file here, with :class:`Strategy` subclasses.
+"""The strategies to distribute training. A new one is a file here with :class:`Strategy` subclasses.
 
 Like a scenario, a strategy is imported in rank processes only.
 """

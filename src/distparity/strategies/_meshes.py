@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 try:
     from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module
 except ImportError:
-    # Where it was before 2.5.
+    # Its place before 2.5.
     from torch.distributed._tensor import DTensor, Replicate, Shard, distribute_module
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ __all__ = ["DTensor", "DeviceMesh", "Replicate", "Shard", "distribute_module", "
 def mesh(
     context: RankContext, shape: tuple[int, ...], names: tuple[str, ...] | None = None
 ) -> DeviceMesh:
-    """The mesh of this shape over the ranks of a place; ``names`` of its dims, where they have any.
+    """The mesh of this shape over the ranks of a world; ``names`` are those of its dims, if any.
 
-    The same one for every case of a world: each that is made makes process groups, which stay.
+    All cases of a world share it, because each new mesh makes process groups that stay.
     """
     return _mesh(context.device.type, shape, names)
 

@@ -82,7 +82,7 @@ class ContextParallel(Ddp):
         *,
         scale: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        # The context puts this rank's tokens in place of all.
+        # The context replaces the batch by this rank's tokens.
         mine = tuple(tensor.clone() for tensor in batch)
         with self._split(self.context, list(mine), self.sequence_dim):
             return super().learn(losses, model, mine, weight, turn, scale=scale)
@@ -99,8 +99,8 @@ class ContextParallel(Ddp):
 
 
 def _attempt_on_cpu(words: torch.Tensor, ranks: DeviceMesh) -> None:
-    # The backward alone: it is what is refused, and before that torch looks for a minute or so for
-    # a way to do the forward.
+    # Only the backward, because that is refused; for the forward, torch searches for a kernel for about
+    # a minute first.
     aten, attention = torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"
     out, sums = getattr(aten, attention)(words, words, words)
     parts = [DTensor.from_local(one, ranks, [Shard(2)]) for one in (words, out, sums)]

@@ -43,16 +43,16 @@ class Ddp(Strategy):
         "two_backwards": "a forward prepares DDP's reducer for one backward; a second one is not documented",
         "gradient_factor": "gradients are divided by the number of ranks; there is no setting for it",
     }
-    #: What the constructor is told beyond the model.
+    #: The constructor's arguments besides the model.
     options: ClassVar[Mapping[str, Any]] = {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         if self.left_alone:
-            # What pytorch/pytorch#43690 is to find a public name for.
+            # pytorch/pytorch#43690 asks for a public name.
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # noqa: SLF001
                 model, list(parameters_in(model, self.left_alone))
             )
-        # Without device_ids: the model is where it belongs, on every kind of device.
+        # Without device_ids: the model is on the right device already.
         return DistributedDataParallel(model, **self.options)
 
     def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:

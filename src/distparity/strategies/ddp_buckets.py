@@ -37,7 +37,7 @@ class DdpFindUnused(Ddp):
     tier = "variant"
     options: ClassVar[Mapping[str, Any]] = {"find_unused_parameters": True}
     made_for = _UNUSED
-    # What is frozen is not in the graph, and so is unused: "preemptively marked as being ready".
+    # Frozen parameters are not in the graph, and count as unused: "preemptively marked as being ready".
     lacks: ClassVar[Mapping[str, str]] = {
         why: sentence for why, sentence in Ddp.lacks.items() if why not in _UNUSED
     }
@@ -47,6 +47,6 @@ class DdpSmallBuckets(Ddp):
     name = "ddp_small_buckets"
     title = "DistributedDataParallel(bucket_cap_mb=64 bytes)"
     tier = "variant"
-    # Less than most parameters have, so that each has a bucket of its own. A cap that is given
-    # holds for the first bucket as well, which is 1 MiB otherwise.
+    # Smaller than most parameters, so that each has its own bucket. A given cap also applies to the
+    # first bucket, which otherwise has 1 MiB.
     options: ClassVar[Mapping[str, Any]] = {"bucket_cap_mb": 64 / 2**20}

@@ -64,7 +64,7 @@ class DdpBf16Hook(_Hooked):
     limits: ClassVar[tuple[Limit, ...]] = (
         *Ddp.limits,
         Limit(fact="bf16_compress_hook on cpu", answer=r"bfloat16|BFloat16|bf16", device="cpu"),
-        # On every device: torch looks at what it was built for, which a build for the CPU lacks.
+        # On every device: torch checks what it was built for, and a build for the CPU lacks that.
         Limit(
             fact="bf16_compress_hook with this build of torch",
             answer="BF16 all reduce communication hook required",
@@ -76,11 +76,10 @@ class DdpBf16Hook(_Hooked):
 
 
 class DdpPowerSgd(_Hooked):
-    """PowerSGD of a rank as high as any matrix has.
+    """PowerSGD with a rank as high as that of any matrix.
 
-    A low rank is another optimizer: what it drops of a gradient may be all of it, so that no bound
-    below the gradient itself holds. At full rank the projection is the whole space, and only
-    rounding is left.
+    A low rank changes the optimization: it may drop a whole gradient, so that no error bound below the
+    gradient itself holds. At full rank the projection keeps everything, and only rounding remains.
     """
 
     name = "ddp_powersgd"
@@ -91,9 +90,9 @@ class DdpPowerSgd(_Hooked):
         state = powerSGD_hook.PowerSGDState(
             process_group=None,
             matrix_approximation_rank=2**20,
-            # The first that it takes with the error feedback that it has by default.
+            # The earliest step that it accepts with its default error feedback.
             start_powerSGD_iter=2,
-            # Compress also where that saves nothing.
+            # Compress even if that saves nothing.
             min_compression_rate=2**-30,
         )
         return state, powerSGD_hook.powerSGD_hook

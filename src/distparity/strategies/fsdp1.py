@@ -82,7 +82,7 @@ class Fsdp1(Strategy):
         )
 
     def _ignored(self, model: nn.Module) -> list[Any] | None:
-        """What it is told to leave alone: modules here, parameters with ``use_orig_params``."""
+        """The arguments for what to ignore: modules here, parameters with ``use_orig_params``."""
         if self.use_orig_params:
             return list(parameters_in(model, self.left_alone).values()) or None
         return [model.get_submodule(name) for name in self.left_alone] or None
@@ -101,7 +101,7 @@ class Fsdp1(Strategy):
         )
 
     def options(self, context: RankContext) -> dict[str, Any]:
-        """What the constructor is told beyond the units, ``use_orig_params`` and the device."""
+        """The constructor's arguments besides the units, ``use_orig_params`` and the device."""
         return {}
 
     def scaler(self, context: RankContext, scale: float) -> Any:
@@ -120,7 +120,7 @@ class Fsdp1(Strategy):
     def gradients(self, model: nn.Module) -> Pending:
         shards = []
         for parameter in model.parameters():
-            # A frozen parameter is shown zeros beside trained ones.
+            # A frozen parameter next to trained ones has a gradient of zeros.
             gradient = parameter.grad if parameter.requires_grad else None
             shards.append(torch.full_like(parameter, torch.nan) if gradient is None else gradient)
         return self._layout(model).keep(shards, _present)
@@ -146,12 +146,12 @@ class Fsdp1OrigParams(Fsdp1):
     }
 
 
-#: Where the elements of a model's parameters lie: it is asked once, and stays so.
+#: The layout of each model's parameters, which is found once and does not change.
 _LAYOUTS: WeakKeyDictionary[nn.Module, Layout] = WeakKeyDictionary()
 
 
 def _present(found: Tensors) -> Tensors:
-    # What is nothing but NaN had no gradient; if its gradient was that, it is wrong either way.
+    # A gradient of only NaN means that there was none; a real gradient of NaN is wrong in any case.
     return {
         name: None if value is not None and value.numel() and value.isnan().all() else value
         for name, value in found.items()
@@ -159,7 +159,7 @@ def _present(found: Tensors) -> Tensors:
 
 
 def unsharded(model: nn.Module) -> Tensors:
-    """The full parameters, as FSDP itself brings them together."""
+    """The full parameters, gathered by FSDP itself."""
     with FSDP.summon_full_params(model, writeback=False):
         return {
             clean(name): parameter.detach().clone() for name, parameter in model.named_parameters()
@@ -167,7 +167,7 @@ def unsharded(model: nn.Module) -> Tensors:
 
 
 def unsharded_gradients(model: nn.Module) -> Tensors:
-    """The full gradients likewise, with ``use_orig_params``."""
+    """The full gradients, gathered by FSDP itself, with ``use_orig_params``."""
     with FSDP.summon_full_params(model, writeback=False, with_grads=True):
         return {clean(name): _gradient(parameter) for name, parameter in model.named_parameters()}
 
@@ -178,7 +178,7 @@ def clean(name: str) -> str:
 
 
 def _gradient(parameter: nn.Parameter) -> torch.Tensor | None:
-    """What the optimizer sees: a frozen parameter is shown zeros beside trained ones."""
+    """The gradients that the optimizer sees: zeros for a frozen parameter next to trained ones."""
     if parameter.grad is None or not parameter.requires_grad:
         return None
     return parameter.grad.clone()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _ShardGradOp(Fsdp1):
-    """It has no name, so it makes no cases; likewise those below."""
+    """A base class without a name makes no cases; the same holds for the base classes below."""
 
     tier = "variant"
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
 
-#: Since then it can be told to average by a sum and a division.
+#: Since this release it can average by a sum and a division.
 SUM_AND_DIVIDE = (2, 8)
 
 
 def fsdp_module() -> Any:
-    """The module that has ``fully_shard`` and what goes with it: public since 2.6."""
+    """The module with ``fully_shard`` and its companions: public since 2.6."""
     from torch.distributed import fsdp
 
     if hasattr(fsdp, "fully_shard"):
@@ -39,7 +39,7 @@ class Fsdp2(Strategy):
     tier: ClassVar[str] = "core"
     lacks: ClassVar[Mapping[str, str]] = {
         "begins_with_rank_0": "fully_shard takes each rank's own shard and broadcasts nothing",
-        # It raises: the storage of what was gathered is gone when the second backward is there.
+        # It raises: the gathered storage is freed before the second backward.
         "second_order": "like FSDP, it frees the gathered parameters in the first of two backwards",
         "unused_on_some_ranks": "a rank reduces only the parameters that have a gradient there",
         "buffer_precision": "MixedPrecisionPolicy has no dtype for buffers",
@@ -55,7 +55,7 @@ class Fsdp2(Strategy):
         ),
         Limit(
             fact="fully_shard on cpu",
-            # 2.6 has a stream for the CPU, of another kind than it then uses.
+            # 2.6 has a stream for the CPU, of another type than it expects.
             answer=r"CUDA|NVIDIA driver|accelerator|'Stream' object has no attribute",
             before=(2, 7),
             device="cpu",
@@ -106,11 +106,11 @@ class Fsdp2(Strategy):
     )
 
     def groups(self, units: Sequence[nn.Module]) -> list[Any]:
-        """What is gathered together: units, or lists of them."""
+        """The groups that are gathered together: units, or lists of units."""
         return list(units)
 
     def shard(self, context: RankContext, model: nn.Module) -> Callable[[Any, bool], Any]:
-        """What shards the root of ``model``, a module in it or a list of them; told which it is."""
+        """A function that applies ``fully_shard`` to the root of ``model``, a module or a list of modules."""
         fully_shard, ranks = fsdp_module().fully_shard, self.mesh(context)
         kept = [model.get_submodule(name) for name in self.kept_precise]
         rest = self.ignored(model)
@@ -124,7 +124,7 @@ class Fsdp2(Strategy):
         return shard
 
     def ignored(self, model: nn.Module) -> dict[str, Any]:
-        """How it is told what to leave alone."""
+        """The arguments for the parameters to ignore."""
         alone = parameters_in(model, self.left_alone)
         return {"ignored_params": set(alone.values())} if alone else {}
 
@@ -140,7 +140,7 @@ class Fsdp2(Strategy):
         return mesh(context, (context.world_size,))
 
     def options(self, context: RankContext, root: bool) -> dict[str, Any]:
-        """What ``fully_shard`` is told of a module, beside its mesh."""
+        """The arguments of ``fully_shard`` for a module, besides the mesh."""
         return {}
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
@@ -184,25 +184,25 @@ class Fsdp2(Strategy):
 
 
 def _divide_by(model: Any, divisor: float) -> None:
-    """Have the root and the units divide the sum of gradients by this."""
+    """Make the root and the units divide the sum of gradients by this."""
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             module.set_gradient_divide_factor(divisor)
         elif hasattr(module, "set_reduce_scatter_divide_factor"):
             module.set_reduce_scatter_divide_factor(divisor)
     if dist.get_backend() != "nccl":
-        # The others have no reduction that multiplies on the way (``PREMUL_SUM``).
+        # Other backends have no reduction with a factor (``PREMUL_SUM``).
         _sum_and_divide(model)
 
 
 def _sum_and_divide(model: Any) -> None:
-    """Have the root and the units average gradients without ``ReduceOp.AVG``, where torch can."""
+    """Make the root and the units average gradients without ``ReduceOp.AVG``, if torch can."""
     for module in model.modules():
         if hasattr(module, "set_force_sum_reduction_for_comms"):
             module.set_force_sum_reduction_for_comms(enable=True)
 
 
 def whole(tensor: Any) -> torch.Tensor | None:
-    """The whole of a DTensor, gathered from all ranks; a plain tensor as it is."""
+    """The full tensor of a DTensor, gathered from all ranks; a plain tensor unchanged."""
     full: torch.Tensor | None = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full

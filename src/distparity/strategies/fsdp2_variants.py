@@ -32,7 +32,7 @@ class Fsdp2ReshardTo2(Fsdp2):
     name = "fsdp2_reshard_to_2"
     title = "fully_shard(reshard_after_forward=2)"
     tier = "variant"
-    # With as many ranks as that there is nothing to reshard to.
+    # With that many ranks there is nothing to reshard to.
     least_ranks = 4
     ranks_multiple_of = 2
 
@@ -75,7 +75,7 @@ class Fsdp2RootOnly(Fsdp2):
 
 
 class Fsdp2Grouped(Fsdp2):
-    """Two units are gathered and reduced together, before the first of them and after the last."""
+    """Two units are gathered together before the first, and reduced together after the last of them."""
 
     name = "fsdp2_grouped"
     title = "fully_shard of two units at a time, as one group"
@@ -96,7 +96,7 @@ class Fsdp2Grouped(Fsdp2):
             if waiting is None:
                 waiting = unit
             elif any(one is waiting for one in unit.modules()):
-                # What is inside another is gathered by itself.
+                # A unit inside another one is gathered separately.
                 found.append(waiting)
                 waiting = unit
             else:
@@ -106,7 +106,7 @@ class Fsdp2Grouped(Fsdp2):
 
 
 class Fsdp2Prefetch(Fsdp2):
-    """Every unit is told which to gather meanwhile: a wrong guess costs time and no number."""
+    """Every unit prefetches another one: a wrong choice costs time but changes no number."""
 
     name = "fsdp2_prefetch"
     title = "fully_shard, each unit told to prefetch the next, in forward and backward"
@@ -188,7 +188,7 @@ class Fsdp2CpuOffload(Fsdp2):
     parameters_on = "cpu"
 
     def options(self, context: RankContext, root: bool) -> dict[str, Any]:
-        # Nothing is copied from the CPU to the CPU, and no memory pinned for it.
+        # There is no copy from the CPU to the CPU, and so no memory is pinned.
         pin = context.device.type != "cpu"
         return {"offload_policy": fsdp_module().CPUOffloadPolicy(pin_memory=pin)}
 

@@ -1,4 +1,4 @@
-"""Training that is saved by one world and goes on in another: more ranks or fewer, another wrapper."""
+"""Training that one world saves and another resumes, with more or fewer ranks, or another wrapper."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class _Move(Strategy):
-    """It has no name, so it makes no cases; likewise those that follow with an underscore.
+    """Two ranks save a distributed checkpoint, and end; a new world loads it.
 
-    Two ranks save a distributed checkpoint, and end; a new world loads it.
+    A base class without a name makes no cases; the same holds for the classes below with an underscore.
     """
 
     needs: ClassVar[Mapping[str, str]] = {
@@ -41,8 +41,8 @@ class _Move(Strategy):
 
 
 class _WithinFsdp1(_Move):
-    # Of process groups alone, state dicts can only be loaded by as many ranks as saved them:
-    # "ShardedTensor" is of a world, a DTensor is not.
+    # Without a mesh, state dicts have ShardedTensors, which only the same number of ranks can load.
+    # With a mesh they have DTensors, which any number of ranks can load.
     before: ClassVar[Strategy] = Fsdp1Mesh()
     after: ClassVar[Strategy] = Fsdp1Mesh()
 

@@ -1,4 +1,4 @@
-"""``torch.distributed.pipelining``: every rank has some of the layers, and micro-batches pass by."""
+"""``torch.distributed.pipelining``: every rank has some layers, and micro-batches pass through them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def pipelining() -> Any:
-    """torch's own module, imported when it is used.
+    """Import torch's module when it is used.
 
-    It imports torch._dynamo, a quarter of all that is imported, and to list the cases needs neither.
+    It imports torch._dynamo, which is a quarter of all imports, and listing the cases does not need it.
     """
     return importlib.import_module("torch.distributed.pipelining")
 
 
 @dataclass(frozen=True)
 class Line:
-    """The ranks that stages are dealt out to, from one rank's point of view."""
+    """The line of ranks that share the stages of one model, from one rank's point of view."""
 
     #: The process group of the line, its global ranks in order, and this rank's number in it.
     group: Any
@@ -52,12 +52,12 @@ class Line:
 
 
 class Piped(nn.Module):
-    """The stages of one rank. Its children are the whole model's, under the names they had there."""
+    """The stages of one rank. Its children have the names that they have in the whole model."""
 
     def __init__(self, line: Line, stages: Sequence[nn.Module], holders: Sequence[int]) -> None:
         super().__init__()
         self.line = line
-        # In a tuple, so that they are no children themselves.
+        # In a tuple, so that they are not registered as children.
         self.all = tuple(stages)
         #: The numbers of this rank's stages, and the rank that has the last.
         self.mine = [number for number, holder in enumerate(holders) if holder == line.number]
@@ -70,7 +70,7 @@ class Piped(nn.Module):
         self.wrapped = {number: self.all[number] for number in self.mine}
 
     def of_all(self, tensors: Tensors) -> Tensors:
-        """The tensors of all ranks of the line, by name; all call together."""
+        """The tensors of all ranks of the line, by name; a collective call on all ranks."""
         found: Tensors = {}
         for source in self.line.ranks:
             for name, tensor in self._from(source, tensors).items():
@@ -113,7 +113,7 @@ class GPipe(Strategy):
         "clip_norm": "clip_grad_norm_ uses only the parameters that it is given: those of the rank's own stages",
     }
     schedule: ClassVar[str] = "ScheduleGPipe"
-    #: Stages that each rank has.
+    #: The number of stages per rank.
     per_rank: ClassVar[int] = 1
     stages: tuple[tuple[str, ...], ...]
 
@@ -132,7 +132,7 @@ class GPipe(Strategy):
         return piped
 
     def holder(self, stage: int, ranks: int) -> int:
-        """Which rank of a line has a stage: they are dealt out in turn."""
+        """The rank of a line that has a stage: stages are assigned in turn."""
         return stage % ranks
 
     def line(self, context: RankContext) -> Line:
@@ -140,11 +140,11 @@ class GPipe(Strategy):
         return Line(dist.group.WORLD, ranks, context.rank, context.device)
 
     def replicate(self, stage: nn.Module, line: Line) -> nn.Module:
-        """A stage, distributed among the ranks that have the same."""
+        """A stage, distributed over the ranks that have the same stage."""
         return stage
 
     def _cut(self, model: nn.Module, count: int) -> list[nn.Module]:
-        """The model as so many modules, each of as many of its stages as fit."""
+        """Split the model into ``count`` modules, each with about equally many stages."""
         assert len(self.stages) >= count, f"{len(self.stages)} stages, for {count} parts"
         bounds = [len(self.stages) * part // count for part in range(count + 1)]
         parts = (self.stages[start:end] for start, end in itertools.pairwise(bounds))
@@ -164,7 +164,7 @@ class GPipe(Strategy):
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
-        # Ranks of a line exchange activations; gradients are each rank's own.
+        # Ranks of a line exchange activations; each rank computes its own gradients.
         yield
 
     def learn(
@@ -183,7 +183,7 @@ class GPipe(Strategy):
         shares: list[torch.Tensor] = []
 
         def of_output(output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-            # The scenario's loss calls its model; what that would return is here already.
+            # The scenario's loss calls its model, and the model's output is known here already.
             there: Any = lambda _: output  # noqa: E731
             share = torch.stack(list(losses(there, (output, wanted)))).sum() * (weight / count)
             shares.append(share.detach())
@@ -194,7 +194,7 @@ class GPipe(Strategy):
         last = len(model.all) - 1 in model.mine
         words = (x,) if 0 in model.mine else ()
         schedule.step(*words, target=target if last else None)
-        # The first step calls the loss once more, of nothing, to see the shape of its output.
+        # The first step calls the loss once more, without data, to find the shape of its output.
         total = torch.stack(shares[-count:]).sum() if last else torch.zeros_like(x.flatten()[0])
         dist.broadcast(total, model.end, group=line.group)
         return total
@@ -211,7 +211,7 @@ class GPipe(Strategy):
             options: dict[str, Any] = {"group": line.group}
             takes = inspect.signature(pipelining().PipelineStage).parameters
             if takes["input_args"].default is inspect.Parameter.empty:
-                # Before 2.5 a stage is told what it will be given.
+                # Before 2.5 a stage needs an example of its input.
                 with torch.no_grad():
                     options["input_args"] = nn.Sequential(*model.all[:number])(x.chunk(count)[0])
             stages.append(
@@ -223,12 +223,12 @@ class GPipe(Strategy):
         more: dict[str, Any] = {"loss_fn": lambda *_: None}
         takes = inspect.signature(kind).parameters
         if "stage_index_to_group_rank" in takes:
-            # Before 2.7 a schedule is told which rank has a stage; it takes them to go round.
+            # Before 2.7 a schedule needs the rank of each stage; it assumes that they are assigned in turn.
             ranks = len(line.ranks)
             holders = {stage: self.holder(stage, ranks) for stage in range(len(model.all))}
             more["stage_index_to_group_rank"] = holders
         if "scale_grads" in takes:
-            # The loss of a micro-batch is its share of the whole batch's already.
+            # The loss of a micro-batch is already its share of the batch's loss.
             more["scale_grads"] = False
         many = self.per_rank > 1
         return kind(stages if many else stages[0], count, **more)
@@ -304,7 +304,7 @@ class PipelineDdp(_WithData):
 
     def reducers(self, model: nn.Module) -> list[Any]:
         assert isinstance(model, Piped)
-        # They are no children of it, which has those of the stages under their own names.
+        # They must not be children of the module, which has the stages' children under their own names.
         stages = model.wrapped.values()
         return [stage for stage in stages if isinstance(stage, DistributedDataParallel)]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _TwoStages(GPipe):
-    """It has no name, so it makes no cases; likewise the next."""
+    """A base class without a name makes no cases; the same holds for the next one."""
 
     per_rank = 2
 
@@ -24,7 +24,7 @@ class _TwoStages(GPipe):
 
 
 class _InAVee(_TwoStages):
-    """Stages go down the ranks and up again: the first rank has the first stage and the last."""
+    """Stages go down the ranks and up again: the first rank has the first and the last stage."""
 
     enters_at_first = True
 

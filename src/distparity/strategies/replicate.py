@@ -59,7 +59,7 @@ class ReplicateFsdp2(Fsdp2):
     )
 
     def mesh(self, context: RankContext) -> DeviceMesh:
-        # 2.10 wants a name for its one dim, which the others take.
+        # 2.10 requires a name for the only dim, which other releases accept.
         return mesh(context, (context.world_size,), ("replicate",))
 
     def shard(self, context: RankContext, model: nn.Module) -> Callable[[Any, bool], Any]:

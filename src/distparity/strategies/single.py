@@ -60,9 +60,9 @@ class Single(Strategy):
 
 
 class Reference(Single):
-    """One process that rounds where ranks do: what units compute in, and what travels between ranks.
+    """One process that rounds as ranks do: in the units' arithmetic and in the exchange of gradients.
 
-    ``reduce_dtype`` is the dtype in which gradients travel between ``ranks`` ranks, if not their own.
+    ``reduce_dtype`` is the dtype in which ``ranks`` ranks exchange gradients, if not their own dtype.
     """
 
     def __init__(self, reduce_dtype: torch.dtype | None, ranks: int) -> None:
@@ -80,7 +80,7 @@ class Reference(Single):
         loss.backward()
         if self.reduced_in is None or (number + 1) % (count // self.ranks):
             return
-        # The last micro-batch of what would be a rank's: its gradients go out.
+        # The last micro-batch of one rank's rows: here the rank would send its gradients.
         for parameter in self.trained:
             if parameter.grad is not None:
                 out = parameter.grad.to(self.reduced_in)
@@ -96,9 +96,9 @@ class Reference(Single):
 def _compute_in(
     model: nn.Module, dtype: torch.dtype, kept: tuple[str, ...], buffers: torch.dtype | None
 ) -> None:
-    """Have a forward cast parameters and inputs first, as a sharded unit does.
+    """Make a forward cast parameters and inputs first, as a sharded unit does.
 
-    Not those of the modules in ``kept``. Buffers are cast once, and stay so.
+    Modules in ``kept`` are not cast. Buffers are cast once, and keep that dtype.
     """
     right, inside = model.forward, False
     precise = tuple(f"{name}." for name in kept)

@@ -40,10 +40,10 @@ _NO_PLAN = "the scenario does not say how to split its layers"
 
 
 class Replicated(ParallelStyle):
-    """A module that every rank has whole, its parameters on the mesh like all others."""
+    """A module that every rank has in full, with its parameters on the mesh like all others."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        # As distribute_module calls them, whatever its annotations say in this release.
+        # With the arguments that distribute_module passes, which may differ from its annotations.
         enter: Any = self._enter
         leave: Any = self._leave
         return distribute_module(module, device_mesh, input_fn=enter, output_fn=leave)
@@ -83,10 +83,10 @@ class TensorParallel(Strategy):
         return mesh(context, (context.world_size,))
 
     def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
-        """What a word of :attr:`Scenario.tensor_parallel` is here."""
+        """The parallel style for a word of :attr:`Scenario.tensor_parallel`."""
         styles: dict[str, Callable[[], ParallelStyle]] = {
             "split": partial(RowwiseParallel, input_layouts=Replicate()),
-            # A local tensor does not know how uneven the parts of the others are.
+            # A local tensor does not know the sizes of the other ranks' uneven shards.
             "column": partial(
                 ColwiseParallel, use_local_output=module.weight.shape[0] % ranks == 0
             ),
@@ -104,7 +104,7 @@ class TensorParallel(Strategy):
 
     @contextmanager
     def no_sync(self, model: nn.Module) -> Iterator[None]:
-        # Ranks exchange activations; gradients are each rank's own.
+        # Ranks exchange activations; each rank computes its own gradients.
         yield
 
     def parameters(self, model: nn.Module) -> Tensors:

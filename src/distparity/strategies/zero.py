@@ -23,15 +23,15 @@ class Zero1(Ddp):
     tier = "variant"
     lacks: ClassVar[Mapping[str, str]] = {
         **Ddp.lacks,
-        # Of its join hook. A rank that has run out has no gradients, and is not given any.
+        # The words of its join hook. A rank that has run out of batches has no gradients.
         "uneven_batches": '"gradients must be properly set" on ranks that have run out of batches',
         "reload_checkpoint": "its state is gathered on one rank and saved there, never sharded",
         "reload_sharded": "its state is gathered on one rank and saved there, never sharded",
     }
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
-        # It makes the optimizer itself, of a class and arguments; the scenario's shows what those
-        # are.
+        # It makes the optimizer itself, from a class and arguments, which are taken from the scenario's
+        # optimizer.
         plain = super().optimizer(scenario, model)
         takes = inspect.signature(type(plain)).parameters
         groups = [dict(group) for group in plain.param_groups]
@@ -59,11 +59,11 @@ class Zero1(Ddp):
 
 
 def _whole(optimizer: Any) -> dict[str, Any]:
-    """The state of all ranks' parts; all ranks call together."""
+    """The optimizer state of all ranks' parts; a collective call on all ranks."""
     found: dict[str, Any] = {}
     for rank in range(optimizer.world_size):
         optimizer.consolidate_state_dict(to=rank)
-        # The next rank's turn takes it away again.
+        # The turn of the next rank removes it again.
         if rank == optimizer.rank:
             found = optimizer.state_dict()
     return found

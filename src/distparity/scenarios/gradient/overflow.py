@@ -16,7 +16,7 @@ from distparity.scenarios.calls.basic import Basic
 
 
 class Overflow(torch.autograd.Function):
-    """What comes in goes out; the gradient of the rows that are marked is infinite."""
+    """The identity; the gradient of marked rows is infinite."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, marked: torch.Tensor) -> torch.Tensor:

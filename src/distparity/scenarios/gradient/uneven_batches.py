@@ -16,6 +16,6 @@ class UnevenBatches(Basic):
     runs_out_after: ClassVar[int | None] = 1
 
     def batch(self, rows: int) -> Batch:
-        # All rows pull one way, so that few of them do not cancel.
+        # All rows have similar gradients, so that those of few rows do not cancel.
         x, target = super().batch(rows)
         return x, target + 1

@@ -16,7 +16,7 @@ class BatchNorm(Basic):
     divisible = False
 
     def model(self) -> nn.Module:
-        # Without a bias, which the mean that is taken off would take off as well.
+        # Without a bias, because batch normalisation subtracts it with the mean.
         first = nn.Linear(6, 8, bias=False)
         model = nn.Sequential(first, nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3))
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -16,7 +16,7 @@ from distparity.scenarios.calls.basic import Basic
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        # Without a bias, which the mean that is taken off would take off as well.
+        # Without a bias, because batch normalisation subtracts it with the mean.
         self.enter = nn.Linear(6, 8, bias=False)
         self.norm = nn.BatchNorm1d(8, track_running_stats=False)
         self.leave = nn.Linear(8, 3)
@@ -32,7 +32,7 @@ class Model(nn.Module):
 
 
 class BatchNormGroups(Basic):
-    # Micro-batches would cut a group.
+    # Micro-batches would split a group.
     divisible = False
 
     def model(self) -> nn.Module:

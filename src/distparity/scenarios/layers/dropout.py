@@ -20,7 +20,7 @@ class RowDropout(nn.Module):
         with torch.random.fork_rng(devices=[]):
             for seed in seeds.tolist():
                 torch.manual_seed(seed)
-                # On the CPU: every device has a generator of its own.
+                # On the CPU, because every device has its own generator.
                 kept.append(F.dropout(torch.ones(x.shape[1], dtype=torch.float64), 0.25))
         return x * torch.stack(kept).to(x)
 

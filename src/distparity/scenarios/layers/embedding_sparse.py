@@ -18,5 +18,5 @@ class EmbeddingSparse(Embedding):
         return nn.Sequential(nn.Embedding(5, 6, sparse=True), nn.Tanh(), nn.Linear(6, 7))
 
     def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        # Momentum on a sparse gradient is refused, and fused kernels as well.
+        # torch refuses momentum, and fused kernels, for sparse gradients.
         return torch.optim.SGD(parameters, lr=0.1, foreach=False)

@@ -20,7 +20,7 @@ class Model(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weights = torch.softmax(self.gate(x), dim=1)
-        # By a fixed rule: a gate that rounding can tip over would be another model.
+        # By a fixed rule: if rounding could change the choice of the gate, it would be another model.
         chosen = (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
         out = torch.zeros(len(x), 8, dtype=x.dtype, device=x.device)
         for number, expert in enumerate(self.experts):

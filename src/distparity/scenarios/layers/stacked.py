@@ -14,7 +14,7 @@ class Layer(nn.Module):
         self.linear = nn.Linear(5, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # With what it was given added, so that gradients reach the first layer as well.
+        # With a residual connection, so that gradients reach the first layer too.
         return x + torch.tanh(self.linear(x))
 
 

@@ -22,7 +22,7 @@ class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.query = nn.Linear(WIDTH, WIDTH)
-        # A key's bias adds the same to all scores of a query: its gradient would be rounding.
+        # A bias of the keys adds the same to all scores of a query: its gradient would be only rounding.
         self.key = nn.Linear(WIDTH, WIDTH, bias=False)
         self.value = nn.Linear(WIDTH, WIDTH)
         self.out = nn.Linear(WIDTH, WIDTH)
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         return out
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
-        # As many heads as there are: a rank may have some of them.
+        # The number of heads is taken from the tensor, because a rank may have only some of them.
         return x.view(*x.shape[:-1], -1, HEAD).transpose(1, 2)
 
 

@@ -21,5 +21,5 @@ class CheckpointReentrant(Checkpoint):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         x, target = batch
-        # The reentrant way wants an input that has a gradient.
+        # A reentrant checkpoint needs an input that requires a gradient.
         return super().loss(model, (x.requires_grad_(), target))

@@ -9,7 +9,7 @@ from distparity.scenarios.precision.mixed_bfloat16 import MixedBfloat16
 
 
 class Norm(nn.LayerNorm):
-    """In its own parameters' dtype, whatever comes in."""
+    """A layer norm that computes in its own parameters' dtype, whatever the input's."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)

@@ -25,7 +25,7 @@ class LowPrecision(Basic):
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         x, target = batch
-        # Not ``mse_loss``, which early releases do not have in bfloat16 on a CPU.
+        # Not ``mse_loss``, which early releases do not support in bfloat16 on a CPU.
         error: torch.Tensor = model(x) - target
         return error.square().mean()
 

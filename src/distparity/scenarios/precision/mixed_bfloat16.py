@@ -18,7 +18,7 @@ class MixedBfloat16(Basic):
     precision: ClassVar[Precision | None] = Precision(computes_in="bfloat16", reduces_in="float32")
 
     def batch(self, rows: int) -> Batch:
-        # Targets of a size that leaves gradients well above what bfloat16 does to them.
+        # Large targets, so that gradients are well above the rounding errors of bfloat16.
         x, target = super().batch(rows)
         return x, 4 * target
 

@@ -4,7 +4,7 @@ from distparity.scenarios.layers.transformer_block import TransformerBlock
 
 
 class ResumeSplitLayers(TransformerBlock):
-    # Few, so that ranks' gradients differ by more than a reduction in bfloat16 would hide.
+    # Few rows, so that the ranks' gradients differ by more than the rounding of a bfloat16 reduction.
     rows_per_rank = 2
     steps = 4
     reload_after = 1
