@@ -27,6 +27,7 @@ class Found:
 
     @property
     def between(self) -> range:
+        """The indexes of the releases that could not be judged."""
         return range(self.before + 1, self.after)
 
 

@@ -39,10 +39,12 @@ class Participation:
 
     @property
     def starts(self) -> bool:
+        """Whether the rank makes the first step."""
         return self.steps.start == 0
 
     @property
     def ends(self) -> bool:
+        """Whether the rank makes the last step."""
         return self.steps.stop == self.total
 
 

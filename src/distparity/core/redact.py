@@ -69,6 +69,7 @@ class Redactor:
         self._names = {value: name for value, name in self._names.items() if value not in text}
 
     def text(self, text: str) -> str:
+        """Redact a text, including parts of secrets where it was cut."""
         for value, name in self._names.items():
             text = text.replace(value, f"[${name}]")
         # A secret may have been cut where the text was.

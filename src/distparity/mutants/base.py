@@ -113,4 +113,5 @@ class Mutant:
         return any(bool(tensor.any()) for tensor in tensors) and self.first()
 
     def share(self) -> int:
+        """The number of parts that the rows of a batch are divided into."""
         return self.context.world_size

@@ -125,6 +125,7 @@ class Journal:
         self._line({"header": about})
 
     def add(self, case: str, outcome: Outcome) -> None:
+        """Write the line of an outcome."""
         self._line({"case": case, "outcome": outcome.to_json(), "at": time.time()})
 
     def end(self, reason: str, facts: dict[str, Any] | None = None) -> None:

@@ -15,7 +15,7 @@ from distparity.session.run import Run
 
 __all__ = ["Bucket", "before", "buckets", "calibrate", "plot", "table"]
 
-#: The largest ratio that a correct run may have.
+#: The ratios of correct runs must stay below this.
 TARGET = 0.5
 
 
@@ -30,6 +30,7 @@ class Bucket:
     wrong: list[str] = field(default_factory=list)
 
     def add(self, seen: dict[str, Any]) -> None:
+        """Add one run, as a line of the kept file has it."""
         if seen["status"] != Status.PASSED.value:
             self.wrong.append(f"{seen['case']}, seed {seen['seed']}: {seen['message']}")
         if seen["ratio"] is not None:
@@ -40,6 +41,7 @@ class Bucket:
 
     @property
     def passed(self) -> bool:
+        """Whether all runs passed with ratios below the target."""
         return bool(self.ratios) and not self.wrong and max(self.ratios) < TARGET
 
 

@@ -70,6 +70,7 @@ class Examined:
 
     @property
     def fit(self) -> bool:
+        """Whether the device is available and no required check failed."""
         return self.here and all(step.error is None or step.optional for step in self.steps)
 
     def answer(self, step: str) -> str:

@@ -43,6 +43,7 @@ class SelfCheck:
     some: bool = False
 
     def of(self, mutant: str) -> list[Finding]:
+        """The findings of one mutant."""
         return [finding for finding in self.findings if finding.mutant == mutant]
 
     def errors(self) -> list[Finding]:

@@ -27,14 +27,17 @@ class Precision:
 
     @property
     def compute(self) -> torch.dtype | None:
+        """:attr:`computes_in` as a dtype."""
         return _dtype(self.computes_in)
 
     @property
     def reduce(self) -> torch.dtype | None:
+        """:attr:`reduces_in` as a dtype."""
         return _dtype(self.reduces_in)
 
     @property
     def buffer(self) -> torch.dtype | None:
+        """:attr:`buffers_in` as a dtype."""
         return _dtype(self.buffers_in)
 
 

@@ -38,6 +38,7 @@ class Step:
     buffer: Tensors = field(default_factory=dict)
 
     def kinds(self) -> Iterator[tuple[str, Tensors]]:
+        """Each kind with its tensors, in the order of :data:`KINDS`."""
         for kind in KINDS:
             yield kind, getattr(self, kind)
 

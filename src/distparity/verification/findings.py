@@ -29,9 +29,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing diverged."""
         return not self.divergences
 
     def note(self, divergence: Divergence) -> None:
+        """Add a divergence, and keep the largest ratio."""
         self.ratio = max(self.ratio, divergence.ratio)
         self.divergences.append(divergence)
 

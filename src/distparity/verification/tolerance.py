@@ -91,6 +91,7 @@ class OneProcess:
 
     @property
     def sound(self) -> bool:
+        """Whether the error is within what one process may have."""
         return self.error <= self.most
 
 

@@ -16,6 +16,7 @@ class Held:
     sharing: str = ""
 
     def clashes(self, others: Iterable[Held]) -> bool:
+        """Whether one of the others holds one of these devices."""
         return any(not set(self.indices).isdisjoint(other.indices) for other in others)
 
 

@@ -36,6 +36,8 @@ _DEATH_LAG = 0.5
 
 
 class Fate(enum.Enum):
+    """How a rank's part in a task ended."""
+
     ANSWERED = "answered"
     RAISED = "raised"
     DIED = "died"

@@ -213,11 +213,13 @@ class World:
     # -- events --------------------------------------------------------------------------------
 
     def on_forked(self, pids: list[int]) -> None:
+        """Record the process ids of the ranks."""
         # Fewer process ids than ranks if one could not be started.
         for rank, pid in zip(self.ranks, pids, strict=False):
             rank.pid = pid
 
     def on_connected(self, rank: Rank, channel: Channel) -> None:
+        """Record the connection of a rank."""
         rank.channel = channel
         self._send_port(rank)
 
@@ -241,6 +243,7 @@ class World:
             self._on_end_of_task(rank, frame)
 
     def on_rubbish(self, rank: Rank, error: ProtocolError) -> None:
+        """Treat invalid bytes from a rank as an exception of that rank."""
         rank.error = Frame(
             kind="ProtocolError",
             text=str(error),
