@@ -92,7 +92,7 @@ def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
     [
         ("count", lambda: 2.5, (), "answers 2.5 in count(), expected int"),
         ("environment", lambda rank: {"INDEX": 3}, (0,), "answers {'INDEX': 3} in environment(), expected a dict of str to str"),
-        ("sharing", lambda: ["gloo"], (), "answers ['gloo'] in sharing(), expected a list of Sharing, with patterns not found in everything"),
+        ("sharing", lambda: ["gloo"], (), "answers ['gloo'] in sharing(), expected a list of Sharing, with patterns that do not match everything"),
         ("absent", lambda: False, (), "answers False in absent(), expected str or None"),
         ("peak_memory", lambda: "1 GB", (), "answers '1 GB' in peak_memory(), expected int or None"),
         ("backend", boom, (), "fails in backend(): ValueError: boom"),
@@ -127,7 +127,7 @@ class Declares(Device):
     ("name", "message"),
     [
         ("no_reductions", "answers ['AVG'] in no_reductions, expected a dict of str to str"),
-        ("refuses", "answers {'(': 'no such thing'} in refuses, expected a dict of regular expressions, none found in everything, to str"),
+        ("refuses", "answers {'(': 'no such thing'} in refuses, expected a dict of regular expressions that do not match everything, to str"),
         ("start_seconds", "answers 'long' in start_seconds, expected a number"),
         ("exclusive", "fails in exclusive: ValueError: boom"),
     ],

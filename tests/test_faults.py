@@ -42,7 +42,7 @@ FAULTS = {
     ),
     "raise-unspeakable": (
         Status.FAILED,
-        r"^CULPRIT raised Mute: \(its text cannot be had: RuntimeError\)",
+        r"^CULPRIT raised Mute: \(its text is not available: RuntimeError\)",
     ),
     "exit-3": (Status.CRASH, r"^CULPRIT exited with code 3; "),
     "sys-exit-0": (Status.FAILED, r"^CULPRIT raised SystemExit: 0, "),

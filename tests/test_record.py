@@ -65,16 +65,16 @@ WHOLE = Outer("x", inner=Inner(1.0)).to_json()
 WRONG = {
     "missing": ({k: v for k, v in WHOLE.items() if k != "name"}, "Outer lacks the field 'name'"),
     "unknown": ({**WHOLE, "nmae": "y"}, "Outer has no field 'nmae'"),
-    "text for a truth": ({**WHOLE, "flag": "yes"}, "flag: 'yes' is no bool"),
-    "number for a text": ({**WHOLE, "name": 1}, "name: 1 is no str"),
+    "text for a truth": ({**WHOLE, "flag": "yes"}, "flag: 'yes' is not of type bool"),
+    "number for a text": ({**WHOLE, "name": 1}, "name: 1 is not of type str"),
     "truth for a number": (
         {**WHOLE, "inner": {"number": True, "pair": None}},
-        "number: True is no float",
+        "number: True is not of type float",
     ),
     "too long": ({**WHOLE, "inner": {"number": 1, "pair": [1, 2, 3]}}, "pair: "),
-    "no record": ({**WHOLE, "inner": 7}, "inner: 7 is no Inner"),
+    "no record": ({**WHOLE, "inner": 7}, "inner: 7 is not of type Inner"),
     "no such member": ({**WHOLE, "colour": "blue"}, "'blue' is not a valid Colour"),
-    "no table": ({**WHOLE, "by": []}, r"by: \[\] is no dict"),
+    "no table": ({**WHOLE, "by": []}, r"by: \[\] is not of type dict"),
 }
 
 

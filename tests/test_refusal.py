@@ -31,9 +31,9 @@ def test_pattern_that_is_found_in_everything_is_refused_by_name(text: str) -> No
             return [Sharing("gloo", "gloo", refuses=self.refuses)]
 
     guarded = Guard(Catching(), "catching")
-    with pytest.raises(PluginError, match=r"catching answers .*none found in everything"):
+    with pytest.raises(PluginError, match=r"catching answers .*that do not match everything"):
         _ = guarded.refuses
-    with pytest.raises(PluginError, match=r"catching answers .*not found in everything"):
+    with pytest.raises(PluginError, match=r"catching answers .*that do not match everything"):
         guarded.sharing()
 
 

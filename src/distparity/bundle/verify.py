@@ -143,7 +143,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
             if not cell["cell"].isprintable():
                 raise Refused(f"{path}: its manifest names the cell {cell['cell']!r}")
     except KeyError as error:
-        raise Refused(f"{path}: it has no {layout.MANIFEST}, or that has no {error}") from None
+        raise Refused(f"{path}: its {layout.MANIFEST} is missing, or lacks {error}") from None
     except (ValueError, TypeError, AttributeError, RecursionError, zlib.error, zipfile.BadZipFile):
         raise Refused(f"{path}: its {layout.MANIFEST} cannot be read") from None
     assert isinstance(manifest, dict)

@@ -43,7 +43,7 @@ COLLECTIVES = frozenset(
 #: In place of a collective's name: one that C++ began in the backward pass, not known which.
 BACKWARD = "a collective of backward,"
 #: What C++ waits for and nobody names: asynchronous and functional collectives, without a recorder.
-UNNAMED = "an exchange that it does not name,"
+UNNAMED = "an unnamed collective,"
 #: The state of a rank that waits for nobody, wherever it is.
 STOPPED = "stopped"
 _FRAME = re.compile(r'^\s*File "(.*)", line (\d+) in (\S+)$', re.MULTILINE)

@@ -75,7 +75,7 @@ def _typed(kind: Any, value: Any, name: str) -> Any:
         return {key: _typed(inner[1], one, name) for key, one in value.items()}
     elif origin is None:
         return _single(kind, value, name)
-    raise ValueError(f"{name}: {value!r} is no {kind}")
+    raise ValueError(f"{name}: {value!r} is not of type {kind}")
 
 
 def _single(kind: Any, value: Any, name: str) -> Any:
@@ -90,4 +90,4 @@ def _single(kind: Any, value: Any, name: str) -> Any:
         return float(value)
     elif isinstance(value, kind):
         return value
-    raise ValueError(f"{name}: {value!r} is no {kind.__name__}")
+    raise ValueError(f"{name}: {value!r} is not of type {kind.__name__}")

@@ -257,4 +257,4 @@ def ask_float64(kind: str) -> str | None:
         found = float((value @ (value * fine))[0, 0].cpu())
     except (RuntimeError, TypeError, NotImplementedError) as error:
         return f"a float64 matmul raises {type(error).__name__}: {error}".splitlines()[0]
-    return None if found == fine else f"a float64 matmul makes {found!r} of {fine!r}"
+    return None if found == fine else f"a float64 matmul returns {found!r}, expected {fine!r}"

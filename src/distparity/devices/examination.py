@@ -302,5 +302,5 @@ class _Trial:
         found = tensor.cpu()
         for at, (one, other) in enumerate(zip(found.tolist(), expected.tolist(), strict=True)):
             if one != other:
-                raise Unfit(f"element {at} is {one:g} where {other:g} is right")
-        return "as in plain arithmetic"
+                raise Unfit(f"element {at} is {one:g}, expected {other:g}")
+        return "correct"

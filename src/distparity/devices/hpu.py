@@ -18,9 +18,9 @@ class Hpu(Device):
     packages = ("habana_frameworks",)
     exclusive = True
     refuses: ClassVar = {
-        "Unsupported ReduceOp for HCCL": "hpu: HCCL does MIN, MAX, SUM and PRODUCT",
+        "Unsupported ReduceOp for HCCL": "hpu: HCCL supports only MIN, MAX, SUM and PRODUCT",
     }
-    no_reductions: ClassVar = {"AVG": "hpu: HCCL does MIN, MAX, SUM and PRODUCT"}
+    no_reductions: ClassVar = {"AVG": "hpu: HCCL supports only MIN, MAX, SUM and PRODUCT"}
 
     def environment(self, index: int) -> dict[str, str]:
         # Read while the bridge is imported. FSDP needs eager mode; a user's choice of lazy mode is kept.

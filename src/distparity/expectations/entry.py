@@ -159,7 +159,7 @@ class Entry:
             detail = "\n".join(filter(None, [outcome.message, outcome.detail]))
             status = Status.EXPECTED
             return replace(outcome, status=status, message=message, detail=detail, facts=facts)
-        message = f"{outcome.message}; not what {self.where} expects, which is {self.described}"
+        message = f"{outcome.message}; {self.where} expects something else: {self.described}"
         return replace(outcome, message=message, facts=facts)
 
     def spared(self) -> Outcome:

@@ -255,7 +255,7 @@ def _raised(
         text, trace = str(error), "".join(traceback.format_exception(error))
     except Exception as another:
         # The exception's __str__ may raise, or memory may have run out.
-        text = f"(its text cannot be had: {type(another).__name__})"
+        text = f"(its text is not available: {type(another).__name__})"
         trace = "".join(traceback.format_tb(error.__traceback__))
     return {
         "op": "raised",
