@@ -422,11 +422,15 @@ def test_ranks_without_a_device_each_are_not_available(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("Here", ["--share-devices"], "faulty: its ranks cannot share a device: no way is known"),
+        (
+            "Here",
+            ["--share-devices"],
+            "faulty: ranks cannot share a device as requested: no way is known",
+        ),
         (
             "Shares",
             ["--share-devices=mps"],
-            "faulty: its ranks cannot share a device: only by gloo",
+            "faulty: ranks cannot share a device as requested: only in these ways: gloo",
         ),
     ],
 )

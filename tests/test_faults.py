@@ -528,7 +528,7 @@ def test_torch_cannot_be_imported_again(tmp_path: Path) -> None:
     suite = Suite(tmp_path, [*listed(names), "--include", "once"], environment).run()
     found = suite.journal()
 
-    why = "cannot be started again: torch cannot be imported: RuntimeError: not a second time"
+    why = "cannot be restarted: torch cannot be imported: RuntimeError: not a second time"
     assert set(names) == set(found)
     assert {o.status for o in found.values()} <= {Status.PASSED, Status.ERROR, Status.MISSING}
     assert [why in o.message for o in found.values() if o.status is Status.ERROR] == [True]

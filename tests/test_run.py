@@ -322,7 +322,7 @@ DEAD = {
     "dead_twins": "every rank has the same gradient",
     "dead_parameter": "aside.weight: the gradient is negligible",
     "dead_step": "the parameter does not move",
-    "changing": "two runs of it in one process differ",
+    "changing": "two runs in one process differ",
 }
 
 
