@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from junitparser import xunit2 as junitparser
 
 pytest_plugins = ["pytester"]
+# What an example takes on a busy machine says nothing about it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent
 #: The strategies that run everything by default, and pytest's expression for their cases.

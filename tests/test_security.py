@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 from conftest import Suite
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import distparity
@@ -26,10 +26,6 @@ from distparity.worlds.failure import Failure
 from distparity.worlds.launcher import Launcher
 from distparity.worlds.scheduler import STRANGERS, Job, Scheduler
 from distparity.worlds.world import SCHEMAS, Answer, Spec, Task
-
-# How long an example takes is the machine's affair.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
 
 MAGIC = b"dparity1"
 JSON = st.recursive(
