@@ -30,4 +30,4 @@ class LowPrecision(Basic):
         return error.square().mean()
 
     def optimizer(self, parameters: Iterable[Any]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.1, momentum=0.5)
+        return torch.optim.SGD(parameters, lr=0.25, momentum=0.5)
