@@ -33,6 +33,7 @@ from distparity.core.redact import Redactor  # noqa: E402  likewise
 from distparity.releases import NoSuchCell, interpreters  # noqa: E402
 from distparity.releases.interpreters import RUNNING  # noqa: E402
 from distparity.results import journal, junit_writer  # noqa: E402
+from distparity.session.cell import cell_name  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -131,10 +132,20 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     options, rest = parser.parse_known_args(words)
     options.devices = [d for value in options.device or [] for d in value.split(",") if d]
     options.devices = options.devices or ["auto"]
+    options.share_devices = any(word.startswith("--share-devices") for word in rest)
+    options.arithmetic = _value(rest, "--arithmetic") or "exact"
     # With a part of the cases, an existing report of the whole cell is kept.
     options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
     return options, rest
+
+
+def _value(words: list[str], option: str) -> str | None:
+    """The value of an option of the suite's, as its last word or behind ``=``."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument(option, dest="value")
+    value: str | None = parser.parse_known_args(words)[0].value
+    return value
 
 
 def _leave_red(
@@ -148,7 +159,15 @@ def _leave_red(
         "torch": row.requirement or "the installed one",
         "python": str(session.python or RUNNING),
     }
-    devices = ["cpu" if device == "auto" else device for device in options.devices]
+    named = ["cpu" if device == "auto" else device for device in options.devices]
+    devices = [
+        cell_name(
+            device,
+            shared=options.share_devices and device != "cpu",
+            arithmetic=options.arithmetic,
+        )
+        for device in named
+    ]
     try:
         if "auto" in options.devices and not options.part:
             for old in folder.glob(f"junit-{row.name}-*"):
@@ -334,6 +353,23 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Show which lines of the controller's side the tests run: all of them, or -- tests/test_junit.py."""
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
+    test = nox.project.dependency_groups(PYPROJECT, "test", "coverage")
+    _install(session, "-e", ".", PLUGINS["sim"], *test)
+    session.run("coverage", "erase")
+    # What fails is the selftest's to tell; the lines count all the same.
+    session.run(
+        *("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *(session.posargs or ["tests"]),
+        success_codes=[0, 1],
+    )
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(default=False)
 def benchmark(session: nox.Session) -> None:
     """Compare the speed with PyTorch's own test harnesses; takes half an hour."""
     # PyTorch's harnesses need expecttest, which its wheel does not declare.
@@ -383,7 +419,16 @@ def versions(session: nox.Session) -> None:
 KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
 KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_ROWS]
-KNOWN += ["selftest", "lint", "types", "benchmark", "campaign", "check-reports", "declared"]
+KNOWN += [
+    "selftest",
+    "lint",
+    "types",
+    "coverage",
+    "benchmark",
+    "campaign",
+    "check-reports",
+    "declared",
+]
 KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python version to the name.

@@ -10,6 +10,7 @@ case, counts them rightly, ran something, and nothing in it failed but what is k
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,9 +83,8 @@ class Cell:
             yield f"{case}: is known to fail, and is not there"
 
     def _about_the_cell(self) -> Iterator[str]:
-        shared = "-shared" if self.name.endswith("-shared") else ""
-        torch, _, device = self.name.removesuffix(shared).rpartition("-")
-        device += shared
+        found = re.fullmatch(r"(.+)-([^-]+(?:-shared)?(?:-default)?)", self.name)
+        torch, device = found.groups() if found else ("", self.name)
         expected = {"cell": self.name, "device": device, "ended": "finished"}
         for fact, value in expected.items():
             if self.facts.get(fact) != value:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from distparity.core.statuses import BY_NAME, PASSED, STATUSES
+from distparity.expectations import SHIPPED, load
 from distparity.report.markdown import escape
 from distparity.report.model import Column, Conflict, Report, Result
 from distparity.report.read import Refused, files, read
@@ -38,7 +39,9 @@ Rows = dict[str, Counter[str]]
 
 
 def page(report: Report) -> str:
-    return "\n".join([HEAD, *_runs(report.columns), *_wrong(report), *_sections(report.columns)])
+    return "\n".join(
+        [HEAD, *_runs(report.columns), *_wrong(report), *_sections(report.columns), *_undefined()]
+    )
 
 
 # -- the runs --------------------------------------------------------------------------------------
@@ -109,6 +112,21 @@ def _sections(columns: Sequence[Column]) -> Iterator[str]:
             yield from _header("cases", [_torch(column) for column in columns])
             for row, counts in rows.items():
                 yield _row([row, *(str(counts[column.name] or "") for column in columns)])
+
+
+def _undefined() -> Iterator[str]:
+    """What the known bugs leave to chance: such a case may fail in any way that its entry describes."""
+    entries = [entry for entry in load([SHIPPED]).entries if entry.undefined]
+    yield from ["", "## What torch leaves undefined", ""]
+    yield "How wrong these cases are is chance, so nothing can tell another fault in them from the known one."
+    yield ""
+    yield from _header("cases", ["torch", "what is undefined", "why"])
+    for entry in entries:
+        named = entry.cases or [
+            f"{part} {', '.join(values)}" for part, values in entry.patterns.items()
+        ]
+        why = f"{escape(entry.reason)} ({entry.link})"
+        yield _row([escape("; ".join(named)), str(entry.torch), escape(entry.undefined), why])
 
 
 def _count(columns: Iterable[Column], status: str, name: Callable[[Result], list[str]]) -> Rows:

@@ -19,6 +19,7 @@ from distparity import bundle
 from distparity.bundle import layout
 from distparity.core.outcome import Outcome, Status
 from distparity.expectations import SHIPPED, load
+from distparity.expectations.file import files_of
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, paths
 
@@ -162,7 +163,7 @@ def test_bundle_has_the_expectation_files_of_its_runs(
     names = bundle.pack([folder], tmp_path / "b.zip", [vendor])
 
     packed = [name for name in names if name.startswith("expectations/")]
-    shipped = [f"{n:02}-{path.name}" for n, path in enumerate(sorted(SHIPPED.glob("*.toml")), 2)]
+    shipped = [f"{n:02}-{path.name}" for n, path in enumerate(files_of(SHIPPED), 2)]
     assert packed == [f"expectations/{name}" for name in [f"01-{vendor.name}", *shipped]]
     archive = zipfile.ZipFile(tmp_path / "b.zip")
     sums = [hashlib.sha256(archive.read(name)).hexdigest() for name in packed]

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from conftest import CORE_ONLY, Suite, environment
 
 from distparity import devices
 from distparity.core import device_kinds
-from distparity.devices import Device, PluginError
+from distparity.devices import Device, PluginError, numerics
 from distparity.devices.guard import Guard
 from distparity.worlds.device_pool import Held, Pool
 
@@ -510,6 +511,44 @@ def test_the_arithmetic_of_a_device_is_measured_and_allowed_for(
     # Rounding alone is about 1e-7.
     assert (float(case["largest_error"]) > 1e-5) == (fault == "tf32")
     assert line in ran.output
+
+
+@sim
+@pytest.mark.parametrize(
+    ("words", "cell", "bits"),
+    [
+        pytest.param([], "sim", "23", id="exact"),
+        pytest.param(["--arithmetic", "default"], "sim-default", "10", id="default"),
+    ],
+)
+def test_a_device_is_told_to_be_exact_unless_its_own_arithmetic_is_asked_for(
+    suite: Suite, words: list[str], cell: str, bits: str
+) -> None:
+    ran = suite("--device", "sim", "--case", DDP, *words, SIM_FAULT="tf32-unless-exact")
+
+    facts = {p.name: p.value for p in ran.suite(f"here-{cell}").properties()}
+    case = ran.properties(f"here-{cell}")[DDP]
+    assert facts["distparity.numerics_matmul_float32_bits"] == bits
+    assert facts["distparity.arithmetic"] == (words[-1] if words else "exact")
+    assert case["status"] == "passed"
+    assert (float(case["largest_error"]) > 1e-5) == bool(words)
+
+
+@sim
+def test_the_command_to_rerun_has_the_arithmetic(suite: Suite) -> None:
+    ran = suite("--device", "sim", "--case", DDP, "--arithmetic", "default", SIM_FAULT="drop-rank")
+
+    case = ran.properties("here-sim-default")[DDP]
+    assert case["status"] == "failed"
+    assert "--arithmetic default" in case["rerun"]
+
+
+@pytest.mark.parametrize("how", ["matmul", "convolution"])
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.float32, 23), (torch.float64, 52)])
+def test_products_of_the_cpu_keep_what_their_dtype_has(
+    dtype: torch.dtype, bits: int, how: str
+) -> None:
+    assert numerics.kept_bits(torch.device("cpu"), dtype, how) == bits
 
 
 # -- the kinds in the box, without their hardware --------------------------------------------------

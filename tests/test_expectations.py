@@ -22,7 +22,7 @@ from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import TorchFacts
 from distparity.expectations import SHIPPED, Names, Surroundings, Wrong, assign, check, load
-from distparity.expectations.file import parse
+from distparity.expectations.file import files_of, parse
 from distparity.expectations.propose import Failed, propose
 
 ROOT = Path(__file__).parents[1]
@@ -853,7 +853,7 @@ def test_facts_of_a_run_name_its_files(expecting: tuple[Ran, Path]) -> None:
     ]
 
     *shipped, first, second = said.split(", ")
-    names = sorted(f"known_defects/{path.name}" for path in SHIPPED.glob("*.toml"))
+    names = [f"known_defects/{path.name}" for path in files_of(SHIPPED)]
     assert [one.partition(" ")[0] for one in shipped] == names
     assert all(re.fullmatch(r"\S+ sha256:[0-9a-f]{64}", one) for one in shipped)
     assert [first, second] == expected

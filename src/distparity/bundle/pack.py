@@ -19,7 +19,7 @@ from distparity.bundle.layout import Refused
 from distparity.core import device_kinds
 from distparity.core.redact import Redactor
 from distparity.core.version import __version__
-from distparity.expectations.file import SHIPPED, Wrong, toml_files
+from distparity.expectations.file import SHIPPED, Wrong, files_of
 
 __all__ = ["pack"]
 
@@ -100,7 +100,7 @@ def _expectations(cells: list[Cell], given: Sequence[Path], redactor: Redactor) 
     that no run used, if all runs say which files they used.
     """
     try:
-        found = {path: _read(path, redactor) for one in given for path in toml_files(one)}
+        found = {path: _read(path, redactor) for one in given for path in files_of(one)}
     except Wrong as error:
         raise Refused(str(error)) from None
     sums = {path: _sum(content) for path, content in found.items()}

@@ -15,7 +15,9 @@ from distparity.core.case import Case
 from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
+from distparity.expectations.pins import Pin, Pins, suffixed, written
 from distparity.expectations.propose import Failed, as_proposals, propose
+from distparity.expectations.recording import Recording
 
 
 def add(commands: Any) -> None:
@@ -54,6 +56,16 @@ def add(commands: Any) -> None:
     )
     update.add_argument("--link", default="", help="where it is reported")
     update.set_defaults(act=_update)
+    pin = actions.add_parser(
+        "pin",
+        help="record how wrong the known cases are, so that another fault in them is not excused",
+        description="Write FILE.pins.json beside FILE.toml: where each expected failure of the result "
+        "files is wrong, and by how much. From then on the same torch on the same device must fail "
+        "alike. Give two runs of each cell: a case that differs between them is named and not written.",
+    )
+    pin.add_argument("file", type=Path, help="the file of entries that the runs had")
+    pin.add_argument("results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml")
+    pin.set_defaults(act=_pin)
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -76,12 +88,8 @@ def _update(given: argparse.Namespace) -> int:
     if given.output is not None and not reasoned:
         return _refuse(f"{given.output}: not written: give --reason and --link")
     try:
-        from distparity.report import Refused, read
-    except ModuleNotFoundError as error:
-        return _refuse(f"reading results needs {error.name}: install distparity[report]")
-    try:
-        columns = [column for path in given.results for column in read.read(path)]
-    except Refused as error:
+        columns = _columns(given.results)
+    except _Unread as error:
         return _refuse(str(error))
     found = _Proposed()
     for column in columns:
@@ -94,7 +102,41 @@ def _update(given: argparse.Namespace) -> int:
     if given.output is None:
         print("\n".join(found.entries) if reasoned else as_proposals(found.entries), end="")
         return 0
-    return _write(given.output, found.entries, found.every)
+    return _write(given.output, found)
+
+
+def _pin(given: argparse.Namespace) -> int:
+    try:
+        recorded = Recording(given.file)
+        for column in _columns(given.results):
+            recorded.add(
+                column.version.public,
+                column.device,
+                {_case(row, column.device).id: one for row, one in column.results.items()},
+            )
+        number = recorded.write()
+    except (_Unread, expectations.Wrong, OSError, ValueError) as error:
+        return _refuse(str(error))
+    print(f"wrote the pins of {number} case{'' if number == 1 else 's'} to {recorded.path}")
+    for case in sorted(recorded.apart):
+        _refuse(f"{case}: two runs differ, so it has no pin: give its entry undefined = 'why'")
+    return 1 if recorded.apart else 0
+
+
+class _Unread(ValueError):
+    """Result files that cannot be read."""
+
+
+def _columns(paths: list[Path]) -> list[Any]:
+    """The cells of result files."""
+    try:
+        from distparity.report import Refused, read
+    except ModuleNotFoundError as error:
+        raise _Unread(f"reading results needs {error.name}: install distparity[report]") from None
+    try:
+        return [column for path in paths for column in read.read(path)]
+    except Refused as error:
+        raise _Unread(str(error)) from None
 
 
 @dataclass
@@ -104,6 +146,7 @@ class _Proposed:
     entries: list[str] = field(default_factory=list)
     kinds: dict[str, dict[str, None]] = field(default_factory=dict)
     every: list[tuple[expectations.Surroundings, list[Case]]] = field(default_factory=list)
+    pins: Pins = field(default_factory=dict)
 
     def add(self, column: Any, given: argparse.Namespace) -> None:
         """Propose entries for the failures in a cell, and list the fixed cases."""
@@ -117,6 +160,11 @@ class _Proposed:
             self.kinds.setdefault(one.kind, {})[case.id] = None
         torch = column.version.public
         self.entries += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
+        self.pins[torch, column.device] = {
+            _case(row, column.device).id: Pin(result.diagnosis, result.marks)
+            for row, result in column.results.items()
+            if _case(row, column.device) in failed
+        }
         here = expectations.Surroundings(torch, (column.device,), column.facts)
         self.every.append((here, list(cases)))
         for case, result in cases.items():
@@ -136,25 +184,27 @@ def _wanted(case: Case, patterns: list[str] | None) -> bool:
     return patterns is None or any(fnmatchcase(case.id, pattern) for pattern in patterns)
 
 
-def _write(
-    path: Path, proposed: list[str], every: list[tuple[expectations.Surroundings, list[Case]]]
-) -> int:
-    """Add the entries to the file, unless a run would refuse the result."""
+def _write(path: Path, found: _Proposed) -> int:
+    """Add the entries to the file, and their pins, unless a run would refuse the result."""
     try:
+        pins = Recording.read(path)
         old = path.read_text(encoding="utf-8") if path.exists() else ""
-        text = "\n".join([old.rstrip("\n") + "\n" if old else "", *proposed]).lstrip("\n")
+        text = "\n".join([old.rstrip("\n") + "\n" if old else "", *found.entries]).lstrip("\n")
         entries = parse(text, str(path))
-        for here, cases in every:
+        for here, cases in found.every:
             there = [entry for entry in entries if here.has(entry)]
             # A result file may have only some cases, so an entry that matches none is not an error.
-            found = CaseSet(cases)
-            expectations.assign([one for one in there if not one.idle(found)], here, cases)
+            held = CaseSet(cases)
+            expectations.assign([one for one in there if not one.idle(held)], here, cases)
+        for cell, fresh in found.pins.items():
+            pins.setdefault(cell, {}).update(fresh)
         path.write_text(text, encoding="utf-8")
+        suffixed(path).write_text(written(pins), encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{path}: {error}")
-    except expectations.Wrong as error:
+    except ValueError as error:
         return _refuse(f"nothing was written: {error}")
-    print(f"wrote {_entries(len(proposed))} to {path}")
+    print(f"wrote {_entries(len(found.entries))} to {path}")
     return 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from distparity.core.record import Record
 
-__all__ = ["Divergence", "Judgement", "Quantity"]
+__all__ = ["Divergence", "Judgement", "Quantity", "Size"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,23 @@ class Quantity(Record):
 
     def __str__(self) -> str:
         when = {"initial": "before training", "optimizer": "after training"}.get(self.kind)
+        if when is None and self.step is None:
+            return f"{self.kind}: {self.name}"
         return f"{when or f'step {self.step}'}, {self.kind} {self.name!r}"
+
+
+@dataclass(frozen=True)
+class Size(Record):
+    """How wrong a whole tensor is, in numbers that do not depend on which element is the worst.
+
+    ``error`` is the largest difference from the expected value, ``scale`` the largest expected value,
+    ``factor`` the multiple of the expected tensor that is nearest to the tensor found (least squares;
+    0 where nothing but zeros is expected).
+    """
+
+    error: float
+    scale: float
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class Divergence(Record):
     #: The worst element's expected and found value; None if the fault is not in one element.
     expected: float | None = None
     found: float | None = None
+    #: None where there are no numbers to compare.
+    size: Size | None = None
 
     def __str__(self) -> str:
         text = f"{self.quantity}, rank {self.rank}: {self.what}"
@@ -72,6 +90,9 @@ class Judgement(Record):
     checks: int = 0
     refused: dict[str, str] = field(default_factory=dict)
     diverged: tuple[str, ...] = ()
+    #: The divergences by which the same fault is known again: of training the first and the last,
+    #: of an operation the first of each check.
+    samples: tuple[Divergence, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from distparity.core.judgement import Divergence
+from distparity.core.marks import Mark
 from distparity.core.record import Record
 from distparity.core.statuses import BY_NAME
 
@@ -72,3 +73,5 @@ class Outcome(Record):
     first: Divergence | None = None
     #: The checks of an operation that diverged, in order.
     diverged: tuple[str, ...] = ()
+    #: What the same failure is known by when it comes again.
+    marks: tuple[Mark, ...] = ()

@@ -14,6 +14,7 @@ from distparity.core.case import Case
 from distparity.expectations.entry import CaseSet, Entry
 from distparity.expectations.file import Wrong
 from distparity.expectations.patterns import among
+from distparity.expectations.pins import Pin, Pins
 
 __all__ = ["Surroundings", "assign"]
 
@@ -38,18 +39,30 @@ class Surroundings:
             and all(_is(str(self.facts[name]), wanted) for name, wanted in entry.facts.items())
         )
 
+    def pinned(self, pins: Pins) -> dict[str, Pin]:
+        """The pins of this release on this device, by the case's id."""
+        release = Version(self.torch).public
+        return {
+            case: pin
+            for device in reversed(self.devices)
+            for case, pin in pins.get((release, device), {}).items()
+        }
 
-def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> dict[str, Entry]:
-    """The entry of each case, by id. ``cases`` are all that this cell can have.
+
+def assign(
+    entries: Iterable[Entry],
+    here: Surroundings,
+    cases: list[Case],
+    pins: Pins | None = None,
+) -> dict[str, Entry]:
+    """The entry of each case, by id, with its pin. ``cases`` are all that this cell can have.
 
     Entries that name different checks of one case are joined. Raises :class:`Wrong` if an entry that
     applies to this cell matches no case, and if two other entries match the same case.
     """
     found: dict[str, Entry] = {}
     every = CaseSet(cases)
-    for known in filter(here.has, entries):
-        pins = tuple(pin for pin in known.pins if _within(here.torch, pin.torch))
-        entry = replace(known, pins=pins)
+    for entry in filter(here.has, entries):
         idle = entry.idle(every)
         if idle:
             raise Wrong(f"{entry.where}: no case here matches {', '.join(idle)}")
@@ -61,7 +74,11 @@ def assign(entries: Iterable[Entry], here: Surroundings, cases: list[Case]) -> d
                 where = f"{other.where} and {entry.where}"
                 raise Wrong(f"{where}: two entries for one case: {case.id}")
             found[case.id] = both
-    return found
+    pinned = here.pinned(pins or {}) if found else {}
+    return {
+        case: entry if entry.undefined else replace(entry, pin=pinned.get(case))
+        for case, entry in found.items()
+    }
 
 
 def _within(version: str, wanted: SpecifierSet) -> bool:

@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
-from distparity.expectations.pins import Pin, of_case
+from distparity.expectations.pins import Pin
 from distparity.expectations.search import TooSlow, search
 
 __all__ = ["PARTS", "CaseSet", "Entry"]
@@ -58,8 +58,10 @@ class Entry:
     looks: dict[str, re.Pattern[str]] = field(default_factory=dict)
     #: Patterns for an operation's checks: all that match diverge, at least one per pattern, and no others.
     checks: tuple[str, ...] = ()
-    #: The exact first divergence of some of its cases; other cases are recognised by ``looks`` only.
-    pins: tuple[Pin, ...] = ()
+    #: Why nobody can say how wrong its cases are: their numbers are another's memory, or a race.
+    undefined: str = ""
+    #: How wrong the one case is that it is asked about; None where nobody has recorded it.
+    pin: Pin | None = None
     not_run: bool = False
     #: The failure does not show in every run, so a pass is accepted too.
     sometimes: bool = False
@@ -91,6 +93,7 @@ class Entry:
             looks={},
             checks=(*self.checks, *other.checks),
             sometimes=self.sometimes and other.sometimes,
+            undefined="; ".join(filter(None, [self.undefined, other.undefined])),
             expires=min(filter(None, (self.expires, other.expires)), default=None),
             program=None,
             parts=(*(self.parts or (self,)), *(other.parts or (other,))),
@@ -173,7 +176,7 @@ class Entry:
         """The expected failure, in one line."""
         looks = [f"{name} {pattern.pattern!r}" for name, pattern in self.looks.items()]
         looks += [f"check {name!r}" for name in self.checks]
-        looks += [f"{len(self.pins)} cases pinned to their numbers"] if self.pins else []
+        looks += ["in the same places by the same amount as before"] if self.pin else []
         return ", ".join([self.failure, *looks])
 
     def _describes(self, outcome: Outcome) -> bool:
@@ -182,7 +185,7 @@ class Entry:
         parts = self.parts or (self,)
         return (
             outcome.failure == self.failure
-            and all(pin.describes(outcome) for pin in self.pins if pin.case == of_case(outcome))
+            and (self.pin is None or self.pin.describes(outcome))
             and all(any(_knows(part, name) for part in parts) for name in names)
             and all(_shows(part, names) for part in parts)
             # The diagnosis and the quantity belong to the first divergence.

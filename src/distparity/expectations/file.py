@@ -6,7 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from distparity.core import refusal
 from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import PARTS, Entry
-from distparity.expectations.pins import Pin
+from distparity.expectations.pins import Pins, read, suffixed
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["SHIPPED", "Expectations", "Wrong", "load", "parse", "toml_files"]
+__all__ = ["SHIPPED", "Expectations", "Wrong", "files_of", "load", "parse"]
 
 #: The folder of the known defects of torch's releases that this version of distparity ships.
 SHIPPED = Path(__file__).parent / "known_defects"
@@ -52,34 +52,44 @@ class Expectations:
     entries: tuple[Entry, ...] = ()
     #: The name of each file, with the SHA-256 of its content.
     files: tuple[str, ...] = ()
+    pins: Pins = field(default_factory=dict)
 
 
 def load(paths: Sequence[Path], today: date | None = None) -> Expectations:
     """The entries of the files, in order; raises :class:`Wrong`, also for entries that have expired.
 
-    A folder means all TOML files in it.
+    A folder means all TOML files in it. The pins of a file are read with it.
     """
     entries: list[Entry] = []
     files: list[str] = []
-    for path in dict.fromkeys(file for given in paths for file in toml_files(given)):
+    pins: Pins = {}
+    for path in dict.fromkeys(file for given in paths for file in files_of(given)):
         try:
             held = path.read_bytes()
             text = held.decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise Wrong(f"{path}: cannot be read: {error}") from None
-        entries += parse(text, _name(path), today)
+        if path.suffix == ".json":
+            try:
+                for cell, cases in read(text).items():
+                    pins.setdefault(cell, {}).update(cases)
+            except ValueError as error:
+                raise Wrong(f"{_name(path)}: {error}") from None
+        else:
+            entries += parse(text, _name(path), today)
         files.append(f"{_name(path)} sha256:{hashlib.sha256(held).hexdigest()}")
-    return Expectations(tuple(entries), tuple(files))
+    return Expectations(tuple(entries), tuple(files), pins)
 
 
-def toml_files(path: Path) -> list[Path]:
-    """The file itself, or the TOML files in a folder; raises :class:`Wrong` if there are none."""
-    if not path.is_dir():
-        return [path]
-    found = sorted(path.glob("*.toml"))
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or the TOML files in a folder, each with its pins where it has some.
+
+    Raises :class:`Wrong` for a folder without a TOML file.
+    """
+    found = sorted(path.glob("*.toml")) if path.is_dir() else [path]
     if not found:
         raise Wrong(f"{path}: this folder has no TOML file")
-    return found
+    return [one for file in found for one in (file, suffixed(file)) if one == file or one.is_file()]
 
 
 def _name(path: Path) -> str:
@@ -152,8 +162,6 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
         allowed = known_by or ("error",)
         if key in values and key not in allowed:
             raise Wrong(f"{where}: {key} does not apply to {failure}")
-    if "pins" in values and failure != "wrong numbers":
-        raise Wrong(f"{where}: pins does not apply to {failure}")
     if values.get("not_run") and failure not in ("crash", "timeout"):
         raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
     if values.get("not_run") and values.get("sometimes"):
@@ -219,12 +227,6 @@ def _regex(value: Any) -> re.Pattern[str]:
     return refusal.pattern(_text(value))
 
 
-def _pins(value: Any) -> tuple[Pin, ...]:
-    if not isinstance(value, list) or not value:
-        raise TypeError("it must be a list of tables that is not empty")
-    return tuple(map(Pin.of, value))
-
-
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("it must be true or false")
@@ -262,12 +264,12 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "torch": _range,
     "facts": _facts,
     "failure": _failure,
-    "pins": _pins,
     "diagnosis": _regex,
     "quantity": _regex,
     "error": _regex,
     "not_run": _flag,
     "sometimes": _flag,
+    "undefined": _text,
     "reason": _text,
     "link": _link,
     "expires": _date,

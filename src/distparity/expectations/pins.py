@@ -1,79 +1,129 @@
-"""Pins: the exact first divergence of a known defect in one case, and its diagnosis."""
+"""Pins: how wrong each known case was when it was last looked at, release by release.
+
+They lie beside the file of entries that they are about: ``NAME.pins.json`` beside ``NAME.toml``. An
+outcome that an entry describes and whose pin is another is another fault.
+"""
 
 from __future__ import annotations
 
-import math
-import re
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
+from distparity.core.marks import Mark
 from distparity.core.outcome import Outcome
 
-__all__ = ["DIGITS", "Pin", "line", "of_case"]
-
-#: The relative difference between two values that rounding on another processor explains.
-DIGITS = 1e-3
-_MESSAGE = re.compile(
-    r"(?P<first>.+?, rank \d+): .* expected (?P<expected>\S+), found (?P<found>\S+) \("
-)
+__all__ = ["Pin", "Pins", "read", "suffixed", "written"]
 
 
 @dataclass(frozen=True)
 class Pin:
-    """The failure of one case with some releases of torch; a different failure is a different fault."""
+    """What one case looked like with one release of torch on one device."""
 
-    case: str
-    torch: SpecifierSet
-    #: "step 0, gradient '0.weight', rank 0".
-    first: str
-    expected: float
-    found: float
-    diagnosis: str = ""
+    diagnosis: str
+    marks: tuple[Mark, ...]
 
     @classmethod
-    def of(cls, table: Any) -> Pin:
-        """Read a pin from an entry's table; raises ``ValueError`` or ``TypeError`` if it is invalid."""
-        if not isinstance(table, dict) or set(table) - {"diagnosis"} != _NEEDED:
-            raise ValueError(f"each needs {', '.join(sorted(_NEEDED))}, and may have a diagnosis")
-        values = {**table, "torch": SpecifierSet(table["torch"])}
-        values |= {name: float(table[name]) for name in ("expected", "found")}
-        return cls(**values)
+    def of(cls, outcome: Outcome) -> Pin:
+        return cls(str(outcome.facts.get("diagnosis", "")), outcome.marks)
 
     def describes(self, outcome: Outcome) -> bool:
-        """Whether the first divergence of an outcome is the pinned one, in place and size."""
-        first = outcome.first
-        if first is None or first.expected is None or first.found is None:
-            return False
-        near = DIGITS * max(abs(self.expected), abs(self.found))
+        """Whether a case fails as it did: wrong in the same places by as much, or in the same words.
+
+        Which rank of several fails first is chance: where ranks raise, die or hang, all that they
+        did must be known, and not all that is known have happened.
+        """
+        found = Pin.of(outcome)
         return (
-            f"{first.quantity}, rank {first.rank}" == self.first
-            and str(outcome.facts.get("diagnosis", "")) == self.diagnosis
-            and math.isclose(first.expected, self.expected, rel_tol=0, abs_tol=near)
-            and math.isclose(first.found, self.found, rel_tol=0, abs_tol=near)
+            found.diagnosis == self.diagnosis
+            and _all_in(found.marks, self.marks)
+            and (outcome.failure != "wrong numbers" or _all_in(self.marks, found.marks))
         )
 
-
-_NEEDED = {"case", "torch", "first", "expected", "found"}
-
-
-def of_case(outcome: Outcome) -> str:
-    """The id of an outcome's case, from its facts; "" if they lack it."""
-    facts = outcome.facts
-    if "world_size" not in facts:
-        return ""
-    name = f"{facts['strategy']}-ws{facts['world_size']}-{facts['dtype']}"
-    return f"{facts['scenario']}/{name}"
+    def with_words(self, other: Pin) -> Pin | None:
+        """What describes both; None where they are wrong in other places or by other amounts."""
+        more = [one for one in other.marks if not any(one.is_like(mark) for mark in self.marks)]
+        if self.diagnosis != other.diagnosis:
+            return None
+        if any(one.error is not None or not one.where.isalpha() for one in more):
+            return None
+        return Pin(self.diagnosis, (*self.marks, *more))
 
 
-def line(case: str, torch: str, message: str, diagnosis: str) -> dict[str, Any] | None:
-    """Make a pin's table from the message of a failed case; None if the message has no values."""
-    found = _MESSAGE.match(message)
-    if found is None:
-        return None
-    values = {name: float(found[name]) for name in ("expected", "found")}
-    if not all(map(math.isfinite, values.values())):
-        return None
-    more = {"diagnosis": diagnosis} if diagnosis else {}
-    return {"case": case, "torch": f"=={torch}", "first": found["first"], **values, **more}
+def _all_in(marks: Iterable[Mark], others: Iterable[Mark]) -> bool:
+    return all(any(one.is_like(other) for other in others) for one in marks if one.is_clear)
+
+
+#: By release and device, and in that by the case's id.
+Pins = dict[tuple[str, str], dict[str, Pin]]
+
+
+def suffixed(path: Path) -> Path:
+    """Where the pins of a file of entries lie."""
+    return path.with_suffix(".pins.json")
+
+
+def read(content: str) -> Pins:
+    """The pins of a file's text; raises ``ValueError`` where it is none of `written`'s."""
+    found: Pins = {}
+    try:
+        for release, devices in json.loads(content).items():
+            public = Version(release).public
+            for device, cases in devices.items():
+                found[public, device] = {case: _pin(values) for case, values in cases.items()}
+    except (AttributeError, TypeError, InvalidVersion, RecursionError) as error:
+        raise ValueError(f"it is no table of pins: {error}") from None
+    return found
+
+
+def written(pins: Pins) -> str:
+    """What :func:`read` reads, a line per case, so that a change is a line of a diff."""
+    devices: dict[str, dict[str, dict[str, Pin]]] = {}
+    for (release, device), cases in sorted(pins.items(), key=lambda one: Version(one[0][0])):
+        devices.setdefault(release, {})[device] = cases
+    return _block(
+        {
+            release: _block(
+                {
+                    device: _block({case: _line(pin) for case, pin in sorted(cases.items())}, 2)
+                    for device, cases in sorted(each.items())
+                },
+                1,
+            )
+            for release, each in devices.items()
+        },
+        0,
+    )
+
+
+def _block(values: Mapping[str, str], depth: int) -> str:
+    lines = ",\n".join(f"{' ' * depth}{json.dumps(key)}: {value}" for key, value in values.items())
+    return f"{{\n{lines}\n{' ' * max(depth - 1, 0)}}}" + ("" if depth else "\n")
+
+
+def _line(pin: Pin) -> str:
+    return json.dumps([pin.diagnosis, *_short(pin.marks)], ensure_ascii=False)
+
+
+def _short(marks: Iterable[Mark]) -> Iterable[list[Any]]:
+    for mark in marks:
+        numbers = [mark.error, mark.scale, mark.factor, mark.allowed]
+        if mark.error is None:
+            yield [mark.where, mark.what]
+        else:
+            yield [mark.where, "", *numbers]
+
+
+def _pin(values: Any) -> Pin:
+    diagnosis, *marks = values
+    return Pin(str(diagnosis), tuple(_mark(*one) for one in marks))
+
+
+def _mark(where: str, what: str, *numbers: float) -> Mark:
+    if len(numbers) not in (0, 4):
+        raise TypeError("a mark has a place and words, or a place, an empty text and four numbers")
+    return Mark(str(where), str(what), *map(float, numbers))

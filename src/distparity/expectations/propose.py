@@ -15,7 +15,6 @@ from itertools import chain, product, zip_longest
 from typing import Any
 
 from distparity.core.case import Case
-from distparity.expectations import pins
 
 __all__ = ["Failed", "as_proposals", "propose"]
 
@@ -77,20 +76,9 @@ def propose(
         groups.setdefault((case.device, one.failure, *one.looks), []).append(case)
     everything = set(cases)
     return [
-        "\n".join(_entry(group, key, everything, torch, reason, link, _pins(group, failed, torch)))
-        + "\n"
+        "\n".join(_entry(group, key, everything, torch, reason, link)) + "\n"
         for key, group in groups.items()
     ]
-
-
-def _pins(group: list[Case], failed: Mapping[Case, Failed], torch: str) -> list[dict[str, Any]]:
-    """The pins of the training cases with wrong numbers."""
-    every = [
-        pins.line(case.id, torch, failed[case].message, failed[case].diagnosis)
-        for case in group
-        if failed[case].failure == "wrong numbers" and not failed[case].checks
-    ]
-    return [pin for pin in every if pin is not None]
 
 
 def as_proposals(entries: Iterable[str]) -> str:
@@ -106,7 +94,6 @@ def _entry(
     torch: str,
     reason: str,
     link: str,
-    pinned: list[dict[str, Any]],
 ) -> Iterator[str]:
     device, failure, looks, value = key
     yield "[[expect]]"
@@ -115,12 +102,6 @@ def _entry(
     yield f"torch = {_quoted(f'=={torch}')}"
     yield f"failure = {_quoted(failure)}"
     yield f"{looks} = {_quoted(value)}"
-    if pinned:
-        yield "pins = ["
-        yield from (
-            f"  {{ {', '.join(f'{k} = {_quoted(v)}' for k, v in pin.items())} }}," for pin in pinned
-        )
-        yield "]"
     yield f"reason = {_quoted(reason)}"
     yield f"link = {_quoted(link)}"
 

@@ -13,7 +13,7 @@ from distparity.core.judgement import Judgement
 from distparity.core.refusal import TORCH, fact_of
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Operation
-from distparity.verification.findings import Divergence, Quantity, Verdict
+from distparity.verification.findings import Divergence, Quantity, Verdict, size_of
 
 __all__ = ["Findings", "Made", "Where", "judge"]
 
@@ -45,14 +45,6 @@ class Made:
     whose: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Part(Quantity):
-    """One result of a check: ``kind`` is the check's name."""
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.name}"
-
-
 @dataclass
 class Findings(Verdict):
     """The verdict on an operation's checks."""
@@ -72,6 +64,13 @@ class Findings(Verdict):
             diverged=tuple(self.diverged),
         )
 
+    def samples(self) -> list[Divergence]:
+        """The first divergence of each check."""
+        first: dict[str, Divergence] = {}
+        for one in self.divergences:
+            first.setdefault(one.quantity.kind, one)
+        return list(first.values())
+
 
 def judge(
     operation: Operation, checks: Collection[Check], records: list[Made], where: Where
@@ -90,7 +89,7 @@ def judge(
             found.refused[check.name] = fact
             continue
         for rank, text in raised.items():
-            found.note(Divergence(Part(None, check.name, "the call"), rank, f"raised {text}"))
+            found.note(Divergence(Quantity(None, check.name, "the call"), rank, f"raised {text}"))
         if not raised:
             for rank, record in enumerate(records):
                 _one(found, check, rank, record)
@@ -120,9 +119,9 @@ def _one(found: Findings, check: Check, rank: int, record: Made) -> None:
     prefix = f"{check.name}: "
     own = {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
     for name in sorted(own.keys() - expected.keys()):
-        found.note(Divergence(Part(None, check.name, name), rank, "unexpected result"))
+        found.note(Divergence(Quantity(None, check.name, name), rank, "unexpected result"))
     for name, exact in expected.items():
-        quantity = Part(None, check.name, name)
+        quantity = Quantity(None, check.name, name)
         wrong = _unlike(exact, own.get(name))
         if wrong is not None:
             found.note(Divergence(quantity, rank, wrong))
@@ -166,7 +165,8 @@ def _compare(
         bound = "nothing" if exact.allowed is None else f"{float(_spread(exact, value)[at]):.3g}"
         what = f"off by {off:.3g}, allowed {bound}, in {places} of {tensor.numel()} elements, worst"
         values = float(value.flatten()[at]), float(tensor.flatten()[at])
-        found.note(Divergence(quantity, rank, what, ratio, index, *values))
+        size = size_of(value, tensor)
+        found.note(Divergence(quantity, rank, what, ratio, index, *values, size))
 
 
 def _ratios(value: torch.Tensor, tensor: torch.Tensor, exact: Exact) -> torch.Tensor:

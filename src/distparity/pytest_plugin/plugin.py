@@ -20,7 +20,7 @@ from distparity.pytest_plugin import activate, matrix_view
 from distparity.pytest_plugin.progress import Progress
 from distparity.session import selection
 from distparity.session.cell import Cell
-from distparity.session.options import Options
+from distparity.session.options import ARITHMETICS, Options
 from distparity.session.run import Run
 
 PACKAGE = Path(__file__).parents[1]
@@ -108,6 +108,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "available, or in the given WAY); the results are a cell of their own",
     )
     group.addoption(
+        "--arithmetic",
+        choices=ARITHMETICS,
+        default="exact",
+        help="exact: deterministic kernels without TF32 and the like (default); default: the kernels that "
+        "torch trains with when nothing is set, in a cell of their own",
+    )
+    group.addoption(
         "--worlds",
         type=int,
         metavar="RANKS",
@@ -187,6 +194,7 @@ def _options(config: pytest.Config) -> Options:
         plugins=option.device_plugin,
         room=option.worlds,
         sharing=option.share_devices,
+        arithmetic=option.arithmetic,
         retry_failed=option.retry_failed,
         allow_flaky=option.allow_flaky,
         expectations=[*config.getini(activate.EXPECTATIONS), *option.expectations],

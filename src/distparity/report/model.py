@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
+from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, STATUSES
 
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
@@ -56,6 +57,8 @@ class Result:
     #: The kind of failure (:data:`distparity.core.outcome.FAILURES`), and the checks that diverged.
     failure: str = ""
     diverged: tuple[str, ...] = ()
+    #: What the failure is known by when it comes again.
+    marks: tuple[Mark, ...] = ()
     more: dict[str, str] = field(default_factory=dict)
 
 

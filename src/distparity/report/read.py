@@ -19,6 +19,7 @@ from defusedxml import DefusedXmlException
 from junitparser import Attr, JUnitXml, JUnitXmlError, Properties, TestCase, TestSuite
 from junitparser.junitparser import Element
 
+from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, PASSED
 from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Result, shorten
@@ -44,7 +45,7 @@ _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 _PLACED = {
     *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
-    *("failure", "diverged"),
+    *("failure", "diverged", "marks"),
 }
 
 
@@ -194,6 +195,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
         rerun=_text(facts.get("rerun", ""), LARGEST_MESSAGE),
         failure=_name(facts.get("failure", "")),
         diverged=_diverged(where, facts.get("diverged", "[]")),
+        marks=_marks(where, facts.get("marks", "[]")),
         more={
             _name(name): _text(value, LARGEST_DETAIL)
             for name, value in facts.items()
@@ -254,6 +256,13 @@ def _diverged(where: str, text: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise Refused(f"{where}: diverged is not a list of names: {_name(text)!r}")
     return tuple(_text(one, LARGEST_NAME) for one in found)
+
+
+def _marks(where: str, text: str) -> tuple[Mark, ...]:
+    try:
+        return tuple(map(Mark.from_json, json.loads(text)))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise Refused(f"{where}: marks is no list of marks: {_name(text)!r}") from None
 
 
 def _seconds(where: str | Path, text: str | None) -> float:

@@ -175,6 +175,8 @@ def _failure(outcome: Outcome) -> dict[str, str]:
         found["first_divergence"] = json.dumps(outcome.first.to_json())
     if outcome.diverged:
         found["diverged"] = json.dumps(outcome.diverged)
+    if outcome.marks:
+        found["marks"] = json.dumps([mark.to_json() for mark in outcome.marks])
     return found
 
 

@@ -10,10 +10,16 @@ from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import DeviceFacts
 from distparity.results.journal import Journal
 
-__all__ = ["GONE", "Cell"]
+__all__ = ["GONE", "Cell", "cell_name"]
 
 #: The outcome of a case that has no result when the run ends.
 GONE = Outcome(Status.MISSING)
+
+
+def cell_name(device: str, *, shared: bool, arithmetic: str) -> str:
+    """A column's name, after torch's: the device, and in what it is another cell than that."""
+    parts = [device, *["shared"] * shared, *[arithmetic] * (arithmetic != "exact")]
+    return "-".join(parts)
 
 
 @dataclass
@@ -26,14 +32,16 @@ class Cell:
     found: DeviceFacts
     #: How ranks share one device; empty if they do not. A shared device is a cell of its own.
     sharing: str = ""
+    #: One of :data:`distparity.session.options.ARITHMETICS`: each is another cell.
+    arithmetic: str = "exact"
     cases: list[Case] = field(default_factory=list)
     journal: Journal | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The second half of the cell's name: the device, and ``-shared`` if ranks share one."""
-        return f"{self.device}-shared" if self.sharing else self.device
+        """The second half of the cell's name."""
+        return cell_name(self.device, shared=bool(self.sharing), arithmetic=self.arithmetic)
 
     def red(self, *, allow_flaky: bool) -> list[str]:
         """The ids of the cases that make the run fail, including those without a result."""

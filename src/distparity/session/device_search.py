@@ -64,7 +64,7 @@ def _cells(
         way = _sharing(device, probed.found, options, found)
         if way is not None:
             facts = probed.found.shared(way) if way else probed.found
-            yield Cell(cell_name, device, facts, way)
+            yield Cell(cell_name, device, facts, way, options.arithmetic)
     elif probed.broken:
         if named:
             raise BadRequest(probed.absent, probed.broken)

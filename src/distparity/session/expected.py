@@ -61,5 +61,5 @@ class Expected:
         every = selection.cases("full", torch, cell.device, sizes)
         names = (cell.device, cell.found.type)
         here = expectations.Surroundings(torch.torch, names, cell_facts(torch, cell))
-        entries = expectations.assign(self._found.entries, here, every)
+        entries = expectations.assign(self._found.entries, here, every, self._found.pins)
         return {case: entries[case.id] for case in every if case.id in entries}

@@ -10,7 +10,7 @@ from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import DeviceFacts
 from distparity.session.findings import with_findings
-from distparity.session.training_case import JUDGE, SEED, broken, failed, plain
+from distparity.session.training_case import JUDGE, SEED, broken, failed, marks, plain
 from distparity.worlds.scheduler import Job
 from distparity.worlds.world import Failure, Spec, Task
 
@@ -79,6 +79,7 @@ def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
         failure="wrong numbers",
         first=found.first,
         diverged=found.diverged,
+        marks=marks(found),
     )
 
 

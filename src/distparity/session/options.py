@@ -13,6 +13,11 @@ from distparity.core.bad_request import BadRequest
 __all__ = ["Options"]
 
 
+#: ``exact``: devices are told to be deterministic and to use no coarser format than they are asked for;
+#: ``default``: they compute as torch does when nobody says anything.
+ARITHMETICS = ("exact", "default")
+
+
 @dataclass
 class Options:
     """What the user requested. ``limit`` is the time limit of one case, in seconds."""
@@ -36,6 +41,8 @@ class Options:
     room: int | None = None
     #: How several ranks share one device: a way, "auto" for the best one, None for not at all.
     sharing: str | None = None
+    #: One of :data:`ARITHMETICS`.
+    arithmetic: str = "exact"
     #: Run a failed case again, once, in a fresh world.
     retry_failed: bool = False
     #: A flaky case (it failed, and passed when it ran again) does not make the run fail.

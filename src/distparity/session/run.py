@@ -22,7 +22,7 @@ from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, place
 from distparity.session import device_search, selection, wording
 from distparity.session.case_list import CaseList
-from distparity.session.cell import GONE, Cell
+from distparity.session.cell import GONE, Cell, cell_name
 from distparity.session.course import Course
 from distparity.session.expected import Expected
 from distparity.session.options import Options
@@ -91,7 +91,9 @@ class Run:
             raise BadRequest(
                 f"cannot write reports to {self.options.report_dir}: {error}"
             ) from None
-        self.launcher = Launcher(self.options.include, self.options.plugins)
+        self.launcher = Launcher(
+            self.options.include, self.options.plugins, self.options.arithmetic
+        )
 
     def ready(self) -> None:
         """Wait for torch, look at the devices, and list the cases; raises :class:`BadRequest`."""
@@ -148,7 +150,9 @@ class Run:
         found = {cell.device: cell.name for cell in self.cells}
         shared = self.options.sharing is not None
         others = {
-            device: f"{device}-shared" if shared and device != "cpu" else device
+            device: cell_name(
+                device, shared=shared and device != "cpu", arithmetic=self.options.arithmetic
+            )
             for device in self.options.named
         }
         return list({**others, **found}.values()) or ["cpu"]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from distparity.core.assignment import Question, Training
 from distparity.core.case import Case
 from distparity.core.judgement import Judgement
+from distparity.core.marks import Mark
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
 from distparity.session import distribution
@@ -18,7 +19,7 @@ from distparity.session.findings import with_findings
 from distparity.worlds.scheduler import Job, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "plain"]
+__all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "marks", "plain"]
 
 #: The seed of every run of every case.
 SEED = 20240917
@@ -170,7 +171,10 @@ def failed(case: Case, failure: Failure) -> Outcome:
     if failure.kind == "raised":
         facts["raised_by"] = failure.origin
     status = _STATUS[failure.kind]
-    return Outcome(status, failure.message, failure.detail, facts, failure=failure.kind)
+    known_by = tuple(Mark.of_words(failure.kind, account) for account in failure.accounts)
+    return Outcome(
+        status, failure.message, failure.detail, facts, failure=failure.kind, marks=known_by
+    )
 
 
 def _alone(case: Case, what: str, failure: Failure) -> Outcome:
@@ -209,8 +213,19 @@ def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
         rows.append(f"  step {step}: " + ", ".join(f"{k} {v:.3g}" for k, v in row.items()))
     detail = "\n".join([*looks, *rows])
     return Outcome(
-        Status.FAILED, found.message, detail, facts, failure="wrong numbers", first=found.first
+        Status.FAILED,
+        found.message,
+        detail,
+        facts,
+        failure="wrong numbers",
+        first=found.first,
+        marks=marks(found),
     )
+
+
+def marks(found: Judgement) -> tuple[Mark, ...]:
+    """What a failure with wrong numbers is known by."""
+    return tuple(filter(None, map(Mark.of, found.samples)))
 
 
 def plain(value: float) -> float | str:

@@ -27,6 +27,7 @@ def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
         "torch_hip": torch.hip or "none",
         "device": cell.name,
         "shared_devices": f"yes, by {cell.sharing}" if cell.sharing else "no",
+        "arithmetic": cell.arithmetic,
         "device_name": cell.found.name,
         "device_count": cell.found.count,
         "backend": cell.found.backend,
@@ -59,6 +60,8 @@ def header(
             lines.append(
                 "    all ranks of a world share one device: this says nothing about several devices"
             )
+        if cell.arithmetic != "exact":
+            lines.append(f"    {cell.arithmetic} arithmetic: what torch does when nothing is set")
         lines += [f"    {line}" for line in _arithmetic(found.numerics)]
     lines += [f"  {line}" for line in broken]
     own = sorted(key for key in os.environ if key.startswith("DISTPARITY_"))
@@ -69,9 +72,10 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
     """Describe a device's arithmetic in one process: where it falls short of the dtype, if it does."""
     lines = []
     for dtype, bits in (("float32", 23), ("float64", 52)):
-        kept = numerics.get(f"matmul_{dtype}_bits", bits)
-        if kept != bits:
-            lines.append(f"its {dtype} matrix products keep {kept} of {bits} bits of mantissa")
+        for name, what in (("matmul", "matrix products"), ("convolution", "convolutions")):
+            kept = numerics.get(f"{name}_{dtype}_bits", bits)
+            if kept != bits:
+                lines.append(f"its {dtype} {what} keep {kept} of {bits} bits of mantissa")
     if numerics["denormals"] != "kept":
         lines.append(f"float32 denormals are {numerics['denormals']}")
     if numerics["repeatable"] != "yes":
@@ -91,6 +95,8 @@ def rerun(case: Case, options: Options, replay: Mapping[str, str]) -> str:
         words += ["--device-plugin", name]
     if options.sharing is not None and case.device != "cpu":
         words += [f"--share-devices={options.sharing}"]
+    if options.arithmetic != "exact":
+        words += ["--arithmetic", options.arithmetic]
     for path in options.expectations:
         words += ["--expectations", str(path)]
     if not options.known_defects:

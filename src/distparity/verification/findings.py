@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 
-from distparity.core.judgement import Divergence, Judgement, Quantity
+from distparity.core.judgement import Divergence, Judgement, Quantity, Size
 
-__all__ = ["Divergence", "Quantity", "Verdict", "at"]
+__all__ = ["Divergence", "Quantity", "Verdict", "at", "size_of"]
 
 
 @dataclass
@@ -42,7 +43,19 @@ class Verdict:
         first = self.divergences[0] if self.divergences else None
         message = "" if first is None else str(first)
         growth = tuple(dict(step) for step in self.growth)
-        return Judgement(self.ratio, self.error, message, first, self.diagnosis, growth)
+        return Judgement(
+            self.ratio,
+            self.error,
+            message,
+            first,
+            self.diagnosis,
+            growth,
+            samples=tuple(self.samples()),
+        )
+
+    def samples(self) -> list[Divergence]:
+        """The divergences by which the same fault is known again: the first and the last."""
+        return [*self.divergences[:1], *self.divergences[1:][-1:]]
 
 
 def at(
@@ -57,4 +70,13 @@ def at(
     """A divergence of one element: the one at the flat index ``place`` of its tensors."""
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), expected.shape))
     values = float(expected.flatten()[place]), float(found.flatten()[place])
-    return Divergence(quantity, rank, what, ratio, index, *values)
+    return Divergence(quantity, rank, what, ratio, index, *values, size_of(expected, found))
+
+
+def size_of(expected: torch.Tensor, found: torch.Tensor) -> Size | None:
+    """How wrong a tensor is as a whole; None where one of the two is not finite everywhere."""
+    expected, found = expected.detach().double().flatten(), found.detach().double().flatten()
+    error = (found - expected).abs().max()
+    square = float(expected @ expected)
+    sizes = [float(error), float(expected.abs().max()), float(found @ expected) / (square or 1.0)]
+    return Size(*sizes) if all(map(math.isfinite, sizes)) else None

@@ -143,7 +143,8 @@ class Tolerance:
         self.dtype = dtype
         known = [dtype, *(one for one in (reduce_dtype, compute_dtype) if one is not None)]
         self._roundoff = _roundoff(dtype)
-        products = (run.products for run in reference_runs)
+        products = [run.products for run in reference_runs]
+        self._of_products = max([self._roundoff, *products])
         self._coarsest = max([*map(_roundoff, known), *products])
         self._of_loss = max(_roundoff(one) for one in (dtype, compute_dtype or dtype))
         self._subnormal = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
@@ -242,7 +243,7 @@ class Tolerance:
             if self._multiplies and value.dim() > 1:
                 # As a matrix: one inner product over each of its dims.
                 sides = value.shape[0] + value[0].numel()
-                error = error + FACTOR * sides * self._roundoff * largest
+                error = error + FACTOR * sides * self._of_products * largest
         return Allowed(error, largest)
 
     def _seen(

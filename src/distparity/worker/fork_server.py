@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from distparity import devices
 from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
-from distparity.devices import PluginError
+from distparity.devices import PluginError, arithmetic
 
 __all__ = ["main"]
 
@@ -122,6 +122,7 @@ def _set_up(setup: Frame) -> dict[str, Any]:
         importlib.import_module(name)
     for reference in setup["plugins"]:
         devices.plug(reference)
+    arithmetic.choose(setup["arithmetic"])
     from distparity.worker import tasks
 
     return tasks.facts().to_json()

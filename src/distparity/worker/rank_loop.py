@@ -150,6 +150,7 @@ def _connect(spec: dict[str, Any]) -> Channel:
 
 def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
     from distparity import devices
+    from distparity.devices import arithmetic
     from distparity.devices.context import RankContext
 
     kind = devices.get(spec["device"] or "cpu")
@@ -170,7 +171,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
     if spec["device"]:
         shared = _share(kind, spec["sharing"]) if spec["sharing"] else None
         device = kind.take(spec["index"])
-        kind.exact()
+        arithmetic.apply(kind)
         if spec["group"]:
             _make_group(channel, spec, shared or kind.backend(), device)
     return RankContext(spec["rank"], spec["world_size"], device, kind)

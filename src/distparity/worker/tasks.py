@@ -25,7 +25,7 @@ from distparity.core.torch_facts import (
     StrategyFacts,
     TorchFacts,
 )
-from distparity.devices import examination, numerics
+from distparity.devices import arithmetic, examination, numerics
 from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
 from distparity.torch_support import origin, private
@@ -153,7 +153,7 @@ def _look(kind: devices.Device) -> Probed:
     if absent is not None:
         return Probed(absent=absent)
     device = kind.take(0)
-    kind.exact()
+    arithmetic.apply(kind)
     lacks = kind.lacks()
     found = DeviceFacts(
         type=kind.kind,
@@ -265,7 +265,7 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
         different, found["nondeterminism"] = nondeterminism.measure(runs[0], more)
         runs += different
         if recipe.dtype in (torch.float32, torch.float64):
-            bits = numerics.kept_bits(context.device, recipe.dtype)
+            bits = numerics.fewest_bits(context.device, recipe.dtype)
             for run in runs:
                 run.products = 2.0 ** -(bits + 1)
     return found, [run.to_bytes() for run in runs]

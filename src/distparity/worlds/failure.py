@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -24,6 +25,7 @@ __all__ = [
 _ACCOUNTS = 4
 _LONGEST = 240
 _WHAT = re.compile(r"^\s*what\(\):\s*(.+)$", re.MULTILINE)
+_FRAME = re.compile(r'^  File "([^"]+)", line \d+, in (\S+)', re.MULTILINE)
 #: How faulthandler names a signal that ends a process.
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 #: Words in a rank's error that mean that the rank at the other end is gone.
@@ -83,6 +85,16 @@ class Report:
         return ", ".join(filter(None, [what, str(self.where or "")]))
 
     @property
+    def end(self) -> str:
+        """What it did, and the code that did it: of an exception where it was raised."""
+        if self.fate is not Fate.RAISED:
+            return self.account
+        frames = _FRAME.findall(self.text)
+        path, function = frames[-1] if frames else ("", "")
+        where = f", {os.path.basename(path)} in {function}" if frames else ""  # noqa: PTH119
+        return f"{_headline(self.what)}{where}"
+
+    @property
     def call(self) -> Call | None:
         """The collective that the rank was in."""
         return None if self.where is None else self.where.call
@@ -122,6 +134,13 @@ class Failure:
     @property
     def detail(self) -> str:
         return "\n".join([self.message, "", *map(str, self.ranks)])
+
+    @property
+    def accounts(self) -> list[str]:
+        """What the ranks did that are to blame, each account once, whichever rank was first."""
+        culprits = [one for one in self.ranks if one.fate in (Fate.RAISED, Fate.DIED)]
+        loud = [one for one in culprits if not one.is_echo] or culprits
+        return sorted({one.end for one in loud or self.ranks})
 
     @property
     def origin(self) -> str:

@@ -40,9 +40,15 @@ class Launcher:
     something else in the meantime.
     """
 
-    def __init__(self, include: list[str] | None = None, plugins: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        include: list[str] | None = None,
+        plugins: list[str] | None = None,
+        arithmetic: str = "exact",
+    ) -> None:
         self.include = include or []
         self.plugins = plugins or []
+        self.arithmetic = arithmetic
         self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
@@ -137,6 +143,7 @@ class Launcher:
                     "op": "setup",
                     "include": self.include,
                     "plugins": self.plugins,
+                    "arithmetic": self.arithmetic,
                     "write_report": start.write_report(),
                 }
             )

@@ -3,6 +3,7 @@
 =============== ====================================================================================
 ``drop-rank``   sums over ranks leave out what the last rank gave
 ``tf32``        float32 matrix products see their factors with a mantissa of 10 bits
+``tf32-unless-exact`` the same until it is told to be exact
 ``async-copy``  the copy that brings a sum over ranks is not waited for: it lands sixteen operations
                 later, and who reads before that reads what was there
 ``hang``        the last rank never comes back from its first sum over ranks
@@ -22,7 +23,7 @@ import torch
 
 __all__ = ["FAULT", "hang", "land", "late", "lose", "tick", "truncate", "waver"]
 
-KNOWN = ("", "drop-rank", "tf32", "async-copy", "hang", "die", "waver")
+KNOWN = ("", "drop-rank", "tf32", "tf32-unless-exact", "async-copy", "hang", "die", "waver")
 FAULT = os.environ.get("SIM_FAULT", "")
 if FAULT not in KNOWN:
     raise ImportError(f"SIM_FAULT={FAULT}: not one of {', '.join(KNOWN[1:])}")
@@ -31,6 +32,8 @@ _LATENESS = 16
 
 #: Whether this process is the last of several ranks; the process group says so.
 last_rank = False
+#: Whether the device was told to compute as exactly as it can.
+exact = False
 _operations = 0
 #: Copies under way, each with the number of operations that it still takes.
 _pending: list[tuple[int, Callable[[], object]]] = []
@@ -38,7 +41,8 @@ _pending: list[tuple[int, Callable[[], object]]] = []
 
 def truncate(tensor: torch.Tensor) -> torch.Tensor:
     """A float32 CPU tensor rounded to nearest at 10 bits of mantissa."""
-    if FAULT != "tf32" or tensor.dtype != torch.float32:
+    coarse = FAULT == "tf32" or (FAULT == "tf32-unless-exact" and not exact)
+    if not coarse or tensor.dtype != torch.float32:
         return tensor
     bits = tensor.contiguous().view(torch.int32)
     return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)

@@ -30,6 +30,11 @@ class Sim(Device):
 
         register()
 
+    def exact(self) -> None:
+        from distparity_sim import faults
+
+        faults.exact = True
+
     def backend(self) -> str:
         return "simccl"
 

@@ -1,0 +1,52 @@
+"""A fault that no entry describes, in every case of more than one rank: $FAULT says which."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from distparity.operations import task
+from distparity.operations.base import Check, Operation, Request
+from distparity.training.trajectory import Tensors
+
+_backward = torch.autograd.backward
+_asked = task._asked
+
+
+def wrong(tensor: torch.Tensor) -> torch.Tensor:
+    if os.environ["FAULT"] == "abort":
+        os.abort()
+    return -3 * tensor if tensor.is_floating_point() else tensor
+
+
+def backward(tensors: Any, *args: Any, **more: Any) -> None:
+    if dist.is_initialized():
+        tensors = [wrong(one) for one in ([tensors] if torch.is_tensor(tensors) else tensors)]
+    _backward(tensors, *args, **more)
+
+
+def asked(case: Any) -> tuple[Operation, Request]:
+    found, request = _asked(case)
+    operation: Any = copy.copy(found)
+    operation.checks = lambda request: map(spoilt, found.checks(request))
+    return operation, request
+
+
+def spoilt(check: Check) -> Check:
+    made: Any = copy.copy(check)
+    # Frozen, like all checks.
+    object.__setattr__(made, "run", lambda site: run(check, site))
+    return cast("Check", made)
+
+
+def run(check: Check, site: Any) -> Tensors:
+    found = check.run(site)
+    return {name: None if one is None else wrong(one) for name, one in found.items()}
+
+
+torch.autograd.backward = backward
+task._asked = asked
