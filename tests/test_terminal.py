@@ -10,16 +10,20 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Suite, command, environment
 
 from distparity.core.case import Case
+from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
 from distparity.core.statuses import STATUSES
-from distparity.pytest_plugin import matrix_view
+from distparity.core.torch_facts import DeviceFacts
+from distparity.pytest_plugin import matrix_view, summary
 from distparity.pytest_plugin.matrix_view import marks
 from distparity.pytest_plugin.progress import Progress
+from distparity.session.cell import Cell
 
 # -- the matrix ------------------------------------------------------------------------------------
 
@@ -313,3 +317,106 @@ def test_header_shows_no_secret(suite: Suite) -> None:
 
     assert "swordfish" not in ran.output
     assert "DISTPARITY_INDEX_TOKEN=[$DISTPARITY_INDEX_TOKEN]" in ran.output
+
+
+# -- the causes behind the counts ------------------------------------------------------------------
+
+FOUND = DeviceFacts(
+    "cpu", 1, None, "a CPU", "gloo", "1", {}, (), {}, {}, start_seconds=1.0, exclusive=False
+)
+GRADIENT = Divergence(Quantity(1, "gradient", "w"), 0, "off by 1")
+
+
+def _ended(*found: tuple[str, Outcome]) -> Cell:
+    """A cell in which the cases had these outcomes; the cases are ``NAME/ddp`` in two ranks."""
+    cases = [Case(name, "ddp", 2, "float32", "cpu") for name, _ in found]
+    outcomes = {case.id: outcome for case, (_, outcome) in zip(cases, found, strict=True)}
+    return Cell("2.13", "cpu", FOUND, cases=cases, outcomes=outcomes)
+
+
+def _failed(diagnosis: str = "", **more: Any) -> Outcome:
+    facts = {"diagnosis": diagnosis} if diagnosis else {}
+    return Outcome(Status.FAILED, "off by 1", facts=facts, failure="wrong numbers", **more)
+
+
+def _causes(*found: tuple[str, Outcome]) -> list[str]:
+    return list(summary.causes(_ended(*found), lambda cases: f"run {len(cases)}"))
+
+
+SUMMED = _failed("gradients summed, not averaged")
+CAUSES = {
+    "one diagnosis": (
+        [("a", SUMMED), ("b", SUMMED)],
+        ["  2 failed: gradients summed, not averaged: a/ddp-ws2-float32, b/ddp-ws2-float32", "    to rerun: run 2"],
+    ),
+    "the most frequent first": (
+        [("a", _failed(first=GRADIENT)), ("b", SUMMED), ("c", SUMMED)],
+        [
+            "  2 failed: gradients summed, not averaged: b/ddp-ws2-float32, c/ddp-ws2-float32",
+            "    to rerun: run 2",
+            "  1 failed: wrong gradient, first at step 1: a/ddp-ws2-float32",
+            "    to rerun: run 1",
+        ],
+    ),
+    "more cases than a line has room for": (
+        [(name, SUMMED) for name in "abcde"],
+        [
+            (
+                "  5 failed: gradients summed, not averaged: a/ddp-ws2-float32, b/ddp-ws2-float32, "
+                "c/ddp-ws2-float32, d/ddp-ws2-float32 and 1 more"
+            ),
+            "    to rerun: run 5",
+        ],
+    ),
+    "what torch refuses, without its own words": (
+        [
+            (name, Outcome(Status.NOT_SUPPORTED, f"fsdp2: no CPU: torch 2.4.1 says RuntimeError: {name}"))
+            for name in "ab"
+        ],
+        ["  2 not supported: fsdp2: no CPU"],
+    ),
+    "known defects by their reason": (
+        [("a", Outcome(Status.EXPECTED, "wrong numbers: it halves (link)", facts={"reason": "it halves"}))],
+        ["  1 expected failure: it halves"],
+    ),
+    "what passed has no cause": ([("a", Outcome(Status.PASSED, "ratio 0.1"))], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "lines"), CAUSES.values(), ids=CAUSES)
+def test_cases_of_one_cause_are_one_line(
+    found: list[tuple[str, Outcome]], lines: list[str]
+) -> None:
+    assert _causes(*found) == lines
+
+
+def test_rare_causes_are_counted() -> None:
+    refused = [(f"s{n}", Outcome(Status.NOT_SUPPORTED, f"fact {n}")) for n in range(20)]
+
+    assert _causes(*refused)[12:] == ["  and 8 more causes; -rA lists them"]
+    assert len(list(summary.causes(_ended(*refused), lambda _: "", every=True))) == 20
+
+
+def test_the_worst_ratio_is_of_trainings() -> None:
+    operation = Outcome(Status.PASSED, facts={"ratio": "1", "checks": 3})
+    known = Outcome(Status.EXPECTED, facts={"ratio": "1e6"})
+    trained = Outcome(Status.PASSED, facts={"ratio": "0.25"})
+
+    line = summary.counts(_ended(("all_reduce", operation), ("known", known), ("basic", trained)))
+
+    assert line.endswith("3 cases, none run; worst ratio 0.25 (basic/ddp-ws2-float32)")
+
+
+def test_a_run_looks_the_same_wherever_it_is_started(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-ra -q"\n')
+    (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
+    words = command(
+        "--device", "cpu", "--cell", "here", "--case", "checkpoint_reentrant/ddp-ws2-float32"
+    )
+    found = subprocess.run(
+        words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert "SKIPPED" not in found.stdout
+    assert f"rootdir: {tmp_path}" in found.stdout
+    assert "  1 not supported: ddp: reentrant checkpoints" in found.stdout

@@ -39,7 +39,10 @@ def become_pytest(words: list[str]) -> NoReturn:
     cache = ["-o", f"cache_dir={Path.cwd() / '.pytest_cache'}"]
     if any("no:cacheprovider" in word for word in words):
         cache = []
-    command = [sys.executable, "-m", "pytest", "--noconftest", *cache, suite, *words]
+    given = any(word.startswith(("-c", "--config-file", "--rootdir")) for word in words)
+    own = Path(__file__).parents[1] / "pytest_plugin" / "run.ini"
+    settings = [] if given else ["-c", str(own), f"--rootdir={Path.cwd()}"]
+    command = [sys.executable, "-m", "pytest", "--noconftest", *settings, *cache, suite, *words]
     if not _ENDS_SOON.intersection(words):
         start.ahead()
     sys.stdout.flush()

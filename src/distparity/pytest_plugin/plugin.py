@@ -14,9 +14,8 @@ from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
-from distparity.core.statuses import counted
 from distparity.core.torch_facts import TorchFacts
-from distparity.pytest_plugin import activate, matrix_view
+from distparity.pytest_plugin import activate, matrix_view, summary
 from distparity.pytest_plugin.progress import Progress
 from distparity.session import selection
 from distparity.session.cell import Cell
@@ -365,21 +364,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     run = config.stash[RUN]
     terminalreporter.section("distparity")
     for cell in run.cells:
-        text = counted(cell.counts)
-        # An expected failure must not hide the worst ratio of the others.
-        ratios = {
-            case: outcome.facts["ratio"]
-            for case, outcome in cell.outcomes.items()
-            if "ratio" in outcome.facts and outcome.status is not Status.EXPECTED
-        }
-        worst = max(ratios, key=lambda case: float(ratios[case]), default=None)
-        number = len(cell.cases)
-        line = f"torch {cell.torch} on {cell.name}: {number} case{'s' * (number != 1)}, {text or 'none run'}"
-        if worst is not None:
-            line += f"; worst ratio {float(ratios[worst]):.3g} ({worst})"
-        terminalreporter.write_line(line)
+        terminalreporter.write_line(summary.counts(cell))
         if config.get_verbosity() >= 0:
             _write_matrix(config, cell)
+        every = "A" in config.option.reportchars
+        for line in summary.causes(cell, run.rerun, every=every):
+            terminalreporter.write_line(line)
     for device in run.nothing_shown():
         terminalreporter.write_line(
             f"the run fails: every case on the named device {device} was skipped"
@@ -458,7 +448,7 @@ class ParityItem(pytest.Item):
         parts = [f"{outcome.status.value}: {outcome.message}"]
         if outcome.detail and outcome.detail != outcome.message:
             parts.append(outcome.detail)
-        return "\n".join([*parts, f"to rerun:\n{run.rerun(self.case)}"])
+        return "\n".join([*parts, f"to rerun:\n{run.rerun([self.case])}"])
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
         if isinstance(excinfo.value, ParityFailure):

@@ -216,7 +216,7 @@ class Run:
             case.id: {
                 **case.facts,
                 "family": families[case.scenario],
-                "rerun": wording.rerun(case, self.options, cell.found.replay),
+                "rerun": wording.rerun([case], self.options, cell.found.replay),
             }
             for case in cell.cases
         }
@@ -301,10 +301,10 @@ class Run:
         assert self.scheduler is not None
         return self.scheduler.side_by_side(todo, job)
 
-    def rerun(self, case: Case) -> str:
-        """The command that runs one case again."""
-        replay = next(cell.found.replay for cell in self.cells if cell.device == case.device)
-        return wording.rerun(case, self.options, replay)
+    def rerun(self, cases: Sequence[Case]) -> str:
+        """The command that runs cases of one device again."""
+        replay = next(cell.found.replay for cell in self.cells if cell.device == cases[0].device)
+        return wording.rerun(cases, self.options, replay)
 
     # -- after the last case -------------------------------------------------------------------
 

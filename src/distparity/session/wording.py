@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distparity.core.case import Case
@@ -83,17 +83,20 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
     return lines or ["arithmetic: products in full precision, denormals kept, deterministic"]
 
 
-def rerun(case: Case, options: Options, replay: Mapping[str, str]) -> str:
-    """The command that runs one case again, with the variables that replay its device's behaviour."""
+def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) -> str:
+    """The command that runs cases of one device again, with the variables that repeat its behaviour."""
     words = [f"{name}={value}" for name, value in replay.items()]
-    words += ["distparity", "run", "--device", case.device, "--case", case.id]
-    if case.world_size not in DEFAULT_WORLD_SIZES:
-        words += ["--world-size", str(case.world_size)]
+    device, sizes = cases[0].device, sorted({case.world_size for case in cases})
+    words += ["distparity", "run", "--device", device]
+    for case in cases:
+        words += ["--case", case.id]
+    if not set(sizes) <= set(DEFAULT_WORLD_SIZES):
+        words += ["--world-size", ",".join(map(str, sizes))]
     for name in options.include:
         words += ["--include", name]
     for name in options.plugins:
         words += ["--device-plugin", name]
-    if options.sharing is not None and case.device != "cpu":
+    if options.sharing is not None and device != "cpu":
         words += [f"--share-devices={options.sharing}"]
     if options.arithmetic != "exact":
         words += ["--arithmetic", options.arithmetic]
