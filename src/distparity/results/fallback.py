@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from distparity.results import junit_writer
@@ -23,18 +24,19 @@ def write(journal: Journal) -> tuple[Path | None, str]:
         return junit_writer.write_from_journal(journal.path), ""
     except OSError as error:
         lost = f"the reports could not be written to {journal.path.parent} ({error})"
-    for place in (Path(tempfile.gettempdir()), Path.cwd(), Path.home(), Path("/dev/shm")):  # noqa: S108  the last resort
+    for place in (tempfile.gettempdir, Path.cwd, Path.home, lambda: "/dev/shm"):  # noqa: S108  the last resort
         found = _saved(journal, place)
         if found is not None:
             return found, f"{lost}; they are in {found.parent}"
     return None, f"{lost}, nor anywhere else: only this terminal shows the results"
 
 
-def _saved(journal: Journal, place: Path) -> Path | None:
-    """Write the XML into a new folder in ``place``; None, and nothing is left, if that fails."""
+def _saved(journal: Journal, place: Callable[[], str | Path]) -> Path | None:
+    """Write the XML into a new folder in ``place()``; None, and nothing is left, if that fails."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place))
-    except OSError:
+        # On a full disk, to ask for the folder of temporary files fails as well.
+        folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place()))
+    except (OSError, RuntimeError):
         return None
     try:
         journal.save(folder / journal.path.name)
