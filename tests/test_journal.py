@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
+from distparity.core.version import __version__
 from distparity.expectations.search import TooSlow, search
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, Taken, paths, place, read
@@ -52,6 +58,7 @@ def test_writer_that_is_killed_leaves_the_file_free(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
+from typing import Any
 from distparity.results.journal import Journal
 Journal(Path({str(tmp_path / "x.jsonl")!r}), Path("none"), {{"cases": []}})
 os.kill(os.getpid(), signal.SIGKILL)
@@ -178,3 +185,296 @@ def test_search_without_end_is_ended() -> None:
     with pytest.raises(TooSlow, match="takes more than"):
         search(re.compile(r"(a+)+$"), "a" * 40 + "!")
     assert search(re.compile("a+"), "aaa")
+
+
+# -- what is read back -----------------------------------------------------------------------------
+
+
+def side_file(folder: Path, header: dict[str, object], *lines: dict[str, object]) -> Path:
+    path = folder / "junit-x.jsonl"
+    whole = {**HEADER, "cases": ["a/x", "a/y"], "started": 10.0, **header}
+    path.write_text("".join(json.dumps(one) + "\n" for one in ({"header": whole}, *lines)))
+    return path
+
+
+def ended(reason: str = "finished", at: float = 12.5, **more: object) -> dict[str, object]:
+    return {"end": reason, "at": at, **more}
+
+
+def of_case(case: str, **facts: object) -> dict[str, object]:
+    return {"case": case, "outcome": Outcome(Status.PASSED, facts=facts).to_json(), "at": 11.0}
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        pytest.param([], "the process that ran the suite died", id="no end"),
+        pytest.param([ended("interrupted")], "interrupted", id="an end"),
+    ],
+)
+def test_a_case_without_a_result_says_why(
+    tmp_path: Path, lines: list[dict[str, object]], why: str
+) -> None:
+    record = read(side_file(tmp_path, {}, of_case("a/y"), *lines))
+
+    assert record.outcomes == {
+        "a/x": Outcome(Status.MISSING, f"no result: {why}"),
+        "a/y": Outcome(Status.PASSED),
+    }
+    assert record.ended == (why if lines else None)
+
+
+def test_a_case_has_the_facts_that_were_known_before_it_ran(tmp_path: Path) -> None:
+    about = {"a/x": {"scenario": "a", "seed": 0}, "a/y": {"scenario": "b"}}
+    record = read(side_file(tmp_path, {"about": about}, of_case("a/x", seed=1, ratio=0.5)))
+
+    assert record.outcomes["a/x"].facts == {"scenario": "a", "seed": 1, "ratio": 0.5}
+    assert record.outcomes["a/y"].facts == {"scenario": "b"}
+
+
+def test_a_run_has_the_facts_that_were_known_in_the_end(tmp_path: Path) -> None:
+    header: dict[str, object] = {"facts": {"torch": "2.13", "cores": 2}}
+    record = read(side_file(tmp_path, header, ended(facts={"cores": 4, "worlds": 3})))
+
+    assert record.header["facts"] == {"torch": "2.13", "cores": 4, "worlds": 3}
+
+
+def test_a_run_that_has_no_facts(tmp_path: Path) -> None:
+    path = tmp_path / "junit-x.jsonl"
+    header = {"cell": HEADER["cell"], "cases": [], "started": 1}
+    lines = [{"header": header}, ended(facts={"cores": 4})]
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+
+    assert read(path).header["facts"] == {"cores": 4}
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        pytest.param([ended(at=12.5)], 2.5, id="to the end"),
+        pytest.param([ended(at=9.0)], 0.0, id="never less than none"),
+        pytest.param([of_case("a/x")], 7.0, id="to the last line, where there is no end"),
+    ],
+)
+def test_how_long_a_run_took(
+    tmp_path: Path, lines: list[dict[str, object]], seconds: float
+) -> None:
+    path = side_file(tmp_path, {}, *lines)
+    os.utime(path, (0.0, 17.0))
+
+    assert read(path).seconds == seconds
+
+
+@pytest.mark.parametrize("schema", [2, "1", None])
+def test_another_schema_is_refused_in_words(tmp_path: Path, schema: object) -> None:
+    path = side_file(tmp_path, {"schema": schema})
+
+    with pytest.raises(ValueError, match="schema") as refused:
+        read(path)
+
+    assert str(refused.value) == (
+        f"{path} has schema {schema!r}; distparity {__version__} reads schema 1"
+    )
+
+
+@pytest.mark.parametrize("header", [{}, {"schema": 1}], ids=["before schemas", "the first"])
+def test_the_first_schema_is_read(tmp_path: Path, header: dict[str, object]) -> None:
+    assert list(read(side_file(tmp_path, header)).outcomes) == ["a/x", "a/y"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param({"about": {"a/y": 3}}, id="about a case, a number"),
+        pytest.param({"about": 3}, id="about all, a number"),
+        pytest.param({"cell": {"torch": "2.13"}}, id="no device"),
+        pytest.param({"cell": {"torch": 2.13, "device": "cpu"}}, id="a torch that is a number"),
+        pytest.param({"cell": {"torch": "2.13", "device": 0}}, id="a device that is a number"),
+        pytest.param({"cases": ["a/x", 3]}, id="a case that is a number"),
+    ],
+)
+def test_a_header_that_lacks_something_is_none(tmp_path: Path, header: dict[str, object]) -> None:
+    path = side_file(tmp_path, header)
+
+    with pytest.raises(ValueError, match="side file") as refused:
+        read(path)
+
+    assert str(refused.value) == f"{path} is not a side file of distparity: it has no header"
+
+
+def test_what_is_written_first(tmp_path: Path) -> None:
+    before = time.time()
+    journal = Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", {**HEADER, "cases": ["a/x"]})
+    journal.add("a/x", PASSED)
+    after = time.time()
+    journal.end("finished")
+
+    header, case, _ = (json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines())
+    started = header["header"].pop("started")
+    assert header == {"header": {"schema": 1, **HEADER, "cases": ["a/x"], "pid": os.getpid()}}
+    assert before <= started <= case.pop("at") <= after
+    assert case == {"case": "a/x", "outcome": PASSED.to_json()}
+
+
+@pytest.mark.parametrize(
+    ("facts", "written"),
+    [pytest.param(None, {}, id="none"), pytest.param({"cores": 2}, {"cores": 2}, id="some")],
+)
+def test_what_is_written_last(
+    tmp_path: Path, facts: dict[str, object] | None, written: dict[str, object]
+) -> None:
+    before = time.time()
+    journal = Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", HEADER)
+    journal.end("interrupted", facts)
+
+    end = json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])
+    assert before <= end.pop("at") <= time.time()
+    assert end == {"end": "interrupted", "facts": written}
+    assert (journal.path, journal.xml) == (tmp_path / "x.jsonl", tmp_path / "x.xml")
+
+
+class FullDisk:
+    """A file that takes so many lines."""
+
+    def __init__(self, file: Any, lines: int) -> None:
+        self._file = file
+        self._lines = lines
+
+    def write(self, line: str) -> None:
+        self._lines -= 1
+        if self._lines < 0:
+            raise OSError(28, "No space left on device")
+        self._file.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_what_a_full_disk_does_not_take_is_kept(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", {**HEADER, "cases": ["a/x", "a/y"]})
+    assert journal.error is None
+    journal._file = FullDisk(journal._file, 1)
+    journal.add("a/x", PASSED)
+    journal.add("a/y", Outcome(Status.FAILED, "off by 1 µm"))
+    assert str(journal.error) == "[Errno 28] No space left on device"
+    journal._file._lines = 9
+    journal.end("finished")
+
+    journal.save(tmp_path / "whole.jsonl")
+
+    there, whole = read(tmp_path / "x.jsonl"), read(tmp_path / "whole.jsonl")
+    # After a line that is lost, no other is written.
+    assert (there.ended, whole.ended) == (None, "finished")
+    assert whole.outcomes == {"a/x": PASSED, "a/y": Outcome(Status.FAILED, "off by 1 µm")}
+
+
+def test_the_one_who_writes_a_file_without_a_header_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Taken) as taken:
+            Journal(path, tmp_path / "x.xml", HEADER)
+
+    assert str(taken.value) == f"{path} is being written by another run"
+
+
+def test_the_one_who_writes_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    first = Journal(path, tmp_path / "x.xml", HEADER)
+    with pytest.raises(Taken) as taken:
+        Journal(path, tmp_path / "x.xml", HEADER)
+
+    assert str(taken.value) == f"{path} is being written by another run, process {os.getpid()}"
+    assert read_header(path)["pid"] == os.getpid()
+    first.end("finished")
+
+
+def read_header(path: Path) -> Any:
+    return json.loads(path.read_text().splitlines()[0])["header"]
+
+
+def test_on_a_file_system_without_locks_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", {**HEADER, "cases": []}).end("finished")
+
+    assert read(tmp_path / "x.jsonl").ended == "finished"
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / "x.jsonl", fcntl.flock
+    path.write_text("")
+
+    def flock(file: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    Journal(path, tmp_path / "x.xml", {**HEADER, "cases": []}).end("finished")
+
+    assert read(path).ended == "finished"
+
+
+LONG = "x" * 120
+FILE_NAMES = {
+    "as it is": ("2.13.0+cpu", "2.13.0+cpu"),
+    "as long as may be": ("x" * 100, "x" * 100),
+    "of other signs": ("a/b c:d-e_f", "a_b_c_d-e_f"),
+    "of letters that are no ASCII": ("größe", "größe"),
+    "hidden": ("..x.", "x."),
+    "nothing": ("", "_"),
+    "too long": (LONG, f"{'x' * 91}-{hashlib.sha256(LONG.encode()).hexdigest()[:8]}"),
+    "too long in bytes": (
+        "ß" * 51,
+        f"{'ß' * 45}-{hashlib.sha256(('ß' * 51).encode()).hexdigest()[:8]}",
+    ),
+    "too long, and no UTF-8": (
+        LONG + "\udcff",
+        f"{'x' * 91}-{hashlib.sha256(LONG.encode() + bytes([0xFF])).hexdigest()[:8]}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "safe"), FILE_NAMES.values(), ids=list(FILE_NAMES))
+def test_a_name_in_a_file_s_name(name: str, safe: str) -> None:
+    assert paths(Path("f"), name, "cpu")[0] == Path("f", f"junit-{safe}-cpu.jsonl")
+    assert paths(Path("f"), "2.13", name)[1] == Path("f", f"junit-2.13-{safe}.xml")
+
+
+@pytest.mark.parametrize(
+    ("before", "beside"),
+    [
+        pytest.param(None, False, id="nothing"),
+        pytest.param({"cases": ["a/x"], "part": False}, True, id="a whole one"),
+        pytest.param({"cases": ["a/x"], "part": True}, False, id="a part"),
+        pytest.param({"cases": ["cell/start"]}, False, id="a cell that did not begin"),
+        pytest.param({"cases": ["cell/start", "a/x"]}, True, id="one with such a case"),
+        pytest.param({"part": False}, True, id="one that is damaged"),
+    ],
+)
+def test_where_a_part_goes(tmp_path: Path, before: dict[str, object] | None, beside: bool) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    if before is not None:
+        paths(folder, "2.13", "cpu")[0].write_text(json.dumps({"header": before}) + "\n")
+
+    own, other = paths(folder, "2.13", "cpu"), paths(tmp_path / "reports-part", "2.13", "cpu")
+
+    assert place(folder, "2.13", "cpu", part=True) == (other if beside else own)
+    assert place(folder, "2.13", "cpu", part=False) == own
+
+
+def test_an_xml_file_without_a_side_file_is_a_whole_one(tmp_path: Path) -> None:
+    side, xml = paths(tmp_path / "reports", "2.13", "cpu")
+    xml.parent.mkdir()
+    xml.write_text("")
+
+    assert place(tmp_path / "reports", "2.13", "cpu", part=True)[0].parent.name == "reports-part"
+    assert not side.exists()

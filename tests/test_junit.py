@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from junitparser import xunit2 as junitparser
 
+from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
+from distparity.core.version import __version__
 from distparity.results import junit_writer
-from distparity.results.journal import Journal, paths
+from distparity.results.journal import Journal, paths, read
 
 HEADER = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": {"torch": "2.13.0"}}
 
@@ -235,3 +238,230 @@ def test_every_case_has_what_all_consumers_key_by(tmp_path: Path) -> None:
         "timestamp",
         "hostname",
     } == set(suite.attrib)
+
+
+# -- to the letter -----------------------------------------------------------------------------------
+
+
+def of_lines(folder: Path, header: dict[str, object], **outcomes: Outcome) -> Path:
+    """A side file of cases ``a/<name>``, from second 10 to second 12.5 of the epoch."""
+    path = folder / "junit-2.13-cpu.jsonl"
+    whole = {**HEADER, "cases": [f"a/{name}" for name in outcomes], "started": 10, **header}
+    lines: list[dict[str, object]] = [{"header": whole}]
+    lines += [{"case": f"a/{name}", "outcome": one.to_json()} for name, one in outcomes.items()]
+    lines += [{"end": "finished", "at": 12.5, "facts": {}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+WHOLE = """<?xml version='1.0' encoding='utf-8'?>
+<testsuites name="distparity" tests="4" failures="1" errors="1" skipped="1" time="2.500">
+  <testsuite name="distparity torch 2.13 cpu" tests="4" failures="1" errors="1" skipped="1" \
+time="2.500" timestamp="1970-01-01T00:00:10+00:00" hostname="here">
+    <properties>
+      <property name="distparity.cell" value="2.13-cpu" />
+      <property name="distparity.cell_torch" value="2.13" />
+      <property name="distparity.device" value="cpu" />
+      <property name="distparity.version" value="{version}" />
+      <property name="distparity.schema" value="1" />
+      <property name="distparity.torch" value="2.13.0" />
+      <property name="distparity.world_sizes" value="2, 4" />
+      <property name="distparity.ended" value="finished" />
+    </properties>
+    <testcase classname="distparity.a" name="passed" time="0.2500">
+      <properties>
+        <property name="status" value="passed" />
+        <property name="ratio" value="0.123457" />
+        <property name="seconds_in_ranks" value="0.25" />
+        <property name="steps" value="3" />
+      </properties>
+    </testcase>
+    <testcase classname="distparity.a" name="failed" time="0.0000">
+      <properties>
+        <property name="status" value="failed" />
+        <property name="failure" value="findings" />
+        <property name="first_divergence" value="{first}" />
+        <property name="diverged" value="[&quot;sum&quot;]" />
+      </properties>
+      <failure message="failed: off by 1" type="distparity.failed">failed: off by 1
+the account</failure>
+    </testcase>
+    <testcase classname="distparity.a" name="error" time="0.0000">
+      <properties>
+        <property name="status" value="error" />
+      </properties>
+      <error message="error: none" type="distparity.error">error: none</error>
+    </testcase>
+    <testcase classname="distparity.a" name="absent" time="0.0000">
+      <properties>
+        <property name="status" value="not available" />
+      </properties>
+      <skipped message="not available: no cuda" type="distparity.not available">\
+not available: no cuda</skipped>
+    </testcase>
+  </testsuite>
+</testsuites>"""
+
+
+def test_a_cell_s_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    first = Divergence(Quantity(0, "sum", "x"), 1, "off by 1", 2.0)
+    path = of_lines(
+        tmp_path,
+        {"facts": {"torch": "2.13.0", "world_sizes": [2, 4]}},
+        passed=Outcome(
+            Status.PASSED,
+            facts={"ratio": 0.12345678, "growth": [1], "seconds_in_ranks": 0.25, "steps": 3},
+        ),
+        failed=Outcome(
+            Status.FAILED, "off by 1", "the account", {}, "findings", first, diverged=("sum",)
+        ),
+        error=Outcome(Status.ERROR, "none"),
+        absent=Outcome(Status.NOT_AVAILABLE, "no cuda"),
+    )
+
+    xml = junit_writer.write_from_journal(str(path))
+
+    assert xml == path.with_suffix(".xml")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [path.name, xml.name]
+    escaped = json.dumps(first.to_json()).replace('"', "&quot;")
+    assert xml.read_text() == WHOLE.format(version=__version__, first=escaped)
+
+
+@pytest.mark.parametrize(
+    ("header", "tag"),
+    [({}, "failure"), ({"allow_flaky": False}, "failure"), ({"allow_flaky": True}, "skipped")],
+    ids=["by default", "refused", "allowed"],
+)
+def test_a_flaky_case(tmp_path: Path, header: dict[str, object], tag: str) -> None:
+    flaky, failed = Outcome(Status.FLAKY, "twice"), Outcome(Status.FAILED, "off")
+    root = ElementTree.parse(
+        junit_writer.write_from_journal(of_lines(tmp_path, header, flaky=flaky, failed=failed))
+    ).getroot()
+
+    assert [child.tag for child in next(root.iter("testcase"))] == ["properties", tag]
+    assert (root.get("failures"), root.get("skipped")) == (
+        ("1", "1") if tag == "skipped" else ("2", "0")
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"),
+    [
+        (True, 1.0),
+        (0, 0.0),
+        (2, 2.0),
+        (-1, 0.0),
+        (1e11, 0.0),
+        (9e10, 9e10),
+        ("3", 0.0),
+        (None, 0.0),
+    ],
+)
+def test_a_number_of_seconds(number: object, seconds: float) -> None:
+    assert junit_writer._seconds(number) == seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([2, 4], "2, 4"),
+        ((2.5, "x"), "2.5, x"),
+        (0.12345678, "0.123457"),
+        (1e-9, "1e-09"),
+        (12345678, "12345678"),
+        (None, "None"),
+        (True, "True"),
+    ],
+    ids=str,
+)
+def test_a_value_as_text(value: object, text: str) -> None:
+    assert junit_writer._plain(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ("x" * 10, "x" * 10),
+        ("abcdefghijk", "abcde\n[1 characters omitted here; the side file has them]\nghijk"),
+        (
+            "abcde" + "-" * 1000 + "vwxyz",
+            "abcde\n[1,000 characters omitted here; the side file has them]\nvwxyz",
+        ),
+    ],
+    ids=["short", "one more", "long"],
+)
+def test_a_text_that_is_cut(text: str, cut: str) -> None:
+    assert junit_writer._cut(text, 10) == cut
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a\tb\nc\rd", "a\tb\nc\rd"),
+        ("\x00\x1b[31m", "\\x00\\x1b[31m"),
+        ("\ud800\ufffe", "\\xd800\\xfffe"),
+        ("\ud7ff\ue000\ufffd🦆", "\ud7ff\ue000\ufffd🦆"),
+    ],
+    ids=["white space", "control", "no characters", "the last ones that are"],
+)
+def test_what_xml_cannot_hold_is_spelled_out(text: str, plain: str) -> None:
+    assert junit_writer._text(text) == plain
+
+
+@pytest.mark.parametrize("cases", [0, 1, 40], ids=["none", "one", "forty"])
+def test_accounts_share_the_file(tmp_path: Path, cases: int) -> None:
+    outcomes = {f"n{n}": Outcome(Status.FAILED, "off", "x" * 250_000) for n in range(cases)}
+    passed = {f"p{n}": Outcome(Status.PASSED) for n in range(3)}
+    xml = junit_writer.write_from_journal(of_lines(tmp_path, {}, **outcomes, **passed))
+
+    texts = [element.text or "" for element in ElementTree.parse(xml).iter("failure")]
+    gap = len("\n[150,011 characters omitted here; the side file has them]\n")
+    most = {0: 0, 1: 200_000, 40: 100_000}[cases]
+    assert [len(text) for text in texts] == [most + gap - (cases == 1)] * cases
+
+
+def test_a_message_is_cut_as_well(tmp_path: Path) -> None:
+    path = of_lines(tmp_path, {}, failed=Outcome(Status.FAILED, "x" * 5000))
+    (element,) = ElementTree.parse(junit_writer.write_from_journal(path)).iter("failure")
+
+    message = element.get("message") or ""
+    assert message.startswith("failed: " + "x" * 1992 + "\n[1,008 characters")
+    assert message.endswith("\n" + "x" * 2000)
+
+
+def test_statuses_of_a_file_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "x.xml"
+    path.write_text(
+        '<testsuite><testcase classname="distparity.a" name="x"/><testcase classname="b.distparity." '
+        'name="y"><properties><property name="other" value="1"/></properties></testcase></testsuite>'
+    )
+
+    assert junit_writer.statuses(path) == {"a/x": "none", "b.distparity./y": "none"}
+
+
+def test_a_cell_that_did_not_begin(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    facts = {"torch": "torch==2.13", "python": "3.11"}
+
+    xml = junit_writer.write_broken_cell(folder, "2.13", "cpu", "no torch", "the log", facts)
+
+    assert xml == folder / "junit-2.13-cpu.xml"
+    record = read(xml.with_suffix(".jsonl"))
+    assert record.ended == "finished"
+    assert record.outcomes == {"cell/start": Outcome(Status.ERROR, "no torch", "the log")}
+    assert record.header["cell"] == {"torch": "2.13", "device": "cpu"}
+    assert record.header["facts"] == facts
+    assert junit_writer.statuses(xml) == {"cell/start": "error"}
+    # There may be one already.
+    assert junit_writer.write_broken_cell(folder, "2.13", "cpu", "no", "", {}) == xml
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+def test_a_part_that_did_not_begin_leaves_a_whole_report(tmp_path: Path, part: bool) -> None:
+    whole = of_lines(tmp_path, {}, passed=Outcome(Status.PASSED))
+
+    xml = junit_writer.write_broken_cell(tmp_path, "2.13", "cpu", "no", "", {}, part=part)
+
+    assert list(read(whole).outcomes) == ["a/passed" if part else "cell/start"]
+    assert (xml.parent == tmp_path) is not part

@@ -75,7 +75,8 @@ def shaken(run: Trajectory, seed: int, by: float, dtype: torch.dtype) -> Traject
     for step in made.steps:
         for kind, tensors in step.kinds():
             for name, value in tensors.items():
-                if value is None or (kind == "buffer" and name != "mean"):
+                still = value is None or not value.numel()
+                if still or (kind == "buffer" and name != "mean"):
                     continue
                 off = torch.rand(value.shape, generator=draw, dtype=torch.float64) * 2 - 1
                 tensors[name] = value + unit * value.abs().max() * off

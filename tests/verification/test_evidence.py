@@ -11,6 +11,7 @@ from making import oracle, shaken, tolerance
 
 from distparity.scenarios import Scenario
 from distparity.training.reference import Oracle
+from distparity.training.trajectory import Step, Trajectory
 from distparity.verification import evidence
 from distparity.verification.tolerance import Tolerance
 
@@ -191,3 +192,226 @@ def _by_search(known: Tolerance) -> int:
 
 def test_a_single_rank_is_missing_among_no_others() -> None:
     assert evidence.one_rank_shows_below(tolerance(oracle(1))) is None
+
+
+# -- to the letter ---------------------------------------------------------------------------------------
+
+
+def allowed(change: Change, kind: str, name: str = "bias", step: int = 1) -> float:
+    exact = oracle()
+    change(exact)
+    return float(tolerance(exact).of(evidence.Quantity(step, kind, name)).error.max())
+
+
+def test_what_is_said_of_a_gradient_of_nothing() -> None:
+    def change(exact: Oracle) -> None:
+        set_gradients(exact, 1, "bias", torch.full((4,), 1e-50, dtype=torch.float64))
+
+    bound = allowed(change, "gradient")
+
+    assert faults(change) == [
+        f"step 1, bias: the gradient is negligible: 1.0e-50, allowed error {bound:.1e}"
+    ]
+
+
+def test_what_is_said_of_a_parameter_that_stands_still() -> None:
+    bound = allowed(standing_still, "parameter")
+
+    assert faults(standing_still) == [
+        f"step 1, bias: the parameter does not move: by 0.0e+00, allowed error {bound:.1e}"
+    ]
+
+
+def test_what_is_said_of_one_gradient_on_all_ranks() -> None:
+    def change(exact: Oracle) -> None:
+        set_gradients(exact, 1, "bias", torch.ones(4).double())
+
+    bound = allowed(change, "gradient")
+
+    assert faults(change) == [
+        f"step 1, bias: every rank has the same gradient: up to 0.0e+00, allowed error {bound:.1e}"
+    ]
+
+
+def losses_of(*values: float) -> Change:
+    def change(exact: Oracle) -> None:
+        for run in [*exact.parts, exact.trajectory]:
+            for step, value in zip(run.steps, values, strict=True):
+                step.loss = {"loss": torch.tensor(value).double()}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("losses", "wrong"),
+    [
+        pytest.param([2.0, 2.0, 2.0], True, id="constant"),
+        pytest.param([2.0, 0.0, 1.0], True, id="zero once"),
+        pytest.param([2.0, 1.0, 2.0], False, id="two values"),
+    ],
+)
+def test_what_is_said_of_losses(losses: list[float], wrong: bool) -> None:
+    assert faults(losses_of(*losses)) == (
+        [f"the loss is constant or zero: {losses}"] if wrong else []
+    )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_one_step_is_enough(ranks: int) -> None:
+    assert evidence.faults(Scenario(), tolerance(oracle(ranks, steps=1))) == []
+
+
+def test_what_is_said_of_what_a_scenario_leaves_out() -> None:
+    class Leaving(Scenario):
+        exempt = {"gradient": "a", "buffer": "b", "parameter": "c"}  # noqa: RUF012
+
+    assert faults(scenario=Leaving) == [
+        "it exempts 'gradient' (a), but without that quantity nothing is compared",
+        "it exempts 'parameter' (c), but without that quantity nothing is compared",
+    ]
+
+
+NOT_FINITE = {
+    "a parameter in the beginning": (
+        lambda exact: exact.trajectory.initial.update(bias=torch.full((4,), math.inf).double()),
+        "before training, initial 'bias': not finite",
+    ),
+    "a mask that is NaN": (
+        no_number(1, "buffer", "mask", math.nan),
+        "step 1, buffer 'mask': not finite",
+    ),
+    "a mask that is NaN in the beginning": (
+        no_number(None, "initial", "mask", math.nan),
+        "before training, initial 'mask': not finite",
+    ),
+    "a buffer after one of None": (
+        lambda exact: exact.trajectory.steps[1].buffer.update(
+            mean=None, mask=torch.full((2, 2), math.nan).double()
+        ),
+        "step 1, buffer 'mask': not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "fault"), NOT_FINITE.values(), ids=list(NOT_FINITE))
+def test_what_is_said_of_what_is_not_finite(change: Change, fault: str) -> None:
+    assert fault in faults(change)
+
+
+def test_an_empty_parameter_is_no_fault() -> None:
+    def change(exact: Oracle) -> None:
+        empty = torch.zeros(0).double()
+        exact.trajectory.initial["bias"] = empty
+        for run in [*exact.parts, exact.trajectory]:
+            for step in run.steps:
+                step.gradient["bias"] = step.parameter["bias"] = empty
+
+    assert faults(change) == []
+
+
+def test_an_infinite_gradient_is_said_once() -> None:
+    found = faults(no_number(1, "gradient", "bias", math.inf))
+
+    assert found == ["step 1, bias: not finite"]
+
+
+def test_an_error_of_one_process_is_said_with_its_size() -> None:
+    exact = oracle()
+    runs = [shaken(exact.trajectory, seed, 0.0, torch.float32) for seed in range(2)]
+    runs[1].steps[1].parameter["bias"] = exact.trajectory.steps[1].parameter["bias"] + 0.5
+    largest = float(exact.trajectory.steps[1].parameter["bias"].abs().max())
+
+    found = evidence.wrong_in_one_process(Tolerance(exact, runs, 2, torch.float32))
+
+    assert found == [
+        f"step 1, parameter 'bias': off by 0.5; one process may be off by at most {2**-14 * largest:.3g}"
+    ]
+
+
+SHOWS = {
+    "as much": ([4.0, 0.0], 4.0, False, True),
+    "less": ([3.9, 0.0], 4.0, False, False),
+    "the other sign": ([-4.0, 0.0], 4.0, False, True),
+    "nothing": ([0.0, 0.0], 0.0, False, False),
+    "no more": ([4.0, 0.0], 4.0, True, False),
+    "more": ([4.1, 0.0], 4.0, True, True),
+    "in proportion to what is allowed": ([0.0, 4.0], 1.0, False, False),
+}
+
+
+@pytest.mark.parametrize(("change", "times", "strictly", "shows"), SHOWS.values(), ids=list(SHOWS))
+def test_whether_a_change_shows(
+    change: list[float], times: float, strictly: bool, shows: bool
+) -> None:
+    size, bound = (torch.tensor(one, dtype=torch.float64) for one in (change, [1.0, 8.0]))
+
+    assert evidence._shows(size, bound, times, strictly=strictly) is shows
+
+
+def one_step(*parts: dict[str, torch.Tensor | None], steps: int = 1) -> Oracle:
+    """Of parts of which the first is the whole as well."""
+    runs = [Trajectory(steps=[Step(gradient=part)] * steps) for part in parts]
+    return Oracle(runs[0], runs)
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def shows_below(exact: Oracle) -> int | None:
+    return evidence.one_rank_shows_below(Tolerance(exact, [exact.trajectory], 2, torch.float32))
+
+
+def test_from_how_many_ranks_on_by_hand() -> None:
+    """Terms of 0.75: each rank adds 0.75 u, and 8 times 1 u is allowed for what is stored."""
+    whole = Trajectory(steps=[Step(gradient={"x": numbers(0.75)})])
+    exact = Oracle(whole, one_step({"x": numbers(1.0)}, {"x": numbers(0.5)}).parts)
+    u, fixed, each = 2.0**-24, 8 * 0.75, 0.75
+
+    # p (fixed u + p each u) = 0.5, the smaller one of the two.
+    most = (-fixed + math.sqrt(fixed**2 + 4 * each * 0.5 / u)) / (2 * each)
+
+    assert shows_below(exact) == math.floor(most) + 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, numbers(), torch.tensor([1.0])],
+    ids=["none", "empty", "as large"],
+)
+def test_the_parameter_that_shows_it_best_counts(other: torch.Tensor | None) -> None:
+    alone = {"x": numbers(1.0)}
+
+    assert shows_below(one_step({"a": other, **alone}, {"a": other, **alone})) == shows_below(
+        one_step(alone, alone)
+    )
+
+
+def test_a_gradient_without_parts_shows_nothing() -> None:
+    alone = {"x": numbers(1.0)}
+    exact = one_step(alone, alone)
+    whole = Trajectory(steps=[Step(gradient={"a": numbers(1.0), **alone})])
+
+    assert shows_below(Oracle(whole, exact.parts)) == shows_below(exact)
+
+
+@pytest.mark.parametrize("gradient", [{}, {"x": numbers(0.0)}], ids=["none", "of zero"])
+def test_steps_without_gradients_show_nothing(gradient: dict[str, torch.Tensor]) -> None:
+    alone = {"x": numbers(1.0)}
+    exact = one_step(alone, alone)
+    for run in exact.parts:
+        run.steps = [Step(gradient=gradient), *run.steps]
+
+    assert shows_below(exact) == shows_below(one_step(alone, alone))
+    assert shows_below(one_step(gradient, gradient)) is None
+
+
+def test_the_worst_step_counts() -> None:
+    large, small = ({"x": numbers(size)} for size in (1.0, 1.0))
+    exact = one_step(large, small)
+    worse = one_step({"x": numbers(1.0)}, {"x": numbers(0.25)})
+    for run, other in zip(exact.parts, worse.parts, strict=True):
+        run.steps = [*other.steps, *run.steps]
+
+    assert shows_below(exact) == shows_below(worse)
+    assert shows_below(worse) < shows_below(one_step(large, small))

@@ -15,6 +15,7 @@ from distparity.verification.constants import FACTOR
 from distparity.verification.findings import Quantity
 from distparity.verification.tolerance import (
     ORACLE,
+    OneProcess,
     Tolerance,
     gradient_terms,
     matrix_scale,
@@ -111,6 +112,7 @@ def test_an_embedding_s_rare_row_is_allowed_a_small_error() -> None:
         pytest.param([[1.0, 8.0], [2.0, 4.0]], [[2.0, 8.0], [2.0, 4.0]], id="a matrix"),
         pytest.param([[[1.0, 8.0]], [[2.0, 4.0]]], [[[2.0, 8.0]], [[2.0, 4.0]]], id="three dims"),
         pytest.param([[1e-9, 0.0], [2.0, 0.0]], [[1e-9, 0.0], [2.0, 0.0]], id="a dead column"),
+        pytest.param([[], []], [[], []], id="nothing"),
     ],
 )
 def test_scale(terms: object, scale: object) -> None:
@@ -136,14 +138,34 @@ def test_terms_are_scaled_as_the_gradient_was(made: object, factor: float) -> No
     assert terms.flatten().tolist() == pytest.approx(right.flatten().tolist(), rel=1e-12)
 
 
-def test_where_parts_do_not_explain_a_gradient_all_elements_have_one_magnitude() -> None:
-    parts = [doubles(part) for part in PARTS]
-    exact = Oracle(Trajectory(), [trajectory("gradient", part) for part in parts])
+def terms_of(parts: Any, gradient: object) -> Any:
+    exact = Oracle(Trajectory(), [trajectory("gradient", doubles(part)) for part in parts])
+    return gradient_terms(exact, 0, "x", doubles(gradient)).tolist()
 
-    terms = gradient_terms(exact, 0, "x", doubles([[1.0, 3.0], [3.0, 0.0]]))
 
-    assert terms.unique().numel() == 1
-    assert float(terms.max()) >= 3.0
+@pytest.mark.parametrize("size", [1.0, 2.0**-40], ids=["large", "small"])
+def test_where_parts_do_not_explain_a_gradient_all_elements_have_one_magnitude(size: float) -> None:
+    parts = [(size * doubles(part)).tolist() for part in PARTS]
+
+    found = terms_of(parts, [[size, 3.0 * size], [3.0 * size, 0.0]])
+
+    # The first element's parts have a mean of 0.125, and 3 times 8 is the largest magnitude.
+    assert found == [[24.0 * size] * 2] * 2
+
+
+TERMS = {
+    "no parts": ([], [-1.0, 2.0], [1.0, 2.0]),
+    "nothing": ([[], []], [], []),
+    "all cancels": ([[1.0, -2.0], [-1.0, 2.0]], [0.0, 0.0], [1.0, 2.0]),
+    # What is left of a thousandth of the largest counts for clipping; of less, rounding.
+    "a small element": ([[1.0, 1.25 / 2**10]], [1.0, 2.5 / 2**10], [2.0, 2.5 / 2**10]),
+    "one that nearly cancels": ([[1.0, 1 / 2**10]], [1.0, 2 / 2**10], [1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize(("parts", "gradient", "terms"), TERMS.values(), ids=list(TERMS))
+def test_terms(parts: object, gradient: object, terms: object) -> None:
+    assert terms_of(parts, gradient) == terms
 
 
 def runs_of(kind: str, exact: list[float], *off: list[float]) -> tuple[Oracle, list[Trajectory]]:
@@ -200,14 +222,104 @@ def test_gradients_that_travel_in_a_lower_precision() -> None:
 
 
 def test_gradients_that_go_through_products_of_matrices() -> None:
-    right = trajectory("gradient", doubles([[1.0, 0.5]]))
+    right = trajectory("gradient", doubles([[2.0, 0.5]]))
     exact = Oracle(right, [right, right])
-    runs = [trajectory("gradient", doubles([[1.0, 0.5]]))]
 
-    plain = allowed("gradient", exact, runs)[0]
-    more = allowed("gradient", exact, runs, multiplies=True)[0]
+    plain = allowed("gradient", exact, [right])[0]
+    more = allowed("gradient", exact, [right], multiplies=True)[0]
+    right.products = 2.0**-12
+    coarse = allowed("gradient", exact, [right], multiplies=True)[0]
 
-    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([C * 3 * U] * 2)
+    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([C * 3 * U * 2] * 2)
+    assert [b - a for a, b in zip(plain, coarse, strict=True)] == pytest.approx(
+        [C * 3 * 2.0**-12 * 2] * 2
+    )
+
+
+def test_a_vector_goes_through_no_product_of_matrices() -> None:
+    right = trajectory("gradient", doubles([2.0, 0.5]))
+    exact = Oracle(right, [right, right])
+
+    plain = allowed("gradient", exact, [right])
+
+    assert allowed("gradient", exact, [right], multiplies=True) == plain
+
+
+@pytest.mark.parametrize(("kind", "times"), [("parameter", C), ("gradient", C + 2)])
+def test_a_zero_is_allowed_subnormal_numbers(kind: str, times: float) -> None:
+    right = trajectory(kind, doubles([0.0, 0.0]))
+
+    assert allowed(kind, Oracle(right, [right, right]), [right]) == [times * TINY] * 2
+
+
+def test_an_error_where_a_column_is_dead_is_carried_everywhere() -> None:
+    right = trajectory("gradient", doubles([[1.0, 0.0], [2.0, 0.0]]))
+    run = trajectory("gradient", doubles([[1.0, 4 * U], [2.0, 0.0]]))
+
+    found = allowed("gradient", Oracle(right, [right, right]), [run])
+
+    for row, size in zip(found, (1.0, 2.0), strict=True):
+        assert row[0] == pytest.approx(C * 4 * U + 2 * (U + U64) * size, rel=1e-12)
+        assert row[1] == pytest.approx(C * 4 * U, rel=1e-12)
+
+
+def test_what_is_stored_in_a_coarser_dtype_is_rounded_to_it() -> None:
+    right = trajectory("parameter", doubles([0.5]))
+    runs = [right, trajectory("parameter", doubles([0.5]), dtype=torch.bfloat16), right]
+
+    (found,) = allowed("parameter", Oracle(right, []), runs)
+
+    assert found == pytest.approx(C * (2.0**-8 + U64) * 0.5, rel=1e-12)
+
+
+def test_a_loss_is_measured_by_its_parts() -> None:
+    parts = [losses(-1.0), losses(3.0)]
+    made = Tolerance(Oracle(losses(1.0), parts), [losses(1.0)], 2, torch.float32)
+
+    found = made.of(Quantity(0, "loss", "loss"))
+
+    assert found.scale == 2.0
+    assert float(found.error) == pytest.approx(C * (U + U64), rel=1e-9)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_how_far_replicas_may_be_apart(step: int) -> None:
+    parts = [[[1.0, 0.0], [4.0, -0.5]], [[-0.75, 0.0], [2.0, 0.5]]]
+    tables = [doubles(part) for part in parts]
+    both = [trajectory("gradient", table, table) for table in tables]
+    mean = (tables[0] + tables[1]) / 2
+    right = trajectory("gradient", mean, mean)
+    made = Tolerance(Oracle(right, both), [right], 2, torch.float32)
+    quantity = Quantity(step, "gradient", "x")
+
+    terms = [[0.875, 0.0], [3.0, 0.5]]
+    each = [[(U + U64) * term for term in row] for row in terms]
+    order = [[4 * (U * term + TINY) for term in row] for row in terms]
+    carried = made.of(quantity).error if step else torch.zeros(2, 2)
+
+    assert made.by_rank(quantity).tolist() == each
+    assert made.of_replica(quantity).tolist() == (doubles(order) + carried).tolist()
+
+
+def test_replicas_of_all_else_have_the_tolerance_s_bound() -> None:
+    made = tolerance()
+    parameter = Quantity(1, "parameter", "bias")
+
+    assert made.of_replica(parameter) is made.of(parameter).error
+    assert made.of_replica(Quantity(None, "initial", "bias")) is None
+    with pytest.raises(KeyError):
+        made.by_rank(parameter)
+
+
+@pytest.mark.parametrize("value", [None, doubles([]), torch.tensor([1])], ids=str)
+def test_what_has_no_arithmetic_has_no_tolerance(value: torch.Tensor | None) -> None:
+    run = Trajectory(steps=[Step(gradient={"x": value, "y": doubles([1.0])})])
+    made = Tolerance(Oracle(run, [run, run]), [run], 2, torch.float32)
+
+    for quantity in (Quantity(0, "gradient", "x"), Quantity(0, "gradient", "y")):
+        assert (made.of(quantity).error is None) is (quantity.name == "x")
+        assert (made.of_replica(quantity) is None) is (quantity.name == "x")
+    assert made.of(Quantity(0, "gradient", "x")).scale == 0.0
 
 
 @pytest.mark.parametrize(
@@ -245,19 +357,36 @@ def test_a_counter_is_what_every_reference_run_has_exactly(
     assert (made.of(Quantity(None, "optimizer", "x")).error is None) is exact
 
 
-@pytest.mark.parametrize(("share", "expected"), [(1.0, 1.0), (0.5, 1.0), (0.5, 3.0), (0.25, 0.5)])
-def test_what_a_rank_s_loss_is_allowed(share: float, expected: float) -> None:
-    parts = [trajectory("loss", doubles(x)) for x in (0.5, 1.5)]
-    for run in parts:
-        run.steps[0].loss = {"loss": run.steps[0].loss["x"]}
-    whole = Trajectory(steps=[Step({"loss": doubles(1.0)})])
-    runs = [Trajectory(steps=[Step({"loss": doubles(1.0 + 5 * U)})])]
+def losses(*values: float) -> Trajectory:
+    return Trajectory(steps=[Step({"loss": doubles(value)}) for value in values])
 
-    made = Tolerance(Oracle(whole, parts), runs, 2, torch.float32).of_loss(0, expected, share)
 
-    stored = (U + U64) * expected
-    carried = 5 * U / math.sqrt(share) * max(1.0, expected)
-    assert float(made.error) == pytest.approx(C * (carried + stored + TINY), rel=1e-9)
+@pytest.mark.parametrize(
+    ("share", "expected"), [(1.0, 1.0), (0.5, 1.0), (0.5, 3.0), (0.25, 0.5), (0.5, -3.0)]
+)
+@pytest.mark.parametrize("coarse", [None, torch.bfloat16, torch.float64], ids=str)
+def test_what_a_rank_s_loss_is_allowed(
+    share: float, expected: float, coarse: torch.dtype | None
+) -> None:
+    exact = Oracle(losses(0.75), [losses(-0.5), losses(2.0)])
+    runs = [losses(0.75 + 5 * U)]
+
+    made = Tolerance(exact, runs, 2, torch.float32, compute_dtype=coarse)
+    found = made.of_loss(0, expected, share)
+
+    stored = ((2.0**-8 if coarse is torch.bfloat16 else U) + U64) * abs(expected)
+    carried = 5 * U / math.sqrt(share) * max(1.0, abs(expected) / 1.25)
+    assert found.error.dtype == torch.float64
+    assert float(found.error) == pytest.approx(C * (carried + stored + TINY), rel=1e-9)
+    assert found.scale == max(1.25, abs(expected))
+
+
+def test_what_a_rank_s_loss_is_allowed_where_all_are_zero() -> None:
+    exact = Oracle(losses(0.0), [losses(0.0), losses(0.0)])
+
+    found = Tolerance(exact, [losses(TINY)], 2, torch.float32).of_loss(0, 0.0, 0.25)
+
+    assert (float(found.error), found.scale) == (C * TINY, 0.0)
 
 
 # -- one process that is wrong by itself ----------------------------------------------------------
@@ -295,11 +424,60 @@ def test_a_reference_run_is_bounded_by_itself(kind: str, value: float, sound: bo
     assert float(made.of(Quantity(0, kind, "x")).error.max()) <= C * (2.0**-14 + U) + 3 * U
 
 
-def test_a_reference_run_of_another_shape_is_wrong() -> None:
-    exact = Oracle(trajectory("buffer", doubles([1.0])), [])
-    made = Tolerance(exact, [trajectory("buffer", doubles([[1.0]]))], 2, torch.float32)
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param([trajectory("buffer", doubles([[1.0]]))], id="another shape"),
+        pytest.param([trajectory("buffer", doubles([1.0])), Trajectory([], [Step()])], id="none"),
+        pytest.param([], id="no run"),
+    ],
+)
+def test_a_reference_run_without_the_tensor_is_wrong(runs: list[Trajectory]) -> None:
+    made = Tolerance(Oracle(trajectory("buffer", doubles([1.0])), []), runs, 2, torch.float32)
 
+    assert [one.error for one in made.one_process] == [math.inf]
     assert not made.one_process[0].sound
+
+
+@pytest.mark.parametrize(
+    ("off", "sound"), [(8, True), (9, False)], ids=["eight subnormal numbers", "nine"]
+)
+def test_a_reference_run_of_nothing(off: int, sound: bool) -> None:
+    right, run = (trajectory("buffer", doubles([x])) for x in (0.0, off * TINY))
+    made = Tolerance(Oracle(right, []), [run], 2, torch.float32)
+
+    assert made.one_process == [OneProcess(Quantity(0, "buffer", "x"), off * TINY, C * TINY)]
+    assert made.one_process[0].sound is sound
+
+
+COARSEST = {
+    "the case's": ({}, 0.0, 2.0**-14),
+    "of the exchange": ({"reduce_dtype": torch.bfloat16}, 0.0, 2.0**-4),
+    "of losses": ({"compute_dtype": torch.bfloat16}, 0.0, 2.0**-4),
+    "of products": ({}, 2.0**-12, 2.0**-6),
+}
+
+
+@pytest.mark.parametrize(("how", "products", "most"), COARSEST.values(), ids=list(COARSEST))
+def test_one_process_may_be_off_by_the_coarsest_format_s_errors(
+    how: dict[str, Any], products: float, most: float
+) -> None:
+    exact, runs = runs_of("parameter", [-2.0], [0.0], [3.0])
+    runs[1].products = products
+    made = Tolerance(exact, runs, 2, torch.float32, **how)
+
+    assert made.one_process == [
+        OneProcess(Quantity(0, "parameter", "x"), 3 * U, 2 * most + C * TINY)
+    ]
+
+
+def test_infinity_is_right_where_the_oracle_has_it() -> None:
+    right = trajectory("buffer", doubles([-math.inf, 1.0]))
+    run = trajectory("buffer", doubles([-math.inf, 1.0 + U]))
+    made = Tolerance(Oracle(right, []), [run], 2, torch.float32)
+
+    assert [one.error for one in made.one_process] == [U]
+    assert made.of(Quantity(0, "buffer", "x")).error.tolist()[1] == pytest.approx(C * U, rel=1e-6)
 
 
 # -- the factor -----------------------------------------------------------------------------------

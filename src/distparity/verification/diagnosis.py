@@ -223,8 +223,6 @@ class _Case:
         """Try formats: errors in all elements, as large as the format's rounding and no larger."""
         terms = {n: torch.stack([p[n].abs() for p in self.parts]).mean(0) for n in names}
         for name, roundoff in reversed(_FORMATS.items()):
-            if roundoff <= 64 * self.roundoff:
-                continue
             off = [
                 (run[n] - self.right[n]).abs() / (terms[n] + 1e-300)
                 for run in self.found
@@ -265,8 +263,7 @@ class _Case:
         rows = list(self._updates(_doubles(before)))
         if not rows:
             return None
-        wrong = [row for row in rows if not _near(row[0], row[1], row[3])]
-        if all(bool(((u.abs() <= t) | ((u - r).abs() <= t)).all()) for u, r, _, t in wrong):
+        if all(bool(((u.abs() <= t) | ((u - r).abs() <= t)).all()) for u, r, _, t in rows):
             return "stale parameters: elements that the optimizer's step did not move"
         # In the first step momentum has no effect: there the update is along the gradient anyway.
         along = [(update, gradient, slack) for update, _, gradient, slack in rows]

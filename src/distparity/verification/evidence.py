@@ -71,7 +71,7 @@ def one_rank_shows_below(tolerance: Tolerance) -> int | None:
     if len(oracle.parts) < 2:
         return None
     for number, step in enumerate(oracle.trajectory.steps):
-        shows = torch.zeros(len(oracle.parts), dtype=torch.float64)
+        shows = torch.zeros(len(oracle.parts))
         for name, gradient in step.gradient.items():
             parts = oracle.gradients(number, name)
             if gradient is None or parts is None or not gradient.numel():

@@ -154,7 +154,8 @@ class Tolerance:
         #: The largest errors up to a step, by kind and name.
         self._so_far: dict[tuple[str, str], _Seen] = {}
         self._of_losses: dict[int, _Seen] = {}
-        self._known_terms: dict[tuple[int, str], torch.Tensor] = {}
+        #: The magnitude of each gradient's terms.
+        self._terms: dict[Quantity, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
         self.one_process: list[OneProcess] = []
         self._allowed = {
@@ -175,7 +176,8 @@ class Tolerance:
         larger than the mean.
         """
         seen, losses = self._of_losses[step], self.oracle.losses(step)
-        typical = abs(expected) if losses is None else float(losses.abs().mean())
+        assert losses is not None
+        typical = float(losses.abs().mean())
         larger = max(1.0, abs(expected) / typical) if typical else 1.0
         carried = seen.error / math.sqrt(share) * larger
         stored = (self._of_loss + ORACLE) * abs(expected)
@@ -183,11 +185,11 @@ class Tolerance:
         return Allowed(torch.tensor(error, dtype=torch.float64), max(typical, abs(expected)))
 
     def by_rank(self, quantity: Quantity) -> torch.Tensor:
-        """The error that each additional rank adds to the allowed error of a gradient, per element."""
-        assert quantity.step is not None
-        value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
-        assert value is not None
-        return (self._roundoff + ORACLE) * self._terms(quantity.step, quantity.name, value)
+        """The error that each additional rank adds to the allowed error of a gradient, per element.
+
+        Raises ``KeyError`` for what is not a gradient.
+        """
+        return (self._roundoff + ORACLE) * self._terms[quantity]
 
     def of_replica(self, quantity: Quantity) -> torch.Tensor | None:
         """How far the replicas of two ranks may differ if ranks sum in different orders.
@@ -196,12 +198,9 @@ class Tolerance:
         steps, and in everything computed from gradients, the difference of the first gradients is
         carried on, and the bound of each replica is the tolerance's. None means equal bit for bit.
         """
-        allowed = self._allowed[quantity].error
-        if quantity.kind != "gradient" or quantity.step is None or allowed is None:
+        allowed, terms = self._allowed[quantity].error, self._terms.get(quantity)
+        if allowed is None or terms is None:
             return allowed
-        value = group_of(self.oracle.trajectory, quantity.step, "gradient")[quantity.name]
-        assert value is not None
-        terms = self._terms(quantity.step, quantity.name, value)
         # The division rounds too, on both ranks.
         order = 2 * self.ranks * (self._roundoff * terms + self._subnormal)
         return order if quantity.step == 0 else order + allowed
@@ -218,10 +217,10 @@ class Tolerance:
             return Allowed()
         value = value.double()
         finite = torch.where(value.isfinite(), value, 0.0)
-        gradient = quantity.kind == "gradient" and quantity.step is not None
         terms = finite.abs()
-        if gradient and quantity.step is not None:
-            terms = self._terms(quantity.step, quantity.name, finite)
+        if quantity.kind == "gradient" and quantity.step is not None:
+            terms = gradient_terms(self.oracle, quantity.step, quantity.name, finite)
+            self._terms[quantity] = terms
         elif quantity.kind == "loss" and quantity.step is not None:
             losses = self.oracle.losses(quantity.step)
             terms = terms if losses is None else losses.abs().mean().reshape(terms.shape)
@@ -237,7 +236,7 @@ class Tolerance:
         explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
-        if gradient:
+        if quantity in self._terms:
             error = torch.maximum(error, self._travel * terms)
             error = error + self.ranks * ((roundoff + ORACLE) * terms + self._subnormal)
             if self._multiplies and value.dim() > 1:
@@ -267,12 +266,6 @@ class Tolerance:
         elif quantity.kind == "loss" and quantity.step is not None:
             self._of_losses[quantity.step] = seen
         return seen
-
-    def _terms(self, step: int, name: str, gradient: torch.Tensor) -> torch.Tensor:
-        key = (step, name)
-        if key not in self._known_terms:
-            self._known_terms[key] = gradient_terms(self.oracle, step, name, gradient)
-        return self._known_terms[key]
 
 
 def most_of_one_process(roundoff: float) -> float:
