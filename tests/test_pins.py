@@ -230,6 +230,9 @@ FAULTS: dict[str, Spoil] = {
 def test_no_shipped_pin_excuses(cell: tuple[str, str], fault: str) -> None:
     excused = []
     for case, pin in SHIPPED_PINS[cell].items():
+        if fault == "not wrong there" and not any(mark.is_clear for mark in pin.marks):
+            # Too near to rounding to be there on every processor; its diagnosis is held to.
+            continue
         spoilt = FAULTS[fault](pin)
         failure = "wrong numbers" if pin.marks and pin.marks[0].where not in ENDS else "crash"
         facts = {"diagnosis": spoilt.diagnosis}

@@ -55,7 +55,15 @@ class Pin:
 
 
 def _all_in(marks: Iterable[Mark], others: Iterable[Mark]) -> bool:
-    return all(any(one.is_like(other) for other in others) for one in marks if one.is_clear)
+    """Whether each mark is like another of its place; a faint one may have none there."""
+    places: dict[tuple[str, str], list[Mark]] = {}
+    for other in others:
+        places.setdefault((other.where, other.what), []).append(other)
+    return all(
+        any(map(one.is_like, there)) if there else not one.is_clear
+        for one in marks
+        for there in [places.get((one.where, one.what))]
+    )
 
 
 #: By release and device, and in that by the case's id.
