@@ -117,6 +117,7 @@ WORDS = {
     "another line": (("crash", "killed by SIGABRT, at _ops.py:7 in __call__"), True),
     "the other word": (("crash", "killed by SIGSEGV, at _ops.py:1061 in __call__"), True),
     "another place": (("crash", "killed by SIGABRT, at strategy.py:3 in wrap"), False),
+    "another build": (("raised", 'raised Error: FAILED at "/build/csrc/reducer.cpp":9'), True),
     "another kind": (("raised", "killed by SIGABRT, at _ops.py:1061 in __call__"), False),
 }
 
@@ -127,6 +128,7 @@ def test_a_rank_s_end_is_known_by_what_it_did_and_where(found: tuple[str, str], 
         ("crash", f"killed by {name}, at _ops.py:1061 in __call__")
         for name in ("SIGABRT", "SIGSEGV")
     ]
+    known.append(("raised", 'raised Error: FAILED at "../csrc/reducer.cpp":7'))
     pin = Pin("", tuple(Mark.of_words(*one) for one in known))
     died = Outcome(Status.CRASH, failure=found[0], marks=(Mark.of_words(*found),))
 

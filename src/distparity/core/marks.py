@@ -15,6 +15,8 @@ _APART = 0.01
 #: An error of fewer times what is allowed is too near to rounding to have a size of its own; between
 #: the two it may be there on one processor and not on another.
 _NEAR, _CLEAR = 10.0, 30.0
+#: Builds of one release differ in where they were built.
+_FOLDER = re.compile(r"[^\s\"'(]*/")
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -24,7 +26,7 @@ class Mark(Record):
 
     ``error``, ``scale`` and ``factor`` are those of :class:`distparity.core.judgement.Size`, ``allowed``
     is the error that was allowed there. All are None where there are no numbers; ``what`` says then
-    what was wrong, with ``#`` for each number in it.
+    what was wrong, with ``#`` for each number in it and without folders.
     """
 
     where: str
@@ -48,7 +50,8 @@ class Mark(Record):
 
     @classmethod
     def of_words(cls, where: str, what: str) -> Mark:
-        return cls(where, _NUMBER.sub("#", what))
+        """Words, without the numbers and the folders in them, which another run may not have."""
+        return cls(where, _NUMBER.sub("#", _FOLDER.sub("", what)))
 
     @property
     def is_clear(self) -> bool:
