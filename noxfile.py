@@ -387,6 +387,14 @@ def campaign(session: nox.Session) -> None:
     session.run("python", "benchmarks/campaign.py", *session.posargs)
 
 
+@nox.session(default=False)
+def mutation(session: nox.Session) -> None:
+    """Mutate the verification and the records, and see which mutants survive the fast tests."""
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
+    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "mutation"))
+    session.run("python", "ci/mutation.py", *session.posargs)
+
+
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
     """Check that the XML of cells has the expected results: -- reports 2.13-cpu nightly-cpu."""
@@ -426,6 +434,7 @@ KNOWN += [
     "coverage",
     "benchmark",
     "campaign",
+    "mutation",
     "check-reports",
     "declared",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -112,11 +113,18 @@ def test_a_place_that_cannot_be_named_is_passed_over(
 
 
 @pytest.mark.parametrize("room", PLACES[:1])
+@pytest.mark.parametrize("gone", [False, True], ids=["full", "gone"])
 def test_a_place_that_takes_a_folder_and_no_file_keeps_nothing(
-    journal: Journal, asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    journal: Journal,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    gone: bool,
 ) -> None:
     def save(self: Journal, path: Path) -> None:
         path.write_text("half")
+        if gone:
+            shutil.rmtree(path.parent)
         raise FULL
 
     journal.error = FULL

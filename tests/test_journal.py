@@ -368,14 +368,44 @@ def test_what_a_full_disk_does_not_take_is_kept(tmp_path: Path) -> None:
     assert whole.outcomes == {"a/x": PASSED, "a/y": Outcome(Status.FAILED, "off by 1 µm")}
 
 
-def test_the_one_who_writes_a_file_without_a_header_is_not_known(tmp_path: Path) -> None:
+def test_a_disk_that_is_gone_in_the_end_ends_no_run(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", HEADER)
+    file = journal._file
+
+    class Gone(FullDisk):
+        def close(self) -> None:
+            file.close()
+            raise OSError(5, "Input/output error")
+
+    journal._file = Gone(file, 9)
+    journal.end("finished")
+
+    assert json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])["end"] == "finished"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "no JSON", "{}", "[]", '{"header": 3}', '{"header": {}}', "[" * 100_000],
+    ids=["nothing", "no JSON", "no header", "a list", "a number", "no process", "deep"],
+)
+def test_the_one_who_writes_a_file_without_a_header_is_not_known(tmp_path: Path, line: str) -> None:
     path = tmp_path / "x.jsonl"
-    with path.open("w") as file:
+    path.write_text(line)
+    with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(Taken) as taken:
             Journal(path, tmp_path / "x.xml", HEADER)
 
     assert str(taken.value) == f"{path} is being written by another run"
+
+
+def test_the_one_who_writes_a_damaged_header_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"header": {"pid": 17, "name": "\xff"}}\n')
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Taken, match=r"another run, process 17$"):
+            Journal(path, tmp_path / "x.xml", HEADER)
 
 
 def test_the_one_who_writes_a_file_is_named(tmp_path: Path) -> None:
@@ -429,6 +459,7 @@ FILE_NAMES = {
     "of other signs": ("a/b c:d-e_f", "a_b_c_d-e_f"),
     "of letters that are no ASCII": ("größe", "größe"),
     "hidden": ("..x.", "x."),
+    "with a capital": ("Xpu", "Xpu"),
     "nothing": ("", "_"),
     "too long": (LONG, f"{'x' * 91}-{hashlib.sha256(LONG.encode()).hexdigest()[:8]}"),
     "too long in bytes": (
@@ -469,6 +500,13 @@ def test_where_a_part_goes(tmp_path: Path, before: dict[str, object] | None, bes
 
     assert place(folder, "2.13", "cpu", part=True) == (other if beside else own)
     assert place(folder, "2.13", "cpu", part=False) == own
+
+
+def test_a_part_whose_header_is_damaged_in_a_text_is_a_part(tmp_path: Path) -> None:
+    header = json.dumps({"header": {"cases": ["a/x"], "part": True, "name": "?"}}).encode()
+    paths(tmp_path, "2.13", "cpu")[0].write_bytes(header.replace(b"?", b"\xff") + b"\n")
+
+    assert place(tmp_path, "2.13", "cpu", part=True)[0].parent == tmp_path
 
 
 def test_an_xml_file_without_a_side_file_is_a_whole_one(tmp_path: Path) -> None:

@@ -338,6 +338,7 @@ def update(
     found: dict[str, object],
     gradient: dict[str, object],
     step: int = 1,
+    kind: str = "parameter",
 ) -> str | None:
     """The diagnosis where parameters that were ``before`` became ``found`` and not ``right``."""
 
@@ -350,7 +351,7 @@ def update(
             made.initial = {name: 0 * tensor for name, tensor in tensors[0].items()}
         return made
 
-    verdict = judged((step, "parameter", "x"))
+    verdict = judged((step, kind, "x"))
     return diagnose(Oracle(run(right)), [run(found)], verdict, torch.float32, FLOAT32)
 
 
@@ -399,6 +400,12 @@ def test_a_parameter_that_cannot_be_compared_does_not_matter(
     assert update(before, right, found, gradient) == TWICE
 
 
+def test_parameters_say_nothing_of_a_buffer() -> None:
+    before, right, gradient = {"x": [3.0, 3.0]}, {"x": [1.0, 2.0]}, {"x": [1.0, -1.0]}
+
+    assert update(before, right, before, gradient, kind="buffer") is None
+
+
 def test_parameters_of_which_none_can_be_compared() -> None:
     assert update({"x": [3.0]}, {"x": [1.0]}, {"x": [3.0]}, {}) is None
 
@@ -437,6 +444,16 @@ LOOKS = {
     "a loss, and the gradient as well": (judged((0, "loss", "loss"), GRADIENT), FLOAT32, SUMMED),
     "a loss alone": (judged((0, "loss", "loss")), FLOAT32, None),
     "a buffer": (judged((0, "buffer", "x")), FLOAT32, None),
+    "a buffer of integers": (
+        judged((0, "buffer", "x"), what="not equal bit for bit: 1, expected 2"), FLOAT32, None
+    ),
+    "an initial state that cannot be compared": (
+        judged((None, "initial", "x"), what="shape [1], expected [2]"), FLOAT32, None
+    ),
+    "an initial state": (
+        judged((None, "initial", "x"), what="not equal bit for bit: 1.0, expected 2.0"), FLOAT32,
+        "the initial state of rank 0 differs from the common initial state",
+    ),
     "the optimizer's state": (judged((None, "optimizer", "x")), FLOAT32, None),
     "a later step's does not matter": (
         both(judged(GRADIENT), judged((1, "gradient", "x"), what="not finite")), FLOAT32, SUMMED

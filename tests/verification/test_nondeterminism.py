@@ -47,3 +47,8 @@ def test_the_runs_that_differ_and_the_farthest_of_them() -> None:
 
     assert measure(run(SAME), runs) == ([runs[0], runs[2]], 0.25)
     assert measure(run(SAME), []) == ([], 0.0)
+
+
+def test_runs_of_other_numbers_of_steps_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        measure(run(SAME), [Trajectory(steps=2 * run(SAME).steps)])

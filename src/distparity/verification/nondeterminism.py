@@ -19,8 +19,8 @@ def measure(first: Trajectory, more: Sequence[Trajectory]) -> tuple[list[Traject
     tensor; 0 means equal bit for bit. Runs that differ are samples of rounding like the other
     reference runs: the device chose another order for their sums.
     """
-    far = [max(_differences(first, run), default=0.0) for run in more]
-    return [run for run, off in zip(more, far, strict=True) if off], max(far, default=0.0)
+    far = [(max(_differences(first, run), default=0.0), run) for run in more]
+    return [run for off, run in far if off], max((off for off, _ in far), default=0.0)
 
 
 def _differences(one: Trajectory, other: Trajectory) -> Iterator[float]:
