@@ -117,6 +117,8 @@ DAMAGED = {
         b'{"case": "a/x", "outcome": {"status": "?", "message": "", "detail": "", "facts": {}}}\n'
     ),
     "a case that is a list": b'{"case": [], "outcome": {}}\n',
+    "a case without an outcome": b'{"case": "a/x"}\n',
+    "an end without a time": b'{"end": "finished"}\n',
     "an end of another shape": b'{"end": [], "at": "never", "facts": 3}\n',
 }
 
@@ -246,6 +248,16 @@ def test_a_run_that_has_no_facts(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(one) + "\n" for one in lines))
 
     assert read(path).header["facts"] == {"cores": 4}
+
+
+def test_bytes_that_are_no_text_are_replaced(tmp_path: Path) -> None:
+    path = side_file(tmp_path, {"facts": {"host": "?"}}, of_case("a/x", said="?"))
+    path.write_bytes(path.read_bytes().replace(b"?", b"\xff"))
+
+    record = read(path)
+
+    assert record.header["facts"] == {"host": "\ufffd"}
+    assert record.outcomes["a/x"].facts == {"said": "\ufffd"}
 
 
 @pytest.mark.parametrize(
