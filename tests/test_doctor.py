@@ -118,12 +118,22 @@ def test_numpy_is_asked_for_where_it_is_missing() -> None:
 @pytest.mark.parametrize(
     ("name", "step", "error", "advice"),
     [
-        ("Absent", "load", "libfaulty.so.1: cannot open shared object file", "load(): Import what"),
+        (
+            "Absent",
+            "load",
+            "libfaulty.so.1: cannot open shared object file",
+            "load(): Import the packages",
+        ),
         ("Raises", "absent", "Raises fails in absent(): OSError: no such ioctl", "absent(): Why"),
         ("Miscounts", "count", "answers 'two' in count(), expected int", "count(): How many"),
-        ("Forgets", "backend", "answers None in backend(), expected str", "backend(): What `"),
+        (
+            "Forgets",
+            "backend",
+            "answers None in backend(), expected str",
+            "backend(): The backend for",
+        ),
         ("SeedFails", "seed", "fails in seed(): RuntimeError: generator 0 is busy", "seed(): Seed"),
-        ("Aborts", "synchronize", "killed by SIGABRT", "synchronize(): Wait for everything"),
+        ("Aborts", "synchronize", "killed by SIGABRT", "synchronize(): Wait until"),
         ("Alone", "ranks", "1 device is too few: 2 ranks need 2", "--share-devices puts two ranks"),
     ],
 )
