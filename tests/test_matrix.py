@@ -48,7 +48,11 @@ def test_source_of_a_torch(
     ("name", "devices", "message"),
     [
         ("2.4", ["xpu"], "there is no torch 2.4 for xpu: its wheels begin at torch 2.5"),
-        ("2.13", ["hpu"], "hpu needs Habana's build of torch: run `nox -s tests-local`"),
+        (
+            "2.13",
+            ["hpu"],
+            "hpu needs Habana's build of torch: install it, and run `nox -s tests-local`",
+        ),
         ("nightly", ["cuda", "xpu"], "no single wheel of torch nightly supports cuda and xpu"),
     ],
 )
