@@ -273,7 +273,7 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
             "mistaken_alone",
             "mistaken_alone/ddp-ws2-float32",
             "error",
-            "error: the oracle: rank 0 raised RuntimeError: shapes cannot",
+            "error: the oracle failed: rank 0 raised RuntimeError: shapes cannot",
             id="a scenario that raises by itself is no fault of torch",
         ),
     ],
