@@ -22,7 +22,7 @@ from distparity.core.outcome import Outcome, Status
 from distparity.expectations import SHIPPED, Surroundings, Wrong, assign, load
 from distparity.expectations.file import parse
 from distparity.expectations.pins import Pin, read, suffixed, written
-from distparity.expectations.recording import Recording
+from distparity.expectations.recording import Recording, known
 
 CASE = Case("clipping", "fsdp1", 2, "float64", "cpu")
 ENTRY = """
@@ -106,6 +106,16 @@ def test_pin_is_of_its_release_alone() -> None:
     assert judged(outcome(replace(FIRST, rank=1), LAST), torch="2.8.0") is Status.EXPECTED
 
 
+def test_pin_is_of_its_cell_alone() -> None:
+    here = Surroundings("2.13.0", ("cpu",), {"device": "cpu-default"})
+    other = outcome(replace(FIRST, rank=1), LAST)
+
+    assert (
+        assign(parse(ENTRY, "file"), here, [CASE], PINS)[CASE.id].judge(other).status
+        is Status.EXPECTED
+    )
+
+
 def test_what_is_undefined_is_not_held_to_its_numbers() -> None:
     entry = f'{ENTRY}undefined = "the memory is not initialised"\n'
 
@@ -157,15 +167,22 @@ def test_what_is_no_file_of_pins_is_refused(tmp_path: Path, content: str) -> Non
         load([file])
 
 
-def recorded(file: Path, *runs: Pin, where: str = "mine.toml:2") -> Recording:
+def recorded(
+    file: Path, *runs: Pin, where: str = "mine.toml:2", failure: str = "wrong numbers"
+) -> Recording:
     recording = Recording(file)
     for pin in runs:
         more = {"expectation": where}
         result: Any = SimpleNamespace(
-            status="expected failure", more=more, diagnosis=pin.diagnosis, marks=pin.marks
+            status="expected failure",
+            failure=failure,
+            more=more,
+            diagnosis=pin.diagnosis,
+            marks=pin.marks,
         )
-        recording.add("2.13.0", "cpu", {CASE.id: result})
-    recording.write()
+        entries = parse(ENTRY, file.name)
+        recording.add("2.13.0", "cpu", known(entries, {CASE.id: result}))
+    recording.write(anew=True)
     return recording
 
 
@@ -189,8 +206,25 @@ def test_two_runs_that_differ_are_no_pin(file: Path) -> None:
     assert load([file]).pins == {}
 
 
-def test_what_another_file_knows_is_not_recorded(file: Path) -> None:
-    recorded(file, Pin.of(KNOWN), where="other.toml:2")
+WHERE = {
+    "another file": ("other.toml:2", False),
+    "another line": ("mine.toml:20", False),
+    "a name that ends alike": ("not mine.toml:2", False),
+    "in a folder": ("/a folder/mine.toml:2", True),
+    "the second of two": ("other.toml:2 and mine.toml:2", True),
+    "the first of two": ("mine.toml:2 and other.toml:2", True),
+}
+
+
+@pytest.mark.parametrize(("where", "known"), WHERE.values(), ids=WHERE)
+def test_what_the_file_knows_is_recorded(file: Path, where: str, known: bool) -> None:
+    recorded(file, Pin.of(KNOWN), where=where)
+
+    assert load([file]).pins == (PINS if known else {})
+
+
+def test_what_a_device_finds_is_not_pinned(file: Path) -> None:
+    recorded(file, Pin("a stream read too early", ()), failure="findings")
 
     assert load([file]).pins == {}
 

@@ -15,9 +15,8 @@ from distparity.core.case import Case
 from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
-from distparity.expectations.pins import Pin, Pins, suffixed, written
 from distparity.expectations.propose import Failed, as_proposals, propose
-from distparity.expectations.recording import Recording
+from distparity.expectations.recording import Recording, known
 
 
 def add(commands: Any) -> None:
@@ -108,13 +107,11 @@ def _update(given: argparse.Namespace) -> int:
 def _pin(given: argparse.Namespace) -> int:
     try:
         recorded = Recording(given.file)
+        entries = parse(given.file.read_text(encoding="utf-8"), given.file.name)
         for column in _columns(given.results):
-            recorded.add(
-                column.version.public,
-                column.device,
-                {_case(row, column.device).id: one for row, one in column.results.items()},
-            )
-        number = recorded.write()
+            results = {_case(row, column.device).id: one for row, one in column.results.items()}
+            recorded.add(column.version.public, column.device, known(entries, results))
+        number = recorded.write(anew=True)
     except (_Unread, expectations.Wrong, OSError, ValueError) as error:
         return _refuse(str(error))
     print(f"wrote the pins of {number} case{'' if number == 1 else 's'} to {recorded.path}")
@@ -146,7 +143,8 @@ class _Proposed:
     entries: list[str] = field(default_factory=list)
     kinds: dict[str, dict[str, None]] = field(default_factory=dict)
     every: list[tuple[expectations.Surroundings, list[Case]]] = field(default_factory=list)
-    pins: Pins = field(default_factory=dict)
+    #: The results of the failed cases of each cell.
+    failed: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
 
     def add(self, column: Any, given: argparse.Namespace) -> None:
         """Propose entries for the failures in a cell, and list the fixed cases."""
@@ -160,11 +158,7 @@ class _Proposed:
             self.kinds.setdefault(one.kind, {})[case.id] = None
         torch = column.version.public
         self.entries += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
-        self.pins[torch, column.device] = {
-            _case(row, column.device).id: Pin(result.diagnosis, result.marks)
-            for row, result in column.results.items()
-            if _case(row, column.device) in failed
-        }
+        self.failed.append((torch, column.device, {case.id: cases[case] for case in failed}))
         here = expectations.Surroundings(torch, (column.device,), column.facts)
         self.every.append((here, list(cases)))
         for case, result in cases.items():
@@ -187,7 +181,7 @@ def _wanted(case: Case, patterns: list[str] | None) -> bool:
 def _write(path: Path, found: _Proposed) -> int:
     """Add the entries to the file, and their pins, unless a run would refuse the result."""
     try:
-        pins = Recording.read(path)
+        recorded = Recording(path)
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         text = "\n".join([old.rstrip("\n") + "\n" if old else "", *found.entries]).lstrip("\n")
         entries = parse(text, str(path))
@@ -196,10 +190,10 @@ def _write(path: Path, found: _Proposed) -> int:
             # A result file may have only some cases, so an entry that matches none is not an error.
             held = CaseSet(cases)
             expectations.assign([one for one in there if not one.idle(held)], here, cases)
-        for cell, fresh in found.pins.items():
-            pins.setdefault(cell, {}).update(fresh)
+        for torch, cell, results in found.failed:
+            recorded.add(torch, cell, results)
         path.write_text(text, encoding="utf-8")
-        suffixed(path).write_text(written(pins), encoding="utf-8")
+        recorded.write(anew=False)
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{path}: {error}")
     except ValueError as error:

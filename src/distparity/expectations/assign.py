@@ -40,13 +40,13 @@ class Surroundings:
         )
 
     def pinned(self, pins: Pins) -> dict[str, Pin]:
-        """The pins of this release on this device, by the case's id."""
-        release = Version(self.torch).public
-        return {
-            case: pin
-            for device in reversed(self.devices)
-            for case, pin in pins.get((release, device), {}).items()
-        }
+        """The pins of this cell, by the case's id.
+
+        They are recorded under the cell's name: a shared device, or one with other arithmetic, is wrong
+        by other amounts.
+        """
+        cell = str(self.facts.get("device", self.devices[0]))
+        return pins.get((Version(self.torch).public, cell), {})
 
 
 def assign(

@@ -29,6 +29,7 @@ class Pin:
 
     @classmethod
     def of(cls, outcome: Outcome) -> Pin:
+        """What an outcome looks like."""
         return cls(str(outcome.facts.get("diagnosis", "")), outcome.marks)
 
     def describes(self, outcome: Outcome) -> bool:
@@ -66,7 +67,7 @@ def _all_in(marks: Iterable[Mark], others: Iterable[Mark]) -> bool:
     )
 
 
-#: By release and device, and in that by the case's id.
+#: By release and the name of the cell (its device, and how it is used), and in that by the case's id.
 Pins = dict[tuple[str, str], dict[str, Pin]]
 
 
