@@ -34,6 +34,7 @@ from distparity.releases import NoSuchCell, interpreters  # noqa: E402
 from distparity.releases.interpreters import RUNNING  # noqa: E402
 from distparity.results import journal, junit_writer  # noqa: E402
 from distparity.session.cell import cell_name  # noqa: E402
+from distparity.session.options import ARITHMETICS  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -129,23 +130,18 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     )
     parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
+    parser.add_argument("--arithmetic", choices=ARITHMETICS, default="exact")
     options, rest = parser.parse_known_args(words)
     options.devices = [d for value in options.device or [] for d in value.split(",") if d]
     options.devices = options.devices or ["auto"]
     options.share_devices = any(word.startswith("--share-devices") for word in rest)
-    options.arithmetic = _value(rest, "--arithmetic") or "exact"
+    if options.arithmetic != "exact":
+        # The suite wants to know it as well.
+        rest += ["--arithmetic", options.arithmetic]
     # With a part of the cases, an existing report of the whole cell is kept.
     options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
     return options, rest
-
-
-def _value(words: list[str], option: str) -> str | None:
-    """The value of an option of the suite's, as its last word or behind ``=``."""
-    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument(option, dest="value")
-    value: str | None = parser.parse_known_args(words)[0].value
-    return value
 
 
 def _leave_red(
