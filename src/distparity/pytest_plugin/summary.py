@@ -14,8 +14,6 @@ __all__ = ["causes", "counts"]
 
 #: This many causes of a family are listed, and this many cases of a cause that makes the run fail.
 _CAUSES, _CASES = 12, 4
-#: More cases than these are rerun by pytest's ``--lf``.
-_RERUN = 20
 _LONGEST = 160
 #: Where torch's own answer begins behind the fact that it was asked about.
 _ANSWER = re.compile(r": torch \S+ says .*", re.DOTALL)
@@ -64,7 +62,7 @@ def causes(
             names = ", ".join(case.id for case in cases[:_CASES])
             more = f" and {len(cases) - _CASES} more" if len(cases) > _CASES else ""
             yield f"{line}: {names}{more}"
-            yield f"    to rerun: {rerun(cases) if len(cases) <= _RERUN else 'distparity run --lf'}"
+            yield f"    to rerun: {rerun(cases)}"
         if len(shown) < len(ordered):
             yield f"  and {len(ordered) - len(shown)} more causes; -rA lists them"
 
