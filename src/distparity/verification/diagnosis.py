@@ -222,13 +222,13 @@ class _Case:
     def _precision(self, names: list[str]) -> str | None:
         """Try formats: errors in all elements, as large as the format's rounding and no larger."""
         terms = {n: torch.stack([p[n].abs() for p in self.parts]).mean(0) for n in names}
+        off = [
+            (run[n] - self.right[n]).abs() / (terms[n] + 1e-300)
+            for run in self.found
+            for n in names
+        ]
+        everything = torch.cat([values.flatten() for values in off])
         for name, roundoff in reversed(_FORMATS.items()):
-            off = [
-                (run[n] - self.right[n]).abs() / (terms[n] + 1e-300)
-                for run in self.found
-                for n in names
-            ]
-            everything = torch.cat([values.flatten() for values in off])
             if everything.max() <= 1.5 * roundoff and everything.median() > roundoff / 32:
                 return f"reduced precision: errors as large as those of rounding to {name}"
         return None
