@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ class Reentrant(Model):
 
 
 class CheckpointReentrant(Checkpoint):
-    traits = ("twice", "recomputed", "recomputed_reentrant")
+    traits: ClassVar[tuple[str, ...]] = ("twice", "recomputed", "recomputed_reentrant")
 
     def model(self) -> nn.Module:
         return Reentrant()
