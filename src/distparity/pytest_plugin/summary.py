@@ -64,7 +64,8 @@ def causes(
             yield f"{line}: {names}{more}"
             yield f"    to rerun: {rerun(cases)}"
         if len(shown) < len(ordered):
-            yield f"  and {len(ordered) - len(shown)} more causes; -rA lists them"
+            more = len(ordered) - len(shown)
+            yield f"  and {more} more cause{'s' * (more != 1)}; -rA lists them"
 
 
 def _operation(cell: Cell, case: str) -> bool:
