@@ -83,7 +83,7 @@ class Cell:
             yield f"{case}: is known to fail, and is not there"
 
     def _about_the_cell(self) -> Iterator[str]:
-        found = re.fullmatch(r"(.+)-([^-]+(?:-shared)?(?:-default)?)", self.name)
+        found = re.fullmatch(r"(.+?)-([^-]+(?:-shared)?(?:-default)?)", self.name)
         torch, device = found.groups() if found else ("", self.name)
         expected = {"cell": self.name, "device": device, "ended": "finished"}
         for fact, value in expected.items():

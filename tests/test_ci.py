@@ -266,11 +266,16 @@ def write(tmp_path: Path) -> Write:
     """Write the report of cell 2.13-cpu, with the outcomes of cases s/0, s/1, ..."""
 
     def write(
-        *outcomes: Outcome, cell: str = "2.13", ended: str = "finished", **facts: Any
+        *outcomes: Outcome,
+        cell: str = "2.13",
+        device: str = "cpu",
+        ended: str = "finished",
+        **facts: Any,
     ) -> Path:
         cases = [f"s/{number}" for number in range(max(3, len(outcomes)))]
-        path, xml = paths(tmp_path, cell, "cpu")
-        header = {"cell": {"torch": cell, "device": "cpu"}, "facts": FACTS | facts, "cases": cases}
+        path, xml = paths(tmp_path, cell, device)
+        about = FACTS | {"device": device} | facts
+        header = {"cell": {"torch": cell, "device": device}, "facts": about, "cases": cases}
         journal = Journal(path, xml, header)
         for case, outcome in zip(cases, outcomes, strict=False):
             journal.add(case, outcome)
@@ -289,6 +294,14 @@ def test_report_that_is_as_it_should_be(write: Write) -> None:
     folder = write(PASSED, PASSED, SKIPPED).parent
 
     assert _check(folder, "2.13-cpu") == (0, "2.13-cpu: 3 cases, 1 skipped\n")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda-shared", "cuda-default", "cuda-shared-default"])
+@pytest.mark.parametrize("cell", ["2.13", "my-build"])
+def test_cell_is_named_by_its_torch_and_its_device(write: Write, cell: str, device: str) -> None:
+    folder = write(PASSED, PASSED, PASSED, cell=cell, device=device).parent
+
+    assert _check(folder, f"{cell}-{device}")[0] == 0
 
 
 @pytest.mark.parametrize(
