@@ -268,14 +268,14 @@ def write(tmp_path: Path) -> Write:
     def write(
         *outcomes: Outcome,
         cell: str = "2.13",
-        device: str = "cpu",
+        on: str = "cpu",
         ended: str = "finished",
         **facts: Any,
     ) -> Path:
         cases = [f"s/{number}" for number in range(max(3, len(outcomes)))]
-        path, xml = paths(tmp_path, cell, device)
-        about = FACTS | {"device": device} | facts
-        header = {"cell": {"torch": cell, "device": device}, "facts": about, "cases": cases}
+        path, xml = paths(tmp_path, cell, on)
+        about = FACTS | {"device": on} | facts
+        header = {"cell": {"torch": cell, "device": on}, "facts": about, "cases": cases}
         journal = Journal(path, xml, header)
         for case, outcome in zip(cases, outcomes, strict=False):
             journal.add(case, outcome)
@@ -299,7 +299,7 @@ def test_report_that_is_as_it_should_be(write: Write) -> None:
 @pytest.mark.parametrize("device", ["cuda", "cuda-shared", "cuda-default", "cuda-shared-default"])
 @pytest.mark.parametrize("cell", ["2.13", "my-build"])
 def test_cell_is_named_by_its_torch_and_its_device(write: Write, cell: str, device: str) -> None:
-    folder = write(PASSED, PASSED, PASSED, cell=cell, device=device).parent
+    folder = write(PASSED, PASSED, PASSED, cell=cell, on=device).parent
 
     assert _check(folder, f"{cell}-{device}")[0] == 0
 

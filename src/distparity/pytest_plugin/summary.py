@@ -64,8 +64,8 @@ def causes(
             yield f"{line}: {names}{more}"
             yield f"    to rerun: {rerun(cases)}"
         if len(shown) < len(ordered):
-            more = len(ordered) - len(shown)
-            yield f"  and {more} more cause{'s' * (more != 1)}; -rA lists them"
+            rest = len(ordered) - len(shown)
+            yield f"  and {rest} more cause{'s' * (rest != 1)}; -rA lists them"
 
 
 def _operation(cell: Cell, case: str) -> bool:
