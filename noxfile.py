@@ -37,6 +37,9 @@ from distparity.session.cell import cell_name  # noqa: E402
 from distparity.session.options import ARITHMETICS  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
+# Container images often set it. Then every process of a session would compile torch and this package
+# again: seconds for each, and a session of tests starts hundreds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True

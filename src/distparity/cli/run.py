@@ -42,7 +42,9 @@ def become_pytest(words: list[str]) -> NoReturn:
     given = any(word.startswith(("-c", "--config-file", "--rootdir")) for word in words)
     own = Path(__file__).parents[1] / "pytest_plugin" / "run.ini"
     settings = [] if given else ["-c", str(own), f"--rootdir={Path.cwd()}"]
-    command = [sys.executable, "-m", "pytest", "--noconftest", *settings, *cache, suite, *words]
+    # Where Hypothesis is installed, its plugin imports all of it at the end of a run, for half a second.
+    ours = ["--noconftest", "-p", "no:hypothesispytest"]
+    command = [sys.executable, "-m", "pytest", *ours, *settings, *cache, suite, *words]
     if not _ENDS_SOON.intersection(words):
         start.ahead()
     sys.stdout.flush()
