@@ -7,6 +7,7 @@ import pytest
 from distparity.core.collective_call import BACKWARD, STOPPED, Call, Whereabouts, describe, locate
 from distparity.worlds import native_stacks
 from distparity.worlds.failure import (
+    Failure,
     Fate,
     Report,
     blame,
@@ -286,3 +287,26 @@ def test_a_collective_that_only_the_native_stacks_name() -> None:
     assert str(elsewhere.named("", waits=True, message="recv")) == "in recv #8"
     assert native_stacks.waits(["pthread_cond_wait", "c10d::ProcessGroupGloo::RecvWork::wait"])
     assert not native_stacks.waits(["c10d::ProcessGroupGloo::runLoop"])
+
+
+def test_what_ranks_have_in_common_is_told_once() -> None:
+    ranks = [
+        Report(
+            rank,
+            Fate.RAISED,
+            "raised KeyError: 'x'",
+            text="Traceback\n  File a.py\nKeyError: 'x'",
+            stack=f"Thread 0x0000{rank}abc\n  File a.py",
+            output=f"said by {rank}",
+            pid=40 + rank,
+        )
+        for rank in range(3)
+    ]
+
+    detail = Failure("raised", "rank 0 raised", ranks).detail
+    assert detail.count("Traceback") == detail.count("Thread 0x") == 1
+    assert (
+        "rank 2 (pid 42): raised KeyError: 'x'\n  the traceback of rank 0\n  the stacks of rank 0\n"
+        in detail
+    )
+    assert "  -- output of rank 2\n  said by 2" in detail

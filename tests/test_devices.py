@@ -196,7 +196,7 @@ def test_what_torch_would_load_is_loaded_in_ranks_that_know_their_device(
     ran = suite(*words, "--case", DDP, PYTHONPATH=announce(tmp_path, "start"))
 
     assert ran.statuses("here-announced") == {DDP: "passed"}
-    assert "announced: loaded with index 0, 2 device(s)" in ran.output
+    assert "announced: loaded with index 0, 2 devices" in ran.output
 
 
 def test_a_driver_that_is_missing_is_no_end_of_other_devices(suite: Suite, tmp_path: Path) -> None:

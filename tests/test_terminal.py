@@ -10,13 +10,11 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Suite, command, environment
 
 from distparity.core.case import Case
-from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
 from distparity.core.statuses import STATUSES
 from distparity.core.torch_facts import DeviceFacts
@@ -289,7 +287,9 @@ def test_pipe_gets_plain_text_a_block_for_a_failure_and_the_matrix(suite: Suite)
     assert "  DISTPARITY_NOTE=a note" in ran.output
     assert re.search(r"distparity: torch \S+ \(git [0-9a-f]{40}\)", ran.output)
     block = ran.output.partition("wrong_local-ws2-float32 on cpu")[2].partition("\n=====")[0]
-    assert block.lstrip(" _\n").startswith("failed: step 0, gradient")
+    assert block.lstrip(" _\n").startswith("failed: local gradients, not reduced at all: ")
+    assert "\nstep 0, gradient" in block
+    assert "short test summary" not in ran.output
     *_, before, last = block.rstrip().splitlines()
     assert before == "to rerun:"
     assert last.startswith("distparity run --device cpu --case")
@@ -324,7 +324,6 @@ def test_header_shows_no_secret(suite: Suite) -> None:
 FOUND = DeviceFacts(
     "cpu", 1, None, "a CPU", "gloo", "1", {}, (), {}, {}, start_seconds=1.0, exclusive=False
 )
-GRADIENT = Divergence(Quantity(1, "gradient", "w"), 0, "off by 1")
 
 
 def _ended(*found: tuple[str, Outcome]) -> Cell:
@@ -334,9 +333,10 @@ def _ended(*found: tuple[str, Outcome]) -> Cell:
     return Cell("2.13", "cpu", FOUND, cases=cases, outcomes=outcomes)
 
 
-def _failed(diagnosis: str = "", **more: Any) -> Outcome:
+def _failed(diagnosis: str = "") -> Outcome:
     facts = {"diagnosis": diagnosis} if diagnosis else {}
-    return Outcome(Status.FAILED, "off by 1", facts=facts, failure="wrong numbers", **more)
+    message = "step 1, gradient 'w', rank 0: off by 1 (ratio 3)"
+    return Outcome(Status.FAILED, message, facts=facts, failure="wrong numbers")
 
 
 def _causes(*found: tuple[str, Outcome]) -> list[str]:
@@ -347,25 +347,45 @@ SUMMED = _failed("gradients summed, not averaged")
 CAUSES = {
     "one diagnosis": (
         [("a", SUMMED), ("b", SUMMED)],
-        ["  2 failed: gradients summed, not averaged: a/ddp-ws2-float32, b/ddp-ws2-float32", "    to rerun: run 2"],
+        ["  2 failed: gradients summed, not averaged (ddp, float32): a/ddp-ws2-float32, b/ddp-ws2-float32", "    run 2"],
     ),
     "the most frequent first": (
-        [("a", _failed(first=GRADIENT)), ("b", SUMMED), ("c", SUMMED)],
+        [("a", _failed()), ("b", SUMMED), ("c", SUMMED)],
         [
-            "  2 failed: gradients summed, not averaged: b/ddp-ws2-float32, c/ddp-ws2-float32",
-            "    to rerun: run 2",
-            "  1 failed: wrong gradient, first at step 1: a/ddp-ws2-float32",
-            "    to rerun: run 1",
+            "  2 failed: gradients summed, not averaged (ddp, float32): b/ddp-ws2-float32, c/ddp-ws2-float32",
+            "    run 2",
+            "  1 failed: wrong gradient, first at step 1 (ddp, float32): a/ddp-ws2-float32",
+            "    run 1",
         ],
     ),
     "more cases than a line has room for": (
         [(name, SUMMED) for name in "abcde"],
         [
             (
-                "  5 failed: gradients summed, not averaged: a/ddp-ws2-float32, b/ddp-ws2-float32, "
+                "  5 failed: gradients summed, not averaged (ddp, float32): a/ddp-ws2-float32, b/ddp-ws2-float32, "
                 "c/ddp-ws2-float32, d/ddp-ws2-float32 and 1 more"
             ),
-            "    to rerun: run 5",
+            "    run 5",
+        ],
+    ),
+    "one fault in worlds of two sizes": (
+        [(name, _failed(f"gradients summed: a factor of the world size, {size}")) for name, size in (("a", 2), ("b", 4))],
+        [
+            (
+                "  2 failed: gradients summed: a factor of the world size, N (ddp, float32): "
+                "a/ddp-ws2-float32, b/ddp-ws2-float32"
+            ),
+            "    run 2",
+        ],
+    ),
+    "one exception in worlds of two sizes": (
+        [
+            (name, Outcome(Status.FAILED, f"rank {rank} raised KeyError: 'x'; the same on {others}"))
+            for name, rank, others in (("a", 0, "rank 1"), ("b", 2, "ranks 0, 1, 3"))
+        ],
+        [
+            "  2 failed: rank N raised KeyError: 'x' (ddp, float32): a/ddp-ws2-float32, b/ddp-ws2-float32",
+            "    run 2",
         ],
     ),
     "what torch refuses, without its own words": (
@@ -391,7 +411,7 @@ def test_cases_of_one_cause_are_one_line(
 
 
 def test_rare_causes_are_counted() -> None:
-    refused = [(f"s{n}", Outcome(Status.NOT_SUPPORTED, f"fact {n}")) for n in range(20)]
+    refused = [(f"s{n}", Outcome(Status.NOT_SUPPORTED, f"fact {chr(65 + n)}")) for n in range(20)]
 
     assert _causes(*refused)[12:] == ["  and 8 more causes; -rA lists them"]
     assert len(list(summary.causes(_ended(*refused), lambda _: "", every=True))) == 20

@@ -65,6 +65,10 @@ PATTERNS = {
         own,
         "local gradients, not reduced at all: every element is one rank's own",
     ),
+    "not exchanged, so that replicas differ too": (
+        lambda exact, step, rank, name: exact.parts[rank].steps[step].gradient[name],
+        "local gradients, not reduced at all: every element is one rank's own",
+    ),
     "left out": (
         mean(0, 1, 3),
         "the mean over ranks [0, 1, 3] only: rank 2 left out of the mean",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,10 @@ def _scenario(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
     cases = parent.config.stash[RUN].listed.of(path)
     if not cases:
         return None
-    collector: ScenarioFile = ScenarioFile.from_parent(parent, path=path)
+    family = parent.config.stash[RUN].torch.families[cases[0].scenario]
+    # The name of a case, wherever this package is installed.
+    place = "/".join(filter(None, [family, cases[0].scenario]))
+    collector: ScenarioFile = ScenarioFile.from_parent(parent, path=path, nodeid=place)
     collector.cases = cases
     return collector
 
@@ -331,6 +335,9 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if isinstance(item, ParityItem) and isinstance(report.longrepr, tuple):
+        # A skip is the scenario's, and not that of the line here that calls pytest.skip.
+        report.longrepr = (str(item.path), 1, report.longrepr[2])
     if isinstance(item, ParityItem) and call.when == "call" and item.seconds is not None:
         # The time of the case itself: the time that pytest waited depends on what else was running.
         report.duration = item.seconds
@@ -427,6 +434,10 @@ class ParityItem(pytest.Item):
             if getattr(what, name):
                 self.add_marker(name)
 
+    @cached_property
+    def location(self) -> tuple[str, int | None, str]:
+        return self.nodeid.partition("::")[0], None, self.reportinfo()[2]
+
     def runtest(self) -> None:
         run = self.config.stash[RUN]
         outcome = run.outcome(self.case)
@@ -445,9 +456,10 @@ class ParityItem(pytest.Item):
             raise ParityFailure(self._account(run, outcome))
 
     def _account(self, run: Run, outcome: Outcome) -> str:
-        parts = [f"{outcome.status.value}: {outcome.message}"]
-        if outcome.detail and outcome.detail != outcome.message:
-            parts.append(outcome.detail)
+        looks, message = outcome.facts.get("diagnosis"), outcome.message
+        parts = [f"{outcome.status.value}: {looks or message}", *[message] * bool(looks)]
+        detail = outcome.detail.removeprefix(f"looks like: {looks}\n").removeprefix(message)
+        parts += [detail.strip("\n")] if detail else []
         return "\n".join([*parts, f"to rerun:\n{run.rerun([self.case])}"])
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from distparity.core.case import Case
-from distparity.core.outcome import Outcome, Status
+from distparity.core.cause import cause, grouped
+from distparity.core.outcome import Status
 from distparity.core.statuses import BY_NAME, counted
-from distparity.session.cell import GONE, Cell
+from distparity.session.cell import Cell
 
 __all__ = ["causes", "counts"]
 
 #: This many causes of a family are listed, and this many cases of a cause that makes the run fail.
 _CAUSES, _CASES = 12, 4
-_LONGEST = 160
-#: Where torch's own answer begins behind the fact that it was asked about.
-_ANSWER = re.compile(r": torch \S+ says .*", re.DOTALL)
 
 
 def counts(cell: Cell) -> str:
@@ -47,42 +44,34 @@ def causes(
     The most frequent causes come first; ``every`` lists them all.
     """
     for family in ("bad", "known", "silent"):
-        groups: dict[tuple[Status, str], list[Case]] = {}
-        for case in cell.cases:
-            outcome = cell.outcomes.get(case.id, GONE)
-            if BY_NAME[outcome.status.value].family == family and outcome is not GONE:
-                groups.setdefault((outcome.status, _cause(outcome)), []).append(case)
-        ordered = sorted(groups.items(), key=lambda one: -len(one[1]))
-        shown = ordered if every else ordered[:_CAUSES]
-        for (status, cause), cases in shown:
-            line = f"  {counted({status.value: len(cases)})}: {cause}"
+        ended = [(case, cell.outcomes[case.id]) for case in cell.cases if case.id in cell.outcomes]
+        groups = grouped(
+            (one.status.value, cause(one.status.value, one.message, one.facts), case)
+            for case, one in ended
+            if BY_NAME[one.status.value].family == family
+        )
+        shown = groups if every else groups[:_CAUSES]
+        for status, why, cases in shown:
+            line = f"  {counted({status: len(cases)})}: {why}"
             if family != "bad":
                 yield line
                 continue
             names = ", ".join(case.id for case in cases[:_CASES])
             more = f" and {len(cases) - _CASES} more" if len(cases) > _CASES else ""
-            yield f"{line}: {names}{more}"
-            yield f"    to rerun: {rerun(cases)}"
-        if len(shown) < len(ordered):
-            rest = len(ordered) - len(shown)
+            yield f"{line} ({_where(cases)}): {names}{more}"
+            # On a line of its own, to be pasted.
+            yield f"    {rerun(cases)}"
+        if len(shown) < len(groups):
+            rest = len(groups) - len(shown)
             yield f"  and {rest} more cause{'s' * (rest != 1)}; -rA lists them"
+
+
+def _where(cases: Sequence[Case]) -> str:
+    """The strategies and dtypes of cases, as far as a line has room for them."""
+    strategies = list(dict.fromkeys(case.strategy for case in cases))
+    named = strategies if len(strategies) <= _CASES else [f"{len(strategies)} strategies"]
+    return ", ".join([*named, *dict.fromkeys(case.dtype for case in cases)])
 
 
 def _operation(cell: Cell, case: str) -> bool:
     return "checks" in cell.outcomes[case].facts
-
-
-def _cause(outcome: Outcome) -> str:
-    """What cases that failed for one reason have in common."""
-    if outcome.status is Status.EXPECTED:
-        text = str(outcome.facts.get("reason", outcome.message))
-    elif outcome.facts.get("diagnosis"):
-        text = str(outcome.facts["diagnosis"])
-    elif outcome.first is not None:
-        quantity = outcome.first.quantity
-        when = "" if quantity.step is None else f", first at step {quantity.step}"
-        text = f"wrong {quantity.kind}{when}"
-    else:
-        text = _ANSWER.sub("", outcome.message)
-    line = (text.splitlines() or [""])[0]
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from distparity.core.cause import grouped
 from distparity.core.statuses import BY_NAME, PASSED, STATUSES
 from distparity.report.model import Case, Column, Report, Result, shorten
 
@@ -21,7 +22,6 @@ LARGEST_DETAIL = 4_000
 ACCOUNTS = 20
 #: The number of cases named in one line, for cases that failed in the same way.
 NAMES = 8
-_NUMBER = re.compile(r"\d[\d.]*(?:e[-+]?\d+)?")
 # In Markdown, an underscore inside a word has no special meaning.
 _SPECIAL = re.compile(r"[&<>|`*\[\]\\~@#$\r\n]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -79,10 +79,7 @@ def _worst(column: Column) -> str:
 
 
 def _failures(report: Report) -> Iterator[str]:
-    """Every bad result in a table, the worst statuses first, then some results in full.
-
-    Results that are alike share one line.
-    """
+    """Every bad result in a table, by its cause, the most frequent first; then some in full."""
     found = [
         (column, case, result)
         for status in STATUSES
@@ -93,49 +90,34 @@ def _failures(report: Report) -> Iterator[str]:
     ]
     if not found:
         return
-    yield "\n## What is wrong\n\n| | case | cell | worst ratio | |\n|---|---|---|--:|---|\n"
+    yield "\n## What is wrong\n\n| | why | cases | cells | worst ratio |\n|---|---|---|---|--:|\n"
     room = LIMIT - RESERVE - 40 * ACCOUNTS * 200
     told = 0
-    groups = _alike(found)
-    for group in groups:
-        line = _failure(group)
+    groups = grouped((one[2].status, one[2].cause, one) for one in found)
+    for status, why, group in groups:
+        line = _failure(status, why, group)
         room -= len(line.encode())
         if room < 0:
             yield f"\n{len(found) - told} more did not fit; the HTML report has them.\n"
             break
         told += len(group)
         yield line
-    yield from _accounts([group[0] for group in groups])
+    yield from _accounts([group[0] for _, _, group in groups])
 
 
 _Found = tuple[Column, Case, Result]
 
 
-def _alike(found: list[_Found]) -> list[list[_Found]]:
-    """Group results of one scenario, in the same cells, with the same message up to numbers."""
-    places: dict[tuple[str, Case, str], list[_Found]] = {}
-    for one in found:
-        _, case, result = one
-        said = _NUMBER.sub("0", f"{result.diagnosis}: {result.message}")
-        places.setdefault((result.status, case, said), []).append(one)
-    groups: dict[tuple[object, ...], list[_Found]] = {}
-    for (status, case, said), where in places.items():
-        columns = tuple(column.name for column, _, _ in where)
-        groups.setdefault((status, case.scenario, said, columns), []).extend(where)
-    return list(groups.values())
-
-
-def _failure(group: list[_Found]) -> str:
-    _, case, result = group[0]
-    said = ": ".join(filter(None, [result.diagnosis, result.message]))
-    message = escape(shorten(said, LARGEST_MESSAGE))
+def _failure(status: str, why: str, group: Sequence[_Found]) -> str:
     ratios = [one.ratio for _, _, one in group if one.ratio is not None]
     ratio = _short(max(ratios)) if ratios else ""
-    names = list(dict.fromkeys(case.name for _, case, _ in group))
+    names = list(dict.fromkeys(case.id for _, case, _ in group))
     more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    cases = f"{escape(case.scenario)}/{escape(', '.join(names[:NAMES]))}{more}"
+    cases = f"{escape(', '.join(names[:NAMES]))}{more}"
     cells = escape(", ".join(dict.fromkeys(column.title for column, _, _ in group)))
-    return f"| {_marked(result.status)} | {cases} | {cells} | {ratio} | {message} |\n"
+    first = escape(shorten(group[0][2].message, LARGEST_MESSAGE))
+    said = escape(why) + (f"; the first: {first}" if first not in ("", escape(why)) else "")
+    return f"| {_marked(status)} | {said} | {cases} | {cells} | {ratio} |\n"
 
 
 def _accounts(found: list[_Found]) -> Iterator[str]:

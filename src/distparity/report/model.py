@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
+from distparity.core.cause import cause
 from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, STATUSES
 
@@ -60,6 +61,11 @@ class Result:
     #: What the failure is known by when it comes again.
     marks: tuple[Mark, ...] = ()
     more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def cause(self) -> str:
+        """Why the case has this outcome, in words that cases of one cause share."""
+        return cause(self.status, self.message, {**self.more, "diagnosis": self.diagnosis})
 
 
 @dataclass

@@ -53,7 +53,7 @@ def header(
     for cell in cells:
         found = cell.found
         lines.append(
-            f"  {cell.name}: {found.name}, {found.count} device(s), "
+            f"  {cell.name}: {found.name}, {found.count} device{'s' * (found.count != 1)}, "
             f"{found.backend} ({found.backend_version})"
         )
         if cell.sharing:

@@ -30,6 +30,8 @@ _FRAME = re.compile(r'^  File "([^"]+)", line \d+, in (\S+)', re.MULTILINE)
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
 #: Words in a rank's error that mean that the rank at the other end is gone.
 _ECHOES = ("closed by peer", "connection reset", "connection refused", "gloo/transport")
+#: Threads and objects have other addresses in every rank.
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 #: gloo's words for two ranks whose messages differ in size.
 _MISMATCH = "op.preamble.length"
 #: Seconds. A rank's death is known only when the kernel has cleaned up after it. Its peers notice
@@ -66,14 +68,18 @@ class Report:
     #: Whose code raised the exception (:mod:`distparity.core.refusal`).
     origin: str = "other"
 
-    def __str__(self) -> str:
+    def told(self, before: dict[str, int]) -> str:
+        """Everything known; a text that a rank ``before`` had, by rank, is not told again."""
         parts = [f"rank {self.rank} (pid {self.pid}): {self.account}"]
-        parts += [f"  {line}" for line in self.text.splitlines()]
-        found = {"stacks": self.stack, "native stacks": self.native, "output": self.output}
-        for title, text in found.items():
-            if text.strip():
-                parts.append(f"  -- {title} of rank {self.rank}")
-                parts += [f"  {line}" for line in text.strip().splitlines()]
+        titles = ("traceback", "stacks", "native stacks", "output")
+        texts = (self.text, self.stack, self.native, self.output)
+        for title, text in zip(titles, map(str.strip, texts), strict=True):
+            first = before.setdefault(_ADDRESS.sub("0x", text), self.rank)
+            if text and first != self.rank:
+                parts.append(f"  the {title} of rank {first}")
+            elif text:
+                parts += [f"  -- {title} of rank {self.rank}"] * (title != "traceback")
+                parts += [f"  {line}" for line in text.splitlines()]
         return "\n".join(parts)
 
     @property
@@ -133,7 +139,8 @@ class Failure:
 
     @property
     def detail(self) -> str:
-        return "\n".join([self.message, "", *map(str, self.ranks)])
+        before: dict[str, int] = {}
+        return "\n".join([self.message, "", *(report.told(before) for report in self.ranks)])
 
     @property
     def accounts(self) -> list[str]:
