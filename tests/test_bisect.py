@@ -193,6 +193,13 @@ def test_interpreters_that_are_not_as_they_should_be(words: list[str], message: 
 # -- what a release is -----------------------------------------------------------------------------
 
 
+class Nowhere(Environments):
+    """No interpreter is started, so nothing is copied for one."""
+
+    def _carry(self) -> None:
+        pass
+
+
 class Stage:
     """A bisection over made-up releases ``1``, ``2``, ...; nothing is installed."""
 
@@ -207,7 +214,7 @@ class Stage:
             observe=lambda python, *_: seen[int(python.name)],
             **more,
         )
-        self.environments = Environments(folder)
+        self.environments = Nowhere(folder)
 
     def run(self, **more: Any) -> str | None:
         self.work.run(self.environments, **more)

@@ -26,6 +26,7 @@ __all__ = [
     "ahead",
     "open_standard_streams",
     "output",
+    "spawn",
     "start",
     "take",
     "write_report",
@@ -115,29 +116,39 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     # Create a new file: when the fork server is restarted, a rank may have put a pipe or somebody
     # else's file in this place.
     Path(output(directory)).unlink(missing_ok=True)
+    variables = {
+        # Keep what torch compiles until the end of the run, for all ranks.
+        "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        # A process that has initialised CUDA cannot be forked. Checking whether there is a
+        # GPU would initialise it; with this setting, torch asks NVML instead.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        "TMPDIR": scratch,
+    }
     with theirs, Path(output(directory)).open("xb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, *words],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            # Ctrl-C on the terminal goes only to the controller, which ends the others in order.
-            start_new_session=True,
-            env={
-                # Keep what torch compiles until the end of the run, for all ranks.
-                "TORCHINDUCTOR_CACHE_DIR": os.path.join(scratch, "compiled"),
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                # A process that has initialised CUDA cannot be forked. Checking whether there is a
-                # GPU would initialise it; with this setting, torch asks NVML instead.
-                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-                "TMPDIR": scratch,
-            },
-        )
+        pid = spawn(words, theirs.fileno(), file.fileno(), variables)
+    return ForkServer(pid, ours.detach(), directory)
+
+
+def spawn(words: list[str], keep: int, output: int, variables: dict[str, str]) -> int:
+    """Start the fork server's process; returns its process id.
+
+    Of the descriptors, it has ``keep`` and ``output``, which is its standard output and error.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BOOT, *words],
+        pass_fds=[keep],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        # Ctrl-C on the terminal goes only to the controller, which ends the others in order.
+        start_new_session=True,
+        env=variables,
+    )
     # Keep only its process id, as the next program in this process will know only that.
     process.returncode = 0
-    return ForkServer(process.pid, ours.detach(), directory)
+    return process.pid
 
 
 def open_standard_streams() -> None:
