@@ -28,6 +28,8 @@ torch, and the noxfile reads the matrix from an interpreter that has neither. Th
 packages subclass are imported, and torch with them, at the first access to their name here.
 """
 
+import os
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,22 +37,29 @@ from distparity.core.version import __version__
 
 if TYPE_CHECKING:
     from distparity.core.known_limit import Limit
+    from distparity.core.own_cases import OwnCases
     from distparity.devices import Device, Sharing
     from distparity.devices.context import RankContext
     from distparity.operations import Operation
     from distparity.scenarios import Batch, Scenario
     from distparity.strategies import Strategy
+    from distparity.strategies.parallelized import Parallelized
+    from distparity.torch_support.row_dropout import dropout_by_row, row_seeds
 
 __all__ = [
     "Batch",
     "Device",
     "Limit",
     "Operation",
+    "Parallelized",
     "RankContext",
     "Scenario",
     "Sharing",
     "Strategy",
     "__version__",
+    "cases",
+    "dropout_by_row",
+    "row_seeds",
 ]
 
 #: Where each public name is defined.
@@ -59,11 +68,41 @@ _MODULES = {
     "Device": "distparity.devices",
     "Limit": "distparity.core.known_limit",
     "Operation": "distparity.operations",
+    "Parallelized": "distparity.strategies.parallelized",
     "RankContext": "distparity.devices.context",
     "Scenario": "distparity.scenarios",
     "Sharing": "distparity.devices",
     "Strategy": "distparity.strategies",
+    "dropout_by_row": "distparity.torch_support.row_dropout",
+    "row_seeds": "distparity.torch_support.row_dropout",
 }
+
+
+def cases(
+    *scenarios: "type[Scenario]",
+    strategies: "Sequence[str | type[Strategy]]",
+    world_sizes: Sequence[int] = (2,),
+    dtypes: Sequence[str] | None = None,
+    device: str = "auto",
+    timeout: float = 60.0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    marks: Sequence[Any] = (),
+) -> "OwnCases":
+    """Declare the cases of your own scenarios; assign the result to a name in a test file.
+
+    pytest collects one test per scenario, strategy, world size and dtype. ``strategies`` are names
+    (``"ddp"``, ``"fsdp2"``) or your own classes. ``dtypes`` is the first of each scenario's by default.
+    ``device`` is a kind of device; ``auto`` is this machine's accelerator, or the CPU if there is none.
+    ``timeout`` is the time limit of a case in seconds. ``checkpoint`` is a file with a state dict, from
+    which the models start. ``marks`` are pytest's. ``docs/your-model.md`` is a tutorial.
+
+    Raises ``TypeError`` for a class that ranks cannot import.
+    """
+    from distparity.core import own_cases
+
+    return own_cases.declare(
+        scenarios, strategies, world_sizes, dtypes, device, timeout, checkpoint, marks
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -18,8 +18,8 @@ def subclasses(kind: type[T]) -> Iterator[type[T]]:
 
 
 def name(kind: type) -> str:
-    """The name of a class's scenario or operation: that of its module."""
-    return kind.__module__.rpartition(".")[2]
+    """The name of a class's scenario or operation: its own ``name``, or that of its module."""
+    return vars(kind).get("name") or kind.__module__.rpartition(".")[2]
 
 
 def family(kind: type) -> str:

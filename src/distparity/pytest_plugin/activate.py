@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from distparity.core.own_cases import DEVICE, REPORTS, OwnCases
+
 PLUGIN = "distparity.pytest_plugin.plugin"
 #: A project may have this in its settings for all runs.
 EXPECTATIONS = "distparity_expectations"
@@ -25,6 +27,19 @@ def declare(parser: Any) -> None:
         "files of expected failures for distparity, in addition to those of --expectations",
         "paths",
     )
+    parser.addini(DEVICE, "the device of distparity.cases that name none", default="auto")
+    parser.addini(
+        REPORTS, "a folder for the results of distparity.cases, as distparity writes them"
+    )
+
+
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
+    if type(obj) is not OwnCases:
+        return None
+    # Imported late: most runs of most projects have no cases of distparity.
+    from distparity.pytest_plugin import own
+
+    return own.items(collector, name, obj)
 
 
 def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:

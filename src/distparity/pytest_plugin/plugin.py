@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator, Iterable
 from functools import cached_property
@@ -14,9 +13,9 @@ import pytest
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import TorchFacts
 from distparity.pytest_plugin import activate, matrix_view, summary
+from distparity.pytest_plugin.item import CaseItem, timed
 from distparity.pytest_plugin.progress import Progress
 from distparity.session import selection
 from distparity.session.cell import Cell
@@ -334,14 +333,7 @@ class LiveProgress:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if isinstance(item, ParityItem) and isinstance(report.longrepr, tuple):
-        # A skip is the scenario's, and not that of the line here that calls pytest.skip.
-        report.longrepr = (str(item.path), 1, report.longrepr[2])
-    if isinstance(item, ParityItem) and call.when == "call" and item.seconds is not None:
-        # The time of the case itself: the time that pytest waited depends on what else was running.
-        report.duration = item.seconds
-    return report
+    return timed(item, (yield), call.when)
 
 
 @pytest.hookimpl(trylast=True)
@@ -407,18 +399,12 @@ class ScenarioFile(pytest.File):
             yield ParityItem.from_parent(self, name=f"{case.name}-{case.device}", case=case)
 
 
-class ParityFailure(Exception):
-    """A case whose outcome is bad; the text is that of the outcome."""
-
-
-class ParityItem(pytest.Item):
-    """One case."""
+class ParityItem(CaseItem):
+    """One case of the suite."""
 
     def __init__(self, *, case: Case, **rest: Any) -> None:
         super().__init__(**rest)
         self.case = case
-        #: The time of the case in its ranks in seconds, once it is known.
-        self.seconds: float | None = None
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
         self._mark(self.config.stash[RUN].torch)
@@ -438,34 +424,9 @@ class ParityItem(pytest.Item):
     def location(self) -> tuple[str, int | None, str]:
         return self.nodeid.partition("::")[0], None, self.reportinfo()[2]
 
-    def runtest(self) -> None:
-        run = self.config.stash[RUN]
-        outcome = run.outcome(self.case)
-        if run.ended:
-            # Report the reason once, with this case: the other cases are not tried.
-            self.session.shouldfail = run.ended
-        self.seconds = outcome.facts.get("seconds_in_ranks", outcome.facts.get("known_after"))
-        for name, value in outcome.facts.items():
-            self.user_properties.append((name, value))
-        if outcome.status.skipped or (outcome.status is Status.FLAKY and run.options.allow_flaky):
-            pytest.skip(f"{outcome.status.value}: {outcome.message}")
-        expected = outcome.status is Status.EXPECTED
-        if expected and not self.config.option.runxfail:
-            pytest.xfail(outcome.message)
-        if expected or outcome.status.bad:
-            raise ParityFailure(self._account(run, outcome))
+    def run(self) -> Run:
+        return self.config.stash[RUN]
 
-    def _account(self, run: Run, outcome: Outcome) -> str:
-        looks, message = outcome.facts.get("diagnosis"), outcome.message
-        parts = [f"{outcome.status.value}: {looks or message}", *[message] * bool(looks)]
-        detail = outcome.detail.removeprefix(f"looks like: {looks}\n").removeprefix(message)
-        parts += [detail.strip("\n")] if detail else []
-        return "\n".join([*parts, f"to rerun:\n{run.rerun([self.case])}"])
-
-    def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        if isinstance(excinfo.value, ParityFailure):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
-
-    def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
-        return self.path, None, f"{self.case.id} on {self.case.device}"
+    def ended(self, why: str) -> None:
+        # Report the reason once, with this case: the other cases are not tried.
+        self.session.shouldfail = why

@@ -29,8 +29,12 @@ def load() -> dict[str, Scenario]:
 
 def is_anchor(kind: type[Scenario]) -> bool:
     """Whether every strategy runs it by default; scenarios from ``--include`` always do."""
-    foreign = not kind.__module__.startswith(f"{__name__}.")
-    return foreign or bool(vars(kind).get("anchor", False))
+    return is_foreign(kind) or bool(vars(kind).get("anchor", False))
+
+
+def is_foreign(kind: type[Scenario]) -> bool:
+    """Whether another package or a test file defines it."""
+    return not kind.__module__.startswith(f"{__name__}.")
 
 
 def sources() -> dict[str, str]:

@@ -7,6 +7,8 @@ train it in one process and in many.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -102,6 +104,8 @@ class Scenario:
     sequence_dim: ClassVar[int | None] = None
     #: The pipeline stages, in the order in which they are called: the names of each stage's children.
     stages: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    #: The file of :meth:`state`, as ``torch.save`` writes it; empty for none.
+    checkpoint: ClassVar[str] = ""
 
     def features(self) -> list[str]:
         """The names of the features that a strategy needs, beyond a forward, a backward and a step."""
@@ -144,6 +148,21 @@ class Scenario:
     def model(self) -> nn.Module:
         """A new model on the CPU, in torch's default dtype (float64 when the training loop calls it)."""
         raise NotImplementedError
+
+    def state(self) -> Mapping[str, Any] | None:
+        """The state dict from which the model starts; None to start from :meth:`model` as it is.
+
+        By default, :attr:`checkpoint`: a state dict, or a dict that has it under ``model``,
+        ``model_state_dict`` or ``state_dict``.
+        """
+        if not self.checkpoint:
+            return None
+        if Path(self.checkpoint).suffix == ".safetensors":
+            load: Any = import_module("safetensors.torch").load_file
+            return load(self.checkpoint)  # type: ignore[no-any-return]
+        found = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        keys = [key for key in ("model", "model_state_dict", "state_dict") if key in found]
+        return found[keys[0]] if keys else found  # type: ignore[no-any-return]
 
     def units(self, model: nn.Module) -> list[nn.Module]:
         """The submodules that a sharding strategy wraps separately, innermost first."""

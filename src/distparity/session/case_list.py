@@ -43,6 +43,9 @@ class CaseList:
         """The cases of the scenario that ``file`` defines, in all cells; empty for any other file."""
         return self._by_file.get(file, [])
 
+    def __contains__(self, case: Case) -> bool:
+        return case in self._by_file.get(self.files.get(case.scenario, Path()), [])
+
     def leads_to_cases(self, path: Path) -> bool:
         """Whether ``path`` defines a scenario that has cases here, or is a folder above one."""
         return path in self._by_file or path in self._folders

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
+from distparity.core.own_cases import Module, OwnScenario
 
 __all__ = ["Options"]
 
@@ -36,6 +37,11 @@ class Options:
     #: Only these scenarios; None for all.
     scenarios: list[str] | None = None
     include: list[str] = field(default_factory=list)
+    #: Scenarios of a project's test files, and the modules of its strategies.
+    own_scenarios: list[OwnScenario] = field(default_factory=list)
+    own_modules: list[Module] = field(default_factory=list)
+    #: By case id: pytest's node id of a case in a project's test file.
+    node_ids: dict[str, str] = field(default_factory=dict)
     #: Additional devices, as ``module:object``.
     plugins: list[str] = field(default_factory=list)
     room: int | None = None

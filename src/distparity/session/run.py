@@ -92,7 +92,11 @@ class Run:
                 f"cannot write reports to {self.options.report_dir}: {error}"
             ) from None
         self.launcher = Launcher(
-            self.options.include, self.options.plugins, self.options.arithmetic
+            self.options.include,
+            self.options.plugins,
+            self.options.arithmetic,
+            self.options.own_scenarios,
+            self.options.own_modules,
         )
 
     def ready(self) -> None:
@@ -169,17 +173,21 @@ class Run:
 
     # -- the cases -----------------------------------------------------------------------------
 
-    def declare(self, cases: Iterable[Case], deselected: int = 0) -> None:
+    def declare(
+        self, cases: Iterable[Case], deselected: int = 0, *, ahead: Sequence[Case] | None = None
+    ) -> None:
         """Declare the cases of this run, and open each cell's side file.
 
+        ``ahead`` are the cases to begin before they are asked for; None for all.
         Raises :class:`BadRequest` if another run is writing the side file of a cell.
         """
         assert self.launcher is not None
-        self._ahead = list(cases)
+        declared = list(cases)
+        self._ahead = list(declared if ahead is None else ahead)
         self._prepare()
         for cell in self.cells:
             known = len(cell.cases)
-            cell.cases = [case for case in self._ahead if case.device == cell.device]
+            cell.cases = [case for case in declared if case.device == cell.device]
             part = self.options.part or len(cell.cases) < known
             header = {
                 "part": part,
@@ -235,8 +243,9 @@ class Run:
     def outcome(self, case: Case) -> Outcome:
         """Wait for the outcome of a case; later cases run at the same time if there is room."""
         assert self.scheduler is not None
-        if case not in self._handles and case in self._ahead:
-            self._ahead.remove(case)
+        if case not in self._handles:
+            if case in self._ahead:
+                self._ahead.remove(case)
             self._begin(case)
         while not self._handles[case].finished:
             while self._ahead and self.scheduler.idle:

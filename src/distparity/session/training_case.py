@@ -152,7 +152,8 @@ def _wrong_in_one_process(case: Case, wrong: list[str]) -> Outcome:
 
 def _no_evidence(case: Case, faults: list[str]) -> Outcome:
     message = f"the scenario {case.scenario!r} is no evidence: {faults[0]}"
-    return Outcome(Status.ERROR, message, "\n".join(faults), case.facts)
+    detail = "\n".join(faults) if len(faults) > 1 else ""
+    return Outcome(Status.ERROR, message, detail, case.facts)
 
 
 def _single(task: str, args: dict[str, Any], where: Spec, limit: float) -> Job[Any]:

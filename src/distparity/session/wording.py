@@ -15,7 +15,10 @@ from distparity.session.case_list import DEFAULT_WORLD_SIZES
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["cell_facts", "header", "rerun", "surroundings"]
+__all__ = ["OWN_DEVICE", "cell_facts", "header", "rerun", "surroundings"]
+
+#: The device of a project's own cases that name none.
+OWN_DEVICE = "DISTPARITY_DEVICE"
 
 
 def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
@@ -86,6 +89,11 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
 def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) -> str:
     """The command that runs cases of one device again, with the variables that repeat its behaviour."""
     words = [f"{name}={value}" for name, value in replay.items()]
+    if options.node_ids:
+        chosen = [f"{name}={os.environ[name]}" for name in (OWN_DEVICE,) if name in os.environ]
+        return shlex.join(
+            [*chosen, *words, "pytest", *(options.node_ids[case.id] for case in cases)]
+        )
     device, sizes = cases[0].device, sorted({case.world_size for case in cases})
     words += ["distparity", "run", "--device", device]
     for case in cases:

@@ -41,6 +41,9 @@ class Recipe:
         """The scenario's model on the CPU, equal in every process for the same seed."""
         with _Float64(self.seed):
             model = self.scenario.model()
+        state = self.scenario.state()
+        if state is not None:
+            model.load_state_dict(state)
         _cast(model, self.dtype)
         for name, dtype in self.scenario.other_dtypes.items():
             _cast(model.get_submodule(name), getattr(torch, dtype))

@@ -28,8 +28,10 @@ from typing import Any, NoReturn
 
 from distparity import devices
 from distparity.core import processes
+from distparity.core.own_cases import Module, OwnScenario
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.devices import PluginError, arithmetic
+from distparity.worker import own
 
 __all__ = ["main"]
 
@@ -74,7 +76,7 @@ def main(fd: int, directory: str) -> None:
             _leave(directory)
         facts = _set_up(setup)
     except BaseException as error:
-        plugin = isinstance(error, PluginError)
+        plugin = isinstance(error, (PluginError, own.CannotImport))
         text = str(error) if plugin else f"{type(error).__name__}: {error}"
         channel.send(
             {
@@ -120,6 +122,10 @@ def _set_up(setup: Frame) -> dict[str, Any]:
     """Load the run's own plug-ins and included modules; returns the facts about torch."""
     for name in setup["include"]:
         importlib.import_module(name)
+    for one in setup["own_modules"]:
+        own.load(Module.from_json(one))
+    for one in setup["own_scenarios"]:
+        own.name(OwnScenario.from_json(one))
     for reference in setup["plugins"]:
         devices.plug(reference)
     arithmetic.choose(setup["arithmetic"])

@@ -30,7 +30,7 @@ from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
-from distparity.training import reference
+from distparity.training import promises, reference
 from distparity.training.loop import Recipe, train
 from distparity.training.trajectory import Trajectory
 from distparity.verification import diagnosis, evidence, nondeterminism, verdict
@@ -241,12 +241,20 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the oracle; answers with its trajectory, those of its parts, and the scenario's faults."""
+    """Train the oracle; answers with its trajectory, those of its parts, and the scenario's faults.
+
+    A scenario that breaks a promise is not trained.
+    """
     plan = Training.from_json(args)
     recipe = _recipe_of(plan)
+    # A test asks those of the package.
+    faults = (
+        promises.broken(recipe, plan.parts) if scenarios.is_foreign(type(recipe.scenario)) else []
+    )
+    if faults:
+        return {"faults": faults}, []
     found = reference.consult(recipe, context, plan.parts)
     twin = reference.consult(recipe, context, plan.parts)
-    faults = []
     if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
         faults.append("it is not deterministic: two runs in one process differ")
     runs = [found.trajectory, *found.parts]

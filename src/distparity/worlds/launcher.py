@@ -9,10 +9,12 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distparity.core import processes
+from distparity.core.own_cases import Module, OwnScenario
 from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
@@ -45,8 +47,11 @@ class Launcher:
         include: list[str] | None = None,
         plugins: list[str] | None = None,
         arithmetic: str = "exact",
+        own_scenarios: Sequence[OwnScenario] = (),
+        own_modules: Sequence[Module] = (),
     ) -> None:
         self.include = include or []
+        self.own_scenarios, self.own_modules = own_scenarios, own_modules
         self.plugins = plugins or []
         self.arithmetic = arithmetic
         self.facts: TorchFacts | None = None
@@ -142,6 +147,8 @@ class Launcher:
                 {
                     "op": "setup",
                     "include": self.include,
+                    "own_scenarios": [one.to_json() for one in self.own_scenarios],
+                    "own_modules": [one.to_json() for one in self.own_modules],
                     "plugins": self.plugins,
                     "arithmetic": self.arithmetic,
                     "write_report": start.write_report(),
