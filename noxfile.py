@@ -330,7 +330,8 @@ def selftest(session: nox.Session) -> None:
     """Run the project's own tests, with real ranks and a real torch."""
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
     _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
-    session.run("pytest", "tests", *session.posargs)
+    # Tests of one file share runs of the suite, so they stay in one process.
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", "tests", *session.posargs)
 
 
 @nox.session
