@@ -22,7 +22,7 @@ sys.path[:0] = [
 ]
 
 import drawn  # noqa: E402
-import test_faults as tests  # noqa: E402
+import faulty_runs as tests  # noqa: E402
 
 from distparity.core.outcome import Outcome, Status  # noqa: E402
 

@@ -1,6 +1,6 @@
 """Faults injected for real into a rank, or into the run: what is reported, how soon, what is left.
 
-``python benchmarks/faults.py --markdown docs/faults.md`` does each fault of ``tests/test_faults.py``
+``python benchmarks/faults.py --markdown docs/faults.md`` does each fault of ``tests/test_faults*.py``
 at world sizes 2 and 4, in the middle of a suite of other cases and in a run of its own; then the
 same faults under the two harnesses that come with PyTorch. ``--part`` does one of the tables.
 """
@@ -30,7 +30,10 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(HERE.parent / "src"), str(TESTS)]
 
-import test_faults as tests  # noqa: E402  see above
+import faulty_runs as runs  # noqa: E402  see above
+import test_astray as astray  # noqa: E402
+import test_faults as faults  # noqa: E402
+import test_faults_around as around  # noqa: E402
 
 from distparity.core.outcome import Outcome, Status  # noqa: E402  likewise
 from distparity.torch_support.version import installed  # noqa: E402  likewise
@@ -68,7 +71,7 @@ def main() -> None:
 
 
 def _case(name: str, size: int) -> str:
-    return tests.cases(f"fault-{name}", sizes=[size])[0]
+    return runs.cases(f"fault-{name}", sizes=[size])[0]
 
 
 def _cell(text: str) -> str:
@@ -94,8 +97,8 @@ class Ran:
 @cache
 def _undisturbed() -> dict[str, Outcome]:
     with tempfile.TemporaryDirectory() as folder:
-        names = tests.cases(*tests.OTHERS)
-        return tests.Suite(Path(folder) / "run", tests.listed(names)).run().journal()
+        names = runs.cases(*runs.OTHERS)
+        return runs.Suite(Path(folder) / "run", runs.listed(names)).run().journal()
 
 
 def _among_others(*names: str) -> Ran:
@@ -105,11 +108,11 @@ def _among_others(*names: str) -> Ran:
         times = Path(place) / "times"
         times.mkdir()
         environment = {"INJECTED_TIMES": str(times), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-        faults = [_case(name, size) for name in names for size in tests.SIZES]
-        words = tests.listed([*quiet, *faults])
-        words += ["--case-timeout", str(tests.LIMIT), "--worlds", "8"]
-        suite = tests.Suite(Path(place) / "run", words, environment).run()
-        tests.remove_groups()
+        wrong = [_case(name, size) for name in names for size in runs.SIZES]
+        words = runs.listed([*quiet, *wrong])
+        words += ["--case-timeout", str(runs.LIMIT), "--worlds", "8"]
+        suite = runs.Suite(Path(place) / "run", words, environment).run()
+        faults.remove_groups()
         found = suite.journal()
         assert suite.xml() == {case: outcome.status.value for case, outcome in found.items()}
         alike = sum(_alike(found[case], outcome) for case, outcome in quiet.items())
@@ -122,7 +125,7 @@ def _alike(one: Outcome, other: Outcome) -> bool:
     return (one.status, one.message) == (other.status, other.message)
 
 
-def _written(suite: tests.Suite) -> dict[str, float]:
+def _written(suite: runs.Suite) -> dict[str, float]:
     path = suite.folder / "reports" / "junit-x-cpu.jsonl"
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     return {line["case"]: line["at"] for line in lines if "case" in line}
@@ -141,9 +144,9 @@ def _faults() -> Table:
     # The older releases have a table of their own: less of them is torch's to tell.
     name = "faults" if installed() >= (2, 8) else "faults-before-2.8"
     table = Table(name, ["fault", "ranks", "status", "known", "other cases", "left", "message"])
-    for name in tests.FAULTS:
+    for name in faults.FAULTS:
         ran = _among_others(name)
-        for size in tests.SIZES:
+        for size in runs.SIZES:
             outcome = ran.found[_case(name, size)]
             known = _known(ran, name, size)
             left = ", ".join(ran.left) or "nothing"
@@ -155,7 +158,7 @@ def _faults() -> Table:
         "each fault is a separate run, at both world sizes, with other cases beside it and after it",
         (
             "*known*: when the result was written, in seconds after the fault (by the clock of the rank "
-            f"that had it) or beyond the case's limit of {tests.LIMIT} s"
+            f"that had it) or beyond the case's limit of {runs.LIMIT} s"
         ),
         "*other cases*: how many had the same result as in a run without the fault",
         "*left*: processes, sockets, files and shared memory that still existed after the run",
@@ -167,7 +170,7 @@ def _known(ran: Ran, name: str, size: int) -> str:
     case = _case(name, size)
     outcome = ran.found[case]
     if outcome.status is Status.TIMEOUT:
-        return f"limit + {outcome.facts['known_after'] - tests.LIMIT:.1f} s"
+        return f"limit + {outcome.facts['known_after'] - runs.LIMIT:.1f} s"
     if not outcome.status.bad:
         return "-"
     return f"{ran.written[case] - ran.happened[f'fault-{name}-ws{size}']:.2f} s"
@@ -181,10 +184,10 @@ def _astray() -> Table:
     table = Table(
         "astray", ["fault", "ranks", "with torch's flight recorder", "with our collective log"]
     )
-    told = {record: _stray_messages(size) for record, size in tests.RECORDS.items()}
-    for where in tests.ASTRAY:
-        for size in tests.SIZES:
-            (case,) = tests.cases(f"astray-{where}", sizes=[size])
+    told = {record: _stray_messages(size) for record, size in astray.RECORDS.items()}
+    for where in astray.ASTRAY:
+        for size in runs.SIZES:
+            (case,) = runs.cases(f"astray-{where}", sizes=[size])
             table.add(where, size, *(_cell(told[record][case]) for record in ("torch", "ours")))
     table.notes = [
         "the last rank waits in `recv` for a message that no rank sends; the other ranks wait for it",
@@ -198,9 +201,9 @@ def _astray() -> Table:
 
 def _stray_messages(size: str) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as place:
-        words = tests.listed(tests.cases(*(f"astray-{where}" for where in tests.ASTRAY)))
-        words += ["--include", "astray", "--case-timeout", str(tests.LIMIT), "--worlds", "16"]
-        suite = tests.Suite(Path(place) / "run", words, {"TORCH_FR_BUFFER_SIZE": size}).run()
+        words = runs.listed(runs.cases(*(f"astray-{where}" for where in astray.ASTRAY)))
+        words += ["--include", "astray", "--case-timeout", str(runs.LIMIT), "--worlds", "16"]
+        suite = runs.Suite(Path(place) / "run", words, {"TORCH_FR_BUFFER_SIZE": size}).run()
         found = suite.journal()
     return {case: outcome.message.partition(" s: ")[2] for case, outcome in found.items()}
 
@@ -221,10 +224,10 @@ def _leftovers() -> Table:
             "left",
         ],
     )
-    for name in tests.LEFT:
+    for name in faults.LEFT:
         leaver, check = f"leaves-{name}", f"leaves-{name}-check"
         ran = _among_others(leaver, check)
-        for size in tests.SIZES:
+        for size in runs.SIZES:
             case, after = ran.found[_case(leaver, size)], ran.found[_case(check, size)]
             said = case.facts.get("left_behind", "reset").partition(";")[0]
             left = ", ".join(ran.left) or "nothing"
@@ -247,7 +250,7 @@ def _leftovers() -> Table:
 
 def _run() -> Table:
     table = Table("run", ["what happens", "ranks", "exit code", "results", "known", "left"])
-    for size in tests.SIZES:
+    for size in runs.SIZES:
         for what, happen in RUNS.items():
             with tempfile.TemporaryDirectory() as folder:
                 table.add(what, size, *happen(Path(folder) / "run", size))
@@ -266,9 +269,9 @@ def _run() -> Table:
 
 
 def _kill(folder: Path, size: int, number: signal.Signals) -> list[str]:
-    suite = tests.Suite(folder, tests.listed(tests.cases(*tests.KILLED, sizes=[size])))
+    suite = runs.Suite(folder, runs.listed(runs.cases(*around.KILLED, sizes=[size])))
     process = suite.start()
-    tests.wait_for(suite.has_result)
+    around.wait_for(suite.has_result)
     os.kill(process.pid, number)
     began = time.monotonic()
     process.communicate(timeout=60)
@@ -278,12 +281,12 @@ def _kill(folder: Path, size: int, number: signal.Signals) -> list[str]:
 
 
 def _fill(folder: Path, size: int) -> list[str]:
-    suite = tests.Suite(
-        folder, tests.listed(tests.cases("ddp", "fsdp1", "fault-raise-one", sizes=[size]))
+    suite = runs.Suite(
+        folder, runs.listed(runs.cases("ddp", "fsdp1", "fault-raise-one", sizes=[size]))
     )
-    if not tests.fill_disk(suite):
+    if not around.fill_disk(suite):
         return ["-", "no small disk can be mounted here", "-", "-"]
-    tests.fetch_saved(suite)
+    around.fetch_saved(suite)
     return [
         str(suite.code),
         f"{_results(suite)}, in another folder, which the run names",
@@ -296,25 +299,25 @@ def _orphan(folder: Path, size: int, fault: str) -> list[str]:
     case = _case(fault, size)
     times = folder.parent / "times"
     times.mkdir()
-    names = [*tests.cases("ddp", "fsdp1", sizes=[size]), case]
-    words = [*tests.listed(names), "--worlds", str(4 * size)]
-    suite = tests.Suite(folder, words, {"INJECTED_TIMES": str(times)}).run()
+    names = [*runs.cases("ddp", "fsdp1", sizes=[size]), case]
+    words = [*runs.listed(names), "--worlds", str(4 * size)]
+    suite = runs.Suite(folder, words, {"INJECTED_TIMES": str(times)}).run()
     # It is done twice: together with others, and then alone, which is when it is to blame.
     known = _written(suite)[case] - _happened(times)[f"fault-{fault}-ws{size}"]
     return [str(suite.code), _results(suite), f"{known:.1f} s", _left(suite)]
 
 
-def _results(suite: tests.Suite) -> str:
+def _results(suite: runs.Suite) -> str:
     statuses = list(suite.xml().values())
     return ", ".join(f"{statuses.count(status)} {status}" for status in sorted(set(statuses)))
 
 
-def _left(suite: tests.Suite) -> str:
+def _left(suite: runs.Suite) -> str:
     return ", ".join(suite.leftovers()) or "nothing"
 
 
 RUNS: dict[str, Callable[[Path, int], list[str]]] = {
-    **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in tests.SIGNALS},
+    **{f"pytest is sent {number.name}": partial(_kill, number=number) for number in around.SIGNALS},
     "the disk under the report folder is full": _fill,
     "a rank kills the fork server": partial(_orphan, fault="kills-parent"),
     "a rank kills it, and leaves others behind": partial(_orphan, fault="kills-parent-leaving"),
@@ -390,7 +393,7 @@ def _upstream(harness: str, fault: str) -> Upstream:
     )
     times, text, ended = _listen(process)
     time.sleep(2)
-    left = tests.Suite(Path(), mark=mark).processes()
+    left = runs.Suite(Path(), mark=mark).processes()
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
