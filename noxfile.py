@@ -132,11 +132,15 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
         "--index", help=f"use this index instead of {releases.INDEX} ({releases.INDEX_VARIABLE})"
     )
     parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
+    parser.add_argument("--require", help="as --device, beside auto", action="append")
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
     parser.add_argument("--arithmetic", choices=ARITHMETICS, default="exact")
     options, rest = parser.parse_known_args(words)
-    options.devices = [d for value in options.device or [] for d in value.split(",") if d]
-    options.devices = options.devices or ["auto"]
+    named, required = (
+        [d for value in values or [] for d in value.split(",") if d]
+        for values in (options.device, options.require)
+    )
+    options.devices = [*(named or ["auto"]), *required]
     options.share_devices = any(word.startswith("--share-devices") for word in rest)
     if options.arithmetic != "exact":
         # The suite wants to know it as well.

@@ -19,7 +19,9 @@ from distparity import devices
 from distparity.core import device_kinds
 from distparity.devices import Device, PluginError, numerics
 from distparity.devices.guard import Guard
+from distparity.session import device_search
 from distparity.worlds.device_pool import Held, Pool
+from distparity.worlds.world import Answer, Failure
 
 IN_THE_BOX = ["cpu", "cuda", "xpu", "hpu", "npu"]
 
@@ -79,6 +81,16 @@ def test_an_entry_point_at_fault_is_named(installed: None, kind: str, message: s
         devices.get(kind)
 
     assert str(caught.value) == f"the device plug-in {message}"
+
+
+def test_what_is_installed_of_a_device_is_its_packages_or_its_own() -> None:
+    class Vendor(Device):
+        kind = "vendor"
+        packages = ("no_such_package", "json")
+
+    assert Vendor().installed() == "json"
+    assert Fake().installed() == "test_devices"
+    assert devices.get("npu").installed() == ""
 
 
 def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
@@ -176,6 +188,23 @@ def test_a_plugin_that_fails_in_a_case_is_named_in_the_outcome(suite: Suite) -> 
     ) in ran.text("here-faulty", case).splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("answer", "limit"),
+    [
+        (Answer([{"start_seconds": 300.0}], [[]], 0.1), 420.0),
+        (Failure("crash", "died"), 120.0),
+    ],
+    ids=["declared", "not known"],
+)
+def test_a_device_is_asked_how_long_it_takes_before_it_is_probed(answer: Any, limit: float) -> None:
+    job = device_search._probe("slow")
+
+    first: Any = next(job)
+    probe: Any = job.send(answer)
+
+    assert (first.name, probe.name, probe.limit) == ("patience", "probe", limit)
+
+
 # -- packages that torch loads by itself -----------------------------------------------------------
 
 
@@ -199,10 +228,27 @@ def test_what_torch_would_load_is_loaded_in_ranks_that_know_their_device(
     assert "announced: loaded with index 0, 2 devices" in ran.output
 
 
-def test_a_driver_that_is_missing_is_no_end_of_other_devices(suite: Suite, tmp_path: Path) -> None:
-    ran = suite("--device", "cpu", "--case", DDP, PYTHONPATH=announce(tmp_path, "broken"))
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({}, "accelerator: installed (announced"),
+        ({device_kinds.AUTOLOAD: "0"}, "TORCH_DEVICE_BACKEND_AUTOLOAD=0: packages that announce a"),
+    ],
+    ids=["broken", "autoload off"],
+)
+def test_a_device_that_is_installed_and_not_usable_is_named_everywhere(
+    suite: Suite, tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    path = announce(tmp_path, "broken")
+
+    ran = suite("--device", "auto", "--case", DDP, PYTHONPATH=path, **variables)
 
     assert ran.statuses("here-cpu") == {DDP: "passed"}
+    assert ran.code == 0
+    # In the header and in the summary.
+    assert ran.output.count(said) == 2
+    facts = {p.name: p.value for p in ran.suite("here-cpu").properties()}
+    assert facts["distparity.not_usable"].startswith(said)
 
 
 def test_a_driver_that_is_missing_is_why_there_is_no_accelerator(
@@ -293,6 +339,24 @@ def test_the_suite_is_green_on_a_device_of_its_own(suite: Suite, tmp_path: Path)
         "Single on cpu over none",
         "Reference on sim over none",
     }
+
+
+@sim
+def test_results_are_the_same_without_the_log_of_collectives(suite: Suite) -> None:
+    """torch keeps no record of this backend's collectives, so that we keep ours."""
+    words = ["--device", "sim", "--case", DDP, "--case", FSDP1, "--case", FSDP2]
+    results = []
+    for more in ([], ["--no-log"]):
+        found = suite(*words, *more).properties("here-sim")
+        results.append(
+            {
+                case: {key: facts[key] for key in ("status", "ratio", "largest_error")}
+                for case, facts in found.items()
+            }
+        )
+
+    assert results[0] == results[1]
+    assert {facts["status"] for facts in results[0].values()} == {"passed"}
 
 
 @sim

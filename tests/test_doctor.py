@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
+import re
 import resource
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from test_devices import sim
 
 from distparity.devices import examination
 from distparity.session import doctor as doctors
+from distparity.session.options import Options
 
 Doctor = Callable[..., tuple[int, dict[str, Any]]]
 
@@ -58,6 +61,13 @@ def test_a_machine_with_a_cpu_alone_is_fit_for_it(doctor: Doctor) -> None:
     assert "No module named" in steps(report, "hpu")["load"]["error"]
     for name in ("all_reduce SUM", "reduce_scatter_tensor", "all_gather_into_tensor", "broadcast"):
         assert steps(report, "cpu")[f"2 ranks: {name}"]["answer"] == "correct"
+    assert all(
+        re.match(r"correct, \d+ checks|not supported: ", step["answer"])
+        for name, step in steps(report, "cpu").items()
+        if re.match("[248] ranks: .*, ", name)
+    )
+    for name in ("send_recv, batch", "all_to_all, list", "reduce, tensor", "gather, list"):
+        assert f"2 ranks: {name}" in steps(report, "cpu")
 
 
 def unreachable(*_: Any, **__: Any) -> Any:
@@ -121,8 +131,8 @@ def test_numpy_is_asked_for_where_it_is_missing() -> None:
         (
             "Absent",
             "load",
-            "libfaulty.so.1: cannot open shared object file",
-            "load(): Import the packages",
+            "ImportError: libfaulty.so.1: cannot open shared object file",
+            "install the driver or runtime that has libfaulty.so.1",
         ),
         ("Raises", "absent", "Raises fails in absent(): OSError: no such ioctl", "absent(): Why"),
         ("Miscounts", "count", "answers 'two' in count(), expected int", "count(): How many"),
@@ -149,6 +159,50 @@ def test_what_fails_first_is_named_with_what_to_do(
     assert failed[0]["name"] == step
     assert error in failed[0]["error"]
     assert failed[0]["advice"].startswith(advice)
+    again = next(iter(doctors.lines(_report(report, plugin))[-2:]))
+    assert again == f"distparity doctor --device faulty --device-plugin faulty_devices:{name}"
+
+
+def _report(found: dict[str, Any], words: list[str]) -> doctors.Report:
+    """The report of a JSON output, as the process had it that was started with these words."""
+    devices = [
+        doctors.Examined(
+            one["kind"], one["here"], [doctors.Step(**s) for s in one["steps"]], one["next"]
+        )
+        for one in found["devices"]
+    ]
+    options = Options(devices=[words[3]], plugins=[words[1]])
+    return doctors.Report([], [], devices, found["wanted"], options)
+
+
+MISSING = {
+    "library": (
+        "libfaulty.so.1: cannot open shared object file",
+        "runtime that has libfaulty.so.1,",
+    ),
+    "other": ("cannot import name 'x'", "install what the device's package needs"),
+}
+
+
+@pytest.mark.parametrize(("text", "advice"), MISSING.values(), ids=MISSING)
+def test_what_is_not_installed_is_to_be_installed(tmp_path: Path, text: str, advice: str) -> None:
+    def fail() -> None:
+        raise RuntimeError("failed to load the backend") from ImportError(text)
+
+    examination._step(str(tmp_path / "log"), "load", fail)
+    (step,) = doctors._read(str(tmp_path / "log"), done=None)
+
+    assert doctors._is_absence(step)
+    assert step.advice is not None and step.advice.startswith("install ") and advice in step.advice
+
+
+def test_a_missing_module_names_its_package(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    examination._step(log, "load", lambda: importlib.import_module("no_such_driver"))
+
+    assert doctors._read(log, done=None)[0].advice == (
+        "install the Python package that has the module no_such_driver"
+    )
 
 
 def test_one_device_is_enough_where_ranks_share_it(doctor: Doctor) -> None:

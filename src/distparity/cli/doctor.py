@@ -29,7 +29,10 @@ def add(commands: Any) -> None:
 def _act(given: argparse.Namespace) -> int:
     named = [word for value in given.device for word in value.split(",") if word]
     options = Options(
-        devices=named or ["auto"], plugins=given.device_plugin, sharing=given.share_devices
+        devices=named or ["auto"],
+        plugins=given.device_plugin,
+        sharing=given.share_devices,
+        known_defects=True,
     )
     report = doctor.doctor(options)
     if given.json:

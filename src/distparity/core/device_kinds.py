@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint, entry_points
 
-__all__ = ["ANY", "GROUP", "SHIPPED", "kinds", "points"]
+__all__ = ["ANY", "AUTOLOAD", "GROUP", "SHIPPED", "announced", "autoload_off", "kinds", "points"]
+
+#: torch's variable: with any value but 1, torch loads no device of other packages by itself.
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 
 #: The entry-point group for devices of other packages.
 GROUP = "distparity.devices"
@@ -17,6 +21,21 @@ ANY = "accelerator"
 def points() -> list[EntryPoint]:
     """The entry points of devices of other packages, whether they can be loaded or not."""
     return list(entry_points(group=GROUP))
+
+
+def announced() -> list[str]:
+    """The packages that announce a device to torch, which loads them by itself."""
+    return sorted(
+        {point.module.partition(".")[0] for point in entry_points(group="torch.backends")}
+    )
+
+
+def autoload_off() -> str:
+    """That torch's autoload is off, in one line; empty if it is on."""
+    value = os.environ.get(AUTOLOAD, "1")
+    packages = ", ".join(announced()) or "none is installed"
+    what = f"packages that announce a device to torch are not loaded ({packages})"
+    return "" if value == "1" else f"{AUTOLOAD}={value}: {what}"
 
 
 def kinds(*more: str) -> list[str]:

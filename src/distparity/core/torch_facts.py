@@ -203,3 +203,5 @@ class Probed(Record):
     absent: str = ""
     #: The traceback or output if the plug-in failed; empty if there is no such device.
     broken: str = ""
+    #: What of an absent device is installed here; empty for nothing.
+    installed: str = ""

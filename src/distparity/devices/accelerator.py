@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distparity.core import device_kinds
 from distparity.devices.base import Device, ask_float64, autoload
 
 __all__ = ["DEVICE"]
@@ -34,6 +35,9 @@ class Accelerator(Device):
         if not torch.accelerator.is_available():
             return "accelerator: torch.accelerator.is_available() is False"
         return None
+
+    def installed(self) -> str:
+        return ", ".join(device_kinds.announced())
 
     def module(self) -> Any:
         import torch

@@ -11,11 +11,14 @@ imports torch inside its methods, and the vendor's packages in :meth:`load`.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
+
+from distparity.core import device_kinds
 
 __all__ = ["Device", "Sharing", "ask_float64", "autoload"]
 
@@ -116,6 +119,17 @@ class Device:
         if self.count() < 1:
             return f"{self.kind}: torch.{self.kind}.device_count() is 0"
         return None
+
+    def installed(self) -> str:
+        """What of the device is installed here, for the reader; empty for nothing.
+
+        It is asked if there is no usable device. If something is installed, a run on all devices
+        names it, with the reason of :meth:`absent`. The default is the first of :attr:`packages`, or
+        the package of this class, that Python can find.
+        """
+        own = type(self).__module__.partition(".")[0]
+        names = [*self.packages, *[own] * (own != __name__.partition(".")[0])]
+        return next((name for name in names if importlib.util.find_spec(name)), "")
 
     def module(self) -> Any:
         """torch's module for the device (``torch.cuda``, ...); None if this torch has none."""
@@ -239,7 +253,7 @@ def autoload() -> None:
     import torch
 
     load = getattr(torch, "_import_device_backends", None)
-    if load is None or os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") != "1":
+    if load is None or os.environ.get(device_kinds.AUTOLOAD, "1") != "1":
         return
     try:
         load()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from distparity.devices.base import Device, Sharing
 
@@ -15,6 +16,10 @@ MULTI_RANK = (2, 30)
 #: gloo copies a GPU's tensors through the host in collectives, but not in send and recv: there the
 #: kernel gets the GPU's address (https://github.com/pytorch/pytorch/issues/45995).
 NO_TRANSFERS = {"Bad address": "cuda: gloo cannot send or receive GPU memory"}
+
+
+#: What the driver of a GPU puts under /dev: NVIDIA's and AMD's.
+NODES = ("/dev/nvidiactl", "/dev/kfd")
 
 
 class Cuda(Device):
@@ -32,6 +37,9 @@ class Cuda(Device):
         if torch.version.cuda is None and torch.version.hip is None:
             return "cuda: this torch was built without CUDA and ROCm"
         return super().absent()
+
+    def installed(self) -> str:
+        return next((node for node in NODES if Path(node).exists()), "")
 
     def describe(self) -> str:
         import torch

@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,21 +154,43 @@ def _step(log: str, name: str, act: Callable[[], Any], **more: Any) -> bool:
     about = {"name": name, "advice": _advice(name), "optional": name in _OPTIONAL}
     _write(log, {"begin": about})
     started = time.perf_counter()
-    answer, error, wrong = None, None, False
+    answer, error, wrong, detail = None, None, False, ""
     try:
         answer = act()
     except Unfit as caught:
         error, wrong = str(caught), True
     except Exception as caught:
-        error = f"{type(caught).__name__}: {caught}"
+        missing = _missing(caught)
+        error = f"{type(missing or caught).__name__}: {missing or caught}"
+        if missing is None:
+            detail = traceback.format_exc()
+        else:
+            about["advice"] = _install(missing)
     seconds = round(time.perf_counter() - started, 4)
     text = "done" if answer is None else _short(answer)
     if error is None:
         about["advice"] = None
     about["optional"] = about["optional"] and not wrong
-    found = {"answer": text, "error": error, "wrong": wrong, "seconds": seconds}
+    found = {"answer": text, "error": error, "wrong": wrong, "seconds": seconds, "detail": detail}
     _write(log, {**about, **found, **more})
     return error is None
+
+
+def _missing(error: BaseException | None) -> ImportError | None:
+    """The failed import because of which an exception was raised; None if there is none."""
+    while error is not None and not isinstance(error, ImportError):
+        error = error.__cause__
+    return error
+
+
+def _install(error: ImportError) -> str:
+    """What to install for an import that failed."""
+    library = re.search(r"(\S+\.so[.\d]*): cannot open shared object", str(error))
+    if library:
+        return f"install the driver or runtime that has {library[1]}, or set LD_LIBRARY_PATH to its folder"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"install the Python package that has the module {error.name}"
+    return "install what the device's package needs"
 
 
 def _short(answer: Any) -> str:
@@ -228,6 +252,8 @@ def _collectives(context: RankContext) -> Iterator[tuple[str, Callable[[], Any]]
     yield "all_gather_into_tensor", trial.all_gather
     yield "broadcast", trial.broadcast
     yield "all_gather_object", trial.objects
+    yield "broadcast_object_list", trial.broadcast_objects
+    yield "scatter_object_list", trial.scatter_objects
     yield "barrier", dist.barrier
 
 
@@ -287,6 +313,24 @@ class _Trial:
         dist.all_gather_object(found, {"rank": self.context.rank})
         if found != [{"rank": rank} for rank in range(self.size)]:
             raise Unfit(f"gathered {found}")
+        return "all there"
+
+    def broadcast_objects(self) -> str:
+        import torch.distributed as dist
+
+        found: list[Any] = [{"rank": self.context.rank}]
+        dist.broadcast_object_list(found, self.size - 1, device=self.context.device)
+        if found != [{"rank": self.size - 1}]:
+            raise Unfit(f"received {found}")
+        return "all there"
+
+    def scatter_objects(self) -> str:
+        import torch.distributed as dist
+
+        found: list[Any] = [None]
+        dist.scatter_object_list(found, [{"rank": rank} for rank in range(self.size)], src=0)
+        if found != [{"rank": self.context.rank}]:
+            raise Unfit(f"received {found}")
         return "all there"
 
     def _mine(self) -> torch.Tensor:

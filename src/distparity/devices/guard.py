@@ -70,6 +70,7 @@ def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "environment": (_maps_text, "a dict of str to str"),
     "absent": (_or_none(_is_text), "str or None"),
+    "installed": (_is_text, "str"),
     "count": (_is_count, "int"),
     "most_ranks": (_or_none(_is_count), "int or None"),
     "describe": (_is_text, "str"),

@@ -16,6 +16,12 @@ class Xpu(Device):
         if here and not _has_xccl():
             import oneccl_bindings_for_pytorch  # type: ignore[import-not-found]  # noqa: F401
 
+    def installed(self) -> str:
+        import torch
+
+        build = getattr(torch.version, "xpu", None)
+        return f"torch for XPU {build}" if build else super().installed()
+
     def backend(self) -> str:
         return "cpu:gloo,xpu:xccl" if _has_xccl() else "cpu:gloo,xpu:ccl"
 

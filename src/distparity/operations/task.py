@@ -50,12 +50,13 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     made: Tensors = {}
     raised: dict[str, str] = {}
     whose: dict[str, str] = {}
+    traces: dict[str, str] = {}
     number = next(_NUMBERS)
     for check in operation.checks(request):
         try:
             parts = check.run(site)
         except Exception as error:
-            traceback.print_exc()
+            traces[check.name] = traceback.format_exc()
             lines = str(error).strip().splitlines() or [""]
             raised[check.name] = f"{type(error).__name__}: {lines[0]}"
             whose[check.name] = origin.of(error, context.kind.packages)
@@ -66,7 +67,8 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
         else:
             made.update({f"{check.name}: {name}": tensor for name, tensor in parts.items()})
     context.kind.synchronize()
-    answer = {"raised": raised, "whose": whose, "peak_memory": context.kind.peak_memory()}
+    answer: dict[str, Any] = {"raised": raised, "whose": whose, "traces": traces}
+    answer |= {"peak_memory": context.kind.peak_memory()}
     return answer, [Trajectory(made).to_bytes()]
 
 

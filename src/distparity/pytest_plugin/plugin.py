@@ -47,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"{', '.join(device_kinds.kinds())}; may be repeated, or a list with commas",
     )
     group.addoption(
+        "--require",
+        action="append",
+        metavar="KIND",
+        help="run on this kind of device too, and fail if it cannot be used; may be repeated, or a list",
+    )
+    group.addoption(
         "--device-plugin",
         action="append",
         metavar="MODULE:OBJECT",
@@ -112,6 +118,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="exact",
         help="exact: deterministic kernels without TF32 and the like (default); default: the kernels that "
         "torch trains with when nothing is set, in a cell of their own",
+    )
+    group.addoption(
+        "--no-log",
+        action="store_true",
+        help="keep no record of the collectives: nothing of distparity is around them, and a hang is "
+        "told with less",
     )
     group.addoption(
         "--worlds",
@@ -181,7 +193,7 @@ def _options(config: pytest.Config) -> Options:
     if option.worlds is not None and option.worlds < 1:
         raise BadRequest(f"--worlds {option.worlds}: it must be at least 1")
     return Options(
-        devices=_split(option.device) or ["auto"],
+        devices=[*(_split(option.device) or ["auto"]), *_split(option.require)],
         world_sizes=sizes,
         limit=option.case_timeout,
         report_dir=Path(option.report_dir),
@@ -194,6 +206,7 @@ def _options(config: pytest.Config) -> Options:
         room=option.worlds,
         sharing=option.share_devices,
         arithmetic=option.arithmetic,
+        log=not option.no_log,
         retry_failed=option.retry_failed,
         allow_flaky=option.allow_flaky,
         expectations=[*config.getini(activate.EXPECTATIONS), *option.expectations],

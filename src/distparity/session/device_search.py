@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
+from distparity.core.device_kinds import ANY
 from distparity.core.torch_facts import DeviceFacts, Probed, TorchFacts
 from distparity.session.cell import Cell
 from distparity.session.options import Options
@@ -13,14 +15,16 @@ from distparity.worlds.device_pool import Pool
 from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["Found", "search"]
+__all__ = ["BARE", "PROBE_LIMIT", "Found", "patience", "prepare", "search"]
 
-PROBE_LIMIT = 60.0
+#: Seconds for a probe, in addition to those that the device declares for its start.
+PROBE_LIMIT = 120.0
+BARE = Spec("", 1, group=False)
 
 
 @dataclass
 class Found:
-    """The cells of a run, and the faults of devices that the user did not name."""
+    """The cells of a run, and why other devices that are installed here are not among them."""
 
     cells: list[Cell] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -30,6 +34,8 @@ def search(
     scheduler: Scheduler, torch: TorchFacts, options: Options, cell_name: str, found: Found
 ) -> None:
     """Probe every requested kind, and add to ``found``; raises :class:`BadRequest`."""
+    off = device_kinds.autoload_off()
+    found.broken += [off] if off else []
     wanted = list(torch.devices) if "auto" in options.devices else []
     wanted += [device for device in options.named if device not in wanted]
     handles = {device: scheduler.start(_probe(device)) for device in wanted}
@@ -38,14 +44,23 @@ def search(
         if device in options.named or not _have(found, probed):
             for cell in _cells(device, probed, options, cell_name, found):
                 found.cells.append(cell)
-                _prepare(scheduler, cell)
+                prepare(scheduler, cell)
+
+
+def patience(device: str) -> Job[float]:
+    """The seconds that a device asks for in addition, before anything of it is loaded."""
+    done: Answer | Failure = yield Task(BARE, "patience", {"device": device}, limit=PROBE_LIMIT)
+    return 0.0 if isinstance(done, Failure) else float(done.results[0]["start_seconds"])
 
 
 def _probe(device: str) -> Job[Probed]:
-    task = Task(Spec("", 1, group=False), "probe", {"device": device}, limit=PROBE_LIMIT, last=True)
-    done: Answer | Failure = yield task
+    limit = PROBE_LIMIT + (yield from patience(device))
+    done: Answer | Failure
+    done = yield Task(BARE, "probe", {"device": device}, limit=limit, last=True)
     if isinstance(done, Failure):
-        return Probed(absent=f"the probe of {device} failed: {done.message}", broken=done.detail)
+        slow = "; declare start_seconds if it takes that long to start" * (done.kind == "timeout")
+        absent = f"the probe of {device} failed: {done.message}{slow}"
+        return Probed(absent=absent, broken=done.detail)
     return Probed.from_json(done.results[0])
 
 
@@ -73,6 +88,10 @@ def _cells(
         raise BadRequest(
             f"the device {device!r} was requested but is not available: {probed.absent}"
         )
+    elif probed.installed and not (device == ANY and found.broken):
+        # The last one may be any of the others under another name.
+        why = probed.absent.removeprefix(f"{device}: ")
+        found.broken.append(f"{device}: installed ({probed.installed}), but not usable: {why}")
 
 
 def _sharing(device: str, facts: DeviceFacts, options: Options, found: Found) -> str | None:
@@ -91,7 +110,8 @@ def _sharing(device: str, facts: DeviceFacts, options: Options, found: Found) ->
     return None
 
 
-def _prepare(scheduler: Scheduler, cell: Cell) -> None:
+def prepare(scheduler: Scheduler, cell: Cell) -> None:
+    """Tell the scheduler how long the cell's worlds take to start, and which devices they share."""
     facts = cell.found
     scheduler.start_seconds[cell.device] = facts.start_seconds
     most = facts.most_ranks

@@ -17,21 +17,33 @@ import socket
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from distparity.core.torch_facts import TorchFacts
+from distparity.core import device_kinds
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.core.torch_facts import DeviceFacts, Probed, TorchFacts
+from distparity.session import device_search, selection, wording
+from distparity.session.cell import Cell
+from distparity.session.course import Course
+from distparity.session.expected import Expected
 from distparity.session.options import Options
-from distparity.worlds.device_pool import Pool
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Failure, Spec, Task
 
 __all__ = ["Examined", "Report", "Step", "doctor", "lines"]
 
-#: Seconds for all steps of one device, and for the collectives of two ranks.
-LIMIT = 120.0
+#: Seconds for all steps of one device, in addition to those that it declares for its start.
+LIMIT = device_search.PROBE_LIMIT
+#: Seconds for one collective; doctor goes on after one that hangs.
+COLLECTIVE_LIMIT = 30.0
+#: Ways to call a collective that no strategy uses.
+UNUSED = ("noncontiguous",)
+#: The most lines of a traceback that the terminal shows.
+MOST_LINES = 25
 SMOKE_RANKS = 2
 #: Open files: what one rank needs about, with the controller's end of it, and the minimum for four.
 FEWEST_FILES = 128
@@ -56,6 +68,8 @@ class Step:
     wrong: bool = False
     #: A run works even if this check fails.
     optional: bool = False
+    #: The traceback, or what else is known of the failure.
+    detail: str = ""
 
 
 @dataclass
@@ -86,6 +100,8 @@ class Report:
     devices: list[Examined]
     #: The devices that a run would use: those requested, or all that are available.
     wanted: list[str]
+    #: What the user asked for: the commands that doctor prints ask for the same.
+    options: Options = field(default_factory=Options)
 
     @property
     def works(self) -> bool:
@@ -96,7 +112,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         devices = [{**asdict(one), "fit": one.fit} for one in self.devices]
-        return {**asdict(self), "devices": devices, "works": self.works}
+        found = {**asdict(self), "devices": devices, "works": self.works}
+        del found["options"]
+        return found
 
 
 def doctor(options: Options) -> Report:
@@ -110,17 +128,17 @@ def doctor(options: Options) -> Report:
             facts = launcher.ready()
         except StartError as error:
             step = Step("import", error=str(error), advice=_last_line(error.detail))
-            return Report(machine, [step], [], options.named)
+            return Report(machine, [step], [], options.named, options)
         options.check_devices(facts.devices)
         scheduler = Scheduler(launcher)
         ask = options.named or facts.devices
-        devices = [scheduler.run(_examine(kind, options, scheduler)) for kind in ask]
+        devices = [scheduler.run(_examine(kind, options, scheduler, facts)) for kind in ask]
     finally:
         if scheduler is not None:
             scheduler.close()
         launcher.close(reported=True)
     wanted = options.named or [one.kind for one in devices if one.here]
-    return Report(machine, _torch(facts), devices, wanted)
+    return Report(machine, _torch(facts), devices, wanted, options)
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -201,7 +219,12 @@ def _torch(facts: TorchFacts) -> list[Step]:
     builds = [f"CUDA {facts.cuda}"] if facts.cuda else []
     builds += [f"ROCm {facts.hip}"] if facts.hip else []
     builds += [f"XPU {facts.xpu}"] if facts.xpu else []
+    off = device_kinds.autoload_off()
     return [
+        Step(
+            "autoload",
+            off or ", ".join(device_kinds.announced()) or "no package announces a device",
+        ),
         Step("torch", f"{facts.torch} (git {facts.git or 'unknown'})"),
         Step("built for", " and ".join(builds) or "the cpu, or a vendor's device"),
         _numpy(facts.numpy),
@@ -221,26 +244,63 @@ def _numpy(version: str | None) -> Step:
 # -- a device --------------------------------------------------------------------------------------
 
 
-def _examine(kind: str, options: Options, scheduler: Scheduler) -> Job[Examined]:
+def _examine(kind: str, options: Options, scheduler: Scheduler, torch: TorchFacts) -> Job[Examined]:
     log = str(Path(scheduler.launcher.directory, f"examined-{kind}"))
-    bare = Spec("", 1, group=False)
-    done = yield Task(bare, "examine", {"device": kind, "log": log}, limit=LIMIT, last=True)
+    limit = LIMIT + (yield from device_search.patience(kind))
+    what = {"device": kind, "log": log}
+    done = yield Task(device_search.BARE, "examine", what, limit=limit, last=True)
     steps = _read(log, done)
     gone = next((step for step in steps if step.error is not None), None)
     if gone is not None:
         return Examined(kind, not _is_absence(gone), steps, _next(kind, options))
-    found = done.results[0]
+    found = Probed.from_json(done.results[0]).found
+    assert found is not None
     sharing = _way(options, found)
-    most = None if sharing else found["most_ranks"]
+    cell = Cell("", kind, found.shared(sharing) if sharing else found, sharing)
+    device_search.prepare(scheduler, cell)
+    most = cell.found.most_ranks
     ranks = SMOKE_RANKS if most is None else min(SMOKE_RANKS, most)
-    if sharing or (most is not None and most <= found["count"]):
-        scheduler.pools[kind] = Pool(found["count"], found["exclusive"], sharing)
-    scheduler.start_seconds[kind] = found["start_seconds"]
     log += "-collectives"
     smoke = yield Task(Spec(kind, ranks), "smoke", {"log": log}, limit=LIMIT, last=True)
     steps.append(_ranks(found, sharing))
     steps += _merged([_read(f"{log}.{rank}", smoke) for rank in range(ranks)])
+    if ranks == SMOKE_RANKS and not isinstance(smoke, Failure):
+        sizes = sorted({ranks, most or ranks})
+        steps += yield from _collectives(torch, cell, sizes, options)
     return Examined(kind, here=True, steps=steps, next=_next(kind, options))
+
+
+def _collectives(
+    torch: TorchFacts, cell: Cell, sizes: list[int], options: Options
+) -> Job[list[Step]]:
+    """Every collective in every way to call it, with two ranks and with all devices, as a run does."""
+    names = [name for name, what in torch.operations.items() if what.family == "collectives"]
+    every = selection.operations("full", torch, cell.device, sizes, names)
+    course = Course(torch, [cell], COLLECTIVE_LIMIT)
+    expected = Expected(replace(options, known_defects=True))
+    expected.read()
+    expected.assign(torch, [cell])
+    steps = []
+    for case in every:
+        if case.dtype == "float32" and case.strategy not in UNUSED:
+            entry = expected.of(case)
+            outcome = yield from course.job(case)
+            outcome = outcome if entry is None else entry.judge(outcome)
+            steps.append(_of_case(case, outcome, wording.rerun([case], options, cell.found.replay)))
+    return steps
+
+
+def _of_case(case: Case, outcome: Outcome, rerun: str) -> Step:
+    name = f"{case.world_size} ranks: {case.scenario}, {case.strategy}"
+    seconds = outcome.facts.get("seconds_in_ranks")
+    if outcome.status is Status.PASSED:
+        return Step(name, f"correct, {outcome.facts['checks']} checks", seconds=seconds)
+    if not outcome.status.bad:
+        return Step(name, f"{outcome.status.value}: {outcome.message}", seconds=seconds)
+    wrong = outcome.failure == "wrong numbers"
+    return Step(
+        name, "", outcome.message, rerun, seconds=seconds, wrong=wrong, detail=outcome.detail
+    )
 
 
 def _is_absence(step: Step) -> bool:
@@ -250,23 +310,23 @@ def _is_absence(step: Step) -> bool:
     return error.startswith("not available") or (step.name == "load" and error.startswith(missing))
 
 
-def _way(options: Options, found: dict[str, Any]) -> str:
-    ways: list[str] = found["sharing"]
+def _way(options: Options, found: DeviceFacts) -> str:
+    ways = list(found.sharing)
     if options.sharing == "auto":
         return ways[0] if ways else ""
     return options.sharing if options.sharing in ways else ""
 
 
-def _ranks(found: dict[str, Any], sharing: str) -> Step:
+def _ranks(found: DeviceFacts, sharing: str) -> Step:
     """How many ranks a run can have; it needs at least two."""
-    most = found["most_ranks"]
+    most = found.most_ranks
     if sharing:
         return Step("ranks", f"any number, all on one device, by {sharing}")
     if most is None:
         return Step("ranks", "any number")
     if most >= SMOKE_RANKS:
         return Step("ranks", f"up to {most}")
-    ways = ", ".join(found["sharing"])
+    ways = ", ".join(found.sharing)
     advice = f"--share-devices puts two ranks on it (by {ways})" if ways else "add another device"
     return Step(
         "ranks",
@@ -322,12 +382,8 @@ OTHERWISE = {
 
 
 def _next(kind: str, options: Options) -> str:
-    words = ["distparity", "run", "--device", kind, "--case", "multiple_forward/ddp-ws2-float32"]
-    for plugin in options.plugins:
-        words += ["--device-plugin", plugin]
-    if options.sharing is not None:
-        words += [f"--share-devices={options.sharing}"]
-    return shlex.join(words)
+    case = Case("multiple_forward", "ddp", SMOKE_RANKS, "float32", kind)
+    return wording.rerun([case], options, {})
 
 
 def _last_line(text: str) -> str | None:
@@ -356,7 +412,10 @@ def lines(report: Report) -> list[str]:
         if bad is None:
             found += ["  next:", one.next]
         else:
-            found += [f"  next: fix {bad.name}, then:", f"distparity doctor --device {one.kind}"]
+            install = bad.advice is not None and bad.advice.startswith("install ")
+            todo = bad.advice if install else f"fix {bad.name}"
+            again = shlex.join(["distparity", "doctor", *wording.where(one.kind, report.options)])
+            found += [f"  next: {todo}, then:", again]
     if not report.works:
         broken = [one.kind for one in report.devices if one.kind in report.wanted and not one.fit]
         what = ", ".join(broken) or "see above" if report.wanted else "this machine has no device"
@@ -373,4 +432,6 @@ def _line(indent: str, step: Step) -> list[str]:
         return [f"{indent}{step.name}: {step.answer}{own}{took}"]
     word = "no" if step.optional else "FAILED"
     told = [f"{indent}{step.name}: {word}: {step.error}{took}"]
-    return [*told, *([f"{indent}  {step.advice}"] if step.advice else [])]
+    told += [f"{indent}  {step.advice}"] if step.advice else []
+    trace = step.detail.strip().splitlines()[-MOST_LINES:]
+    return [*told, *(f"{indent}    {line}" for line in trace)]

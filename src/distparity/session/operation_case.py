@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from distparity.core.assignment import Operating, Weighing
@@ -54,7 +55,11 @@ def operate(
     facts = {**case.facts, "seconds_in_ranks": round(run.seconds, 4)}
     if run.left:
         facts["left_behind"] = run.left
-    return with_findings(_outcome(Judgement.from_json(judged.results[0]), facts), [run])
+    outcome = _outcome(Judgement.from_json(judged.results[0]), facts)
+    traces = [result["traces"].get(check) for check in outcome.diverged for result in run.results]
+    trace = next(filter(None, traces), "")
+    outcome = replace(outcome, detail=f"{outcome.detail}\n\n{trace}" if trace else outcome.detail)
+    return with_findings(outcome, [run])
 
 
 def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:

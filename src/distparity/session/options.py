@@ -49,6 +49,8 @@ class Options:
     sharing: str | None = None
     #: One of :data:`ARITHMETICS`.
     arithmetic: str = "exact"
+    #: Keep a record of the collectives of each rank; without it, a hang is told with less.
+    log: bool = True
     #: Run a failed case again, once, in a fresh world.
     retry_failed: bool = False
     #: A flaky case (it failed, and passed when it ran again) does not make the run fail.

@@ -91,12 +91,14 @@ class Run:
             raise BadRequest(
                 f"cannot write reports to {self.options.report_dir}: {error}"
             ) from None
+        options = self.options
         self.launcher = Launcher(
-            self.options.include,
-            self.options.plugins,
-            self.options.arithmetic,
-            self.options.own_scenarios,
-            self.options.own_modules,
+            options.include,
+            options.plugins,
+            options.arithmetic,
+            options.own_scenarios,
+            options.own_modules,
+            log=options.log,
         )
 
     def ready(self) -> None:
@@ -113,6 +115,7 @@ class Run:
             device_search.search(
                 self.scheduler, self.torch, options, self._cell_name(), self._found
             )
+            self.notes += self._found.broken
             if unread is not None:
                 raise unread
             self.listed = CaseList(self.torch, self.cells, options)
@@ -237,6 +240,7 @@ class Run:
             "declared": len(cell.cases),
             "deselected": deselected,
             "expectations": self.expected.files or "none",
+            "not_usable": "; ".join(self._found.broken) or "none",
             **wording.surroundings(self.options.command, self._redactor),
         }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from distparity.core.case import Case
 from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
 
-__all__ = ["SELECTIONS", "cases"]
+__all__ = ["SELECTIONS", "cases", "operations"]
 
 #: From the smallest to the largest; each includes the one before it.
 SELECTIONS = ("quick", "default", "full")
@@ -36,13 +36,13 @@ def cases(
         for strategy, how in torch.strategies.items()
         for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads, plainest[strategy])
-    ] + _operations(select, torch, device, sizes, scenarios)
+    ] + operations(select, torch, device, sizes, scenarios)
 
 
-def _operations(
+def operations(
     select: str, torch: TorchFacts, device: str, sizes: Sequence[int], names: list[str] | None
 ) -> list[Case]:
-    """The cases of operations; the quick selection has one per operation."""
+    """The cases of operations, only of those in ``names`` unless that is None; the quick selection has one per operation."""
     found = []
     for name, what in torch.operations.items():
         if names is None or name in names:

@@ -15,7 +15,7 @@ from distparity.session.case_list import DEFAULT_WORLD_SIZES
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["OWN_DEVICE", "cell_facts", "header", "rerun", "surroundings"]
+__all__ = ["OWN_DEVICE", "cell_facts", "header", "rerun", "surroundings", "where"]
 
 #: The device of a project's own cases that name none.
 OWN_DEVICE = "DISTPARITY_DEVICE"
@@ -86,6 +86,16 @@ def _arithmetic(numerics: dict[str, Any]) -> list[str]:
     return lines or ["arithmetic: products in full precision, denormals kept, deterministic"]
 
 
+def where(device: str, options: Options) -> list[str]:
+    """The words of a command that choose a device as these options do."""
+    words = ["--device", device]
+    for name in options.plugins:
+        words += ["--device-plugin", name]
+    if options.sharing is not None and device != "cpu":
+        words += [f"--share-devices={options.sharing}"]
+    return words
+
+
 def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) -> str:
     """The command that runs cases of one device again, with the variables that repeat its behaviour."""
     words = [f"{name}={value}" for name, value in replay.items()]
@@ -95,19 +105,17 @@ def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) ->
             [*chosen, *words, "pytest", *(options.node_ids[case.id] for case in cases)]
         )
     device, sizes = cases[0].device, sorted({case.world_size for case in cases})
-    words += ["distparity", "run", "--device", device]
+    words += ["distparity", "run", *where(device, options)]
     for case in cases:
         words += ["--case", case.id]
     if not set(sizes) <= set(DEFAULT_WORLD_SIZES):
         words += ["--world-size", ",".join(map(str, sizes))]
     for name in options.include:
         words += ["--include", name]
-    for name in options.plugins:
-        words += ["--device-plugin", name]
-    if options.sharing is not None and device != "cpu":
-        words += [f"--share-devices={options.sharing}"]
     if options.arithmetic != "exact":
         words += ["--arithmetic", options.arithmetic]
+    if not options.log:
+        words.append("--no-log")
     for path in options.expectations:
         words += ["--expectations", str(path)]
     if not options.known_defects:

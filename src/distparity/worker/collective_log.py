@@ -110,20 +110,21 @@ class CollectiveLog:
 
         Raises ``ValueError`` if there is no default process group.
         """
-        # A vendor's group may be a Python class of its own, while other groups are torch's.
-        for group in {type(dist.group.WORLD), dist.ProcessGroup}:
-            for method, name in _METHODS.items():
-                if method in vars(group):
-                    setattr(group, method, self._method(getattr(group, method), name))
+        theirs = _own_classes(type(dist.group.WORLD))
+        for method, name in _METHODS.items():
+            _replace(dist.ProcessGroup, method, functools.partial(self._method, name=name))
+            # A vendor's group may be a Python class of its own, while other groups are torch's.
+            own = next((kind for kind in theirs if method in vars(kind)), None)
+            if own is not None:
+                setattr(own, method, self._method(getattr(own, method), name))
         for name in _FUNCTIONS:
             if hasattr(functional, name):
                 setattr(functional, name, self._function(getattr(functional, name), name))
-        work: Any = dist.Work
         future: Any = private.future_type()
         if future is not None:
             future.wait = self._wait(future.wait)
-        work.wait = self._wait(work.wait)
-        work.get_future = self._get_future(work.get_future)
+        _replace(dist.Work, "wait", self._wait)
+        _replace(dist.Work, "get_future", self._get_future)
 
     def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool | None]:
         """The collective that these frames wait for, or else the last one if it may not have ended.
@@ -236,6 +237,33 @@ class CollectiveLog:
             self._begun[handle] = begun
             if begun is self._last and self._handles is not None:
                 self._handles.append(weakref.ref(handle))
+
+
+class _Logged:
+    """A method of one of torch's C++ classes, wrapped for objects of exactly that class.
+
+    A class in Python that inherits the method must find torch's own: torch takes any Python function
+    there for an override and calls it, and the wrapper would call torch again, without end.
+    """
+
+    def __init__(self, owner: type, name: str, wrap: Callable[..., Any]) -> None:
+        self._owner, self._plain = owner, vars(owner)[name]
+        self._wrapped = wrap(getattr(owner, name))
+
+    def __get__(self, one: Any, kind: type | None = None) -> Any:
+        wrapped = one is not None and type(one) is self._owner
+        return (self._wrapped if wrapped else self._plain).__get__(one, kind)
+
+
+def _replace(owner: Any, name: str, wrap: Callable[..., Any]) -> None:
+    if name in vars(owner):
+        setattr(owner, name, _Logged(owner, name, wrap))
+
+
+def _own_classes(kind: type) -> list[type]:
+    """A group's class and its bases, as far as they are not torch's."""
+    bases = kind.__mro__
+    return list(bases[: bases.index(dist.ProcessGroup)])
 
 
 def is_ours(frame: FrameType) -> bool:

@@ -129,8 +129,9 @@ def _set_up(setup: Frame) -> dict[str, Any]:
     for reference in setup["plugins"]:
         devices.plug(reference)
     arithmetic.choose(setup["arithmetic"])
-    from distparity.worker import tasks
+    from distparity.worker import stack_reporter, tasks
 
+    stack_reporter.choose(recording=setup["log"])
     return tasks.facts().to_json()
 
 

@@ -192,9 +192,7 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     from distparity.worker import stack_reporter
 
     older = installed() < (2, 8)
-    for name, value in (
-        stack_reporter.OLDER_ENVIRONMENT if older else stack_reporter.ENVIRONMENT
-    ).items():
+    for name, value in stack_reporter.environment(older=older).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     timeout = datetime.timedelta(seconds=spec["timeout"])

@@ -29,7 +29,10 @@ from distparity.core.collective_call import BACKWARD, COLLECTIVES
 from distparity.torch_support import private
 from distparity.worker.collective_log import CollectiveLog, described, is_ours, sequence
 
-__all__ = ["StackReporter"]
+__all__ = ["StackReporter", "choose", "environment"]
+
+#: Whether ranks keep a record of their collectives, torch's or our own (``--no-log``).
+_recording = True
 
 #: The variables for the size of torch's flight recorder, newer and older name. They must be set before
 #: the first group is made, unless the user has set them.
@@ -60,6 +63,17 @@ _DTYPES = {
 }
 
 
+def choose(*, recording: bool) -> None:
+    """Set whether this process, and those that are forked from it, keep a record of collectives."""
+    global _recording  # noqa: PLW0603
+    _recording = recording
+
+
+def environment(*, older: bool) -> dict[str, str]:
+    """The variables that a rank needs before it makes a group."""
+    return (OLDER_ENVIRONMENT if older else ENVIRONMENT) if _recording else {}
+
+
 class StackReporter:
     """Answers a signal by writing JSON to a file, in its own thread.
 
@@ -84,6 +98,8 @@ class StackReporter:
         If torch has not recorded that, we keep our own log. Entries that a vendor's group makes
         through another group do not count.
         """
+        if not _recording:
+            return
         self._dump = next(
             (dump for dump in private.flight_recorders() if any(map(_is_default, _entries(dump)))),
             None,

@@ -138,6 +138,16 @@ def _is_built_in(backend: str) -> bool:
     return asked is not None and bool(asked())
 
 
+def patience(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """The additional seconds that a kind of device declares for its start; loads no vendor's package."""
+    try:
+        seconds = devices.get(args["device"]).start_seconds
+    except devices.PluginError:
+        # The probe says what is wrong with it.
+        seconds = 0.0
+    return {"start_seconds": seconds}, []
+
+
 def probe(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Probe a kind of device; the failure of a plug-in is an answer too."""
     try:
@@ -151,7 +161,7 @@ def _look(kind: devices.Device) -> Probed:
     os.environ.update(kind.environment(0))
     absent = kind.absent()
     if absent is not None:
-        return Probed(absent=absent)
+        return Probed(absent=absent, installed=kind.installed())
     device = kind.take(0)
     arithmetic.apply(kind)
     lacks = kind.lacks()
@@ -182,13 +192,7 @@ def examine(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     kind = devices.get(args["device"])
     if not examination.examine(kind, args["log"]):
         return {}, []
-    return {
-        "count": kind.count(),
-        "most_ranks": kind.most_ranks(),
-        "start_seconds": kind.start_seconds,
-        "exclusive": kind.exclusive,
-        "sharing": [way.name for way in kind.sharing()],
-    }, []
+    return _look(kind).to_json(), []
 
 
 def smoke(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -366,6 +370,7 @@ def _recipe(name: str, dtype: str, parts: int, seed: int) -> Recipe:
 TASKS: dict[str, Task] = {
     task.__name__: task
     for task in (
+        patience,
         probe,
         examine,
         smoke,

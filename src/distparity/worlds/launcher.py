@@ -49,11 +49,15 @@ class Launcher:
         arithmetic: str = "exact",
         own_scenarios: Sequence[OwnScenario] = (),
         own_modules: Sequence[Module] = (),
+        *,
+        log: bool = True,
     ) -> None:
         self.include = include or []
         self.own_scenarios, self.own_modules = own_scenarios, own_modules
         self.plugins = plugins or []
         self.arithmetic = arithmetic
+        #: Whether ranks keep a record of their collectives.
+        self.log = log
         self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
@@ -151,6 +155,7 @@ class Launcher:
                     "own_modules": [one.to_json() for one in self.own_modules],
                     "plugins": self.plugins,
                     "arithmetic": self.arithmetic,
+                    "log": self.log,
                     "write_report": start.write_report(),
                 }
             )
