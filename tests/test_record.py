@@ -95,5 +95,7 @@ def test_an_outcome_keeps_where_its_numbers_were_wrong_first() -> None:
 
 
 def test_a_judgement_passes_where_nothing_diverged() -> None:
+    off = Divergence(Quantity(None, "sum", "w"), 0, "off")
+
     assert Judgement(0.5, 1e-7).passed
-    assert not Judgement(2.0, 1e-7, first=Divergence(Quantity(None, "sum", "w"), 0, "off")).passed
+    assert not Judgement(2.0, 1e-7, samples=(off,)).passed

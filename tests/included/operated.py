@@ -52,7 +52,7 @@ def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
     ]
     record = Made({}, {"SUM": "RuntimeError: no such reduction"}, {"SUM": TORCH})
     found = judge(operation, checks, [record] * 2, Where((2, 13), "sim", "float32", (), refuses))
-    return list(found.refused), found.diverged
+    return list(found.refused), list(found.conclude().diverged)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ class Quantity(Record):
     name: str
 
     def __str__(self) -> str:
+        if self.step is not None:
+            return f"step {self.step}, {self.kind} {self.name!r}"
         when = {"initial": "before training", "optimizer": "after training"}.get(self.kind)
-        if when is None and self.step is None:
-            return f"{self.kind}: {self.name}"
-        return f"{when or f'step {self.step}'}, {self.kind} {self.name!r}"
+        return f"{self.kind}: {self.name}" if when is None else f"{when}, {self.kind} {self.name!r}"
 
 
 @dataclass(frozen=True)
@@ -78,22 +78,33 @@ class Judgement(Record):
     ratio: float
     #: The largest error, relative to the scale of its tensor.
     error: float
-    #: The first divergence in words, and as a record; "" and None if nothing diverged.
-    message: str = ""
-    first: Divergence | None = None
     #: The known pattern that the divergences fit, if any.
     diagnosis: str | None = None
     #: For each step, the largest ratio by kind of quantity.
     growth: tuple[dict[str, float], ...] = ()
-    #: Of an operation: the number of checks; the checks that torch or the backend refused, each with
-    #: the declared fact and the refusal; and the checks that diverged, in order.
+    #: Of an operation: the number of checks; the checks that torch or the backend refused, each
+    #: with the declared fact and the refusal.
     checks: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    diverged: tuple[str, ...] = ()
     #: The divergences by which the same fault is known again: of training the first and the last,
-    #: of an operation the first of each check.
+    #: of an operation the first of each check. Empty if nothing diverged.
     samples: tuple[Divergence, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return self.first is None
+        return not self.samples
+
+    @property
+    def first(self) -> Divergence | None:
+        """The first divergence; None if nothing diverged."""
+        return self.samples[0] if self.samples else None
+
+    @property
+    def message(self) -> str:
+        """The first divergence in words."""
+        return "" if self.first is None else str(self.first)
+
+    @property
+    def diverged(self) -> tuple[str, ...]:
+        """The checks of an operation that diverged, in order."""
+        return tuple(one.quantity.kind for one in self.samples)

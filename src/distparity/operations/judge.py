@@ -52,17 +52,10 @@ class Findings(Verdict):
     checks: int = 0
     #: Checks that torch or the backend refused, with the declared fact and the refusal.
     refused: dict[str, str] = field(default_factory=dict)
-    #: The checks that diverged, in order.
-    diverged: list[str] = field(default_factory=list)
 
     def conclude(self) -> Judgement:
         """The verdict as a record."""
-        return replace(
-            super().conclude(),
-            checks=self.checks,
-            refused=dict(self.refused),
-            diverged=tuple(self.diverged),
-        )
+        return replace(super().conclude(), checks=self.checks, refused=dict(self.refused))
 
     def samples(self) -> list[Divergence]:
         """The first divergence of each check."""
@@ -79,7 +72,6 @@ def judge(
     found = Findings()
     for check in checks:
         found.checks += 1
-        before = len(found.divergences)
         raised = {
             r: rec.raised[check.name] for r, rec in enumerate(records) if check.name in rec.raised
         }
@@ -93,8 +85,6 @@ def judge(
         if not raised:
             for rank, record in enumerate(records):
                 _one(found, check, rank, record)
-        if len(found.divergences) > before:
-            found.diverged.append(check.name)
     return found
 
 

@@ -40,18 +40,9 @@ class Verdict:
 
     def conclude(self) -> Judgement:
         """The verdict as a record."""
-        first = self.divergences[0] if self.divergences else None
-        message = "" if first is None else str(first)
         growth = tuple(dict(step) for step in self.growth)
-        return Judgement(
-            self.ratio,
-            self.error,
-            message,
-            first,
-            self.diagnosis,
-            growth,
-            samples=tuple(self.samples()),
-        )
+        samples = tuple(self.samples())
+        return Judgement(self.ratio, self.error, self.diagnosis, growth, samples=samples)
 
     def samples(self) -> list[Divergence]:
         """The divergences by which the same fault is known again: the first and the last."""
