@@ -95,7 +95,7 @@ PATTERNS = {
     ),
     "rounded": (
         lambda *at: (whole(*at) * 0.7).bfloat16().double() / 0.7,
-        "reduced precision: errors as large as those of rounding to bfloat16",
+        "reduced precision: errors as large as those of rounding to float16 or bfloat16",
     ),
     "nothing that is known": (lambda *at: whole(*at).sin() + 0.125, None),
 }
@@ -239,7 +239,18 @@ NUMBERS = {
     "beyond what bfloat16 rounds": (FOUR, off(1.6 * U, U, U, U), None),
     "as float16 rounds": (FOUR, off(*[U / 8] * 4), REDUCED.format("float16")),
     "as float16 rounds at most": (FOUR, off(*[1.5 * U / 8] * 4), REDUCED.format("float16")),
-    "beyond what float16 rounds": (FOUR, off(*[1.6 * U / 8] * 4), REDUCED.format("bfloat16")),
+    "beyond what float16 rounds": (FOUR, off(*[3.1 * U / 8] * 4), REDUCED.format("bfloat16")),
+    "as either rounds": (FOUR, off(*[1.6 * U / 8] * 4), REDUCED.format("float16 or bfloat16")),
+    "as either rounds, and float16 holds": (
+        FOUR,
+        off(*[2 * U / 8] * 4),
+        REDUCED.format("float16"),
+    ),
+    "as either rounds, and bfloat16 holds": (
+        [off(*[0.3 * U] * 4)] * 2,
+        {"x": [1.0, 2.0, 4.0, 8.0]},
+        REDUCED.format("bfloat16"),
+    ),
     "rounded in one element alone": (FOUR, off(0, U, 0, 0), None),
     "hardly rounded but in one": (FOUR, off(U, U / 32, U / 32, U / 32), None),
     "less than that but in one": (FOUR, off(U, *[U / 32.5] * 3), None),

@@ -222,7 +222,11 @@ class _Case:
         return "elements lost: zeros in place of values, as in a wrongly padded short shard"
 
     def _precision(self, names: list[str]) -> str | None:
-        """Try formats: errors in all elements, as large as the format's rounding and no larger."""
+        """Try formats: errors in all elements, as large as the format's rounding and no larger.
+
+        A sum that is rounded in float16 again and again can be as far off as one rounding to bfloat16.
+        Then the numbers themselves tell: those that one of the formats holds were rounded to it.
+        """
         terms = {n: torch.stack([p[n].abs() for p in self.parts]).mean(0) for n in names}
         off = [
             (run[n] - self.right[n]).abs() / (terms[n] + 1e-300)
@@ -230,10 +234,23 @@ class _Case:
             for n in names
         ]
         everything = torch.cat([values.flatten() for values in off])
-        for name, roundoff in reversed(_FORMATS.items()):
-            if everything.max() <= 1.5 * roundoff and everything.median() > roundoff / 32:
-                return f"reduced precision: errors as large as those of rounding to {name}"
-        return None
+        largest, middle = float(everything.max()), float(everything.median())
+        once = {
+            name: largest <= 1.5 * roundoff and middle > roundoff / 32
+            for name, roundoff in _FORMATS.items()
+        }
+        name = "float16" if once["float16"] else "bfloat16"
+        if not any(once.values()):
+            return None
+        # Each term is rounded once, then come p - 1 additions and a division.
+        if name == "bfloat16" and largest <= (len(self.ranks) + 1) * _FORMATS["float16"]:
+            held = [one for one in _FORMATS if self._held(names, getattr(torch, one))]
+            name = held[0] if held else "float16 or bfloat16"
+        return f"reduced precision: errors as large as those of rounding to {name}"
+
+    def _held(self, names: list[str], dtype: torch.dtype) -> bool:
+        """Whether a format holds every wrong gradient exactly."""
+        return all(bool((run[n] == run[n].to(dtype)).all()) for run in self.found for n in names)
 
     def _uneven(self, names: list[str]) -> str | None:
         world = len(self.ranks)
