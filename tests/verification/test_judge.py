@@ -468,14 +468,14 @@ def test_how_large_and_where() -> None:
     others = [
         (step, kind, row[kind])
         for step, row in enumerate(found.growth)
-        for kind in ("loss", "gradient", "parameter", "buffer")
+        for kind in ("loss", "gradient", "parameter", "buffer", "optimizer")
     ]
 
-    assert [len(row) for row in found.growth] == [4, 4, 4]
+    assert [len(row) for row in found.growth] == [5, 5, 5]
     assert [(step, kind) for step, kind, ratio in others if ratio > 1] == [(1, "gradient")]
     assert found.growth[1]["gradient"] == found.ratio == found.divergences[0].ratio
     # What is stored in float32 is a rounding off; the losses here are not.
-    assert all(ratio > 0 for _, kind, ratio in others if kind != "loss")
+    assert all(ratio > 0 for _, kind, ratio in others if kind not in ("loss", "optimizer"))
     scale = tolerance().of(Quantity(1, "gradient", "weight")).scale
     assert found.error == pytest.approx(0.25 / scale, rel=1e-5)
 

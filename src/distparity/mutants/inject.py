@@ -91,6 +91,10 @@ class _Mutated(Strategy):
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         return self._read(self.right.optimizer_state, model, optimizer)
 
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensors]:
+        with self._unbroken():
+            return [dict(one) for one in self.right.state(model, optimizer)]
+
     def buffers(self, model: nn.Module) -> Tensors:
         return self.right.buffers(model)
 

@@ -15,7 +15,13 @@ __all__ = ["explain", "plot", "table"]
 #: Left, top, width and height of the plot's area, in pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 70, 40, 520, 260
 _STYLE = 'font-family="sans-serif" font-size="12" role="img"'
-_COLOURS = {"loss": "#0072b2", "gradient": "#d55e00", "parameter": "#009e73", "buffer": "#cc79a7"}
+_COLOURS = {
+    "loss": "#0072b2",
+    "gradient": "#d55e00",
+    "parameter": "#009e73",
+    "buffer": "#cc79a7",
+    "optimizer": "#e69f00",
+}
 
 
 def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
@@ -102,7 +108,7 @@ def _svg(case: str, growth: list[dict[str, float | str]], low: int, high: int) -
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         lines += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}"/>' for a, b in points]
-        lines.append(f'<text x="{_LEFT + 130 * number}" y="342" fill="{colour}">● {kind}</text>')
+        lines.append(f'<text x="{_LEFT + 105 * number}" y="342" fill="{colour}">● {kind}</text>')
     return [*lines, "</svg>"]
 
 

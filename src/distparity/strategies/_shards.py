@@ -77,17 +77,20 @@ class _Kept(Pending):
         self.finish = finish
         self.found: Tensors | None = None
 
-    def __getitem__(self, name: str) -> torch.Tensor | None:
+    def _look(self) -> Tensors:
         if self.found is None:
             self.layout.gather()
         assert self.found is not None
-        return self.found[name]
+        return self.found
+
+    def __getitem__(self, name: str) -> torch.Tensor | None:
+        return self._look()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.layout.where)
+        return iter(self._look())
 
     def __len__(self) -> int:
-        return len(self.layout.where)
+        return len(self._look())
 
 
 def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -32,7 +34,15 @@ if TYPE_CHECKING:
     from distparity.devices.context import RankContext
     from distparity.scenarios import Batch, Scenario
 
-__all__ = ["Pending", "Strategy", "Tensors", "parameters_in"]
+__all__ = [
+    "Pending",
+    "Strategy",
+    "Tensors",
+    "parameters_in",
+    "plain_state",
+    "state_keys",
+    "state_of",
+]
 
 Tensors = dict[str, "torch.Tensor | None"]
 
@@ -224,6 +234,19 @@ class Strategy:
             if isinstance(value, torch.Tensor)
         }
 
+    #: Whether :meth:`state` shows the state of every parameter.
+    shows_state: ClassVar[bool] = False
+
+    def state(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> Iterable[Tensors | Pending]:
+        """The optimizer's state between two steps, by ``name.key``: what has its parameter's shape.
+
+        Unlike :meth:`optimizer_state`, it uses none of torch's state-dict helpers. A rank may have only
+        some parameters' state. The caller copies what it keeps.
+        """
+        return ()
+
     def reload(
         self,
         old: tuple[nn.Module, torch.optim.Optimizer],
@@ -312,6 +335,47 @@ class Strategy:
         """The scenario's optimizer for the wrapped model's parameters."""
         named = {self.clean(name): parameter for name, parameter in model.named_parameters()}
         return scenario.optimizer(scenario.groups(named))
+
+
+def state_of(optimizer: Any, parameter: torch.Tensor, key: str) -> torch.Tensor | None:
+    """One tensor of a parameter's state, if there is one of the parameter's shape and dtype."""
+    found = optimizer.state.get(parameter, {}).get(key)
+    like = isinstance(found, torch.Tensor) and found.shape == parameter.shape
+    return found if like and found.dtype is parameter.dtype else None
+
+
+def state_keys(optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names under which an optimizer keeps state; equal on all ranks.
+
+    A rank whose shards are empty has no state to read them from. A step on numbers that are not the
+    model's tells them.
+    """
+    if optimizer not in _KEYS:
+        twin = copy.copy(optimizer)
+        twin.state = defaultdict(dict)
+        twin.param_groups = [
+            {**group, "params": [nn.Parameter(torch.ones(2))]} for group in optimizer.param_groups
+        ]
+        for group in twin.param_groups:
+            group["params"][0].grad = torch.ones(2)
+        twin.step()
+        _KEYS[optimizer] = sorted({key for state in twin.state.values() for key in state})
+    return _KEYS[optimizer]
+
+
+_KEYS: WeakKeyDictionary[torch.optim.Optimizer, list[str]] = WeakKeyDictionary()
+
+
+def plain_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, clean: Callable[[str], str]
+) -> Tensors:
+    """The state of parameters that this rank has in full."""
+    return {
+        f"{clean(name)}.{key}": value
+        for name, parameter in model.named_parameters()
+        for key in optimizer.state.get(parameter, {})
+        if (value := state_of(optimizer, parameter, key)) is not None
+    }
 
 
 def parameters_in(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Parameter]:

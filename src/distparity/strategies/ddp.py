@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from distparity.core.known_limit import Limit
-from distparity.strategies.base import Strategy, Tensors, parameters_in
+from distparity.strategies.base import Strategy, Tensors, parameters_in, plain_state
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -71,6 +71,11 @@ class Ddp(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {self.clean(name): parameter.grad for name, parameter in model.named_parameters()}
+
+    shows_state = True
+
+    def state(self, model: nn.Module, optimizer: Any) -> Iterator[Tensors]:
+        yield plain_state(model, optimizer, self.clean)
 
     def clean(self, name: str) -> str:
         return name.removeprefix("module.")

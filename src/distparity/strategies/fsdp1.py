@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,14 @@ from torch.distributed.fsdp.wrap import CustomPolicy
 
 from distparity.core.known_limit import Limit
 from distparity.strategies._shards import Layout, learn
-from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
+from distparity.strategies.base import (
+    Pending,
+    Strategy,
+    Tensors,
+    parameters_in,
+    state_keys,
+    state_of,
+)
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -125,6 +133,16 @@ class Fsdp1(Strategy):
             shards.append(torch.full_like(parameter, torch.nan) if gradient is None else gradient)
         return self._layout(model).keep(shards, _present)
 
+    shows_state = True
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Pending]:
+        for key in state_keys(optimizer):
+            shards = []
+            for parameter in model.parameters():
+                value = state_of(optimizer, parameter, key)
+                shards.append(torch.full_like(parameter, torch.nan) if value is None else value)
+            yield self._layout(model).keep(shards, partial(_there, key))
+
     def _layout(self, model: nn.Module) -> Layout:
         if model not in _LAYOUTS:
             _LAYOUTS[model] = learn(model, lambda: unsharded(model))
@@ -156,6 +174,10 @@ def _present(found: Tensors) -> Tensors:
         name: None if value is not None and value.numel() and value.isnan().all() else value
         for name, value in found.items()
     }
+
+
+def _there(key: str, found: Tensors) -> Tensors:
+    return {f"{name}.{key}": value for name, value in _present(found).items() if value is not None}
 
 
 def unsharded(model: nn.Module) -> Tensors:

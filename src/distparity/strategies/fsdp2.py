@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import nn
 
 from distparity.core.known_limit import Limit
+from distparity.strategies._dtensor_state import keep_state
 from distparity.strategies._meshes import DeviceMesh, mesh
-from distparity.strategies.base import Strategy, Tensors, parameters_in
+from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -181,6 +182,11 @@ class Fsdp2(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
+
+    shows_state = True
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Pending]:
+        yield keep_state(model, optimizer)
 
 
 def _divide_by(model: Any, divisor: float) -> None:

@@ -18,8 +18,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from distparity.strategies._dtensor_state import keep_state
 from distparity.strategies._meshes import DeviceMesh, mesh
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Pending, Strategy, Tensors
 from distparity.strategies.fsdp2 import Fsdp2, fsdp_module, whole
 
 if TYPE_CHECKING:
@@ -245,6 +246,11 @@ class GPipe(Strategy):
     def _all(self, model: nn.Module, tensors: Tensors) -> Tensors:
         assert isinstance(model, Piped)
         return model.of_all(tensors)
+
+    shows_state = True
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Pending]:
+        yield keep_state(model, optimizer)
 
     def optimizer_state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         return self._all(model, super().optimizer_state(model, optimizer))

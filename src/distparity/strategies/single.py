@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Strategy, Tensors, plain_state
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -57,6 +57,9 @@ class Single(Strategy):
             for key, value in optimizer.state.get(parameter, {}).items()
             if isinstance(value, torch.Tensor)
         }
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensors]:
+        yield plain_state(model, optimizer, self.clean)
 
 
 class Reference(Single):

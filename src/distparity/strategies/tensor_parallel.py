@@ -20,6 +20,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from distparity.core.known_limit import Limit
+from distparity.strategies._dtensor_state import keep_state
 from distparity.strategies._meshes import (
     DeviceMesh,
     DTensor,
@@ -28,7 +29,7 @@ from distparity.strategies._meshes import (
     distribute_module,
     mesh,
 )
-from distparity.strategies.base import Strategy, Tensors
+from distparity.strategies.base import Pending, Strategy, Tensors
 from distparity.strategies.fsdp1 import Fsdp1OrigParams, unsharded, unsharded_gradients
 from distparity.strategies.fsdp2 import Fsdp2, whole
 
@@ -112,6 +113,11 @@ class TensorParallel(Strategy):
 
     def gradients(self, model: nn.Module) -> Tensors:
         return {name: whole(parameter.grad) for name, parameter in model.named_parameters()}
+
+    shows_state: ClassVar[bool] = True
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterable[Pending]:
+        yield keep_state(model, optimizer)
 
 
 class SequenceParallelism(TensorParallel):
@@ -221,6 +227,12 @@ class TensorParallelFsdp1(_WithData):
 
     def clean(self, name: str) -> str:
         return Fsdp1OrigParams().clean(name)
+
+    # Its state is of shards of shards, which only torch's own helpers gather: at the end.
+    shows_state = False
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterable[Pending]:
+        return ()
 
     def parameters(self, model: nn.Module) -> Tensors:
         return _whole(unsharded(model))

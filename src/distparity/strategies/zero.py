@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -47,6 +47,10 @@ class Zero1(Ddp):
             for key, value in state.items()
             if isinstance(value, torch.Tensor)
         }
+
+    def state(self, model: nn.Module, optimizer: Any) -> Iterator[Tensors]:
+        # Its own optimizer has the state of this rank's part of the parameters.
+        yield from super().state(model, optimizer.optim)
 
     def reload(
         self,

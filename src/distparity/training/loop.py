@@ -18,7 +18,7 @@ from distparity.training.trajectory import Step, Trajectory
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["Recipe", "dense", "train"]
+__all__ = ["Recipe", "Watch", "dense", "train"]
 
 Watch = Callable[[nn.Module, Batch], None]
 
@@ -202,6 +202,8 @@ class _Run:
             self.skipped.append(step)
         self._keep(step, "parameter", strategy.parameters(made.model))
         self._keep(step, "buffer", strategy.buffers(made.model))
+        for state in strategy.state(made.model, made.optimizer):
+            self._keep(step, "optimizer", state)
         return step
 
     def _keep(self, where: Step | Trajectory, kind: str, tensors: Tensors | Pending) -> None:

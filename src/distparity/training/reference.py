@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,13 @@ from torch import nn
 
 from distparity.scenarios import Batch
 from distparity.strategies.single import Reference, Single
-from distparity.training.loop import Recipe, dense, train
-from distparity.training.trajectory import Step, Trajectory
+from distparity.training.loop import Recipe, Watch, dense, train
+from distparity.training.trajectory import Step, Tensors, Trajectory
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs"]
+__all__ = ["SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs", "twin"]
 
 
 #: Reference runs with permuted rows, besides the one with the rows in order. docs/verdict.md derives
@@ -38,6 +39,9 @@ class Oracle:
     #: *r* alone, at the oracle's parameters before step *t*. If the loss is a mean over rows, the mean
     #: of the gradients over the parts is the global batch's gradient before clipping.
     parts: list[Trajectory] = field(default_factory=list)
+    #: What single rows contribute: ``rows.steps[t].gradient`` has, in the parameters' shapes, the mean
+    #: over all rows of the absolute gradient of one row alone. Empty if rows cannot be trained alone.
+    rows: Trajectory = field(default_factory=Trajectory)
     _known: dict[tuple[int, str], torch.Tensor | None] = field(default_factory=dict)
 
     def gradients(self, step: int, name: str) -> torch.Tensor | None:
@@ -73,29 +77,62 @@ class Oracle:
 
 
 def consult(recipe: Recipe, context: RankContext, parts: int) -> Oracle:
-    """Train the oracle: in float64 on the global batch, and record its ``parts`` one by one.
+    """Train the oracle: in float64 on the global batch, and record its ``parts`` and its rows.
 
     ``context`` is that of a single process on the CPU.
     """
-    looks = [Trajectory() for _ in range(parts)]
+    looks, rows = [Trajectory() for _ in range(parts)], Trajectory()
 
     def watch(model: nn.Module, batch: Batch) -> None:
-        for look, part in zip(
-            looks, zip(*(t.chunk(parts) for t in batch), strict=True), strict=True
-        ):
-            # A copy, so that this leaves no trace in the model (buffers, accumulated gradients).
-            twin = copy.deepcopy(model)
-            twin.zero_grad()
-            loss = recipe.scenario.loss(twin, part)
-            loss.backward()
-            gradients = {
-                name: None if parameter.grad is None else dense(parameter.grad)
-                for name, parameter in twin.named_parameters()
-            }
-            look.steps.append(Step({"loss": loss.detach()}, gradients))
+        # A forward may draw random numbers, and the training must draw the same without these.
+        with torch.random.fork_rng(devices=[]):
+            for look, part in zip(looks, _cut(batch, parts), strict=True):
+                loss, gradients = _alone(recipe, copy.deepcopy(model), part)
+                look.steps.append(Step({"loss": loss}, gradients))
+            if recipe.scenario.divisible:
+                rows.steps.append(Step(gradient=_sizes(recipe, model, batch)))
 
+    return Oracle(twin(recipe, context, watch), looks, rows)
+
+
+def twin(recipe: Recipe, context: RankContext, watch: Watch | None = None) -> Trajectory:
+    """Train as the oracle is trained: the result must be equal bit for bit."""
     exact = replace(recipe, compute=torch.float64)
-    return Oracle(train(exact, Single(), context, watch=watch), looks)
+    return train(exact, Single(), context, watch=watch)
+
+
+def _cut(batch: Batch, parts: int) -> Iterator[Batch]:
+    yield from zip(*(tensor.chunk(parts) for tensor in batch), strict=True)
+
+
+def _alone(recipe: Recipe, model: nn.Module, part: Batch) -> tuple[torch.Tensor, Tensors]:
+    """The loss and the gradients of some rows alone. ``model`` is a copy: nothing else sees a trace."""
+    model.zero_grad()
+    loss = recipe.scenario.loss(model, part)
+    loss.backward()
+    gradients: Tensors = {
+        name: None if parameter.grad is None else dense(parameter.grad)
+        for name, parameter in model.named_parameters()
+    }
+    return loss.detach(), gradients
+
+
+def _sizes(recipe: Recipe, model: nn.Module, batch: Batch) -> Tensors:
+    """For each parameter, the mean over rows of the absolute gradient of one row alone.
+
+    Empty if the scenario's loss takes no single row.
+    """
+    copied, found = copy.deepcopy(model), dict[str, torch.Tensor]()
+    for row in _cut(batch, len(batch[0])):
+        try:
+            gradients = _alone(recipe, copied, row)[1]
+        except (RuntimeError, ValueError, IndexError):
+            return {}
+        for name, gradient in gradients.items():
+            if gradient is not None:
+                size = gradient.abs() / len(batch[0])
+                found[name] = found[name] + size if name in found else size
+    return {**found}
 
 
 def reference_runs(

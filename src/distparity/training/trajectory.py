@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-__all__ = ["KINDS", "Step", "Trajectory"]
+__all__ = ["KINDS", "Step", "Tensors", "Trajectory"]
 
 Tensors = dict[str, "torch.Tensor | None"]
 
 #: The kinds of quantity of one step, in the order in which training computes them.
-KINDS = ("loss", "gradient", "parameter", "buffer")
+KINDS = ("loss", "gradient", "parameter", "buffer", "optimizer")
 
 
 @dataclass
@@ -36,6 +36,9 @@ class Step:
     parameter: Tensors = field(default_factory=dict)
     #: By buffer: its value after the optimizer's step.
     buffer: Tensors = field(default_factory=dict)
+    #: The optimizer's state after the step, named ``parameter.key``: tensors of the parameters' shapes.
+    #: A rank may have only some parameters' state.
+    optimizer: Tensors = field(default_factory=dict)
 
     def kinds(self) -> Iterator[tuple[str, Tensors]]:
         """Each kind with its tensors, in the order of :data:`KINDS`."""

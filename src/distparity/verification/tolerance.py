@@ -9,9 +9,10 @@ r"""How far from the oracle each element of a quantity may be: the error that ro
   which gradients are exchanged,
 - :math:`S` the magnitude of its terms, element by element: for a gradient the mean over ranks of
   their absolute gradients, else :math:`|x^*|`,
-- :math:`\sigma_{ij} = \min(\max_k S_{ik}, \max_k S_{kj})`, its scale: the smaller one of the largest of
-  its row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows), for gradients and the
-  optimizer's state; else the largest of all elements,
+- :math:`\sigma`, the scale of an element. For gradients and the optimizer's state of at least two
+  dims, :math:`\sigma_{ij} = \min(\max_k S_{ik}, \max_k S_{kj})`: the smaller one of the largest of its
+  row and of its column (of a tensor seen as a matrix of ``shape[0]`` rows). For those of one dim,
+  :func:`gradient_sizes` and :func:`state_scale`. Else the largest of all elements,
 
 let :math:`e_v = |\hat x_v - x^*|`, element by element, and :math:`r = (u + u_{64})\,|x^*|` the
 rounding error of storing. Over all elements and reference runs,
@@ -47,11 +48,13 @@ __all__ = [
     "Allowed",
     "OneProcess",
     "Tolerance",
+    "gradient_sizes",
     "gradient_terms",
     "group_of",
     "matrix_scale",
     "most_of_one_process",
     "quantities",
+    "state_scale",
 ]
 
 #: Unit roundoff of the oracle.
@@ -156,6 +159,8 @@ class Tolerance:
         self._of_losses: dict[int, _Seen] = {}
         #: The magnitude of each gradient's terms.
         self._terms: dict[Quantity, torch.Tensor] = {}
+        #: The largest magnitude of each vector's gradients so far, element by element, by parameter.
+        self._reached: dict[str, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
         self.one_process: list[OneProcess] = []
         self._allowed = {
@@ -229,9 +234,7 @@ class Tolerance:
             roundoff = self._of_loss
         stored = (roundoff + ORACLE) * finite.abs()
         # An error carried to a parameter or a buffer is not proportional to its value.
-        largest, scale = float(terms.max()), terms.max().expand_as(terms)
-        if quantity.kind in _PRODUCTS:
-            scale = matrix_scale(terms)
+        largest, scale = float(terms.max()), self._scale(quantity, finite, terms)
         seen = self._seen(quantity, _errors(found, value), scale, largest)
         explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
@@ -244,6 +247,21 @@ class Tolerance:
                 sides = value.shape[0] + value[0].numel()
                 error = error + FACTOR * sides * self._of_products * largest
         return Allowed(error, largest)
+
+    def _scale(self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
+        """The scale of each element, to which errors carried to it are proportional."""
+        if quantity.kind not in _PRODUCTS:
+            return terms.max().expand_as(terms)
+        if value.dim() > 1:
+            return matrix_scale(terms)
+        if quantity.kind == "gradient":
+            assert quantity.step is not None
+            sizes = gradient_sizes(self.oracle, quantity.step, quantity.name, value, terms)
+            known = self._reached.get(quantity.name, sizes)
+            self._reached[quantity.name] = torch.maximum(known, sizes)
+            return sizes
+        parameter, _, _ = quantity.name.rpartition(".")
+        return state_scale(value, self._reached.get(parameter), len(self.oracle.trajectory.steps))
 
     def _seen(
         self,
@@ -287,23 +305,66 @@ def gradient_terms(oracle: Oracle, step: int, name: str, gradient: torch.Tensor)
     parts = oracle.gradients(step, name)
     if parts is None or not gradient.numel():
         return gradient.abs()
+    left, explained = _left(parts, gradient)
+    terms = parts.abs().mean(0) * left
+    if explained:
+        return terms
+    # The gradient is not made of the parts element by element (batch norm over all rows).
+    return torch.full_like(terms, float(torch.maximum(terms, gradient.abs()).max()))
+
+
+def _left(parts: torch.Tensor, gradient: torch.Tensor) -> tuple[float, bool]:
+    """The factor by which clipping scaled a gradient, and whether the parts explain the gradient."""
     size, before = gradient.abs(), parts.mean(0).abs()
     large = before > 2.0**-10 * before.max()
     left = float((size[large] / before[large]).max()) if large.any() else 1.0
-    terms = parts.abs().mean(0) * left
-    if bool((size <= before * left + 1e-9 * size.max()).all()):
-        return terms
-    # The gradient is not made of the parts element by element (batch norm over all rows).
-    return torch.full_like(terms, float(torch.maximum(terms, size).max()))
+    return left, bool((size <= before * left + 1e-9 * size.max()).all())
+
+
+def gradient_sizes(
+    oracle: Oracle, step: int, name: str, gradient: torch.Tensor, terms: torch.Tensor
+) -> torch.Tensor:
+    """The scale of a gradient of one dim, element by element: the mean of the rows' |gradient|.
+
+    ``terms`` is what :func:`gradient_terms` returns. Terms of several rows may cancel within a rank, so
+    a scale by rows is at least ``terms``. If rows cannot be trained alone, or the parts do not explain
+    the gradient, all elements get the largest magnitude.
+    """
+    parts = oracle.gradients(step, name)
+    steps = oracle.rows.steps
+    rows = steps[step].gradient.get(name) if step < len(steps) else None
+    if parts is not None and rows is not None:
+        left, explained = _left(parts, gradient)
+        if explained:
+            return torch.maximum(rows * left, terms)
+    return terms.max().expand_as(terms)
+
+
+def state_scale(value: torch.Tensor, reached: torch.Tensor | None, steps: int) -> torch.Tensor:
+    """The scale of an optimizer's state of one dim, from the parameter's gradients.
+
+    ``reached`` is the largest scale of each element's gradients so far. A state that is a sum or a
+    mean of gradients has that scale. One of squares has the magnitude of ``sqrt(value) * reached``: a
+    gradient's square has twice the error of the gradient, times the gradient. What is neither (an
+    average of parameters, for example) has one scale for all elements.
+    """
+    size = value.abs()
+    if reached is None or reached.shape != value.shape:
+        return size.max().expand_as(size)
+    if bool(((value >= 0) & (value <= steps * reached**2)).all()):
+        return value.sqrt() * reached
+    if bool((size <= steps * reached).all()):
+        return reached
+    return size.max().expand_as(size)
 
 
 def matrix_scale(terms: torch.Tensor) -> torch.Tensor:
     """For each element, the smaller of the maximum of its row and the maximum of its column.
 
-    ``terms`` is treated as a matrix of ``shape[0]`` rows; with fewer than two dims, as one row.
+    ``terms`` has at least two dims, and is treated as a matrix of ``shape[0]`` rows.
     """
-    if terms.dim() < 2 or not terms.numel():
-        return terms.max().expand_as(terms) if terms.numel() else terms
+    if not terms.numel():
+        return terms
     matrix = terms.reshape(terms.shape[0], -1)
     scale = torch.minimum(matrix.amax(1, keepdim=True), matrix.amax(0, keepdim=True))
     return scale.reshape(terms.shape)

@@ -30,6 +30,7 @@ def judge(
     *,
     sums_apart: bool = False,
     splits_rows: bool = False,
+    shows_state: bool = True,
 ) -> Verdict:
     """Compare every rank's trajectory with the oracle's.
 
@@ -37,7 +38,8 @@ def judge(
     ``exempt`` names the kinds to leave out, each with its reason. ``participation`` says which steps
     each rank takes part in; None for all. ``sums_apart`` says that a sum over ranks need not have the
     same last bits on all ranks. ``splits_rows`` says that a rank has a part of each of its rows, so
-    that only several ranks together know a row's loss.
+    that only several ranks together know a row's loss. ``shows_state`` says that the ranks together
+    have recorded the whole optimizer state of every step.
     Raises ``ValueError`` if there is nothing to compare.
     """
     if not ranks or not tolerance.reference_runs or not tolerance.oracle.trajectory.steps:
@@ -46,7 +48,13 @@ def judge(
     everywhere = [Participation(rank, range(total), total) for rank in range(len(ranks))]
     who = participation or everywhere
     return _Bench(
-        tolerance, ranks, exempt or {}, who, sums_apart=sums_apart, splits_rows=splits_rows
+        tolerance,
+        ranks,
+        exempt or {},
+        who,
+        sums_apart=sums_apart,
+        splits_rows=splits_rows,
+        shows_state=shows_state,
     ).sit()
 
 
@@ -71,6 +79,7 @@ class _Bench:
         *,
         sums_apart: bool,
         splits_rows: bool,
+        shows_state: bool,
     ) -> None:
         self.tolerance = tolerance
         self.ranks = ranks
@@ -78,6 +87,7 @@ class _Bench:
         self.participation = participation
         self.sums_apart = sums_apart
         self.splits_rows = splits_rows
+        self.shows_state = shows_state
         self.verdict = Verdict()
 
     def sit(self) -> Verdict:
@@ -104,13 +114,23 @@ class _Bench:
                 self._losses(quantity, step, value, runs)
                 continue
             allowed = self.tolerance.of(quantity)
-            for rank, own in runs:
+            for rank, own in self._holders(quantity, runs):
                 self._weigh(quantity, value, own, rank, allowed)
+        first: dict[str, tuple[int, torch.Tensor]] = {}
         for rank, own in runs:
             for name in sorted(own.keys() - tensors.keys()):
                 self.verdict.note(Divergence(Quantity(step, kind, name), rank, "not in the oracle"))
             if kind not in ("loss", "buffer"):
-                self._agree(step, kind, runs[0], own, rank)
+                self._agree(step, kind, first, own, rank)
+
+    def _holders(
+        self, quantity: Quantity, runs: list[tuple[int, Tensors]]
+    ) -> list[tuple[int, Tensors]]:
+        """The ranks that must have a quantity: all, but one is enough for the state between steps."""
+        if quantity.kind != "optimizer" or quantity.step is None:
+            return runs
+        found = [(rank, own) for rank, own in runs if quantity.name in own]
+        return found or (runs if self.shows_state else [])
 
     def _losses(
         self,
@@ -266,12 +286,22 @@ class _Bench:
         return None
 
     def _agree(
-        self, step: int | None, kind: str, first: tuple[int, Tensors], own: Tensors, rank: int
+        self,
+        step: int | None,
+        kind: str,
+        first: dict[str, tuple[int, torch.Tensor]],
+        own: Tensors,
+        rank: int,
     ) -> None:
-        """Check that a rank has the same replica: bit for bit, or up to the order of a sum."""
-        for name, value in first[1].items():
-            other = own.get(name)
-            if value is None or other is None or value.shape != other.shape:
+        """Check that a rank has the same replica as the ``first`` that has one.
+
+        It must be equal bit for bit, or up to the order of a sum.
+        """
+        for name, other in own.items():
+            if other is None:
+                continue
+            holder, value = first.setdefault(name, (rank, other))
+            if value is other or value.shape != other.shape:
                 continue
             if value.dtype != other.dtype or value.isnan().any() or other.isnan().any():
                 # Another check has noted that already.
@@ -279,13 +309,15 @@ class _Bench:
             if same_bits(value, other).all():
                 continue
             quantity = Quantity(step, kind, name)
-            what = f"not bit-identical to rank {first[0]}'s replica"
+            what = f"not bit-identical to rank {holder}'s replica"
             if self.sums_apart and quantity.name in self._names(step, kind):
                 bound = self.tolerance.of_replica(quantity)
                 apart = (value.double() - other.double()).abs()
                 if bound is not None and bool((apart <= bound).all()):
                     continue
-                what = f"differs from rank {first[0]}'s replica by more than the order of a sum explains"
+                what = (
+                    f"differs from rank {holder}'s replica by more than the order of a sum explains"
+                )
             self.verdict.note(Divergence(quantity, rank, what))
 
     def _names(self, step: int | None, kind: str) -> Tensors:

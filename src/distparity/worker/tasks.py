@@ -245,7 +245,7 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the oracle; answers with its trajectory, those of its parts, and the scenario's faults.
+    """Train the oracle; answers with its trajectory, those of its parts and rows, and faults.
 
     A scenario that breaks a promise is not trained.
     """
@@ -258,10 +258,9 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     if faults:
         return {"faults": faults}, []
     found = reference.consult(recipe, context, plan.parts)
-    twin = reference.consult(recipe, context, plan.parts)
-    if found.trajectory.to_bytes() != twin.trajectory.to_bytes():
+    if found.trajectory.to_bytes() != reference.twin(recipe, context).to_bytes():
         faults.append("it is not deterministic: two runs in one process differ")
-    runs = [found.trajectory, *found.parts]
+    runs = [found.trajectory, *found.parts, found.rows]
     return {"faults": faults}, [run.to_bytes() for run in runs]
 
 
@@ -302,16 +301,22 @@ def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Judge a case. The byte strings: oracle, its parts, the reference runs, then one per rank."""
+    """Judge a case. The byte strings: oracle, its parts, its rows, the reference runs, then ranks."""
     plan = Training.from_json(args)
     scenario = scenarios.load()[plan.scenario]
     who = [one for world in participation.of(scenario, plan.worlds) for one in world]
     ranks = [Trajectory.from_bytes(blob) for blob in blobs[-len(who) :]]
     tolerance = _tolerance(plan, blobs[: -len(who)])
     apart = devices.get(plan.device).sums_apart is not None
-    splits = strategies.load()[plan.strategy].splits_rows
+    strategy = strategies.load()[plan.strategy]
     found = verdict.judge(
-        tolerance, ranks, scenario.exempt, who, sums_apart=apart, splits_rows=splits
+        tolerance,
+        ranks,
+        scenario.exempt,
+        who,
+        sums_apart=apart,
+        splits_rows=strategy.splits_rows,
+        shows_state=all(strategy.phase(n).shows_state for n in range(len(plan.worlds))),
     )
     if not found.passed:
         coarsest = max(
@@ -333,10 +338,11 @@ def _tolerance(plan: Training, blobs: list[bytes]) -> Tolerance:
     key = plan.reference
     if key not in _KNOWN:
         runs = [Trajectory.from_bytes(blob) for blob in blobs]
-        exact = reference.Oracle(runs[0], runs[1 : 1 + plan.parts])
+        whole, *parts = runs[: 1 + plan.parts]
+        rows, *others = runs[1 + plan.parts :]
         _KNOWN[key] = Tolerance(
-            exact,
-            runs[1 + plan.parts :],
+            reference.Oracle(whole, parts, rows),
+            others,
             plan.parts,
             getattr(torch, plan.dtype),
             _dtype(plan.exchange.reduce_dtype),

@@ -1,0 +1,111 @@
+"""Keep an optimizer's state shard by shard, and gather it once, after training.
+
+A gather of every tensor after every step would make a case as much longer as reading its gradients
+does. The values that ranks kept of one parameter, at all steps, are one DTensor with one more dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from distparity.strategies._meshes import DTensor
+from distparity.strategies.base import Pending, Tensors, state_keys, state_of
+
+__all__ = ["keep_state"]
+
+
+def keep_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Pending:
+    """Copy this rank's shards of the state of every parameter, by ``name.key``.
+
+    A parameter that is no DTensor is one that this rank has in full. All ranks that share a parameter
+    must call it equally often. Names are those of ``model.named_parameters()``.
+    """
+    return _SHELVES.setdefault(model, _Shelf()).keep(model, optimizer)
+
+
+class _Shelf:
+    """What ranks kept of one model and did not gather yet."""
+
+    def __init__(self) -> None:
+        self.kept: list[_Kept] = []
+
+    def keep(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Pending:
+        made = _Kept(self)
+        for name, parameter in model.named_parameters():
+            for key in state_keys(optimizer):
+                value = state_of(optimizer, parameter, key)
+                # A rank whose shard is empty has no state, and must take part in the gather.
+                value = torch.full_like(parameter, torch.nan) if value is None else value
+                made.shards[name, key] = _local(value.detach()).clone()
+            made.layouts[name] = parameter.detach()
+        self.kept.append(made)
+        return made
+
+    def gather(self) -> None:
+        kept, self.kept = self.kept, []
+        for name, layout in kept[0].layouts.items():
+            places = [(one, key) for one in kept for at, key in one.shards if at == name]
+            if not places:
+                continue
+            # The new dim is the last, so that the others are sharded as those of the parameter are.
+            shards = torch.stack([one.shards[name, key] for one, key in places], -1)
+            full = _whole(shards, layout)
+            for number, (one, key) in enumerate(places):
+                value = full[..., number]
+                # A tensor of NaN alone is one that no rank has; a state of NaN is wrong in any case.
+                if not value.numel() or not value.isnan().all():
+                    one.found[f"{name}.{key}"] = value
+        for one in kept:
+            one.gathered = True
+
+
+class _Kept(Pending):
+    """A rank's shards at one time."""
+
+    def __init__(self, shelf: _Shelf) -> None:
+        self.shelf = shelf
+        self.shards: dict[tuple[str, str], torch.Tensor] = {}
+        #: By name, the parameter, whose mesh and placements its state has.
+        self.layouts: dict[str, torch.Tensor] = {}
+        self.gathered = False
+        self.found: Tensors = {}
+
+    def _look(self) -> Tensors:
+        if not self.gathered:
+            self.shelf.gather()
+        return self.found
+
+    def __getitem__(self, name: str) -> torch.Tensor | None:
+        return self._look()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
+
+
+_SHELVES: WeakKeyDictionary[nn.Module, _Shelf] = WeakKeyDictionary()
+
+
+def _local(tensor: Any) -> torch.Tensor:
+    local: torch.Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local
+
+
+def _whole(shards: torch.Tensor, layout: Any) -> torch.Tensor:
+    """The full tensor of stacked shards ``[*shard, count]``: ``[*layout.shape, count]``."""
+    if not isinstance(layout, DTensor):
+        return shards
+    shape = torch.Size((*layout.shape, shards.shape[-1]))
+    stride = torch.empty(shape, device="meta").stride()
+    stacked = DTensor.from_local(
+        shards, layout.device_mesh, layout.placements, run_check=False, shape=shape, stride=stride
+    )
+    full: torch.Tensor = stacked.full_tensor()
+    return full
