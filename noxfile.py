@@ -29,10 +29,13 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "src"))
 
 from distparity import releases  # noqa: E402  the path above has them
+from distparity.core import device_kinds  # noqa: E402  likewise
+from distparity.core.near import near, unknown  # noqa: E402  likewise
 from distparity.core.redact import Redactor  # noqa: E402  likewise
 from distparity.releases import NoSuchCell, interpreters  # noqa: E402
 from distparity.releases.interpreters import RUNNING  # noqa: E402
 from distparity.results import journal, junit_writer  # noqa: E402
+from distparity.session import arguments  # noqa: E402  likewise
 from distparity.session.cell import cell_name  # noqa: E402
 from distparity.session.options import ARITHMETICS  # noqa: E402
 
@@ -136,11 +139,9 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
     parser.add_argument("--arithmetic", choices=ARITHMETICS, default="exact")
     options, rest = parser.parse_known_args(words)
-    named, required = (
-        [d for value in values or [] for d in value.split(",") if d]
-        for values in (options.device, options.require)
-    )
+    named, required = arguments.words(options.device), arguments.words(options.require)
     options.devices = [*(named or ["auto"]), *required]
+    _check_spelling(rest, options.devices)
     options.share_devices = any(word.startswith("--share-devices") for word in rest)
     if options.arithmetic != "exact":
         # The suite wants to know it as well.
@@ -149,6 +150,21 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
     return options, rest
+
+
+def _check_spelling(rest: Sequence[str], devices: Sequence[str]) -> None:
+    """Name what was meant by an unknown name, before anything is installed.
+
+    What is like no name of ours may be pytest's, or a vendor's.
+    """
+    for word in (word.partition("=")[0] for word in rest if word.startswith("--")):
+        begun = [flag for flag in arguments.flags() if flag.startswith(word)]
+        if begun and word not in (*begun, *LOOKING):
+            raise SystemExit(f"nox: {unknown('option', word, begun, listed=False)}")
+    for device in devices:
+        known = ["auto", *device_kinds.kinds(), *PLUGINS]
+        if device not in known and near(device, known):
+            raise SystemExit(f"nox: {unknown('device', device, known)}")
 
 
 def _leave_red(
@@ -268,6 +284,7 @@ def _asked_for() -> argparse.Namespace:
     for flags, variable in (
         (["-s", "-e", "--session", "--sessions"], "NOXSESSION"),
         (["-P", "--force-python", "--force-pythons"], "NOXFORCEPYTHON"),
+        (["-k", "--keywords"], "KEYWORDS"),
     ):
         default = os.environ.get(variable, "").replace(",", " ").split()
         parser.add_argument(*flags, nargs="*", default=default, dest=variable)
@@ -399,6 +416,14 @@ def mutation(session: nox.Session) -> None:
     session.run("python", "ci/mutation.py", *session.posargs)
 
 
+@nox.session(default=False)
+def plugins(session: nox.Session) -> None:
+    """Run two cases with each of the pytest plug-ins that others use."""
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
+    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "plugins"))
+    session.run("python", "ci/plugins.py", *session.posargs)
+
+
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
     """Check that the XML of cells has the expected results: -- reports 2.13-cpu nightly-cpu."""
@@ -416,9 +441,9 @@ def declared(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Make one page from the XML under reports/, or from the paths after --."""
+    """Make one page from the XML under reports/, or from the paths after --: -- -o DIR."""
     _install(session, "-e", ".[report]")
-    session.run("distparity", "report", *(session.posargs or ["reports"]))
+    session.run("distparity", "report", *session.posargs)
 
 
 @nox.session(default=False)
@@ -439,6 +464,7 @@ KNOWN += [
     "benchmark",
     "campaign",
     "mutation",
+    "plugins",
     "check-reports",
     "declared",
 ]
@@ -446,4 +472,14 @@ KNOWN += ["report", "versions"]
 for _name in ASKED.NOXSESSION:
     # nox adds the Python version to the name.
     if re.sub(r"-3\.\d+$", "", _name) not in KNOWN:
-        raise SystemExit(f"nox: there is no session {_name!r}; there are: {', '.join(KNOWN)}")
+        _near = near(_name, KNOWN)
+        _meant = f"; did you mean {' or '.join(_near)}?" if _near else ""
+        raise SystemExit(
+            f"nox: there is no session {_name!r}{_meant}; there are: {', '.join(KNOWN)}"
+        )
+for _name in ASKED.KEYWORDS:
+    # nox would compute the name as an expression: `tests-2.9` is a difference, and true for everything.
+    if _name in KNOWN:
+        raise SystemExit(
+            f"nox: -k takes an expression of names and tags; one session is: -s {_name}"
+        )

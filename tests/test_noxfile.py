@@ -167,16 +167,31 @@ def test_tag_selects_the_releases(nox: Nox) -> None:
     assert [name for name, mark in listed.items() if mark == "*"] == MATRIX[:-2]
 
 
-@pytest.mark.parametrize("words", ["-s tests-2.3", "--session tests-2.13 tset", "-e tests-3"])
+@pytest.mark.parametrize("words", ["-s tests-2.3", "--session tests-2.13 tset", "-e test-2.13"])
 def test_unknown_session_is_named_with_the_known_ones(nox: Nox, words: str) -> None:
     done = nox(words)
 
     assert done.code != 0
-    assert (
-        f"there is no session {words.rsplit(maxsplit=1)[-1]!r}; there are: {', '.join(MATRIX)}"
-        in done.output
-    )
+    assert f"there is no session {words.rsplit(maxsplit=1)[-1]!r}; " in done.output
+    assert f"there are: {', '.join(MATRIX)}" in done.output
+    assert ("did you mean tests-2.13" in done.output) == ("test-2.13" in words)
     assert "Running session" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("-k tests-2.9 -l", "one session is: -s tests-2.9"),
+        ("-s tests-2.13 -- --dev cpu", "unknown option '--dev'; did you mean '--device' or"),
+        ("-s tests-2.13 -- --device cup", "unknown device 'cup'; did you mean 'cpu'?"),
+    ],
+)
+def test_misspelt_name_costs_no_install(nox: Nox, words: str, says: str) -> None:
+    done = nox(words)
+
+    assert done.code != 0
+    assert says in done.output
+    assert not nox.torches()
 
 
 # -- cells that cannot be --------------------------------------------------------------------------

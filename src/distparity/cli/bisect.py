@@ -14,6 +14,8 @@ from distparity import bisection, releases
 from distparity.bisection.environment import need_uv
 from distparity.bisection.observation import Question
 from distparity.core.bad_request import BadRequest
+from distparity.session import arguments
+from distparity.session.options import Options
 
 NARROWED = 1
 
@@ -43,10 +45,10 @@ def add(commands: Any) -> None:
         action="store_true",
         help="try every release between the ends, and find every change",
     )
-    parser.add_argument("--device", default="cpu", help="kind of device (default %(default)s)")
-    parser.add_argument("--case-timeout", type=float, default=60.0, help="seconds")
-    parser.add_argument("--include", action="append", default=[], metavar="MODULE")
-    parser.add_argument("--device-plugin", action="append", default=[], metavar="MODULE:OBJECT")
+    parser.add_argument(
+        "--device", default="cpu", metavar="KIND", help="one kind of device (default %(default)s)"
+    )
+    arguments.declare(parser.add_argument, "--case-timeout", "--include", "--device-plugin")
     parser.add_argument("--wheel", help="build of torch: registry, cpu, cu126, rocm6.4, xpu, ...")
     parser.add_argument(
         "--index", help=f"use this index instead of {releases.INDEX} ({releases.INDEX_VARIABLE})"
@@ -79,6 +81,14 @@ def _act(given: argparse.Namespace) -> int:
         raise BadRequest(f"--factor {given.factor:g}: it must be larger than 1")
     if given.runs < 1:
         raise BadRequest(f"--runs {given.runs}: it must be at least 1")
+    # What can be refused before anything is installed.
+    Options(
+        devices=[given.device],
+        cases=[given.case],
+        limit=given.case_timeout,
+        include=given.include,
+        plugins=given.device_plugin,
+    ).check()
     work = _bisection(given)
     _check_writable(given.json)
     # The environments are deleted, however this ends.

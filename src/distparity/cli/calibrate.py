@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from distparity.cli._where import add_where, options
+from distparity.cli._where import add_where
 from distparity.core.bad_request import BadRequest
-from distparity.session import calibration
+from distparity.session import arguments, calibration
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "calibrate", help="measure the largest ratio of correct runs, over many seeds"
     )
-    add_where(parser)
-    parser.set_defaults(world_size=[2, 4, 8], act=_act)
+    add_where(parser, "--case")
+    parser.set_defaults(act=_act)
     parser.add_argument("--seeds", type=int, default=200, help="how many (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="(default %(default)s)")
     parser.add_argument(
@@ -26,9 +26,13 @@ def add(commands: Any) -> None:
 
 
 def _act(given: argparse.Namespace) -> int:
+    if given.seeds < 1:
+        raise BadRequest(f"--seeds {given.seeds}: it must be at least 1")
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     try:
-        torch, buckets = calibration.calibrate(options(given), seeds, given.keep)
+        torch, buckets = calibration.calibrate(
+            arguments.options(given, (2, 4, 8)), seeds, given.keep
+        )
     except ValueError as error:
         raise BadRequest(str(error)) from error
     print("\n".join(calibration.table(torch, buckets)))

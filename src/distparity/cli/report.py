@@ -12,7 +12,13 @@ from distparity.core.statuses import counted
 
 def add(commands: Any) -> None:
     parser = commands.add_parser("report", help="make one page of the XML of any number of cells")
-    parser.add_argument("source", nargs="+", type=Path, help="XML files, or folders of them")
+    parser.add_argument(
+        "source",
+        nargs="*",
+        type=Path,
+        default=[Path("reports")],
+        help="XML files, or folders of them (default: reports)",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report"), help="folder (default: %(default)s)"
     )

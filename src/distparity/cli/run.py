@@ -8,16 +8,23 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from distparity.core.bad_request import BadRequest
+from distparity.session import arguments
+
 #: Options that pytest answers without running anything.
-_ENDS_SOON = {"-h", "--help", "-V", "--version", "--markers", "--fixtures"}
+_ENDS_SOON = {"-V", "--version", "--markers", "--fixtures"}
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="run the suite with the installed torch; takes pytest's options too",
-        add_help=False,
+        usage="distparity run [CASE ...] [OPTION ...] [PYTEST'S OPTION ...]",
+        description="Run the suite with pytest. CASE is an id, a scenario, a family or a pattern. "
+        "pytest's own options work too (`pytest --help`): -k, -x, --lf, --durations, --collect-only.",
     )
+    for title, table in arguments.OF_A_RUN.items():
+        arguments.declare(parser.add_argument_group(title).add_argument, *table)
     parser.set_defaults(act=_act)
 
 
@@ -25,10 +32,27 @@ def _act(_: argparse.Namespace) -> NoReturn:
     become_pytest([])
 
 
+def check(words: list[str]) -> None:
+    """Refuse wrong values of our options; pytest's options, and CASE, pass through unread."""
+    from distparity.cli import Parser
+
+    parser = Parser(prog="distparity run", add_help=False)
+    for table in arguments.OF_A_RUN.values():
+        arguments.declare(parser.add_argument, *table)
+    arguments.options(argparse.ArgumentParser.parse_known_args(parser, words)[0])
+
+
 def become_pytest(words: list[str]) -> NoReturn:
-    """Replace this process by pytest, with the suite and ``words`` as its arguments."""
+    """Replace this process by pytest, with the suite and ``words`` as its arguments.
+
+    Prints the options for --help. Raises :class:`~distparity.core.bad_request.BadRequest` for what is
+    wrong on any machine, before anything is started.
+    """
+    from distparity.cli import parser
     from distparity.worlds import start
 
+    if {"-h", "--help"}.intersection(words):
+        parser().parse_args(["run", "--help"])
     start.open_standard_streams()
     # A new program, because pytest must import this package before anybody else does.
     # The suite is named by its path. With any other name, pytest would also load files of the current
@@ -45,7 +69,15 @@ def become_pytest(words: list[str]) -> NoReturn:
     # Where Hypothesis is installed, its plugin imports all of it at the end of a run, for half a second.
     ours = ["--noconftest", "-p", "no:hypothesispytest"]
     command = [sys.executable, "-m", "pytest", *ours, *settings, *cache, suite, *words]
-    if not _ENDS_SOON.intersection(words):
+    begun = not _ENDS_SOON.intersection(words)
+    if begun:
         start.ahead()
+    try:
+        # While torch is imported.
+        check(words)
+    except (BadRequest, SystemExit):
+        if begun:
+            start.take().discard()
+        raise
     sys.stdout.flush()
     os.execv(sys.executable, command)

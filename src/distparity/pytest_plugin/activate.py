@@ -42,9 +42,12 @@ def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
     return own.items(collector, name, obj)
 
 
-def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
+def pytest_load_initial_conftests(early_config: Any, parser: Any, args: list[str]) -> None:
     if not early_config.pluginmanager.has_plugin(PLUGIN) and any(map(_ours, args)):
         early_config.pluginmanager.import_plugin(PLUGIN)
+    if early_config.pluginmanager.has_plugin(PLUGIN):
+        # Every option of every plug-in is declared by now.
+        early_config.pluginmanager.get_plugin(PLUGIN).refuse_unknown(parser, args)
 
 
 def _ours(argument: str) -> bool:

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
+from distparity.core.near import near, unknown
 from distparity.core.torch_facts import TorchFacts
 from distparity.pytest_plugin import activate, matrix_view, summary
 from distparity.pytest_plugin.item import CaseItem, timed
 from distparity.pytest_plugin.progress import Progress
-from distparity.session import selection
+from distparity.session import arguments
 from distparity.session.cell import Cell
-from distparity.session.options import ARITHMETICS, Options
+from distparity.session.options import Options
 from distparity.session.run import Run
 
 PACKAGE = Path(__file__).parents[1]
@@ -27,6 +27,12 @@ RUN = pytest.StashKey[Run]()
 #: Seconds beyond the time limit of a case, which the harness enforces: for torch's import, a world's
 #: start, the oracle and the verdict. pytest-timeout is only a safety net for the harness.
 GUARD = 300.0
+#: Options of other plug-ins that would say what did not happen: destination, name, what to use.
+INSTEAD = (
+    ("reruns", "--reruns", "a case runs in ranks of its own; use --retry-failed"),
+    ("timeout", "--timeout", "it ends no rank; use --case-timeout SECONDS"),
+    ("count", "--count", "a case does not become several; run the command again"),
+)
 #: The markers for ``-m``.
 MARKERS = (
     "family(name): the folder of the case's scenario; -m 'family(name=\"layers\")'",
@@ -39,121 +45,7 @@ MARKERS = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("distparity", "distributed training compared with one process")
-    group.addoption(
-        "--device",
-        action="append",
-        metavar="KIND",
-        help="device to run on: auto (every device of this machine, the default), "
-        f"{', '.join(device_kinds.kinds())}; may be repeated, or a list with commas",
-    )
-    group.addoption(
-        "--require",
-        action="append",
-        metavar="KIND",
-        help="run on this kind of device too, and fail if it cannot be used; may be repeated, or a list",
-    )
-    group.addoption(
-        "--device-plugin",
-        action="append",
-        metavar="MODULE:OBJECT",
-        default=[],
-        help="load a Device class by MODULE:OBJECT, for devices under development",
-    )
-    group.addoption(
-        "--world-size",
-        action="append",
-        metavar="N",
-        help="ranks per world (default 2 and 4); may be repeated, or a list: 2,4",
-    )
-    group.addoption(
-        "--case",
-        action="append",
-        metavar="ID",
-        default=[],
-        help="run only the case with this id: multiple_forward/fsdp2-ws2-float32",
-    )
-    group.addoption(
-        "--select",
-        choices=selection.SELECTIONS,
-        default="default",
-        help="how many cases: quick covers every strategy and every family of scenarios, full is "
-        "all cases (default %(default)s)",
-    )
-    group.addoption(
-        "--case-timeout",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="time limit of one case (default %(default)s)",
-    )
-    group.addoption(
-        "--report-dir",
-        default="reports",
-        metavar="DIR",
-        help="folder for junit-<torch>-<device>.xml (default %(default)s)",
-    )
-    group.addoption(
-        "--cell",
-        metavar="NAME",
-        help="the name of this torch in the reports (default: its version)",
-    )
-    group.addoption(
-        "--include",
-        action="append",
-        metavar="MODULE",
-        default=[],
-        help="import MODULE in every rank, and run its scenarios and strategies too",
-    )
-    group.addoption(
-        "--share-devices",
-        nargs="?",
-        const="auto",
-        metavar="WAY",
-        help="put all ranks of a world on one device, where a backend permits it (in the best way "
-        "available, or in the given WAY); the results are a cell of their own",
-    )
-    group.addoption(
-        "--arithmetic",
-        choices=ARITHMETICS,
-        default="exact",
-        help="exact: deterministic kernels without TF32 and the like (default); default: the kernels that "
-        "torch trains with when nothing is set, in a cell of their own",
-    )
-    group.addoption(
-        "--no-log",
-        action="store_true",
-        help="keep no record of the collectives: nothing of distparity is around them, and a hang is "
-        "told with less",
-    )
-    group.addoption(
-        "--worlds",
-        type=int,
-        metavar="RANKS",
-        help="how many ranks may be busy at the same time (default: four per core)",
-    )
-    group.addoption(
-        "--retry-failed",
-        action="store_true",
-        help="run a failed case once more in a fresh world; if it then passes it is *flaky*",
-    )
-    group.addoption(
-        "--allow-flaky",
-        action="store_true",
-        help="report flaky cases, but do not fail the run because of them",
-    )
-    group.addoption(
-        "--expectations",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        default=[],
-        help="expected failures, in TOML; may be repeated",
-    )
-    group.addoption(
-        "--no-known-defects",
-        action="store_true",
-        help="do not apply the known defects of torch's releases",
-    )
+    arguments.declare(group.addoption, *arguments.flags())
     # ``activate`` declares it in every run; this is for runs without automatically loaded plugins.
     activate.declare(parser)
 
@@ -168,6 +60,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
         raise pytest.UsageError("distparity runs worlds in parallel by itself: remove -n (xdist)")
+    for name, option, instead in INSTEAD:
+        if getattr(config.option, name, None):
+            raise pytest.UsageError(f"{option} does nothing here: {instead}")
     try:
         run = Run(_options(config))
         run.start()
@@ -184,39 +79,39 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _options(config: pytest.Config) -> Options:
     option = config.option
-    try:
-        sizes = [int(word) for word in _split(option.world_size)]
-    except ValueError:
-        raise BadRequest(
-            f"--world-size {','.join(option.world_size)!r}: it must be a whole number"
-        ) from None
-    if option.worlds is not None and option.worlds < 1:
-        raise BadRequest(f"--worlds {option.worlds}: it must be at least 1")
-    return Options(
-        devices=[*(_split(option.device) or ["auto"]), *_split(option.require)],
-        world_sizes=sizes,
-        limit=option.case_timeout,
-        report_dir=Path(option.report_dir),
-        cell=option.cell,
-        select=option.select,
-        cases=option.case,
-        part=bool(option.case or option.keyword or option.markexpr or getattr(option, "lf", False)),
-        include=option.include,
-        plugins=option.device_plugin,
-        room=option.worlds,
-        sharing=option.share_devices,
-        arithmetic=option.arithmetic,
-        log=not option.no_log,
-        retry_failed=option.retry_failed,
-        allow_flaky=option.allow_flaky,
-        expectations=[*config.getini(activate.EXPECTATIONS), *option.expectations],
-        known_defects=not option.no_known_defects,
+    option.case = [*(option.case or []), *_named(config)]
+    chosen = option.case or option.scenario or option.keyword or option.markexpr
+    found = arguments.options(
+        option,
+        part=bool(chosen or getattr(option, "lf", False)),
         command=["pytest", *map(str, config.invocation_params.args)],
     )
+    found.expectations[:0] = config.getini(activate.EXPECTATIONS)
+    return found
 
 
-def _split(values: list[str] | None) -> list[str]:
-    return [word for value in values or [] for word in value.split(",") if word]
+def _named(config: pytest.Config) -> list[str]:
+    """The words of the command line that name cases; the others stay, and are paths to collect.
+
+    A path inside this package stands for itself, and not for the whole suite besides.
+    """
+    suite = {str(PACKAGE), "distparity"}.intersection(config.args)
+    paths = [
+        word for word in config.args if word in suite or Path(word.partition("::")[0]).exists()
+    ]
+    inside = [word for word in paths if PACKAGE in Path(word.partition("::")[0]).resolve().parents]
+    cases = [word for word in config.args if word not in paths] if suite else []
+    if suite:
+        config.args[:] = inside or paths
+    return cases
+
+
+def refuse_unknown(parser: pytest.Parser, args: list[str]) -> None:
+    """Name what was meant by an unknown option; one that is like none of ours is left to pytest."""
+    for word in parser.parse_known_and_unknown_args(args)[1]:
+        name = word.partition("=")[0]
+        if name.startswith("--") and near(name, arguments.flags()):
+            raise pytest.UsageError(str(unknown("option", name, arguments.flags(), listed=False)))
 
 
 @pytest.hookimpl(trylast=True)

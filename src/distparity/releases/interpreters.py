@@ -5,6 +5,7 @@ It needs only the standard library: the noxfile uses it before any environment e
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -50,6 +51,7 @@ def _minor(python: str) -> str:
     return found[0] if found else python
 
 
+@functools.cache
 def _is_here(python: str) -> bool:
     if python == RUNNING:
         return True

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from distparity.core.near import unknown
+
 __all__ = [
     "ANSWER_LIMIT",
     "BESIDE_TORCH",
@@ -217,7 +219,7 @@ def row(name: str) -> Row:
     for found in ROWS:
         if found.name == name:
             return found
-    raise NoSuchCell(f"unknown torch {name!r}; known: {', '.join(r.name for r in ROWS)}")
+    raise NoSuchCell(str(unknown("torch", name, [found.name for found in ROWS])))
 
 
 def patches() -> list[Row]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
+from distparity.core.near import unknown
 from distparity.core.torch_facts import TorchFacts
-from distparity.session import selection
+from distparity.session import names, selection
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList"]
+__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList", "chosen_by"]
 
 DEFAULT_WORLD_SIZES = (2, 4)
 #: The most ranks on one machine's CPU; a larger number is probably a typing error.
@@ -25,14 +27,22 @@ class CaseList:
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
-        # A case that is requested by its id may be in any selection.
-        select = "full" if options.cases else options.select
         cells = list(cells)
+
+        def chosen(select: str) -> list[Case]:
+            return [
+                case
+                for cell in cells
+                for case in selection.cases(select, torch, cell.device, sizes, options.scenarios)
+            ]
+
         for cell in cells:
             _check_sizes(cell, options.world_sizes)
-            cell.cases = selection.cases(select, torch, cell.device, sizes, options.scenarios)
+        found = chosen(options.select)
         if options.cases:
-            _only(cells, options.cases)
+            found = chosen_by(options.cases, found, chosen("full"), torch)
+        for cell in cells:
+            cell.cases = [case for case in found if case.device == cell.device]
         self.files = {name: Path(file) for name, file in torch.files.items()}
         for cell in cells:
             for case in cell.cases:
@@ -61,11 +71,36 @@ def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
             )
 
 
-def _only(cells: list[Cell], wanted: list[str]) -> None:
-    """Keep only the cases with these ids."""
-    known = {case.id for cell in cells for case in cell.cases}
+def chosen_by(
+    wanted: Iterable[str], selected: list[Case], full: list[Case], torch: TorchFacts
+) -> list[Case]:
+    """The cases with these ids, or that match these patterns; raises :class:`BadRequest`.
+
+    A case that is named by its id may be in any selection. A name of a group, and a pattern, stand for
+    the ``selected`` cases, or for any if none of those match.
+    """
+    exact: dict[str, list[Case]] = {}
+    groups: dict[str, list[Case]] = {}
+    places = {
+        name: "/".join(filter(None, [family, name])) for name, family in torch.families.items()
+    }
+    chosen = set(selected)
+    for case in full:
+        own, above = names.names_of(places[case.scenario], case.scenario, case.name, case.device)
+        for name in own:
+            exact.setdefault(name, []).append(case)
+        for name in above:
+            groups.setdefault(name, []).append(case)
+    found: dict[Case, None] = {}
     for one in wanted:
-        if one not in known:
-            raise BadRequest(f"unknown case {one!r}; --collect-only lists the known ones")
-    for cell in cells:
-        cell.cases = [case for case in cell.cases if case.id in wanted]
+        every = exact.get(one)
+        if every is None:
+            alike = [name for name in (*exact, *groups) if fnmatchcase(name, one)]
+            every = [case for name in alike for case in (exact.get(name) or groups[name])]
+            every = [case for case in every if case in chosen] or every
+        if not every:
+            known = [*groups, *(case.id for case in full)]
+            raise unknown("case", one, known, "`distparity list` has the ids")
+        found.update(dict.fromkeys(every))
+    # In the order of a run, whatever the order of the words.
+    return [case for case in full if case in found]

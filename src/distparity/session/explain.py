@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome
 from distparity.session.options import Options
 from distparity.session.run import Run
@@ -24,8 +23,8 @@ _COLOURS = {
 }
 
 
-def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
-    """Run the one case that ``options`` names; returns its id and outcome.
+def explain(options: Options, mutant: str | None = None) -> list[tuple[str, Outcome]]:
+    """Run the cases that ``options`` names on each device; returns the id and outcome of each.
 
     Raises :class:`distparity.core.bad_request.BadRequest`.
     """
@@ -33,12 +32,13 @@ def explain(options: Options, mutant: str | None = None) -> tuple[str, Outcome]:
     run.start()
     try:
         run.ready()
-        (case,) = (case for cell in run.cells for case in cell.cases)
-        if mutant is not None and mutant not in run.torch.mutants:
-            known = ", ".join(run.torch.mutants)
-            raise BadRequest(f"unknown mutant {mutant!r}; known: {known}")
-        assert run.scheduler is not None
-        return case.id, run.scheduler.run(run.course.job(case, mutant=mutant))
+        scheduler = run.scheduler
+        assert scheduler is not None
+        return [
+            (case.id, scheduler.run(run.course.job(case, mutant=mutant)))
+            for cell in run.cells
+            for case in cell.cases
+        ]
     finally:
         run.close(reported=True)
 

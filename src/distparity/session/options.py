@@ -9,7 +9,9 @@ from pathlib import Path
 
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
+from distparity.core.near import unknown
 from distparity.core.own_cases import Module, OwnScenario
+from distparity.session import names
 
 __all__ = ["Options"]
 
@@ -68,8 +70,17 @@ class Options:
 
     def check(self) -> None:
         """Refuse what is wrong on any machine; raises :class:`BadRequest`."""
+        # A plug-in or an included module may define names of its own.
         if not self.plugins:
             self.check_devices(device_kinds.kinds())
+        if not (self.plugins or self.include or self.own_scenarios):
+            names.check_cases(self.cases)
+            names.check_scenarios(self.scenarios or [])
+        for option, modules in (("--include", self.include), ("--device-plugin", self.plugins)):
+            for module in modules:
+                names.check_module(option, module.partition(":")[0])
+        if self.sharing is not None and set(self.devices) == {"cpu"}:
+            raise BadRequest("--share-devices: the ranks on cpu share it anyway: remove the option")
         for size in self.world_sizes:
             if size < 1:
                 raise BadRequest(f"world size {size}: a world has at least 1 rank")
@@ -80,4 +91,4 @@ class Options:
         """Refuse unknown devices; raises :class:`BadRequest`."""
         for device in self.named:
             if device not in known:
-                raise BadRequest(f"unknown device {device!r}; known: auto, {', '.join(known)}")
+                raise unknown("device", device, ["auto", *known])

@@ -1,0 +1,55 @@
+"""``distparity list``: list the ids of cases."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from distparity.core.bad_request import BadRequest
+from distparity.core.case import Case
+from distparity.session import arguments, selection
+from distparity.session.case_list import DEFAULT_WORLD_SIZES, chosen_by
+from distparity.worlds.launcher import Launcher, StartError
+
+#: The ids do not depend on the device.
+_DEVICE = "cpu"
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("list", help="list the ids of cases")
+    parser.add_argument(
+        "pattern", nargs="*", help="only these ids, scenarios, families or patterns"
+    )
+    arguments.declare(parser.add_argument, "--select", "--world-size", "--scenario", "--include")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    parser.set_defaults(act=_act, device=None)
+
+
+def _act(given: argparse.Namespace) -> int:
+    given.case = given.pattern
+    options = arguments.options(given, DEFAULT_WORLD_SIZES)
+    launcher = Launcher(options.include)
+    try:
+        torch = launcher.ready()
+    except StartError as error:
+        raise BadRequest(str(error), error.detail) from None
+    finally:
+        launcher.close(reported=True)
+
+    def chosen(select: str) -> list[Case]:
+        sizes = options.world_sizes
+        return selection.cases(select, torch, _DEVICE, sizes, options.scenarios)
+
+    found = chosen(options.select)
+    if options.cases:
+        found = chosen_by(options.cases, found, chosen("full"), torch)
+    if given.json:
+        print(
+            json.dumps(
+                [{"id": c.id, "family": torch.families[c.scenario], **c.facts} for c in found]
+            )
+        )
+    else:
+        print("\n".join(case.id for case in found))
+    return 0

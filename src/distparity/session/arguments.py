@@ -1,0 +1,199 @@
+"""The options that several commands have, declared once: pytest's plug-in and the subcommands take
+them from here, so that they mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from distparity.core import device_kinds
+from distparity.core.bad_request import BadRequest
+from distparity.session.options import ARITHMETICS, Options
+from distparity.session.selection import SELECTIONS
+
+__all__ = ["OF_A_RUN", "declare", "flags", "options", "words"]
+
+Table = dict[str, dict[str, Any]]
+
+#: By the title of a group: the options of a run.
+OF_A_RUN: dict[str, Table] = {
+    "which cases": {
+        "--case": {
+            "action": "append",
+            "metavar": "PATTERN",
+            "help": "only the cases with this id, scenario or family, or those that match a pattern: "
+            "multiple_forward/fsdp2-ws2-float32, 'basic/*', calls; may be repeated. "
+            "`distparity run` takes them without --case too",
+        },
+        "--scenario": {
+            "action": "append",
+            "metavar": "NAME",
+            "help": "only the cases of this scenario or operation; may be repeated, or a list: a,b",
+        },
+        "--select": {
+            "choices": SELECTIONS,
+            "default": "default",
+            "help": "how many cases: quick covers every strategy and every family of scenarios, full "
+            "is all cases (default %(default)s)",
+        },
+        "--world-size": {
+            "action": "append",
+            "metavar": "N",
+            "help": "ranks per world; may be repeated, or a list: 2,4",
+        },
+        "--include": {
+            "action": "append",
+            "metavar": "MODULE",
+            "default": [],
+            "help": "import MODULE in every rank, and run its scenarios and strategies too",
+        },
+        "--expectations": {
+            "action": "append",
+            "type": Path,
+            "metavar": "FILE",
+            "default": [],
+            "help": "expected failures, in TOML; may be repeated",
+        },
+        "--no-known-defects": {
+            "action": "store_true",
+            "help": "do not apply the known defects of torch's releases",
+        },
+    },
+    "on what": {
+        "--device": {
+            "action": "append",
+            "metavar": "KIND",
+            "help": "device to run on: auto (every device of this machine, the default), "
+            f"{', '.join(device_kinds.kinds())}; may be repeated, or a list: cpu,cuda",
+        },
+        "--require": {
+            "action": "append",
+            "metavar": "KIND",
+            "help": "run on this kind of device too, and fail if it cannot be used; may be repeated, "
+            "or a list",
+        },
+        "--device-plugin": {
+            "action": "append",
+            "metavar": "MODULE:OBJECT",
+            "default": [],
+            "help": "load a Device class by MODULE:OBJECT, for devices under development",
+        },
+        "--share-devices": {
+            "nargs": "?",
+            "const": "auto",
+            "metavar": "WAY",
+            "help": "put all ranks of a world on one device, where a backend permits it (in the best "
+            "way available, or in the given WAY); the results are a cell of their own",
+        },
+        "--arithmetic": {
+            "choices": ARITHMETICS,
+            "default": "exact",
+            "help": "exact: deterministic kernels without TF32 and the like (default); default: the "
+            "kernels that torch trains with when nothing is set, in a cell of their own",
+        },
+    },
+    "how": {
+        "--case-timeout": {
+            "type": float,
+            "default": 60.0,
+            "metavar": "SECONDS",
+            "help": "time limit of one case (default %(default)s)",
+        },
+        "--no-log": {
+            "action": "store_true",
+            "help": "keep no record of the collectives: nothing of distparity is around them, and a "
+            "hang is told with less",
+        },
+        "--worlds": {
+            "type": int,
+            "metavar": "RANKS",
+            "help": "how many ranks may be busy at the same time (default: four per core)",
+        },
+        "--retry-failed": {
+            "action": "store_true",
+            "help": "run a failed case once more in a fresh world; if it then passes it is *flaky*",
+        },
+        "--allow-flaky": {
+            "action": "store_true",
+            "help": "report flaky cases, but do not fail the run because of them",
+        },
+    },
+    "results": {
+        "--report-dir": {
+            "default": "reports",
+            "metavar": "DIR",
+            "help": "folder for junit-<torch>-<device>.xml (default %(default)s)",
+        },
+        "--cell": {
+            "metavar": "NAME",
+            "help": "the name of this torch in the reports (default: its version)",
+        },
+    },
+}
+
+
+def flags() -> list[str]:
+    """The names of the options of a run."""
+    return [flag for table in OF_A_RUN.values() for flag in table]
+
+
+def declare(add: Callable[..., Any], *names: str, **defaults: Any) -> None:
+    """Declare options with ``add``, which takes what argparse's ``add_argument`` takes.
+
+    ``defaults`` are those that this command has instead, by destination.
+    """
+    for table in OF_A_RUN.values():
+        for flag, how in table.items():
+            if flag in names:
+                own = defaults.get(flag[2:].replace("-", "_"))
+                add(flag, **how if own is None else {**how, "default": own})
+
+
+def words(values: Sequence[str] | None) -> list[str]:
+    """The words of an option that may be repeated, or have a list."""
+    return [word for value in values or [] for word in value.split(",") if word]
+
+
+def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
+    """The options of a command line; ``sizes`` are this command's world sizes if none are given.
+
+    Raises :class:`BadRequest` for what is wrong on any machine.
+    """
+    worlds = getattr(given, "worlds", None)
+    if worlds is not None and worlds < 1:
+        raise BadRequest(f"--worlds {worlds}: it must be at least 1")
+    found = Options(
+        devices=[*(words(given.device) or ["auto"]), *words(getattr(given, "require", None))],
+        world_sizes=_sizes(getattr(given, "world_size", None)) or list(sizes),
+        limit=getattr(given, "case_timeout", 60.0),
+        report_dir=Path(getattr(given, "report_dir", "reports")),
+        cell=getattr(given, "cell", None),
+        select=getattr(given, "select", "default"),
+        cases=list(getattr(given, "case", None) or []),
+        scenarios=words(getattr(given, "scenario", None)) or None,
+        include=list(getattr(given, "include", [])),
+        plugins=list(getattr(given, "device_plugin", [])),
+        room=worlds,
+        sharing=getattr(given, "share_devices", None),
+        arithmetic=getattr(given, "arithmetic", "exact"),
+        log=not getattr(given, "no_log", False),
+        retry_failed=getattr(given, "retry_failed", False),
+        allow_flaky=getattr(given, "allow_flaky", False),
+        expectations=list(getattr(given, "expectations", [])),
+        known_defects=not getattr(given, "no_known_defects", False),
+        **more,
+    )
+    found.check()
+    return found
+
+
+def _sizes(values: Sequence[str] | None) -> list[int]:
+    found = [word for value in values or [] for word in value.split(",")]
+    try:
+        return [int(word) for word in found]
+    except ValueError:
+        raise BadRequest(
+            f"--world-size {','.join(values or [])!r}: it takes whole numbers, for example 2,4"
+        ) from None
