@@ -94,26 +94,42 @@ def warm() -> Iterator[Warm]:
     made.end()
 
 
+#: Runs ``python -m distparity`` with words, a folder and variables.
+Distparity = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
 @pytest.fixture(scope="session")
-def suite(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Suite:
+def distparity(warm: Warm) -> Distparity:
+    """Run a command; ``together`` merges its standard error into its standard output."""
+
+    def run(
+        *words: str, cwd: Path, together: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        known = environment(**variables)
+        if can_run(known, environment()):
+            return warm.run(list(words), cwd, known, 300, together=together)
+        return subprocess.run(
+            [sys.executable, "-m", "distparity", *words],
+            cwd=cwd,
+            env=known,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if together else subprocess.PIPE,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory, distparity: Distparity) -> Suite:
     """Run the suite with the words given, in an empty folder, as cell ``here`` on the CPU."""
 
     def run(*words: str, **variables: str) -> Ran:
         folder = tmp_path_factory.mktemp("run")
-        known = environment(**variables)
-        if can_run(known):
-            done = warm.run(command("--cell", "here", *words)[4:], folder, known, 300)
-        else:
-            done = subprocess.run(
-                command("--cell", "here", *words),
-                cwd=folder,
-                env=known,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=300,
-                check=False,
-            )
+        words = tuple(command("--cell", "here", *words)[3:])
+        done = distparity(*words, cwd=folder, together=True, **variables)
         return Ran(done.returncode, done.stdout, folder / "reports")
 
     return run

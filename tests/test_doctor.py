@@ -8,15 +8,13 @@ import json
 import re
 import resource
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import environment
+from conftest import Distparity
 from test_devices import sim
 
 from distparity.devices import examination
@@ -27,19 +25,11 @@ Doctor = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def doctor(tmp_path: Path) -> Doctor:
+def doctor(tmp_path: Path, distparity: Distparity) -> Doctor:
     """Run it with the words given; returns its exit code and what its JSON says."""
 
     def run(*words: str, **variables: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "distparity", "doctor", "--json", *words],
-            cwd=tmp_path,
-            env=environment(**variables),
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = distparity("doctor", "--json", *words, cwd=tmp_path, **variables)
         return done.returncode, json.loads(done.stdout)
 
     return run

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TESTS, Ran, Suite, environment
+from conftest import TESTS, Ran, Suite
+from operated import all_refused, concerned, reduced
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.session.options import Options
 from distparity.session.run import Run
-
-
-def ask(*questions: list[Any]) -> list[Any]:
-    """The answers of ``included/operated.py``."""
-    done = subprocess.run(
-        [sys.executable, TESTS / "included" / "operated.py", json.dumps(questions)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answers: list[Any] = json.loads(done.stdout)
-    return answers
-
 
 #: One case of every way that some collective is called in, and some of DTensor's.
 CASES = [
@@ -96,25 +80,24 @@ def test_right_operations_pass(outcomes: dict[tuple[Case, str | None], Outcome])
 def test_every_check_that_a_fault_concerns_sees_it(
     outcomes: dict[tuple[Case, str | None], Outcome],
 ) -> None:
-    faulty = {key: outcome for key, outcome in outcomes.items() if key[1] is not None}
-    questions = [
-        ["concerned", case.scenario, case.strategy, case.dtype, case.world_size, fault]
+    faulty = {(case, fault): found for (case, fault), found in outcomes.items() if fault}
+    answers = [
+        concerned(case.scenario, case.strategy, case.dtype, case.world_size, fault)
         for case, fault in faulty
     ]
 
-    answers = ask(*questions)
     missed = [
         (case.id, fault, check)
-        for ((case, fault), outcome), concerned in zip(faulty.items(), answers, strict=True)
-        for check in concerned
+        for ((case, fault), outcome), checks in zip(faulty.items(), answers, strict=True)
+        for check in checks
         if check not in outcome.diverged and check not in outcome.facts.get("refused", "")
     ]
     assert missed == []
     # Of DTensor's functions, some cannot see what others do.
     must_fail = {
         (case.id, fault): outcome.status
-        for ((case, fault), outcome), concerned in zip(faulty.items(), answers, strict=True)
-        if any(check not in outcome.facts.get("refused", "") for check in concerned)
+        for ((case, fault), outcome), checks in zip(faulty.items(), answers, strict=True)
+        if any(check not in outcome.facts.get("refused", "") for check in checks)
         or case.scenario.startswith("dtensor")
     }
     assert {key: found for key, found in must_fail.items() if found is not Status.FAILED} == {}
@@ -160,13 +143,15 @@ def test_every_fault_concerns_some_case(
 def test_reduction_in_plain_arithmetic(
     op: str, dtype: str, terms: list[Any], value: float, allowed: float | None
 ) -> None:
-    (((found,), bound),) = ask(["reduced", op, dtype, terms])
+    (found,), bound = reduced(op, dtype, terms)
 
     assert found == value
     if allowed is None:
         assert bound is None
     else:
-        assert bound == [pytest.approx(allowed, rel=0.02, abs=1e-300)]
+        assert bound is not None
+        assert bound[0] == pytest.approx(allowed, rel=0.02, abs=1e-300)
+        assert len(bound) == 1
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +206,7 @@ def test_page_lists_every_operation() -> None:
 def test_what_a_device_refuses_of_an_operation_is_what_it_declared(
     refuses: dict[str, str], verdict: str
 ) -> None:
-    ((refused, diverged),) = ask(["refused", refuses])
+    refused, diverged = all_refused(refuses)
 
     assert (refused == ["SUM"]) == (verdict == "refused")
     assert (diverged == ["SUM"]) == (verdict == "diverged")

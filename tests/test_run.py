@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CORE, CORE_ONLY, Ran, Suite, command, environment
+from conftest import CORE, CORE_ONLY, Distparity, Ran, Suite, command, environment
 
 NAMES = [
     f"multiple_forward/{strategy}-ws{size}-{dtype}"
@@ -148,20 +148,16 @@ def test_absent_device_asked_for_by_name_is_an_error_and_every_cell_red(
         assert ran.statuses(cell) == {"cell/start": "error"}
 
 
-def test_part_of_a_run_leaves_the_report_of_the_whole(tmp_path: Path) -> None:
+def test_part_of_a_run_leaves_the_report_of_the_whole(
+    tmp_path: Path, distparity: Distparity
+) -> None:
     """Also when it does not begin: what a failure prints can be pasted where the report is."""
     version = torch.__version__
     xml = tmp_path / "reports" / f"junit-{version}-cpu.xml"
     xml.parent.mkdir()
     xml.write_text("a whole cell of yesterday")
     for word in (NAMES[0], "multiple_forward/ddp"):
-        subprocess.run(
-            command("--device", "cpu", "--case", word),
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            check=False,
-        )
+        distparity(*command("--device", "cpu", "--case", word)[3:], cwd=tmp_path)
         assert xml.read_text() == "a whole cell of yesterday"
         assert (tmp_path / "reports-part" / xml.name).stat().st_size > 0
 
@@ -176,21 +172,14 @@ ENDED = {
 
 @pytest.mark.parametrize(("words", "message"), ENDED.values(), ids=ENDED)
 def test_run_that_does_not_begin_leaves_no_cell_as_it_was(
-    tmp_path: Path, words: list[str], message: str
+    tmp_path: Path, distparity: Distparity, words: list[str], message: str
 ) -> None:
     """Without ``--cell``: the cell has torch's version in its name, as in a run that goes well."""
     version = torch.__version__
     xml = tmp_path / "reports" / f"junit-{version}-cpu.xml"
     xml.parent.mkdir()
     xml.write_text("a green cell of yesterday")
-    done = subprocess.run(
-        command("--device", "cpu", *words),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = distparity(*command("--device", "cpu", *words)[3:], cwd=tmp_path)
 
     ran = Ran(done.returncode, done.stderr, xml.parent)
     assert ran.code == 4
@@ -207,14 +196,13 @@ def test_run_that_does_not_begin_leaves_no_cell_as_it_was(
     ],
     ids=["collect-only", "explain"],
 )
-def test_what_is_no_run_leaves_every_cell_as_it_was(tmp_path: Path, words: list[str]) -> None:
+def test_what_is_no_run_leaves_every_cell_as_it_was(
+    tmp_path: Path, distparity: Distparity, words: list[str]
+) -> None:
     xml = tmp_path / "reports" / f"junit-{torch.__version__}-cpu.xml"
     xml.parent.mkdir()
     xml.write_text("a green cell of yesterday")
-    program = [sys.executable, "-m", "distparity", *words]
-    done = subprocess.run(
-        program, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = distparity(*words, cwd=tmp_path)
 
     assert done.returncode == 4
     assert "unknown case 'no/such-ws2-float32'" in done.stderr

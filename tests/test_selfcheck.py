@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import TESTS, environment
+from conftest import TESTS, Distparity
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
@@ -87,22 +86,14 @@ def test_findings(findings: list[tuple[str, str, Outcome]], passed: bool, says: 
     assert says in "\n".join(table(check))
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "distparity", *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
-def some() -> subprocess.CompletedProcess[str]:
+def some(
+    tmp_path_factory: pytest.TempPathFactory, distparity: Distparity
+) -> subprocess.CompletedProcess[str]:
     names = ("sum_not_mean", "stale_gather", "one_element", "second_forward_lost")
     words = [word for name in names for word in ("--mutant", name)]
-    return run("selfcheck", "--pairs", "--scenario", "multiple_forward", *words)
+    words = ["--pairs", "--scenario", "multiple_forward", *words]
+    return distparity("selfcheck", *words, cwd=tmp_path_factory.mktemp("some"))
 
 
 @pytest.mark.parametrize(
@@ -126,10 +117,11 @@ def test_readme_states_the_number_of_mutants(some: subprocess.CompletedProcess[s
     assert f"and {equivalent} change nothing observable" in text
 
 
-def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path) -> None:
+def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path, distparity: Distparity) -> None:
     case = "basic/fsdp1-ws2-float32"
 
-    done = run("explain", case, "--mutant", "dropped_rank", "--plot", str(tmp_path / "plot.svg"))
+    words = ["--mutant", "dropped_rank", "--plot", str(tmp_path / "plot.svg")]
+    done = distparity("explain", case, *words, cwd=tmp_path)
 
     assert done.returncode == 1
     assert done.stdout.startswith(f"{case}: failed: step 1, gradient '")
@@ -137,11 +129,11 @@ def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path) -> None:
     assert (tmp_path / "plot.svg").read_text().startswith("<svg ")
 
 
-def test_calibration_tells_the_largest_ratio(tmp_path: Path) -> None:
+def test_calibration_tells_the_largest_ratio(tmp_path: Path, distparity: Distparity) -> None:
     kept, drawn = tmp_path / "runs.jsonl", tmp_path / "plot.svg"
     words = ["--seeds", "1", "--world-size", "2", "--select", "quick", "--keep", str(kept)]
 
-    done = run("calibrate", *words, "--plot", str(drawn))
+    done = distparity("calibrate", *words, "--plot", str(drawn), cwd=tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(
@@ -189,8 +181,10 @@ def test_calibration_counts_what_a_file_has_from_before(tmp_path: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_request_is_one_clear_error(words: list[str], message: str) -> None:
-    done = run(*words)
+def test_bad_request_is_one_clear_error(
+    tmp_path: Path, distparity: Distparity, words: list[str], message: str
+) -> None:
+    done = distparity(*words, cwd=tmp_path)
 
     assert done.returncode == 4
     assert done.stderr.startswith(f"distparity: {message}")

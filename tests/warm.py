@@ -2,10 +2,9 @@
 
 A run of one case takes four seconds of CPU time, more than two of them for importing torch, and the
 tests make hundreds. Here, one process imports torch. For each run it forks a process that starts a fork
-server, by forking again, and then becomes pytest, as ``distparity run`` does. All else is as always: the
-fork server is a child of the controller, which takes it over if the circumstances are alike.
-
-:func:`can_run` names the runs that must not be started this way.
+server, by forking again, and then becomes the command, as ``distparity run`` becomes pytest. All else is
+as always: the fork server is a child of the controller, which takes it over if the circumstances are
+alike.
 """
 
 from __future__ import annotations
@@ -27,11 +26,10 @@ from typing import NoReturn
 READ_EARLY = ("KINETO", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
 
 
-def can_run(variables: dict[str, str]) -> bool:
-    """Whether torch is imported alike with these variables as with those of this process."""
-    here = os.environ
-    names = {name for name in {*variables, *here} if variables.get(name) != here.get(name)}
-    return not any(name.startswith(READ_EARLY) for name in names - {"PYTHONPATH"})
+def can_run(variables: dict[str, str], usual: dict[str, str]) -> bool:
+    """Whether torch is imported alike with these variables as with the usual ones of a test."""
+    names = {name for name in {*variables, *usual} if variables.get(name) != usual.get(name)}
+    return not any(name.startswith(READ_EARLY) for name in names)
 
 
 class Warm:
@@ -49,15 +47,23 @@ class Warm:
         self._socket = ours
 
     def run(
-        self, words: list[str], cwd: Path, variables: dict[str, str], timeout: float
+        self,
+        words: list[str],
+        cwd: Path,
+        variables: dict[str, str],
+        timeout: float,
+        *,
+        together: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """``distparity run`` with these words; its standard error is in ``stdout``.
+        """``python -m distparity`` with these words.
 
-        Raises ``TimeoutExpired`` after ``timeout`` seconds, and kills the controller.
+        ``together``: its standard error is in its standard output. Raises ``TimeoutExpired`` after
+        ``timeout`` seconds, and kills the process.
         """
-        with tempfile.TemporaryFile() as file:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             request = json.dumps([words, str(cwd), variables]).encode()
-            socket.send_fds(self._socket, [request], [file.fileno()])
+            files = [out.fileno(), (out if together else err).fileno()]
+            socket.send_fds(self._socket, [request], files)
             pid = int(self._socket.recv(100))
             self._socket.settimeout(timeout)
             try:
@@ -68,8 +74,10 @@ class Warm:
                 self._socket.recv(100)
                 raise subprocess.TimeoutExpired(words, timeout) from None
             self._socket.settimeout(None)
-            file.seek(0)
-            return subprocess.CompletedProcess(words, code, file.read().decode())
+            out.seek(0)
+            err.seek(0)
+            texts = [file.read().decode() for file in (out, err)]
+            return subprocess.CompletedProcess(words, code, *texts)
 
     def end(self) -> None:
         self._socket.close()
@@ -94,26 +102,28 @@ def main(fd: int) -> None:
     gc.freeze()
     start.spawn = _fork
     while True:
-        request, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 1)
+        request, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
         if not request:
             return
         pid = os.fork()
         if not pid:
             channel.close()
-            _become(base, descriptors[0], *json.loads(request))
-        os.close(descriptors[0])
+            _become(base, descriptors, *json.loads(request))
+        for descriptor in descriptors:
+            os.close(descriptor)
         channel.send(str(pid).encode())
         channel.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
 
 
 def _become(
-    base: list[str], output: int, words: list[str], cwd: str, variables: dict[str, str]
+    base: list[str], output: list[int], words: list[str], cwd: str, variables: dict[str, str]
 ) -> NoReturn:
-    """Become ``python -m distparity run``."""
+    """Become ``python -m distparity``, or what that becomes."""
     from distparity import cli
+    from distparity.worlds import start
 
     nowhere = os.open(os.devnull, os.O_RDONLY)
-    for number, descriptor in enumerate((nowhere, output, output)):
+    for number, descriptor in enumerate((nowhere, *output)):
         os.dup2(descriptor, number)
     os.closerange(3, 1000)
     os.chdir(cwd)
@@ -121,8 +131,10 @@ def _become(
     os.environ.update(variables)
     path = [part for part in variables.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [cwd, *path, *base]
-    cli.main(["run", *words])
-    raise AssertionError("it has not become pytest")
+    if words[0] == "run":
+        cli.main(words)
+    start.ahead()
+    os.execv(sys.executable, [sys.executable, "-m", "distparity", *words])
 
 
 def _fork(words: list[str], keep: int, output: int, variables: dict[str, str]) -> int:

@@ -1,11 +1,6 @@
-"""What the tests ask about operations, answered by a process that may import torch: every check in
-which a fault must be seen, for the cases named on the command line, and a table of reductions.
-"""
+"""What the tests ask about operations: the checks in which a fault must be seen, and reductions."""
 
 from __future__ import annotations
-
-import json
-import sys
 
 import torch
 
@@ -42,7 +37,7 @@ def reduced(
     return exact.value.tolist(), allowed
 
 
-def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
+def all_refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
     """The checks refused and diverged of an all-reduce in which every sum raises."""
     operation = operations.load()["all_reduce"]
     checks = [
@@ -53,8 +48,3 @@ def refused(refuses: dict[str, str]) -> tuple[list[str], list[str]]:
     record = Made({}, {"SUM": "RuntimeError: no such reduction"}, {"SUM": TORCH})
     found = judge(operation, checks, [record] * 2, Where((2, 13), "sim", "float32", (), refuses))
     return list(found.refused), list(found.conclude().diverged)
-
-
-if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
-    print(json.dumps([globals()[name](*arguments) for name, *arguments in asked]))
