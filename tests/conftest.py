@@ -32,7 +32,7 @@ def _sendable(data: Any) -> Any:
         return data.encode("utf-8", "backslashreplace").decode()
     if isinstance(data, dict):
         return {_sendable(key): _sendable(value) for key, value in data.items()}
-    return [_sendable(one) for one in data] if isinstance(data, (list, tuple)) else data
+    return type(data)(map(_sendable, data)) if isinstance(data, (list, tuple)) else data
 
 
 TESTS = Path(__file__).parent

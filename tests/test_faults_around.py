@@ -31,6 +31,7 @@ def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     process.communicate(timeout=60)
     suite.await_end()
 
+    assert process.returncode != 0
     assert suite.leftovers() == []
     found = suite.xml()
     assert set(cases(*KILLED)) == set(found)

@@ -21,7 +21,6 @@ from typing import BinaryIO
 import pytest
 from conftest import Ran
 from loopback_index import Quiet, fake_wheel, serve
-from test_run import _marked
 
 from distparity import releases
 from distparity.releases.interpreters import RUNNING
@@ -504,6 +503,19 @@ def _interrupt(nox: Nox, words: str, when: Callable[[], bool]) -> Ran:
             process.wait()
         output.seek(0)
         return Ran(process.returncode, output.read(), nox.folder / "reports")
+
+
+def _marked(mark: str) -> list[int]:
+    """Every living process that carries the mark in its environment."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                if mark.encode() in (path / "environ").read_bytes():
+                    found.append(int(path.name))
+            except OSError:
+                continue
+    return found
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -327,56 +325,6 @@ def test_scenario_that_shows_nothing_is_an_error_of_the_scenario(
     assert dead.statuses("here-cpu")[f"{scenario}/ddp-ws2-float32"] == "error"
     text = dead.text("here-cpu", f"{scenario}/ddp-ws2-float32")
     assert re.search(f"scenario '{scenario}' is no evidence: .*{re.escape(why)}", text)
-
-
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_whatever_ends_the_process_results_stay_and_ranks_go(
-    tmp_path: Path, ending: signal.Signals
-) -> None:
-    mark = f"mark-{ending.name}-{os.getpid()}"
-    process = subprocess.Popen(
-        command(
-            "--cell", "here", "--include", "slow_strategy", "-k", "ddp or slow", "--worlds", "2"
-        ),
-        cwd=tmp_path,
-        env=environment(DISTPARITY_TEST_MARK=mark),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    journal = tmp_path / "reports" / "junit-here-cpu.jsonl"
-    _wait(lambda: journal.exists() and '"case"' in journal.read_text(), 60)
-
-    process.send_signal(ending)
-    process.wait(30)
-    _wait(lambda: not _marked(mark), 20)
-
-    xml = journal.with_suffix(".xml")
-    _wait(xml.exists, 5)
-    statuses = set(Ran(1, "", journal.parent).statuses("here-cpu").values())
-    assert statuses == {"passed", "missing"}
-    assert process.returncode != 0
-
-
-def _wait(done: object, limit: float) -> None:
-    assert callable(done)
-    deadline = time.monotonic() + limit
-    while not done():
-        assert time.monotonic() < deadline, "not within the limit"
-        time.sleep(0.05)
-
-
-def _marked(mark: str) -> list[int]:
-    """Every living process that carries the mark in its environment."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                if mark.encode() in (path / "environ").read_bytes():
-                    found.append(int(path.name))
-            except OSError:
-                continue
-    return found
 
 
 def test_side_file_alone_makes_the_xml(whole: Ran) -> None:
