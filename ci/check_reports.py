@@ -48,7 +48,9 @@ class Cell:
         try:
             suites = list(junitparser.JUnitXml.fromfile(str(self.path)))
         except FileNotFoundError:
-            raise ValueError(f"there is no {self.path}") from None
+            shares = len(list(folder.glob(f"junit-{name}.shard-*.xml")))
+            hint = f"; join its {shares} shares with distparity junit --join" if shares else ""
+            raise ValueError(f"there is no {self.path}{hint}") from None
         except Exception as error:
             raise ValueError(f"{self.path} is no JUnit XML: {error}") from None
         if len(suites) != 1:

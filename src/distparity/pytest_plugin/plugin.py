@@ -182,6 +182,14 @@ def _scenario(path: Path, parent: pytest.Collector) -> ScenarioFile | None:
     return collector
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # After -k and -m. The other shares' cases are not deselected: they run elsewhere.
+    if config.option.shard is not None:
+        mine = set(config.stash[RUN].share([i.case for i in items if isinstance(i, ParityItem)]))
+        items[:] = [one for one in items if not isinstance(one, ParityItem) or one.case in mine]
+
+
 def pytest_deselected(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, ParityItem):
@@ -250,6 +258,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     silent = run.nothing_shown()
     if silent and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if run.options.shard is not None and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        # Of few cases, a share may have none.
+        session.exitstatus = pytest.ExitCode.OK
     reasons = {2: "interrupted", 3: "internal error"}
     reason = reasons.get(int(exitstatus), "finished")
     if session.shouldstop or session.shouldfail:

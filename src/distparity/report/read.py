@@ -131,6 +131,11 @@ def _column(path: Path, suite: TestSuite) -> Column:
         raise Refused(
             f"{path}: it has schema {_name(schema)}; distparity {__version__} reads schema {SCHEMA}"
         )
+    if "distparity.shard" in facts:
+        raise Refused(
+            f"{path}: it is share {_name(facts['distparity.shard'])} of a cell: join all shares with "
+            "distparity junit --join"
+        )
     column = Column(
         name=_name(facts["distparity.cell"]),
         torch=_name(facts["distparity.cell_torch"]),

@@ -34,9 +34,11 @@ SCHEMA = 1
 _LONGEST = 100
 
 
-def paths(folder: Path, torch: str, device: str) -> tuple[Path, Path]:
-    """The paths of a cell's side file and XML file."""
+def paths(folder: Path, torch: str, device: str, share: str = "") -> tuple[Path, Path]:
+    """The paths of a cell's side file and XML file, or of those of a share such as ``1/4``."""
     stem = f"junit-{_safe(torch)}-{_safe(device)}"
+    if share:
+        stem += ".shard-" + share.replace("/", "-of-")
     return folder / f"{stem}.jsonl", folder / f"{stem}.xml"
 
 
@@ -50,12 +52,14 @@ def _safe(name: str) -> str:
     return f"{safe.encode()[: _LONGEST - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
-def place(folder: Path, torch: str, device: str, *, part: bool) -> tuple[Path, Path]:
+def place(
+    folder: Path, torch: str, device: str, *, part: bool, share: str = ""
+) -> tuple[Path, Path]:
     """:func:`paths`, or paths in another folder if a report with more cases would be replaced.
 
     ``part`` says that this run has only a part of the cell's cases.
     """
-    side, xml = paths(folder, torch, device)
+    side, xml = paths(folder, torch, device, share)
     if part and _is_whole(side, xml):
         whole = folder.resolve()
         return paths(whole.with_name(f"{whole.name}-part"), torch, device)
@@ -109,20 +113,31 @@ class Journal:
 
     Raises :class:`Taken` if another run is writing it; that file is then not changed.
 
+    With ``resumed``, it goes on after the last line of that file, and ``resumed`` says how.
+
     If the disk is full or gone, the run goes on: :attr:`error` has the reason, every line is kept in
     memory, and :meth:`save` writes them elsewhere.
     """
 
-    def __init__(self, path: Path, xml: Path, header: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, xml: Path, header: dict[str, Any], resumed: dict[str, Any] | None = None
+    ) -> None:
         self._file = _lock(path)
-        self._file.truncate(0)
         xml.unlink(missing_ok=True)
         self.path = path
         self.xml = xml
         self.error: OSError | None = None
         self._lines: list[str] = []
         about = {"schema": SCHEMA, **header, "pid": os.getpid(), "started": time.time()}
-        self._line({"header": about})
+        if resumed is None:
+            self._file.truncate(0)
+            self._line({"header": about})
+        else:
+            # Nothing is removed, so that the results so far are there whatever happens.
+            self._file.seek(0)
+            self._lines = [self._file.read(), "\n"]
+            self._file.write("\n")
+            self._line({"resumed": resumed, "at": time.time()})
 
     def add(self, case: str, outcome: Outcome) -> None:
         """Write the line of an outcome."""
@@ -156,10 +171,14 @@ class Journal:
 
 @dataclass
 class Record:
-    """A side file that was read. ``outcomes`` has every declared case, in the declared order."""
+    """A side file that was read. ``outcomes`` has every declared case, in the declared order.
+
+    ``done`` are the results as they were written, without what the header has about the case.
+    """
 
     header: dict[str, Any]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    done: dict[str, Outcome] = field(default_factory=dict)
     ended: str | None = None
     seconds: float = 0.0
 
@@ -175,22 +194,32 @@ def read(path: Path) -> Record:
         header = _header(path, first)
         record = Record(header)
         found: dict[str, Outcome] = {}
-        end = path.stat().st_mtime
+        end, last, paused = path.stat().st_mtime, float(header["started"]), 0.0
         for data in _lines(file):
             # The line is damaged, but still JSON.
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 if "case" in data:
                     found[data["case"]] = Outcome.from_json(data["outcome"])
+                    record.done[data["case"]] = found[data["case"]]
+                elif "resumed" in data:
+                    record.ended, paused = None, paused + float(data["at"]) - last
+                    how = (
+                        f"after {int(data['resumed']['results'])} of {len(header['cases'])} results"
+                    )
+                    before = header["facts"].get("resumed")
+                    header["facts"]["resumed"] = f"{before}, {how}" if before else how
+                    end = path.stat().st_mtime
                 elif "end" in data:
                     facts = {**header.get("facts", {}), **data.get("facts", {})}
                     record.ended, end, header["facts"] = str(data["end"]), float(data["at"]), facts
+                last = float(data["at"])
     why = record.ended or "the process that ran the suite died"
     gone = Outcome(Status.MISSING, f"no result: {why}")
     about = header.get("about", {})
     for case in header["cases"]:
         outcome = found.get(case, gone)
         record.outcomes[case] = replace(outcome, facts={**about.get(case, {}), **outcome.facts})
-    record.seconds = max(0.0, end - header["started"])
+    record.seconds = max(0.0, end - header["started"] - paused)
     return record
 
 

@@ -12,6 +12,7 @@ from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.session.options import ARITHMETICS, Options
 from distparity.session.selection import SELECTIONS
+from distparity.session.shares import Share
 
 __all__ = ["OF_A_RUN", "declare", "flags", "options", "words"]
 
@@ -111,6 +112,15 @@ OF_A_RUN: dict[str, Table] = {
             "metavar": "RANKS",
             "help": "how many ranks may be busy at the same time (default: four per core)",
         },
+        "--shard": {
+            "metavar": "I/N",
+            "help": "run only share I of N of the cases, from 1; distparity junit --join makes one "
+            "cell of all shares",
+        },
+        "--resume": {
+            "action": "store_true",
+            "help": "go on after the last result of an interrupted run with the same options",
+        },
         "--retry-failed": {
             "action": "store_true",
             "help": "run a failed case once more in a fresh world; if it then passes it is *flaky*",
@@ -179,6 +189,8 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         sharing=getattr(given, "share_devices", None),
         arithmetic=getattr(given, "arithmetic", "exact"),
         log=not getattr(given, "no_log", False),
+        shard=None if (shard := getattr(given, "shard", None)) is None else Share.of(shard),
+        resume=getattr(given, "resume", False),
         retry_failed=getattr(given, "retry_failed", False),
         allow_flaky=getattr(given, "allow_flaky", False),
         expectations=list(getattr(given, "expectations", [])),

@@ -12,6 +12,7 @@ from distparity.core.bad_request import BadRequest
 from distparity.core.near import unknown
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.session import names
+from distparity.session.shares import Share
 
 __all__ = ["Options"]
 
@@ -57,11 +58,30 @@ class Options:
     retry_failed: bool = False
     #: A flaky case (it failed, and passed when it ran again) does not make the run fail.
     allow_flaky: bool = False
+    #: Run only this share of the cases.
+    shard: Share | None = None
+    #: Go on after the last result of an interrupted run with the same options.
+    resume: bool = False
     #: Files of expectations.
     expectations: list[Path] = field(default_factory=list)
     #: Also expect the known defects of torch's releases.
     known_defects: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
+
+    @property
+    def deciding(self) -> dict[str, str]:
+        """The options on which an outcome can depend, as text; a run is resumed only with the same."""
+        names = (
+            "select",
+            "limit",
+            "include",
+            "plugins",
+            "sharing",
+            "arithmetic",
+            "log",
+            "retry_failed",
+        )
+        return {name: str(getattr(self, name)) for name in (*names, "allow_flaky", "known_defects")}
 
     @property
     def named(self) -> list[str]:

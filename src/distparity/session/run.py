@@ -19,8 +19,8 @@ from distparity.core.redact import Redactor
 from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer
-from distparity.results.journal import Journal, Taken, place
-from distparity.session import device_search, selection, wording
+from distparity.results.journal import Journal, Taken, paths, place
+from distparity.session import device_search, resume, selection, shares, wording
 from distparity.session.case_list import CaseList
 from distparity.session.cell import GONE, Cell, cell_name
 from distparity.session.course import Course
@@ -61,6 +61,8 @@ class Run:
         self.expected = Expected(options)
         self._found = device_search.Found()
         self._ahead: list[Case] = []
+        #: With ``--shard``, by device: the ids of the cases of all shares.
+        self._every: dict[str, list[str]] = {}
         self._handles: dict[Case, Any] = {}
         self._redactor = Redactor(os.environ)
 
@@ -176,6 +178,20 @@ class Run:
 
     # -- the cases -----------------------------------------------------------------------------
 
+    def share(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases that are this run's share; all of them without ``--shard``."""
+        shard, kept = self.options.shard, []
+        for cell in self.cells:
+            own = [case for case in cases if case.device == cell.device]
+            if shard is not None:
+                self._every[cell.device] = [case.id for case in own]
+                side, _ = paths(self.options.report_dir, cell.torch, cell.name)
+                own = shares.take(own, shard, shares.known_seconds(side))
+                every = len(self._every[cell.device])
+                self.notes.append(f"{cell.name}: share {shard} has {len(own)} of {every} cases")
+            kept += own
+        return kept
+
     def declare(
         self, cases: Iterable[Case], deselected: int = 0, *, ahead: Sequence[Case] | None = None
     ) -> None:
@@ -191,26 +207,44 @@ class Run:
         for cell in self.cells:
             known = len(cell.cases)
             cell.cases = [case for case in declared if case.device == cell.device]
-            part = self.options.part or len(cell.cases) < known
-            header = {
+            every = self._every.get(cell.device, [case.id for case in cell.cases])
+            part = self.options.part or len(every) < known
+            shard = self.options.shard
+            header: dict[str, Any] = {
                 "part": part,
                 "cell": {"torch": cell.torch, "device": cell.name},
                 "facts": self._suite_facts(cell, deselected),
                 "cases": [case.id for case in cell.cases],
                 "allow_flaky": self.options.allow_flaky,
+                "options": self.options.deciding,
                 "about": self._about(cell),
             }
+            if shard is not None:
+                header["shard"] = {"index": shard.index, "count": shard.count, "of": every}
+                header["facts"]["shard"] = str(shard)
             folder = self.options.report_dir
-            path, xml = place(folder, cell.torch, cell.name, part=part)
+            share = "" if shard is None else str(shard)
+            path, xml = place(folder, cell.torch, cell.name, part=part, share=share)
             path.parent.mkdir(parents=True, exist_ok=True)
+            header = self._redactor.all(header)
+            resumed = None
+            if self.options.resume:
+                cell.outcomes = resume.results(path, header)
+                resumed = {"results": len(cell.outcomes), "command": header["facts"]["command"]}
+                self.notes.append(f"{path}: resumed after {len(cell.outcomes)} results")
             try:
-                cell.journal = Journal(path, xml, self._redactor.all(header))
+                cell.journal = Journal(path, xml, header, resumed)
             except Taken as taken:
                 raise BadRequest(f"{taken}; give this run another --report-dir or --cell") from None
             if path.parent != folder:
                 whole = folder / xml.name
                 self.notes.append(f"{whole} is unchanged: it has more cases than this run")
             self.launcher.journal(str(path.absolute()))
+        self._ahead = [case for case in self._ahead if not self._known(case)]
+
+    def _known(self, case: Case) -> bool:
+        """Whether the run that this one resumes has the outcome of a case."""
+        return case not in self._handles and case.id in self.course.cell(case).outcomes
 
     def _prepare(self) -> None:
         """Start the ranks of the first case while its oracle, which comes first, is trained."""
@@ -247,6 +281,8 @@ class Run:
     def outcome(self, case: Case) -> Outcome:
         """Wait for the outcome of a case; later cases run at the same time if there is room."""
         assert self.scheduler is not None
+        if self._known(case):
+            return self.course.cell(case).outcomes[case.id]
         if case not in self._handles:
             if case in self._ahead:
                 self._ahead.remove(case)
@@ -355,6 +391,9 @@ class Run:
 
     def nothing_shown(self) -> list[str]:
         """The named devices for which every case was skipped."""
+        if self.options.shard is not None:
+            # A share may have such cases only; the joined cell says what was shown.
+            return []
         return [
             cell.device
             for cell in self.cells

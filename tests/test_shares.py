@@ -1,0 +1,179 @@
+"""A share of a run, joining the shares, and going on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Suite
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distparity.core.bad_request import BadRequest
+from distparity.core.case import Case
+from distparity.core.outcome import Outcome, Status
+from distparity.results import join, journal, junit_writer
+from distparity.session import resume, shares
+from distparity.session.shares import Share
+
+CASES = [
+    Case(f"s{scenario}", strategy, size, dtype, "cpu")
+    for scenario in range(6)
+    for strategy in ("ddp", "fsdp1", "fsdp2")
+    for size in (2, 4)
+    for dtype in ("float32", "float64")
+]
+SECONDS = st.dictionaries(
+    st.sampled_from([case.id for case in CASES]), st.floats(0, 1e4, allow_nan=False)
+)
+
+
+def taken(count: int, seconds: dict[str, float]) -> list[list[Case]]:
+    return [shares.take(CASES, Share(index, count), seconds) for index in range(1, count + 1)]
+
+
+@given(count=st.integers(1, 40), seconds=SECONDS)
+def test_shares_are_disjoint_and_complete(count: int, seconds: dict[str, float]) -> None:
+    found = taken(count, seconds)
+
+    assert sorted(case.id for share in found for case in share) == sorted(c.id for c in CASES)
+    assert all(share == [case for case in CASES if case in share] for share in found)
+
+
+def test_shares_are_alike_in_time() -> None:
+    seconds = {case.id: 1.0 + 9 * (case.scenario == "s3") for case in CASES}
+
+    loads = [sum(seconds[case.id] for case in share) for share in taken(4, seconds)]
+
+    # The largest group that stays together takes 30 s.
+    assert max(loads) - min(loads) <= 30
+
+
+@pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b", "-1/2", "1/2/3"])
+def test_share_that_there_is_not(words: str) -> None:
+    with pytest.raises(BadRequest, match="it must be I/N"):
+        Share.of(words)
+
+
+# -- joining ---------------------------------------------------------------------------------------
+
+EVERY = ["a/ddp-ws2-float32", "b/ddp-ws2-float32", "c/ddp-ws2-float32"]
+FACTS = {"torch": "2.13.0", "world_sizes": [2], "declared": 2, "command": "x", "shard": "1/2"}
+
+
+def share(folder: Path, index: int, cases: list[str], **other: Any) -> Path:
+    """A side file of a share of two, in which every case passed."""
+    path, xml = journal.paths(folder, "2.13", "cpu", f"{index}/2")
+    header = {
+        "cell": {"torch": "2.13", "device": "cpu"},
+        "facts": {**FACTS, "shard": f"{index}/2", **other.pop("facts", {})},
+        "cases": cases,
+        "about": {case: {"scenario": case[0]} for case in cases},
+        "shard": {"index": index, "count": 2, "of": EVERY},
+        **other,
+    }
+    writer = journal.Journal(path, xml, header)
+    for case in cases:
+        writer.add(case, Outcome(Status.PASSED))
+    writer.end("finished")
+    return path
+
+
+def test_joined_shares_are_the_cell(tmp_path: Path) -> None:
+    paths = [share(tmp_path, 2, EVERY[1:2]), share(tmp_path, 1, [EVERY[0], EVERY[2]])]
+
+    (joined,) = join.join(paths)
+
+    found = journal.read(joined)
+    assert joined == tmp_path / "junit-2.13-cpu.jsonl"
+    assert list(found.outcomes) == EVERY
+    assert found.ended == "finished"
+    assert found.header["facts"]["declared"] == 3
+    assert "shard" not in found.header["facts"]
+    assert junit_writer.statuses(junit_writer.write_from_journal(joined)) == dict.fromkeys(
+        EVERY, "passed"
+    )
+
+
+WRONG: dict[str, tuple[list[tuple[int, list[str], dict[str, Any]]], str]] = {
+    "one is missing": ([(1, EVERY[:1], {})], "of 2 shares, there are 1"),
+    "a case is missing": ([(1, EVERY[:1], {}), (2, EVERY[1:2], {})], "not have every case once"),
+    "a case is twice": ([(1, EVERY[:2], {}), (2, EVERY[1:], {})], "not have every case once"),
+    "another torch": (
+        [(1, EVERY[:1], {}), (2, EVERY[1:], {"facts": {"torch": "2.12"}})],
+        "differ in torch: '2.12' and '2.13.0'",
+    ),
+    "another list": (
+        [(1, EVERY[:1], {}), (2, EVERY[1:], {"shard": {"index": 2, "count": 2, "of": EVERY[1:]}})],
+        "different lists of cases",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "said"), WRONG.values(), ids=WRONG)
+def test_shares_that_do_not_fit_are_refused(
+    parts: list[tuple[int, list[str], dict[str, Any]]], said: str, tmp_path: Path
+) -> None:
+    paths = [share(tmp_path, index, cases, **other) for index, cases, other in parts]
+
+    with pytest.raises(ValueError, match=said):
+        join.join(paths)
+
+    assert not (tmp_path / "junit-2.13-cpu.jsonl").exists()
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"facts": {**FACTS, "torch": "2.12"}}, "torch was '2.13.0' and is '2.12'"),
+        ({"cases": EVERY}, "the list of cases was a list of 2 and is a list of 3"),
+        ({"options": {"limit": "7"}}, "the option limit was None and is '7'"),
+        ({"shard": None}, "the share was"),
+    ],
+    ids=["torch", "cases", "options", "share"],
+)
+def test_another_run_is_not_resumed(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    path = share(tmp_path, 1, EVERY[:2])
+    header = {**journal.read(path).header, **change}
+
+    with pytest.raises(BadRequest, match=said):
+        resume.results(path, header)
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="nothing to resume"):
+        resume.results(tmp_path / "junit-2.13-cpu.jsonl", {})
+
+
+def test_a_run_that_is_shared_or_resumed_has_the_same_results(suite: Suite) -> None:
+    words = ["--device", "cpu", "--world-size", "2", "-k", "(basic/ or buffers/) and /ddp-"]
+    whole = suite(*words)
+    side = whole.folder / "junit-here-cpu.jsonl"
+    before, lines = whole.statuses("here-cpu"), side.read_text().splitlines()
+    assert len(before) > 3
+    # As a run that died in the middle of a line leaves it.
+    side.write_text("\n".join([*lines[:3], lines[3][:40]]))
+
+    resumed = suite(*words, "--resume", "--report-dir", str(whole.folder))
+    parts = [suite(*words, "--shard", f"{index}/2") for index in (1, 2)]
+
+    (joined,) = join.join(
+        [next(part.folder.glob(f"*shard-{i}-of-2.jsonl")) for i, part in enumerate(parts, 1)]
+    )
+    assert (resumed.code, *(part.code for part in parts)) == (0, 0, 0), resumed.output
+    assert whole.statuses("here-cpu") == before
+    found = journal.read(side)
+    assert found.header["facts"]["resumed"] == f"after 2 of {len(before)} results"
+    ran = [
+        json.loads(line)
+        for line in side.read_text().splitlines()
+        if line.startswith('{"case"') and line.endswith("}")
+    ]
+    assert len(ran) == len(before)
+    xml = junit_writer.write_from_journal(joined)
+    assert junit_writer.statuses(xml) == before
