@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -135,6 +136,23 @@ def test_a_place_that_takes_a_folder_and_no_file_keeps_nothing(
     assert found is None
     assert asked == PLACES
     assert not list(tmp_path.glob("distparity-reports-*"))
+
+
+@pytest.mark.parametrize("room", PLACES[:1])
+def test_without_descriptors_nothing_is_left(
+    journal: Journal, asked: list[str], tmp_path: Path
+) -> None:
+    """Neither a folder elsewhere, nor half an XML; the folder cannot even be listed."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    try:
+        found, _ = fallback.write(journal)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+    assert found is None
+    assert asked == PLACES
+    assert [path.name for path in tmp_path.rglob("*")] == ["reports", journal.path.name]
 
 
 def test_xml_that_cannot_be_written_goes_elsewhere(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,9 +38,13 @@ def _saved(journal: Journal, place: Callable[[], str | Path]) -> Path | None:
         folder = Path(tempfile.mkdtemp(prefix="distparity-reports-", dir=place()))
     except (OSError, RuntimeError):
         return None
+    copy = folder / journal.path.name
     try:
-        journal.save(folder / journal.path.name)
-        return junit_writer.write_from_journal(folder / journal.path.name)
+        journal.save(copy)
+        return junit_writer.write_from_journal(copy)
     except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+        # Listing the folder would need a file descriptor, and there may be none.
+        with contextlib.suppress(OSError):
+            copy.unlink(missing_ok=True)
+            folder.rmdir()
         return None

@@ -47,8 +47,11 @@ def write_from_journal(path: str | Path) -> Path:
     target = path.with_suffix(".xml")
     # Write to another name first, so that nobody ever sees half a file.
     partial = target.with_suffix(".xml.part")
-    ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
-    partial.replace(target)
+    try:
+        ET.ElementTree(root).write(partial, encoding="utf-8", xml_declaration=True)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 

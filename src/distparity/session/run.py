@@ -364,6 +364,7 @@ class Run:
         :attr:`complaints` names.
         """
         written: list[Path] = []
+        saved = True
         busy = 0.0 if self.scheduler is None else self.scheduler.busy()
         if self.scheduler is not None:
             self.complaints += [
@@ -375,9 +376,11 @@ class Run:
                 cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
                 path, complaint = fallback.write(cell.journal)
                 written += [path] if path else []
+                saved = saved and path is not None
                 self.complaints += _disagreement(cell, path) if path else []
                 self.complaints += [complaint] if complaint else []
-        self.close(reported=True)
+        # If the XML cannot be written here, the fork server may succeed: without descriptors, for example.
+        self.close(reported=saved)
         return written
 
     def close(self, *, reported: bool = False) -> None:
