@@ -26,14 +26,15 @@ def timed_parity(context: RankContext, args: dict[str, Any], blobs: list[bytes])
     wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
     run = train(recipe, strategy, context)
     trained = time.perf_counter()
-    data = run.to_bytes()
+    places = [run.save(plan.spool)]
     own = time.thread_time() - thread
     return {
         "train": trained - wall,
         "serialise": time.perf_counter() - trained,
         "own": own,
         "others": time.process_time() - process - own,
-    }, [data]
+        "places": places,
+    }, []
 
 
 def count_collectives(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:

@@ -35,7 +35,7 @@ def main() -> None:
     scheduler = Scheduler(launcher)
 
     def job(number: int) -> Job[Outcome]:
-        found = evaluate(cases[number], Training.of(cases[number], SEED), 60.0)
+        found = evaluate(cases[number], Training.of(cases[number], SEED), 60.0, launcher.spools)
         return alone(found, number) if "--alone" in sys.argv else found
 
     for _, outcome in scheduler.side_by_side(range(len(cases)), job):

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [
     str(Path(__file__).parents[1] / "tests"),
@@ -144,12 +145,10 @@ def run(faults: Sequence[str]) -> Ran:
         xml = {}
         with contextlib.suppress(FileNotFoundError):
             xml = suite.xml()
-        return Ran(
-            suite.journal(), xml, suite.leftovers(), suite.code, suite.output, known, notes
-        )
+        return Ran(suite.journal(), xml, suite.leftovers(), suite.code, suite.output, known, notes)
 
 
-def _results(suite: tests.Suite) -> list[dict[str, object]]:
+def _results(suite: tests.Suite) -> list[dict[str, Any]]:
     """The results in the side file so far."""
     found = []
     with contextlib.suppress(OSError):

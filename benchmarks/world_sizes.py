@@ -76,7 +76,8 @@ def measure(bench: Bench, case: Case, repeat: int) -> dict[str, Series]:
     for turn in range(repeat + 1):
         tape: dict[str, Answer] = {}
         started = time.perf_counter()
-        outcome = bench.scheduler.run(_taped(evaluate(case, Training.of(case, SEED), 60.0), tape))
+        job = evaluate(case, Training.of(case, SEED), 60.0, bench.launcher.spools)
+        outcome = bench.scheduler.run(_taped(job, tape))
         seconds = time.perf_counter() - started
         assert outcome.status is Status.PASSED, outcome
         for name, value in _parts(seconds, tape[TIMED], tape["judge"]).items():
@@ -132,7 +133,8 @@ def main() -> None:
         once = max(result["seconds"] for result in latency.results)
         for strategy in given.strategy:
             case = Case("multiple_forward", strategy, size, "float32", "cpu")
-            counted = bench.ask(Task(world, "count_collectives", Training.of(case, SEED).to_json()))
+            plan = replace(Training.of(case, SEED), spool=bench.launcher.spools.reference.path)
+            counted = bench.ask(Task(world, "count_collectives", plan.to_json()))
             found = measure(bench, case, given.repeat)
             middle = [f"{statistics.median(s.values) * 1000:.3g}" for s in found.values()][1:]
             count = counted.results[0]["collectives"]

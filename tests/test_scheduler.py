@@ -142,6 +142,21 @@ def test_a_fork_server_that_does_not_answer_is_replaced(
         assert found.outcomes() == ["ok 0", "ok 1"]
 
 
+def test_an_idle_rank_that_is_stopped_gets_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fakes() as found:
+        found.start("ok")
+        found.run()
+        stopped = dict(found.launcher.ranks)
+        state = processes.state
+        monkeypatch.setattr(
+            processes, "state", lambda pid: "stopped" if pid in stopped else state(pid)
+        )
+        found.start("ok")
+        found.run()
+        assert found.outcomes() == ["ok 0", "ok 1"]
+        assert not stopped.keys() & found.launcher.ranks.keys()
+
+
 def test_what_was_answered_while_nobody_listened_is_no_timeout() -> None:
     """As when the controller is stopped for longer than the limit: part of an answer is there."""
     with fakes() as found:

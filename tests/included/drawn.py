@@ -263,7 +263,7 @@ class _InJudge:
 class _Drawn(Ddp):
     title = "an injected fault, drawn by a seed"
     fault: ClassVar[str]
-    splits_rows = _InJudge()  # type: ignore[assignment]
+    splits_rows = _InJudge()
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         self.context = context

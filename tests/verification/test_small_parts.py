@@ -59,7 +59,7 @@ def trained() -> tuple[Tolerance, Trajectory]:
     torch.set_num_threads(1)
     context = RankContext(0, 1, torch.device("cpu"), devices.get("cpu"))
     recipe = Recipe(RareOutput(), torch.float32, torch.float32, 4 * RANKS, 1)
-    runs = reference_runs(recipe, context, RANKS)
+    runs = list(reference_runs(recipe, context, RANKS))
     order = list(reversed(range(recipe.rows)))
     another = train(recipe, Reference(None, RANKS), context, order=order, parts=RANKS)
     return Tolerance(consult(recipe, context, RANKS), runs, RANKS, torch.float32), another

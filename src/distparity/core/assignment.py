@@ -8,7 +8,7 @@ from distparity.core.case import Case
 from distparity.core.record import Record
 from distparity.core.torch_facts import GradientExchange
 
-__all__ = ["Operating", "Question", "Training", "Weighing"]
+__all__ = ["Judging", "Operating", "Question", "Stored", "Training", "Weighing"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Training(Record):
     phase: int = 0
     #: The folder for the checkpoint between two worlds; None if there is only one.
     folder: str | None = None
+    #: The file to which it appends the trajectories (:mod:`distparity.core.spool`).
+    spool: str = ""
 
     @classmethod
     def of(
@@ -69,6 +71,25 @@ class Training(Record):
     def reference(self) -> tuple[object, ...]:
         """The key of its reference runs: trainings with the same key share them."""
         return self.device, self.exchange, *self.oracle
+
+
+@dataclass(frozen=True)
+class Stored(Record):
+    """Trajectories in a file, each at its place."""
+
+    path: str
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Judging(Record):
+    """What the judge of a training needs."""
+
+    training: Training
+    #: The oracle, its parts, and the reference runs.
+    reference: Stored
+    #: One trajectory per rank; None before there is one.
+    ranks: Stored | None = None
 
 
 @dataclass(frozen=True)

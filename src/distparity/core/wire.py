@@ -17,8 +17,8 @@ __all__ = ["Channel", "Frame", "ProtocolError", "TooLarge", "check"]
 _HEAD = struct.Struct(">8sI")
 _MAGIC = b"dparity1"
 _MAX_JSON = 64 << 20
-#: In bytes. The trajectories of all ranks of a case go to the judge in one frame, in memory.
-_MAX_BLOBS = 16 << 30
+#: In bytes. Large results go through files (:mod:`distparity.core.spool`).
+_MAX_BLOBS = 1 << 30
 _CHUNK = 1 << 20
 #: The most reads in one call of :meth:`Channel.poll`, so that a flood from one rank does not block
 #: the others.
@@ -61,7 +61,7 @@ def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
     if size > _MAX_BLOBS:
         raise TooLarge(
             f"{size / 2**30:.1f} GiB is more than the {_MAX_BLOBS >> 30} GiB that a process can "
-            "send at once: use a smaller model or fewer steps"
+            "send at once"
         )
     text = json.dumps({**message, "blobs": [len(blob) for blob in blobs]}).encode()
     return [_HEAD.pack(_MAGIC, len(text)) + text, *blobs]
@@ -86,7 +86,7 @@ class Channel:
         self._need: tuple[int, dict[str, Any], list[int]] | None = None
 
     def trust(self) -> None:
-        """Accept frames of up to 16 GiB from now on, because the other end is known to be a rank."""
+        """Accept frames of up to 1 GiB from now on, because the other end is known to be a rank."""
         self.most = _MAX_BLOBS
 
     def fileno(self) -> int:

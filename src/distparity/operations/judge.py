@@ -38,7 +38,7 @@ class Where:
 class Made:
     """A rank's results: tensors by check and name, and the checks that raised."""
 
-    tensors: dict[str, torch.Tensor | None]
+    tensors: Mapping[str, torch.Tensor | None]
     #: By check: type and first line of the exception.
     raised: dict[str, str]
     #: By check: whose code raised it (:mod:`distparity.core.refusal`).

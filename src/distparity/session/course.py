@@ -9,6 +9,7 @@ from distparity.core.assignment import Question, Training
 from distparity.core.case import Case
 from distparity.core.known_limit import ATTEMPTED
 from distparity.core.outcome import Outcome, Status
+from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
 from distparity.session.cell import Cell
 from distparity.session.operation_case import operate
@@ -19,11 +20,15 @@ __all__ = ["Course"]
 
 
 class Course:
-    """Makes the scheduler's job for each case. ``limit`` is the time limit of a task, in seconds."""
+    """Makes the scheduler's job for each case.
 
-    def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float) -> None:
+    ``limit`` is the time limit of a task, in seconds; ``spools`` has the run's spool files.
+    """
+
+    def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float, spools: Spools) -> None:
         self.torch = torch
         self.limit = limit
+        self._spools = spools
         self._cells = {cell.device: cell for cell in cells}
 
     def cell(self, case: Case) -> Cell:
@@ -62,7 +67,7 @@ class Course:
             )
             question = self._question(case)
             outcome = yield from evaluate(
-                case, training, self.limit, question, fresh=fresh, alive=alive
+                case, training, self.limit, self._spools, question, fresh=fresh, alive=alive
             )
         return self._refused(outcome, found.refuses)
 

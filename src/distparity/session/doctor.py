@@ -24,6 +24,7 @@ from typing import Any
 from distparity.core import device_kinds
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.core.spool import Spools
 from distparity.core.torch_facts import DeviceFacts, Probed, TorchFacts
 from distparity.session import device_search, selection, wording
 from distparity.session.cell import Cell
@@ -276,7 +277,8 @@ def _collectives(
     """Every collective in every way to call it, with two ranks and with all devices, as a run does."""
     names = [name for name, what in torch.operations.items() if what.family == "collectives"]
     every = selection.operations("full", torch, cell.device, sizes, names)
-    course = Course(torch, [cell], COLLECTIVE_LIMIT)
+    # Operations store no trajectories.
+    course = Course(torch, [cell], COLLECTIVE_LIMIT, Spools(tempfile.gettempdir()))
     expected = Expected(replace(options, known_defects=True))
     expected.read()
     expected.assign(torch, [cell])

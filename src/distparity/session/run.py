@@ -123,7 +123,7 @@ class Run:
             self.listed = CaseList(self.torch, self.cells, options)
             self._redactor.spare(self._names())
             self.expected.assign(self.torch, self.cells)
-            self.course = Course(self.torch, self.cells, options.limit)
+            self.course = Course(self.torch, self.cells, options.limit, self.launcher.spools)
         except (BadRequest, StartError) as error:
             # The output of a failed import may contain secrets.
             message, detail = self._redactor.text(str(error)), self._redactor.text(error.detail)

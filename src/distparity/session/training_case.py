@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from distparity.core.assignment import Question, Training
+from distparity.core.assignment import Judging, Question, Stored, Training
 from distparity.core.case import Case
 from distparity.core.judgement import Judgement
 from distparity.core.marks import Mark
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
+from distparity.core.spool import Spool, Spools
 from distparity.session import distribution
 from distparity.session.findings import with_findings
 from distparity.worlds.scheduler import Job, Shared
@@ -31,9 +32,9 @@ _STATUS = {"raised": Status.FAILED, "crash": Status.CRASH, "timeout": Status.TIM
 
 
 class _Reference(NamedTuple):
-    """The runs that a case is compared with, serialized, and what they showed about the device."""
+    """The runs that a case is compared with, in a file, and what they showed about the device."""
 
-    runs: list[bytes]
+    runs: Stored
     facts: dict[str, Any]
 
 
@@ -41,6 +42,7 @@ def evaluate(
     case: Case,
     training: Training,
     limit: float,
+    spools: Spools,
     ask: Question | None = None,
     *,
     fresh: bool = False,
@@ -48,7 +50,8 @@ def evaluate(
 ) -> Job[Outcome]:
     """Check whether the case can run here, run it, and judge it.
 
-    ``limit`` is the time limit of each task of the case, in seconds. ``ask`` is given if the strategy
+    ``limit`` is the time limit of each task of the case, in seconds. ``spools`` has the files in which
+    trajectories go from the ranks to the judge; they never pass through the controller. ``ask`` is given if the strategy
     declares a limit: torch is then asked about it first. With ``fresh``, the case trains in a new
     world. With ``alive=False``, the check that the scenario is evidence is left out: with another
     seed it need not be evidence, and its rounding errors still count.
@@ -56,17 +59,19 @@ def evaluate(
     refusal = yield from _refusal(case, ask, limit)
     if refusal is not None:
         return refusal
+    common = replace(training, spool=spools.reference.path)
     reference = yield Shared(
         ("reference", *training.reference),
-        lambda: _reference(case, training, limit, alive=alive),
+        lambda: _reference(case, common, limit, alive=alive),
     )
     if isinstance(reference, Outcome):
         return reference
-    runs = yield from _train(training, limit, fresh=fresh)
-    if isinstance(runs, Failure):
-        return failed(case, runs)
-    ranks = [blobs[0] for run in runs for blobs in run.blobs]
-    judged = yield Task(JUDGE, "judge", training.to_json(), [*reference.runs, *ranks], limit=limit)
+    with contextlib.closing(spools.case()) as spool:
+        runs = yield from _train(training, limit, spools.folder, spool, fresh=fresh)
+        if isinstance(runs, Failure):
+            return failed(case, runs)
+        judging = Judging(training, reference.runs, _places(spool.path, *runs))
+        judged = yield Task(JUDGE, "judge", judging.to_json(), limit=limit)
     if isinstance(judged, Failure):
         return broken("the verdict", judged)
     outcome = _outcome(case, Judgement.from_json(judged.results[0]), runs)
@@ -74,19 +79,27 @@ def evaluate(
     return with_findings(distribution.checked(outcome, runs), runs)
 
 
-def _train(training: Training, limit: float, *, fresh: bool) -> Job[list[Answer] | Failure]:
-    """Train the case in one world after the other; several worlds share a folder."""
+def _train(
+    training: Training, limit: float, within: str, spool: Spool, *, fresh: bool
+) -> Job[list[Answer] | Failure]:
+    """Train the case in one world after the other; several worlds share a folder in ``within``."""
     runs: list[Answer] = []
-    shared = len(training.worlds) > 1
-    with tempfile.TemporaryDirectory(prefix="distparity-") if shared else nullcontext() as folder:
+    several = len(training.worlds) > 1
+    shared = tempfile.TemporaryDirectory(dir=within) if several else contextlib.nullcontext()
+    with shared as folder:
         for phase, size in enumerate(training.worlds):
-            args = replace(training, phase=phase, folder=folder).to_json()
+            args = replace(training, phase=phase, folder=folder, spool=spool.path).to_json()
             world = Spec(training.device, size)
             run: Answer | Failure = yield Task(world, "parity", args, limit=limit, fresh=fresh)
             if isinstance(run, Failure):
                 return run
             runs.append(run)
     return runs
+
+
+def _places(path: str, *runs: Answer) -> Stored:
+    """Where the ranks of these answers have stored their trajectories, in rank order."""
+    return Stored(path, tuple(p for run in runs for told in run.results for p in told["places"]))
 
 
 def _refusal(case: Case, ask: Question | None, limit: float) -> Job[Outcome | None]:
@@ -127,9 +140,11 @@ def _reference(
     references = yield Task(where, "reference_runs", args, limit=limit)
     if isinstance(references, Failure):
         return _alone(case, "the reference runs", references)
-    runs = [*oracle.blobs[0], *references.blobs[0]]
+    runs = _places(training.spool, oracle, references)
+    facts = {name: value for name, value in references.results[0].items() if name != "places"}
     if alive:
-        looked = yield Task(JUDGE, "alive", args, runs, limit=limit)
+        judging = Judging(training, runs).to_json()
+        looked = yield Task(JUDGE, "alive", judging, limit=limit)
         if isinstance(looked, Failure):
             return broken("the check of the scenario", looked)
         found = looked.results[0]
@@ -138,8 +153,8 @@ def _reference(
             return _wrong_in_one_process(case, found["wrong"])
         if found["faults"]:
             return _no_evidence(case, found["faults"])
-        return _Reference(runs, {**references.results[0], **found["facts"]})
-    return _Reference(runs, references.results[0])
+        return _Reference(runs, {**facts, **found["facts"]})
+    return _Reference(runs, facts)
 
 
 def _wrong_in_one_process(case: Case, wrong: list[str]) -> Outcome:

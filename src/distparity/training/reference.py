@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs", "twin"]
 
 
+#: The most bytes of stacked gradients that an oracle keeps; what is more is stacked again.
+KEPT = 64 << 20
+
 #: Reference runs with permuted rows, besides the one with the rows in order. docs/verdict.md derives
 #: the number.
 SAMPLES = 8
@@ -42,7 +45,8 @@ class Oracle:
     #: What single rows contribute: ``rows.steps[t].gradient`` has, in the parameters' shapes, the mean
     #: over all rows of the absolute gradient of one row alone. Empty if rows cannot be trained alone.
     rows: Trajectory = field(default_factory=Trajectory)
-    _known: dict[tuple[int, str], torch.Tensor | None] = field(default_factory=dict)
+    _known: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
+    _room: int = KEPT
 
     def gradients(self, step: int, name: str) -> torch.Tensor | None:
         """The parts' gradients of one parameter: float64, ``[parts, *shape]``; None if no part has one.
@@ -50,16 +54,19 @@ class Oracle:
         A part without a gradient has zeros. Raises ``IndexError`` if there is no such step.
         """
         key = (step, name)
-        if key not in self._known:
-            found = [part.steps[step].gradient.get(name) for part in self.parts]
-            like = next((gradient for gradient in found if gradient is not None), None)
-            # A part that does not use a parameter contributes nothing to the mean.
-            self._known[key] = (
-                None
-                if like is None
-                else torch.stack([torch.zeros_like(like) if one is None else one for one in found])
-            )
-        return self._known[key]
+        if key in self._known:
+            return self._known[key]
+        found = [part.steps[step].gradient.get(name) for part in self.parts]
+        like = next((gradient for gradient in found if gradient is not None), None)
+        if like is None:
+            return None
+        # A part that does not use a parameter contributes nothing to the mean.
+        stack = torch.stack([torch.zeros_like(like) if one is None else one for one in found])
+        size = stack.numel() * stack.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._known[key] = stack
+        return stack
 
     def losses(self, step: int) -> torch.Tensor | None:
         """The parts' losses: float64, ``[parts]``; None if their mean is not the global batch's loss.
@@ -137,7 +144,7 @@ def _sizes(recipe: Recipe, model: nn.Module, batch: Batch) -> Tensors:
 
 def reference_runs(
     recipe: Recipe, context: RankContext, parts: int, reduce_dtype: torch.dtype | None = None
-) -> list[Trajectory]:
+) -> Iterator[Trajectory]:
     """Train ``1 + SAMPLES`` times in one process, on the case's device, in the case's own dtype.
 
     The runs differ only in the order of sums. The first takes the rows in order, as one batch; each of
@@ -149,10 +156,8 @@ def reference_runs(
     ``docs/verdict.md`` derives the method.
     """
     how = Reference(reduce_dtype, parts if recipe.scenario.divisible else 1)
-    return [
-        train(recipe, how, context, order=order, parts=n)
-        for order, n in plans(recipe, parts, reduce_dtype)
-    ]
+    for order, n in plans(recipe, parts, reduce_dtype):
+        yield train(recipe, how, context, order=order, parts=n)
 
 
 def plans(

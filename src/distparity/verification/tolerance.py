@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import torch
@@ -62,6 +62,12 @@ ORACLE = 2.0**-53
 
 #: Kinds of quantity that are made of gradients, which are products of two matrices.
 _PRODUCTS = ("gradient", "optimizer")
+
+#: The most bytes of allowed errors that a tolerance keeps; what is more is computed again when it is
+#: needed, from a few numbers per quantity.
+KEPT = 64 << 20
+#: The most elements of a tensor that are compared with all reference runs at a time.
+AT_A_TIME = 1 << 18
 
 #: Kinds of quantity in which an error stays in all later steps.
 _KEPT = ("parameter", "buffer")
@@ -104,6 +110,8 @@ class _Seen:
 
     error: float
     relative: float
+    #: The largest unit roundoff of what they store.
+    roundoff: float = 0.0
 
     def or_more(self, other: _Seen) -> _Seen:
         return _Seen(max(self.error, other.error), max(self.relative, other.relative))
@@ -157,21 +165,22 @@ class Tolerance:
         #: The largest errors up to a step, by kind and name.
         self._so_far: dict[tuple[str, str], _Seen] = {}
         self._of_losses: dict[int, _Seen] = {}
-        #: The magnitude of each gradient's terms.
-        self._terms: dict[Quantity, torch.Tensor] = {}
+        #: What the reference runs show; None for a quantity that must be equal bit for bit.
+        self._shown: dict[Quantity, _Seen | None] = {}
+        #: The allowed errors that are kept, with the magnitude of the terms, and the room for more.
+        self._kept: dict[Quantity, tuple[Allowed, torch.Tensor | None]] = {}
+        self._room = KEPT
         #: The largest magnitude of each vector's gradients so far, element by element, by parameter.
         self._reached: dict[str, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
         self.one_process: list[OneProcess] = []
-        self._allowed = {
-            Quantity(step, kind, name): self._of(Quantity(step, kind, name), value)
-            for step, kind, tensors in quantities(oracle.trajectory)
-            for name, value in tensors.items()
-        }
+        for step, kind, tensors in quantities(oracle.trajectory):
+            for name, value in tensors.items():
+                self._look(Quantity(step, kind, name), value)
 
     def of(self, quantity: Quantity) -> Allowed:
         """The allowed error of a quantity of the oracle's trajectory; raises ``KeyError`` for others."""
-        return self._allowed[quantity]
+        return self._of(quantity)[0]
 
     def of_loss(self, step: int, expected: float, share: float) -> Allowed:
         """The allowed error of the loss over a ``share`` of the batch's rows, which is ``expected``.
@@ -194,7 +203,10 @@ class Tolerance:
 
         Raises ``KeyError`` for what is not a gradient.
         """
-        return (self._roundoff + ORACLE) * self._terms[quantity]
+        terms = self._of(quantity)[1]
+        if terms is None:
+            raise KeyError(quantity)
+        return (self._roundoff + ORACLE) * terms
 
     def of_replica(self, quantity: Quantity) -> torch.Tensor | None:
         """How far the replicas of two ranks may differ if ranks sum in different orders.
@@ -203,50 +215,79 @@ class Tolerance:
         steps, and in everything computed from gradients, the difference of the first gradients is
         carried on, and the bound of each replica is the tolerance's. None means equal bit for bit.
         """
-        allowed, terms = self._allowed[quantity].error, self._terms.get(quantity)
+        of, terms = self._of(quantity)
+        allowed = of.error
         if allowed is None or terms is None:
             return allowed
         # The division rounds too, on both ranks.
         order = 2 * self.ranks * (self._roundoff * terms + self._subnormal)
         return order if quantity.step == 0 else order + allowed
 
-    def _of(self, quantity: Quantity, value: torch.Tensor | None) -> Allowed:
+    def _of(self, quantity: Quantity) -> tuple[Allowed, torch.Tensor | None]:
+        """The allowed error of a quantity, and the magnitude of a gradient's terms."""
+        if quantity in self._kept:
+            return self._kept[quantity]
+        value = group_of(self.oracle.trajectory, quantity.step, quantity.kind)[quantity.name]
+        if self._shown[quantity] is None or value is None:
+            return Allowed(), None
+        value = value.double()
+        return self._allow(quantity, value, *self._sizes(quantity, value))
+
+    def _look(self, quantity: Quantity, value: torch.Tensor | None) -> None:
+        """See how far the reference runs are from the oracle in one quantity."""
+        self._shown[quantity] = None
         if value is None or not value.numel() or not value.is_floating_point():
-            return Allowed()
+            return
         found = [
             group_of(run, quantity.step, quantity.kind).get(quantity.name)
             for run in self.reference_runs
         ]
         # No arithmetic touches the initial state, and counting does not round.
         if quantity.kind == "initial" or _counter(quantity, value, found):
-            return Allowed()
+            return
+        roundoff = max([self._roundoff, *(_roundoff(one.dtype) for one in found if _floats(one))])
+        if quantity.kind == "loss":
+            roundoff = self._of_loss
         value = value.double()
+        terms, scale = self._sizes(quantity, value)
+        seen = self._seen(quantity, _errors(found, value), scale, float(terms.max()))
+        self._shown[quantity] = replace(seen, roundoff=roundoff)
+        size = 16 * value.numel()
+        # The scale of a vector's state comes from all steps before, and vectors are small.
+        if size <= self._room or value.dim() < 2:
+            self._room -= size
+            self._kept[quantity] = self._allow(quantity, value, terms, scale)
+
+    def _sizes(self, quantity: Quantity, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The magnitude of the terms of a quantity, and its scale, element by element."""
         finite = torch.where(value.isfinite(), value, 0.0)
         terms = finite.abs()
         if quantity.kind == "gradient" and quantity.step is not None:
             terms = gradient_terms(self.oracle, quantity.step, quantity.name, finite)
-            self._terms[quantity] = terms
         elif quantity.kind == "loss" and quantity.step is not None:
             losses = self.oracle.losses(quantity.step)
             terms = terms if losses is None else losses.abs().mean().reshape(terms.shape)
-        roundoff = max([self._roundoff, *(_roundoff(one.dtype) for one in found if _floats(one))])
-        if quantity.kind == "loss":
-            roundoff = self._of_loss
-        stored = (roundoff + ORACLE) * finite.abs()
-        # An error carried to a parameter or a buffer is not proportional to its value.
-        largest, scale = float(terms.max()), self._scale(quantity, finite, terms)
-        seen = self._seen(quantity, _errors(found, value), scale, largest)
+        return terms, self._scale(quantity, finite, terms)
+
+    def _allow(
+        self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor, scale: torch.Tensor
+    ) -> tuple[Allowed, torch.Tensor | None]:
+        seen = self._shown[quantity]
+        assert seen is not None
+        largest = float(terms.max())
+        stored = (seen.roundoff + ORACLE) * torch.where(value.isfinite(), value, 0.0).abs()
         explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
-        if quantity in self._terms:
-            error = torch.maximum(error, self._travel * terms)
-            error = error + self.ranks * ((roundoff + ORACLE) * terms + self._subnormal)
-            if self._multiplies and value.dim() > 1:
-                # As a matrix: one inner product over each of its dims.
-                sides = value.shape[0] + value[0].numel()
-                error = error + FACTOR * sides * self._of_products * largest
-        return Allowed(error, largest)
+        if quantity.kind != "gradient" or quantity.step is None:
+            return Allowed(error, largest), None
+        error = torch.maximum(error, self._travel * terms)
+        error = error + self.ranks * ((seen.roundoff + ORACLE) * terms + self._subnormal)
+        if self._multiplies and value.dim() > 1:
+            # As a matrix: one inner product over each of its dims.
+            sides = value.shape[0] + value[0].numel()
+            error = error + FACTOR * sides * self._of_products * largest
+        return Allowed(error, largest), terms
 
     def _scale(self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
         """The scale of each element, to which errors carried to it are proportional."""
@@ -389,7 +430,18 @@ def _errors(found: list[torch.Tensor | None], expected: torch.Tensor) -> torch.T
     """The largest absolute error of each element; infinite if not finite and not equal."""
     if not found or any(one is None or one.shape != expected.shape for one in found):
         return torch.full_like(expected, math.inf)
-    stack = torch.stack([one.double() for one in found if one is not None])
+    flat = [one.reshape(-1) for one in found if one is not None]
+    parts = zip(
+        expected.reshape(-1).split(AT_A_TIME),
+        *(one.split(AT_A_TIME) for one in flat),
+        strict=True,
+    )
+    worst = [_largest(right, torch.stack([one.double() for one in mine])) for right, *mine in parts]
+    return torch.cat(worst).reshape(expected.shape)
+
+
+def _largest(expected: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
+    """The largest error of each element of a stack: ``[runs, n]``, expected is ``[n]``."""
     off = (stack - expected).abs()
     if not off.isfinite().all():
         off = torch.where(stack == expected, 0.0, off.nan_to_num(nan=math.inf, posinf=math.inf))

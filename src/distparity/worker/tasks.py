@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch.distributed as dist
 
 from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, refusal
-from distparity.core.assignment import Question, Training
+from distparity.core.assignment import Judging, Question, Stored, Training
 from distparity.core.registry import family
 from distparity.core.torch_facts import (
     DeviceFacts,
@@ -30,7 +31,7 @@ from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
-from distparity.training import promises, reference
+from distparity.training import promises, reference, room
 from distparity.training.loop import Recipe, train
 from distparity.training.trajectory import Trajectory
 from distparity.verification import diagnosis, evidence, nondeterminism, verdict
@@ -225,7 +226,7 @@ def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answe
 
 
 def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train a case, with a mutant if one is named; answers with this rank's trajectory."""
+    """Train a case, with a mutant if one is named; stores this rank's trajectory."""
     plan = Training.from_json(args)
     strategy = strategies.load()[plan.strategy].phase(plan.phase)
     context.kind.forget_peak()
@@ -241,13 +242,15 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
     context.kind.synchronize()
     told = observer.told(strategy.suit(recipe.scenario), context, recipe.rows)
     memory = context.kind.peak_memory()
-    return {"peak_memory": memory, "distribution": told}, [trajectory.to_bytes()]
+    places = [trajectory.save(plan.spool)]
+    return {"peak_memory": memory, "distribution": told, "places": places}, []
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the oracle; answers with its trajectory, those of its parts and rows, and faults.
+    """Train the oracle; stores its trajectory, those of its parts and rows, answers with its faults.
 
-    A scenario that breaks a promise is not trained.
+    A scenario that breaks a promise is not trained. Raises
+    :class:`distparity.training.room.NoRoomError` before it trains.
     """
     plan = Training.from_json(args)
     recipe = _recipe_of(plan)
@@ -257,21 +260,25 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     )
     if faults:
         return {"faults": faults}, []
+    room.check(recipe, plan.parts, sum(plan.worlds), plan.spool)
     found = reference.consult(recipe, context, plan.parts)
-    if found.trajectory.to_bytes() != reference.twin(recipe, context).to_bytes():
+    places = [run.save(plan.spool) for run in (found.trajectory, *found.parts, found.rows)]
+    # In the file, a large one takes no memory while the other is trained.
+    del found
+    if not Trajectory.load(plan.spool, places[0]).same(reference.twin(recipe, context)):
         faults.append("it is not deterministic: two runs in one process differ")
-    runs = [found.trajectory, *found.parts, found.rows]
-    return {"faults": faults}, [run.to_bytes() for run in runs]
+    return {"faults": faults, "places": places}, []
 
 
 def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Train the reference runs; answers with their trajectories, and whether a repetition is equal."""
+    """Train the reference runs and store them; answers whether a repetition is equal."""
     plan = Training.from_json(args)
     recipe, reduce_dtype = _recipe_of(plan), _dtype(plan.exchange.reduce_dtype)
-    runs = reference.reference_runs(recipe, context, plan.parts, reduce_dtype)
+    runs: Iterable[Trajectory] = reference.reference_runs(recipe, context, plan.parts, reduce_dtype)
     found: dict[str, Any] = {}
     # On the CPU this is not needed: the oracle is trained twice, and a difference is an error.
     if context.device.type != "cpu":
+        runs = list(runs)
         more = [reference.again(recipe, context, plan.parts, reduce_dtype) for _ in range(2)]
         different, found["nondeterminism"] = nondeterminism.measure(runs[0], more)
         runs += different
@@ -279,14 +286,16 @@ def reference_runs(context: RankContext, args: dict[str, Any], blobs: list[bytes
             bits = numerics.fewest_bits(context.device, recipe.dtype)
             for run in runs:
                 run.products = 2.0 ** -(bits + 1)
-    return found, [run.to_bytes() for run in runs]
+    found["places"] = [run.save(plan.spool) for run in runs]
+    return found, []
 
 
 def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Say why the scenario is no evidence, if so; takes the oracle and the reference runs."""
-    plan = Training.from_json(args)
+    """Say why the scenario is no evidence, if so, by the oracle and the reference runs."""
+    asked = Judging.from_json(args)
+    plan = asked.training
     scenario = scenarios.load()[plan.scenario]
-    tolerance = _tolerance(plan, blobs)
+    tolerance = _tolerance(plan, asked.reference)
     facts: dict[str, Any] = {}
     if scenario.exempt:
         facts["exempt"] = [f"{kind}: {why}" for kind, why in scenario.exempt.items()]
@@ -301,12 +310,13 @@ def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Judge a case. The byte strings: oracle, its parts, its rows, the reference runs, then ranks."""
-    plan = Training.from_json(args)
+    """Judge a case by the stored trajectories; a large one is read tensor by tensor."""
+    asked = Judging.from_json(args)
+    plan = asked.training
     scenario = scenarios.load()[plan.scenario]
     who = [one for world in participation.of(scenario, plan.worlds) for one in world]
-    ranks = [Trajectory.from_bytes(blob) for blob in blobs[-len(who) :]]
-    tolerance = _tolerance(plan, blobs[: -len(who)])
+    ranks = [] if asked.ranks is None else _stored(asked.ranks)
+    tolerance = _tolerance(plan, asked.reference)
     apart = devices.get(plan.device).sums_apart is not None
     strategy = strategies.load()[plan.strategy]
     found = verdict.judge(
@@ -330,14 +340,18 @@ def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     return found.conclude().to_json(), []
 
 
-def _tolerance(plan: Training, blobs: list[bytes]) -> Tolerance:
-    """Read the tolerance from the serialized oracle, parts and reference runs.
+def _stored(stored: Stored) -> list[Trajectory]:
+    return [Trajectory.load(stored.path, place) for place in stored.places]
+
+
+def _tolerance(plan: Training, stored: Stored) -> Tolerance:
+    """The tolerance, from the stored oracle, parts and reference runs.
 
     Strategies and mutants share them, so a judging process caches the last few.
     """
     key = plan.reference
     if key not in _KNOWN:
-        runs = [Trajectory.from_bytes(blob) for blob in blobs]
+        runs = _stored(stored)
         whole, *parts = runs[: 1 + plan.parts]
         rows, *others = runs[1 + plan.parts :]
         _KNOWN[key] = Tolerance(

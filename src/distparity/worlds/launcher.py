@@ -15,6 +15,7 @@ from typing import Any
 
 from distparity.core import processes
 from distparity.core.own_cases import Module, OwnScenario
+from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds import start
@@ -68,6 +69,7 @@ class Launcher:
         self.process = self._start()
         self.directory = self.process.directory
         self.address = os.path.join(self.directory, "ranks")
+        self.spools = Spools(self.directory)
         self._listen()
         #: The files of the ranks, for every world that is alive.
         self._files: dict[int, list[list[OutputFile]]] = {}

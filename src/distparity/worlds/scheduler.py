@@ -397,7 +397,7 @@ class Scheduler:
             if fits and world not in self._busy:
                 if spec.device in self.pools and world.held.clashes(self._held(spec.device)):
                     continue
-                if not task.fresh:
+                if not task.fresh and not world.stopped:
                     return world
                 # End this idle world to make room for the requested one.
                 world.retire()

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError, check
 from distparity.worlds.device_pool import Held
 from distparity.worlds.failure import Failure, Fate, Report, blame
@@ -205,6 +206,12 @@ class World:
         if self.state in (State.IDLE, State.DEAD):
             return float("inf")
         return min(self._deadline, self._looked_at_files + LOOK_AT_FILES)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody has stopped one of its idle ranks, which would answer no task."""
+        ranks = self.ranks if self.state is State.IDLE else []
+        return any(processes.state(rank.pid) == "stopped" for rank in ranks)
 
     def put_off(self, seconds: float) -> None:
         """Extend the deadline by ``seconds``, during which the controller could not listen."""

@@ -1,0 +1,54 @@
+"""Files without a name, through which processes pass what is too large for a message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from functools import cached_property
+
+__all__ = ["Spool", "Spools"]
+
+
+class Spool:
+    """A file that the controller makes in ``folder``, which is gone when it closes it or ends.
+
+    :attr:`path` opens it in any process of the same user. The file has no name in the folder, so that
+    nobody can put anything else in its place, and it survives the folder.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._descriptor, name = tempfile.mkstemp(dir=folder, prefix="spool-")
+        os.unlink(name)  # noqa: PTH108  a path of text is enough here
+        self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        """Free its space; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()
+
+
+class Spools:
+    """The spool files of a run: :attr:`reference`, which all cases share, and one for each case."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    @property
+    def folder(self) -> str:
+        """The run's folder, or another one if somebody has removed it."""
+        return self._folder if os.path.isdir(self._folder) else tempfile.gettempdir()  # noqa: PTH112
+
+    @cached_property
+    def reference(self) -> Spool:
+        """The file with the oracles and the reference runs."""
+        return Spool(self.folder)
+
+    def case(self) -> Spool:
+        """A new file for one case; raises ``OSError``."""
+        return Spool(self.folder)
