@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent / "included"))
 import campaign
 import drawn
 import pytest
-from test_faults import OTHERS, cases
+from faulty_runs import OTHERS, cases
 
 from distparity.core.outcome import Outcome, Status
 
@@ -70,7 +70,7 @@ WRONG = {
 def test_a_violation_is_seen(change: dict[str, object], complaint: str) -> None:
     quiet = {"a": Outcome(Status.PASSED, "ratio 0.1")}
     right = {"found": quiet, "xml": {"a": "passed"}, "left": [], "code": 0, "output": ""}
-    rest = {"known": {}, "notes": {}}
+    rest: dict[str, object] = {"known": {}, "notes": {}}
 
     assert campaign.check([], campaign.Ran(**{**right, **rest}), quiet).wrong == []  # type: ignore[arg-type]
     changed = campaign.Ran(**{**right, **rest, **change})  # type: ignore[arg-type]
