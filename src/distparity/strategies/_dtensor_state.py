@@ -7,7 +7,7 @@ does. The values that ranks kept of one parameter, at all steps, are one DTensor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -41,21 +41,19 @@ class _Shelf:
                 value = state_of(optimizer, parameter, key)
                 # A rank whose shard is empty has no state, and must take part in the gather.
                 value = torch.full_like(parameter, torch.nan) if value is None else value
-                made.shards[name, key] = _local(value.detach()).clone()
-            made.layouts[name] = parameter.detach()
+                made.shards[name, key] = _Shard.of(value.detach())
         self.kept.append(made)
         return made
 
     def gather(self) -> None:
         kept, self.kept = self.kept, []
-        for name, layout in kept[0].layouts.items():
-            places = [(one, key) for one in kept for at, key in one.shards if at == name]
-            if not places:
-                continue
-            # The new dim is the last, so that the others are sharded as those of the parameter are.
-            shards = torch.stack([one.shards[name, key] for one, key in places], -1)
-            full = _whole(shards, layout)
-            for number, (one, key) in enumerate(places):
+        alike: dict[Any, list[tuple[_Kept, str, str]]] = {}
+        for one in kept:
+            for (name, key), shard in one.shards.items():
+                alike.setdefault((name, shard.placements), []).append((one, name, key))
+        for places in alike.values():
+            full = _whole([one.shards[name, key] for one, name, key in places])
+            for number, (one, name, key) in enumerate(places):
                 value = full[..., number]
                 # A tensor of NaN alone is one that no rank has; a state of NaN is wrong in any case.
                 if not value.numel() or not value.isnan().all():
@@ -69,9 +67,8 @@ class _Kept(Pending):
 
     def __init__(self, shelf: _Shelf) -> None:
         self.shelf = shelf
-        self.shards: dict[tuple[str, str], torch.Tensor] = {}
-        #: By name, the parameter, whose mesh and placements its state has.
-        self.layouts: dict[str, torch.Tensor] = {}
+        #: By the parameter's name and the state's key.
+        self.shards: dict[tuple[str, str], _Shard] = {}
         self.gathered = False
         self.found: Tensors = {}
 
@@ -93,19 +90,33 @@ class _Kept(Pending):
 _SHELVES: WeakKeyDictionary[nn.Module, _Shelf] = WeakKeyDictionary()
 
 
-def _local(tensor: Any) -> torch.Tensor:
-    local: torch.Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local
+class _Shard(NamedTuple):
+    """A copy of this rank's shard, and where the others are; None where this rank has all of it."""
+
+    local: torch.Tensor
+    shape: torch.Size
+    mesh: Any
+    placements: Any
+
+    @classmethod
+    def of(cls, tensor: Any) -> _Shard:
+        if not isinstance(tensor, DTensor):
+            return cls(tensor.clone(), tensor.shape, None, None)
+        # Its own placements: torch may have left a state as a sum that ranks have yet to add up.
+        local = tensor.to_local().clone()
+        return cls(local, tensor.shape, tensor.device_mesh, tuple(tensor.placements))
 
 
-def _whole(shards: torch.Tensor, layout: Any) -> torch.Tensor:
-    """The full tensor of stacked shards ``[*shard, count]``: ``[*layout.shape, count]``."""
-    if not isinstance(layout, DTensor):
-        return shards
-    shape = torch.Size((*layout.shape, shards.shape[-1]))
+def _whole(shards: list[_Shard]) -> torch.Tensor:
+    """The full tensors of shards with the same placements, stacked: ``[*shape, len(shards)]``."""
+    # The new dim is the last, so that the others are sharded as they were.
+    stack, first = torch.stack([one.local for one in shards], -1), shards[0]
+    if first.mesh is None:
+        return stack
+    shape = torch.Size((*first.shape, len(shards)))
     stride = torch.empty(shape, device="meta").stride()
     stacked = DTensor.from_local(
-        shards, layout.device_mesh, layout.placements, run_check=False, shape=shape, stride=stride
+        stack, first.mesh, first.placements, run_check=False, shape=shape, stride=stride
     )
     full: torch.Tensor = stacked.full_tensor()
     return full
