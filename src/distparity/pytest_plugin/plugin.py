@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Generator, Iterable
-from functools import cached_property
+from contextlib import nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.shard is not None:
         mine = set(config.stash[RUN].share([i.case for i in items if isinstance(i, ParityItem)]))
         items[:] = [one for one in items if not isinstance(one, ParityItem) or one.case in mine]
+    shuffle = config.stash[RUN].options.shuffle
+    if shuffle is not None:
+        random.Random(shuffle).shuffle(items)  # noqa: S311  nothing secret about it
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -206,9 +211,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
         except BadRequest as error:
             raise pytest.UsageError(str(error)) from None
+        session.config.stash[RUN].tell = partial(_tell, session.config)
         if Progress.fits(sys.stdout) and session.config.get_verbosity() >= 0:
             live = LiveProgress(Progress(sys.stdout, len(cases)), session.config)
             session.config.pluginmanager.register(live)
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Write a line to the terminal while a case is running, and so pytest captures output."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    aside = nullcontext() if capture is None else capture.global_and_fixture_disabled()
+    with aside:
+        config.get_terminal_writer().line(f"\n{line}")
 
 
 class LiveProgress:
@@ -327,7 +341,9 @@ class ParityItem(CaseItem):
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
         limit = self.config.stash[RUN].options.limit
         self._mark(self.config.stash[RUN].torch)
-        self.add_marker(pytest.mark.timeout(GUARD + 6 * limit, method="signal"))
+        # The first case waits for all rounds.
+        guard = GUARD + 6 * limit if self.config.stash[RUN].options.rounds is None else 0
+        self.add_marker(pytest.mark.timeout(guard, method="signal"))
 
     def _mark(self, torch: TorchFacts) -> None:
         self.add_marker(pytest.mark.family(name=torch.families[self.case.scenario]))

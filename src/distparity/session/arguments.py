@@ -4,6 +4,7 @@ them from here, so that they mean the same everywhere.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.session.options import ARITHMETICS, Options
+from distparity.session.rounds import Plan, duration
 from distparity.session.selection import SELECTIONS
 from distparity.session.shares import Share
 
@@ -112,6 +114,31 @@ OF_A_RUN: dict[str, Table] = {
             "metavar": "RANKS",
             "help": "how many ranks may be busy at the same time (default: four per core)",
         },
+        "--shuffle": {
+            "nargs": "?",
+            "const": "random",
+            "metavar": "SEED",
+            "help": "run the cases in another order; the seed is in the XML",
+        },
+        "--repeat": {
+            "type": int,
+            "metavar": "N",
+            "help": "run the cases in N rounds, each in another order and with other data",
+        },
+        "--soak": {
+            "metavar": "DURATION",
+            "help": "begin new rounds until DURATION is over: 90s, 30m, 2h",
+        },
+        "--until-failure": {
+            "action": "store_true",
+            "help": "end after the first round in which a case fails; without --repeat or --soak "
+            "there is no other end",
+        },
+        "--round": {
+            "type": int,
+            "metavar": "R",
+            "help": "replay round R of a run with rounds; give its --shuffle too",
+        },
         "--shard": {
             "metavar": "I/N",
             "help": "run only share I of N of the cases, from 1; distparity junit --join makes one "
@@ -174,6 +201,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
     worlds = getattr(given, "worlds", None)
     if worlds is not None and worlds < 1:
         raise BadRequest(f"--worlds {worlds}: it must be at least 1")
+    seed = _seed(given)
     found = Options(
         devices=[*(words(given.device) or ["auto"]), *words(getattr(given, "require", None))],
         world_sizes=_sizes(getattr(given, "world_size", None)) or list(sizes),
@@ -190,6 +218,8 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         arithmetic=getattr(given, "arithmetic", "exact"),
         log=not getattr(given, "no_log", False),
         shard=None if (shard := getattr(given, "shard", None)) is None else Share.of(shard),
+        shuffle=seed,
+        rounds=_rounds(given, seed),
         resume=getattr(given, "resume", False),
         retry_failed=getattr(given, "retry_failed", False),
         allow_flaky=getattr(given, "allow_flaky", False),
@@ -199,6 +229,39 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
     )
     found.check()
     return found
+
+
+def _seed(given: Any) -> int | None:
+    """The seed of the order of cases; None to keep the order of the selection."""
+    words = getattr(given, "shuffle", None)
+    if words is None and not _has_rounds(given):
+        return None
+    if words in (None, "random"):
+        return secrets.randbelow(2**31)
+    if not words.isdecimal():
+        raise BadRequest(f"--shuffle={words}: the seed must be a whole number")
+    return int(words)
+
+
+def _has_rounds(given: Any) -> bool:
+    counted = [getattr(given, name, None) for name in ("repeat", "soak")]
+    return counted != [None, None] or bool(getattr(given, "until_failure", False))
+
+
+def _rounds(given: Any, seed: int | None) -> Plan | None:
+    """The rounds that a command line asks for; None for a run without rounds."""
+    number = getattr(given, "round", None)
+    if number is not None:
+        if given.shuffle is None or number < 0 or _has_rounds(given):
+            raise BadRequest("--round R needs --shuffle=SEED, and neither --repeat nor --soak")
+        assert seed is not None
+        return Plan(seed, 1, first=number)
+    if seed is None or not _has_rounds(given):
+        return None
+    if given.repeat is not None and given.repeat < 1:
+        raise BadRequest(f"--repeat {given.repeat}: it must be at least 1")
+    seconds = None if given.soak is None else duration(given.soak)
+    return Plan(seed, given.repeat, seconds, given.until_failure)
 
 
 def _sizes(values: Sequence[str] | None) -> list[int]:

@@ -12,6 +12,7 @@ from distparity.core.bad_request import BadRequest
 from distparity.core.near import unknown
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.session import names
+from distparity.session.rounds import Plan
 from distparity.session.shares import Share
 
 __all__ = ["Options"]
@@ -60,6 +61,10 @@ class Options:
     allow_flaky: bool = False
     #: Run only this share of the cases.
     shard: Share | None = None
+    #: The seed of the order of the cases; None for the order of the selection.
+    shuffle: int | None = None
+    #: Run the cases in rounds.
+    rounds: Plan | None = None
     #: Go on after the last result of an interrupted run with the same options.
     resume: bool = False
     #: Files of expectations.
@@ -104,6 +109,10 @@ class Options:
         for size in self.world_sizes:
             if size < 1:
                 raise BadRequest(f"world size {size}: a world has at least 1 rank")
+        if self.rounds is not None and (self.resume or self.retry_failed):
+            raise BadRequest(
+                "rounds (--repeat, --soak) go with neither --resume nor --retry-failed"
+            )
         if self.limit <= 0:
             raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
 

@@ -6,6 +6,7 @@ It knows nothing of pytest: the plugin asks it for cases and for their outcomes.
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from distparity.session.cell import GONE, Cell, cell_name
 from distparity.session.course import Course
 from distparity.session.expected import Expected
 from distparity.session.options import Options
+from distparity.session.rounds import Rounds
 from distparity.session.training_case import JUDGE
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Job, Scheduler
@@ -63,6 +65,10 @@ class Run:
         self._ahead: list[Case] = []
         #: With ``--shard``, by device: the ids of the cases of all shares.
         self._every: dict[str, list[str]] = {}
+        self._rounds = None if options.rounds is None else Rounds(options.rounds)
+        #: Called with a line about every round that ended.
+        self.tell: Callable[[str], None] = lambda _: None
+        self._resumed: set[Case] = set()
         self._handles: dict[Case, Any] = {}
         self._redactor = Redactor(os.environ)
 
@@ -240,11 +246,8 @@ class Run:
                 whole = folder / xml.name
                 self.notes.append(f"{whole} is unchanged: it has more cases than this run")
             self.launcher.journal(str(path.absolute()))
-        self._ahead = [case for case in self._ahead if not self._known(case)]
-
-    def _known(self, case: Case) -> bool:
-        """Whether the run that this one resumes has the outcome of a case."""
-        return case not in self._handles and case.id in self.course.cell(case).outcomes
+        self._resumed = {case for case in declared if case.id in self.course.cell(case).outcomes}
+        self._ahead = [case for case in self._ahead if case not in self._resumed]
 
     def _prepare(self) -> None:
         """Start the ranks of the first case while its oracle, which comes first, is trained."""
@@ -275,14 +278,46 @@ class Run:
             "deselected": deselected,
             "expectations": self.expected.files or "none",
             "not_usable": "; ".join(self._found.broken) or "none",
+            **({} if self.options.shuffle is None else {"shuffle": self.options.shuffle}),
             **wording.surroundings(self.options.command, self._redactor),
         }
 
     def outcome(self, case: Case) -> Outcome:
         """Wait for the outcome of a case; later cases run at the same time if there is room."""
+        cell = self.course.cell(case)
+        if self._rounds is not None and not self._rounds.made:
+            self._make_rounds(self._rounds)
+        if case in self._resumed or (self._rounds is not None and case.id in cell.outcomes):
+            return cell.outcomes[case.id]
+        return self._await(case)
+
+    def _make_rounds(self, rounds: Rounds) -> None:
+        """Make all rounds; afterwards, the cells have one outcome of each case."""
         assert self.scheduler is not None
-        if self._known(case):
-            return self.course.cell(case).outcomes[case.id]
+        declared, began = list(self._ahead), time.monotonic()
+        try:
+            for number in rounds:
+                self._handles, self._ahead = {}, rounds.plan.order(declared, number)
+                for case in list(self._ahead):
+                    self._await(case)
+                # The next round has other data, so nobody asks for these runs again.
+                self.scheduler.forget("oracle", "reference")
+                minutes = (time.monotonic() - began) / 60
+                failed = len(rounds.failed())
+                self.tell(
+                    f"round {number}: {len(declared)} cases, failed so far: {failed}; {minutes:.1f} min"
+                )
+                if self.ended:
+                    break
+        finally:
+            # The side file has the first outcomes and the first failures; now it gets the counts.
+            for cell in self.cells:
+                for name, outcome in cell.outcomes.items():
+                    if cell.journal is not None:
+                        cell.journal.add(name, outcome)
+
+    def _await(self, case: Case) -> Outcome:
+        assert self.scheduler is not None
         if case not in self._handles:
             if case in self._ahead:
                 self._ahead.remove(case)
@@ -311,7 +346,7 @@ class Run:
             outcome = Outcome(Status.ERROR, str(error), error.detail)
         elif isinstance(error, TooLarge):
             outcome = Outcome(Status.ERROR, f"the verdict failed: {error}", trace)
-        if case.id not in self.course.cell(case).outcomes:
+        if self._rounds is not None or case.id not in self.course.cell(case).outcomes:
             self._keep(case, outcome)
         return outcome
 
@@ -329,17 +364,25 @@ class Run:
         entry = self.expected.of(case)
         if entry is not None and entry.not_run:
             return self._keep(case, self.course.out_of_reach(case) or entry.spared())
-        outcome = yield from self.course.job(case)
+        if self._rounds is None or entry is not None:
+            # What an expectation says of numbers, it says of this data.
+            outcome = yield from self.course.job(case)
+        else:
+            seed = self._rounds.plan.data(self._rounds.number)
+            # With other data the scenario need not be evidence, and its errors still count.
+            outcome = yield from self.course.job(case, seed=seed, alive=False)
         outcome = outcome if entry is None else entry.judge(outcome)
         if self.options.retry_failed and outcome.status in _WORTH_ANOTHER:
             outcome = _both(outcome, (yield from self.course.job(case, fresh=True)))
         return self._keep(case, outcome)
 
     def _keep(self, case: Case, outcome: Outcome) -> Outcome:
-        cell = self.course.cell(case)
+        cell, new = self.course.cell(case), True
+        if self._rounds is not None:
+            outcome, new = self._rounds.add(case, outcome)
         outcome = Outcome.from_json(self._redactor.all(outcome.to_json()))
         cell.outcomes[case.id] = outcome
-        if cell.journal is not None:
+        if cell.journal is not None and new:
             cell.journal.add(case.id, outcome)
         return outcome
 
@@ -353,7 +396,12 @@ class Run:
     def rerun(self, cases: Sequence[Case]) -> str:
         """The command that runs cases of one device again."""
         replay = next(cell.found.replay for cell in self.cells if cell.device == cases[0].device)
-        return wording.rerun(cases, self.options, replay)
+        again = wording.rerun(cases, self.options, replay)
+        # A round has other data than a run without rounds.
+        number = None if self._rounds is None else self._rounds.failed_in(cases[0])
+        if number is None or self._rounds is None:
+            return again
+        return f"{again} --shuffle={self._rounds.plan.seed} --round={number}"
 
     # -- after the last case -------------------------------------------------------------------
 
@@ -373,7 +421,8 @@ class Run:
             ]
         for cell in self.cells:
             if cell.journal is not None:
-                cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}"})
+                made = {} if self._rounds is None else {"rounds": self._rounds.made}
+                cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}", **made})
                 path, complaint = fallback.write(cell.journal)
                 written += [path] if path else []
                 saved = saved and path is not None

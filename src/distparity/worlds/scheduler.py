@@ -139,6 +139,14 @@ class Scheduler:
     def run(self, job: Job[Any]) -> Any:
         return self.result(self.start(job))
 
+    def forget(self, *kinds: str) -> None:
+        """Forget the results of shared jobs whose key begins with one of these words."""
+        self._shared = {
+            key: handle
+            for key, handle in self._shared.items()
+            if not (handle.finished and isinstance(key, tuple) and key[0] in kinds)
+        }
+
     def side_by_side(self, todo: Iterable[S], job: Callable[[S], Job[T]]) -> Iterator[tuple[S, T]]:
         """Run one job for each of ``todo``, as many at once as fit; yields the results in order."""
         waiting = iter(todo)
