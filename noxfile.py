@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nox
@@ -30,13 +30,14 @@ sys.path.insert(0, str(HERE / "src"))
 
 from distparity import releases  # noqa: E402  the path above has them
 from distparity.core import device_kinds  # noqa: E402  likewise
+from distparity.core.naming import cell_name  # noqa: E402  likewise
 from distparity.core.near import near, unknown  # noqa: E402  likewise
 from distparity.core.redact import Redactor  # noqa: E402  likewise
 from distparity.releases import NoSuchCell, interpreters  # noqa: E402
+from distparity.releases.cells import NamedCell, read  # noqa: E402
 from distparity.releases.interpreters import RUNNING  # noqa: E402
 from distparity.results import journal, junit_writer  # noqa: E402
 from distparity.session import arguments  # noqa: E402  likewise
-from distparity.session.cell import cell_name  # noqa: E402
 from distparity.session.options import ARITHMETICS  # noqa: E402
 
 nox.needs_version = ">=2026.4.10"
@@ -69,9 +70,43 @@ TO_END = 60.0
 def tests(session: nox.Session, row: releases.Row, plugins: Sequence[str]) -> None:
     """Run the suite with one torch: the part that is the same for every cell of the matrix.
 
-    ``plugins`` are devices that come from packages in this repository; they are installed first.
+    ``plugins`` are devices that come from packages in this repository; they are installed first. With
+    ``--cells FILE``, each cell of the file runs, one after the other.
     """
-    options, rest = _cell_options(row, session.posargs)
+    cells, words = _named_cells(session, row)
+    if not cells:
+        _cell(session, row, plugins, words, {})
+    failed = []
+    for cell in cells:
+        try:
+            _cell(session, row, plugins, [*cell.words(), *words], cell.environment)
+        except CommandFailed:
+            failed.append(cell.name)
+    if failed:
+        session.error(f"these cells failed: {', '.join(failed)}")
+
+
+def _named_cells(session: nox.Session, row: releases.Row) -> tuple[list[NamedCell], list[str]]:
+    parser = argparse.ArgumentParser(
+        prog=f"nox -s {row.session} --", allow_abbrev=False, add_help=False
+    )
+    parser.add_argument("--cells", type=Path, help="run the cells of this TOML file")
+    parser.add_argument("--only", help="of that file, only the cell with this name")
+    options, rest = parser.parse_known_args(session.posargs)
+    try:
+        return ([] if options.cells is None else read(options.cells, options.only)), rest
+    except NoSuchCell as error:
+        session.error(str(error))
+
+
+def _cell(
+    session: nox.Session,
+    row: releases.Row,
+    plugins: Sequence[str],
+    words: list[str],
+    environment: Mapping[str, str],
+) -> None:
+    options, rest = _cell_options(row, words)
     options.devices = list(plugins) or options.devices
     # First of all, so that no old report remains, whatever happens next.
     _leave_red(session, row, options, "the session ended before the suite wrote its report")
@@ -83,7 +118,7 @@ def tests(session: nox.Session, row: releases.Row, plugins: Sequence[str]) -> No
         _install(session, PLUGINS[plugin])
     run = ["distparity", "run", "--cell", row.name, f"--report-dir={options.report_dir}"]
     run += [f"--device={','.join(options.devices)}", *rest]
-    session.run(*run, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+    session.run(*run, env=environment, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
 def tool(session: nox.Session, row: releases.Row, command: str) -> None:
@@ -136,6 +171,8 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     )
     parser.add_argument("--device", help="auto, cpu, cuda, xpu, ...", action="append")
     parser.add_argument("--require", help="as --device, beside auto", action="append")
+    parser.add_argument("--backend", help="of the device, in place of its own")
+    parser.add_argument("--axis", help="NAME=VALUE", action="append", default=[])
     parser.add_argument("--report-dir", help="where the XML goes", default="reports")
     parser.add_argument("--arithmetic", choices=ARITHMETICS, default="exact")
     options, rest = parser.parse_known_args(words)
@@ -143,9 +180,11 @@ def _cell_options(row: releases.Row, words: list[str]) -> tuple[argparse.Namespa
     options.devices = [*(named or ["auto"]), *required]
     _check_spelling(rest, options.devices)
     options.share_devices = any(word.startswith("--share-devices") for word in rest)
-    if options.arithmetic != "exact":
-        # The suite wants to know it as well.
-        rest += ["--arithmetic", options.arithmetic]
+    options.marks = [word for word in (options.backend, *options.axis) if word]
+    # The suite wants to know these as well.
+    rest += ["--arithmetic", options.arithmetic] if options.arithmetic != "exact" else []
+    rest += [f"--backend={options.backend}"] if options.backend else []
+    rest += [f"--axis={axis}" for axis in options.axis]
     # With a part of the cases, an existing report of the whole cell is kept.
     options.part = any(word.startswith(PART) or word.partition("=")[0] == "--case" for word in rest)
     options.looking = not LOOKING.isdisjoint(rest)
@@ -184,6 +223,7 @@ def _leave_red(
             device,
             shared=options.share_devices and device != "cpu",
             arithmetic=options.arithmetic,
+            marks=options.marks,
         )
         for device in named
     ]

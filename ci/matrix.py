@@ -2,9 +2,10 @@
 
     python ci/matrix.py                     # what a GitHub Actions matrix takes
     python ci/matrix.py --gitlab            # a GitLab child pipeline (JSON is YAML)
-    python ci/matrix.py --jenkins           # a line a cell: its name, session, device and Python
+    python ci/matrix.py --jenkins           # a line a cell: its name, session, label, Python and options
     python ci/matrix.py --cells             # the cells' names, for ci/check_reports.py
     python ci/matrix.py --tag local --device hpu --python 3.12
+    python ci/matrix.py --cells-from cells.toml     # the cells of this file, with each torch
 
 It needs only the standard library, and no installed distparity.
 """
@@ -20,31 +21,37 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from distparity import releases
+from distparity.releases.cells import NamedCell, read
 
 #: ``local`` is left out unless asked for: it has no torch of its own to install.
 TAGS = ("stable", "nightly")
 
 
-def jobs(tags: list[str], devices: list[str], python: str) -> list[dict[str, str]]:
-    """A job for every cell that can be: a row of the table on a device.
+def jobs(
+    tags: list[str], cells: list[NamedCell], python: str, file: str = ""
+) -> list[dict[str, str]]:
+    """A job for every cell that can be: a row of the table on a device, or a cell of ``file``.
 
     ``python`` is taken where the row has wheels for it, the row's newest elsewhere.
     """
     found = []
     for row in releases.ROWS:
-        for device in devices if row.tag in tags else []:
+        for cell in cells if row.tag in tags else []:
             try:
                 if row is not releases.LOCAL:
-                    releases.source(row, [device])
+                    releases.source(row, [cell.device])
             except releases.NoSuchCell as error:
-                print(f"no job {row.name}-{device}: {error}", file=sys.stderr)
+                print(f"no job {row.name}-{cell.title}: {error}", file=sys.stderr)
                 continue
+            chosen = f"--cells {file} --only {cell.name}" if file else f"--device {cell.device}"
             fits = python in row.pythons or not row.pythons
             found.append(
                 {
-                    "cell": f"{row.name}-{device}",
+                    "cell": f"{row.name}-{cell.title}",
                     "session": row.session,
-                    "device": device,
+                    "device": cell.device,
+                    "options": chosen,
+                    "runner": cell.runner,
                     "python": python if fits else row.pythons[-1],
                 }
             )
@@ -53,7 +60,11 @@ def jobs(tags: list[str], devices: list[str], python: str) -> list[dict[str, str
 
 def jenkins(found: list[dict[str, str]]) -> list[str]:
     """A line a job, of words: a Jenkinsfile can read these without any plugin."""
-    return [" ".join((job["cell"], job["session"], job["device"], job["python"])) for job in found]
+    words = ("cell", "session", "runner", "python", "options")
+    return [
+        " ".join((job | {"runner": job["runner"] or job["device"]})[word] for word in words)
+        for job in found
+    ]
 
 
 def gitlab(found: list[dict[str, str]], image: str) -> dict[str, Any]:
@@ -72,8 +83,9 @@ def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
         "image": image.format(**job),
         "script": [
             "pip install 'nox[uv]'",
-            f"nox -s {job['session']} -- --device {job['device']}",
+            f"nox -s {job['session']} -- {job['options']}",
         ],
+        **({"tags": [job["runner"]]} if job["runner"] else {}),
         "artifacts": {
             "when": "always",
             "paths": ["reports/"],
@@ -102,12 +114,18 @@ def main() -> int:
     parser.add_argument("--device", nargs="+", default=["cpu"], help="default: cpu")
     parser.add_argument("--python", default="3.12", help="default: %(default)s")
     parser.add_argument("--image", default="python:{python}", help="of GitLab jobs")
+    parser.add_argument("--cells-from", metavar="FILE", help="TOML, in place of --device")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--gitlab", action="store_true")
     form.add_argument("--jenkins", action="store_true")
     form.add_argument("--cells", action="store_true")
     given = parser.parse_args()
-    found = jobs(given.tag, given.device, given.python)
+    try:
+        cells = read(Path(given.cells_from)) if given.cells_from else None
+    except releases.NoSuchCell as error:
+        parser.error(str(error))
+    named = cells or [NamedCell(device, device) for device in given.device]
+    found = jobs(given.tag, named, given.python, given.cells_from or "")
     if not found:
         parser.error("there is no such cell")
     if given.cells:

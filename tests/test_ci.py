@@ -193,8 +193,8 @@ def test_jenkins_is_given_a_line_a_cell() -> None:
     lines = _run("matrix.py", "--jenkins").stdout.splitlines()
 
     jobs = json.loads(_run("matrix.py").stdout)["include"]
-    words = ("cell", "session", "device", "python")
-    assert [line.split(" ") for line in lines] == [[job[word] for word in words] for job in jobs]
+    words = ("cell", "session", "device", "python", "options")
+    assert [line.split(" ", 4) for line in lines] == [[job[word] for word in words] for job in jobs]
 
 
 def _groovy() -> str:
@@ -208,7 +208,7 @@ def test_jenkins_names_sessions_and_plugins_that_there_are() -> None:
     assert [text.replace(".tools/bin/", "") for _, text in commands] == [
         "python3 ci/matrix.py --jenkins",
         "python${python} -m venv .tools && pip install 'nox[uv]'",
-        "nox -s ${session} -- --device ${device}",
+        "nox -s ${session} -- ${options}",
         "python3 -m venv .tools && pip install 'nox[uv]'",
         "nox -s report -- reports -o report --strict ${names}",
     ]

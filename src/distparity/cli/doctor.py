@@ -13,7 +13,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor", help="check this machine, torch and devices; say whether a run would work"
     )
-    arguments.declare(parser.add_argument, "--device", "--device-plugin", "--share-devices")
+    where = ("--device", "--device-plugin", "--share-devices", "--backend")
+    arguments.declare(parser.add_argument, *where, "--include")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.set_defaults(act=_act)
 

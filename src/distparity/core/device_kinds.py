@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 from importlib.metadata import EntryPoint, entry_points
 
-__all__ = ["ANY", "AUTOLOAD", "GROUP", "SHIPPED", "announced", "autoload_off", "kinds", "points"]
+__all__ = [
+    "ANY",
+    "AUTOLOAD",
+    "GROUP",
+    "SHIPPED",
+    "announced",
+    "autoload_off",
+    "backends",
+    "kinds",
+    "points",
+]
 
 #: torch's variable: with any value but 1, torch loads no device of other packages by itself.
 AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
@@ -21,6 +31,11 @@ ANY = "accelerator"
 def points() -> list[EntryPoint]:
     """The entry points of devices of other packages, whether they can be loaded or not."""
     return list(entry_points(group=GROUP))
+
+
+def backends() -> list[EntryPoint]:
+    """The entry points of collective backends of other packages: each registers one with torch."""
+    return list(entry_points(group="distparity.backends"))
 
 
 def announced() -> list[str]:

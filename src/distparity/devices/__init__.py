@@ -48,6 +48,9 @@ def get(kind: str) -> Device:
 def plug(reference: str) -> str:
     """Register the device at ``module:object``; returns its kind. Raises :class:`PluginError`."""
     device = _made(EntryPoint("", reference, GROUP), None)
+    if device.kind == "cpu":
+        # The oracle is trained on it, and its cell would have the name of another.
+        raise PluginError(reference, "has the kind 'cpu': for a backend of your own, use --backend")
     _plugged[device.kind] = device
     get.cache_clear()
     return device.kind

@@ -44,7 +44,7 @@ def paths(folder: Path, torch: str, device: str, share: str = "") -> tuple[Path,
 
 def _safe(name: str) -> str:
     """``name`` as a part of a file name: it can neither lead out of the folder nor be too long."""
-    safe = "".join(c if c.isalnum() or c in "._+-" else "_" for c in name).lstrip(".") or "_"
+    safe = "".join(c if c.isalnum() or c in "._+=-" else "_" for c in name).lstrip(".") or "_"
     if len(safe.encode()) <= _LONGEST:
         return safe
     # The digest keeps two names apart that differ only in the part that is cut off.

@@ -4,6 +4,7 @@ them from here, so that they mean the same everywhere.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,6 +90,18 @@ OF_A_RUN: dict[str, Table] = {
             "metavar": "WAY",
             "help": "put all ranks of a world on one device, where a backend permits it (in the best "
             "way available, or in the given WAY); the results are a cell of their own",
+        },
+        "--backend": {
+            "metavar": "STRING",
+            "help": "what init_process_group is given in place of the device's own backend: ccl, or "
+            "cpu:gloo,xpu:ccl; the results are a cell of their own",
+        },
+        "--axis": {
+            "action": "append",
+            "metavar": "NAME=VALUE",
+            "default": [],
+            "help": "a property of this machine or mode (card=BMG, mode=lazy), which is in the name of "
+            "the cell and in its facts; may be repeated",
         },
         "--arithmetic": {
             "choices": ARITHMETICS,
@@ -215,6 +228,8 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         plugins=list(getattr(given, "device_plugin", [])),
         room=worlds,
         sharing=getattr(given, "share_devices", None),
+        backend=getattr(given, "backend", None),
+        axes=_axes(getattr(given, "axis", [])),
         arithmetic=getattr(given, "arithmetic", "exact"),
         log=not getattr(given, "no_log", False),
         shard=None if (shard := getattr(given, "shard", None)) is None else Share.of(shard),
@@ -262,6 +277,16 @@ def _rounds(given: Any, seed: int | None) -> Plan | None:
         raise BadRequest(f"--repeat {given.repeat}: it must be at least 1")
     seconds = None if given.soak is None else duration(given.soak)
     return Plan(seed, given.repeat, seconds, given.until_failure)
+
+
+def _axes(values: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, _, text = value.partition("=")
+        if re.fullmatch(r"[a-z][a-z0-9_]*", name) is None or not text:
+            raise BadRequest(f"--axis {value}: it is NAME=VALUE, the name in small letters")
+        found[name] = text
+    return found
 
 
 def _sizes(values: Sequence[str] | None) -> list[int]:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from distparity.core.case import Case
+from distparity.core.naming import cell_name
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import DeviceFacts
 from distparity.results.journal import Journal
 
-__all__ = ["GONE", "Cell", "cell_name"]
+__all__ = ["GONE", "Cell"]
 
 #: The outcome of a case that has no result when the run ends.
 GONE = Outcome(Status.MISSING)
-
-
-def cell_name(device: str, *, shared: bool, arithmetic: str) -> str:
-    """A column's name, after torch's: the device, and in what it is another cell than that."""
-    parts = [device, *["shared"] * shared, *[arithmetic] * (arithmetic != "exact")]
-    return "-".join(parts)
 
 
 @dataclass
@@ -34,6 +30,9 @@ class Cell:
     sharing: str = ""
     #: One of :data:`distparity.session.options.ARITHMETICS`: each is another cell.
     arithmetic: str = "exact"
+    #: See :attr:`distparity.session.options.Options.marks` and ``axes``.
+    marks: tuple[str, ...] = ()
+    axes: Mapping[str, str] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
     journal: Journal | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -41,7 +40,8 @@ class Cell:
     @property
     def name(self) -> str:
         """The second half of the cell's name."""
-        return cell_name(self.device, shared=bool(self.sharing), arithmetic=self.arithmetic)
+        shared = bool(self.sharing)
+        return cell_name(self.device, shared=shared, arithmetic=self.arithmetic, marks=self.marks)
 
     def red(self, *, allow_flaky: bool) -> list[str]:
         """The ids of the cases that make the run fail, including those without a result."""

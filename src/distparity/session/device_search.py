@@ -79,7 +79,8 @@ def _cells(
         way = _sharing(device, probed.found, options, found)
         if way is not None:
             facts = probed.found.shared(way) if way else probed.found
-            yield Cell(cell_name, device, facts, way, options.arithmetic)
+            how = options.arithmetic, options.marks, options.axes
+            yield Cell(cell_name, device, facts, way, *how)
     elif probed.broken:
         if named:
             raise BadRequest(probed.absent, probed.broken)

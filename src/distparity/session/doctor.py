@@ -122,7 +122,7 @@ def doctor(options: Options) -> Report:
     """Examine this machine, its torch, and the devices; raises :class:`BadRequest`."""
     options.check()
     machine = _machine()
-    launcher = Launcher(options.include, options.plugins)
+    launcher = Launcher(options.include, options.plugins, backend=options.backend)
     scheduler = None
     try:
         try:

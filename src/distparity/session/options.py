@@ -51,6 +51,10 @@ class Options:
     room: int | None = None
     #: How several ranks share one device: a way, "auto" for the best one, None for not at all.
     sharing: str | None = None
+    #: The backend for ``init_process_group`` in place of the device's own; None for that.
+    backend: str | None = None
+    #: Named properties of the vendor's by which this is another cell.
+    axes: dict[str, str] = field(default_factory=dict)
     #: One of :data:`ARITHMETICS`.
     arithmetic: str = "exact"
     #: Keep a record of the collectives of each rank; without it, a hang is told with less.
@@ -93,8 +97,29 @@ class Options:
         """The devices that the user named."""
         return [device for device in self.devices if device != "auto"]
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What else is in the names of these cells, after the device: the backend and the axes."""
+        axes = [f"{name}={value}" for name, value in self.axes.items()]
+        return (*([] if self.backend is None else [self.backend]), *axes)
+
     def check(self) -> None:
         """Refuse what is wrong on any machine; raises :class:`BadRequest`."""
+        self._check_names()
+        alone = len(self.named) == len(self.devices) == 1 and self.sharing is None
+        if self.backend is not None and not alone:
+            raise BadRequest("--backend: it needs one named --device, and no --share-devices")
+        for size in self.world_sizes:
+            if size < 1:
+                raise BadRequest(f"world size {size}: a world has at least 1 rank")
+        if self.rounds is not None and (self.resume or self.retry_failed):
+            raise BadRequest(
+                "rounds (--repeat, --soak) go with neither --resume nor --retry-failed"
+            )
+        if self.limit <= 0:
+            raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
+
+    def _check_names(self) -> None:
         # A plug-in or an included module may define names of its own.
         if not self.plugins:
             self.check_devices(device_kinds.kinds())
@@ -106,15 +131,6 @@ class Options:
                 names.check_module(option, module.partition(":")[0])
         if self.sharing is not None and set(self.devices) == {"cpu"}:
             raise BadRequest("--share-devices: the ranks on cpu share it anyway: remove the option")
-        for size in self.world_sizes:
-            if size < 1:
-                raise BadRequest(f"world size {size}: a world has at least 1 rank")
-        if self.rounds is not None and (self.resume or self.retry_failed):
-            raise BadRequest(
-                "rounds (--repeat, --soak) go with neither --resume nor --retry-failed"
-            )
-        if self.limit <= 0:
-            raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
 
     def check_devices(self, known: Collection[str]) -> None:
         """Refuse unknown devices; raises :class:`BadRequest`."""

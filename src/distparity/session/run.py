@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
+from distparity.core.naming import cell_name
 from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
 from distparity.core.torch_facts import TorchFacts
@@ -23,7 +24,7 @@ from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, paths, place
 from distparity.session import device_search, resume, selection, shares, wording
 from distparity.session.case_list import CaseList
-from distparity.session.cell import GONE, Cell, cell_name
+from distparity.session.cell import GONE, Cell
 from distparity.session.course import Course
 from distparity.session.expected import Expected
 from distparity.session.options import Options
@@ -107,6 +108,7 @@ class Run:
             options.own_scenarios,
             options.own_modules,
             log=options.log,
+            backend=options.backend,
         )
 
     def ready(self) -> None:
@@ -166,7 +168,10 @@ class Run:
         shared = self.options.sharing is not None
         others = {
             device: cell_name(
-                device, shared=shared and device != "cpu", arithmetic=self.options.arithmetic
+                device,
+                shared=shared and device != "cpu",
+                arithmetic=self.options.arithmetic,
+                marks=self.options.marks,
             )
             for device in self.options.named
         }

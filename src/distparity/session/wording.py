@@ -35,6 +35,7 @@ def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
         "device_count": cell.found.count,
         "backend": cell.found.backend,
         "backend_version": cell.found.backend_version,
+        **{f"axis_{name}": value for name, value in cell.axes.items()},
         **{f"numerics_{name}": fact for name, fact in cell.found.numerics.items()},
     }
 
@@ -93,6 +94,10 @@ def where(device: str, options: Options) -> list[str]:
         words += ["--device-plugin", name]
     if options.sharing is not None and device != "cpu":
         words += [f"--share-devices={options.sharing}"]
+    if options.backend is not None:
+        words += ["--backend", options.backend]
+    for name, value in options.axes.items():
+        words += ["--axis", f"{name}={value}"]
     return words
 
 

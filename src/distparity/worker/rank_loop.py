@@ -150,7 +150,7 @@ def _connect(spec: dict[str, Any]) -> Channel:
 
 def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
     from distparity import devices
-    from distparity.devices import arithmetic
+    from distparity.devices import arithmetic, backends
     from distparity.devices.context import RankContext
 
     kind = devices.get(spec["device"] or "cpu")
@@ -173,7 +173,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
         device = kind.take(spec["index"])
         arithmetic.apply(kind)
         if spec["group"]:
-            _make_group(channel, spec, shared or kind.backend(), device)
+            _make_group(channel, spec, shared or backends.of(kind), device)
     return RankContext(spec["rank"], spec["world_size"], device, kind)
 
 

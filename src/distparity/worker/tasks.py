@@ -26,7 +26,7 @@ from distparity.core.torch_facts import (
     StrategyFacts,
     TorchFacts,
 )
-from distparity.devices import arithmetic, examination, numerics
+from distparity.devices import arithmetic, backends, examination, numerics
 from distparity.devices.context import RankContext
 from distparity.operations.task import operate, weigh
 from distparity.torch_support import origin, private
@@ -171,7 +171,7 @@ def _look(kind: devices.Device) -> Probed:
         count=kind.count(),
         most_ranks=kind.most_ranks(),
         name=kind.describe(),
-        backend=kind.backend(),
+        backend=backends.of(kind),
         backend_version=kind.backend_version(),
         lacks=lacks,
         no_reductions=tuple(kind.no_reductions),

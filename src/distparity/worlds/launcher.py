@@ -52,6 +52,7 @@ class Launcher:
         own_modules: Sequence[Module] = (),
         *,
         log: bool = True,
+        backend: str | None = None,
     ) -> None:
         self.include = include or []
         self.own_scenarios, self.own_modules = own_scenarios, own_modules
@@ -59,6 +60,8 @@ class Launcher:
         self.arithmetic = arithmetic
         #: Whether ranks keep a record of their collectives.
         self.log = log
+        #: What ranks make their groups with; None for the device's own backend.
+        self.backend = backend
         self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
@@ -158,6 +161,7 @@ class Launcher:
                     "plugins": self.plugins,
                     "arithmetic": self.arithmetic,
                     "log": self.log,
+                    "backend": self.backend,
                     "write_report": start.write_report(),
                 }
             )
