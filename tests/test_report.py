@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from distparity import cli
 from distparity.core.outcome import Outcome, Status
 from distparity.core.statuses import BY_NAME, STATUSES
-from distparity.report import Refused, html, markdown, write
+from distparity.report import Refused, html, markdown, slower, write
 from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
@@ -708,3 +708,67 @@ LENGTHS = {"short": ("abc", 10), "exact": ("abcdefghij", 10), "long": ("a" * 500
 @pytest.mark.parametrize(("text", "limit"), LENGTHS.values(), ids=LENGTHS)
 def test_text_is_cut_only_beyond_its_limit(text: str, limit: int) -> None:
     assert (shorten(text, limit) == text) is (len(text) <= limit)
+
+
+# -- what became slower ------------------------------------------------------------------------
+
+
+def timed(folder: Path, torch: str, device: str, seconds: dict[str, float], **facts: str) -> Path:
+    """A cell whose cases passed in these times; a negative one failed."""
+    results = {case: {**cells.PASSED} for case in seconds}
+    results |= {case: {"status": "failed"} for case, time in seconds.items() if time < 0}
+    path = cells.write(folder, torch, device, results, **facts)
+    text = path.read_text()
+    for time in seconds.values():
+        text = text.replace('time="0.05"', f'time="{abs(time)}"', 1)
+    path.write_text(text)
+    return path
+
+
+SLOW = {"a/x-ws2-float32": 3.0, "b/x-ws2-float32": 1.0, "c/x-ws2-float32": -9.0}
+FAST = {"a/x-ws2-float32": 1.5, "b/x-ws2-float32": 1.0, "c/x-ws2-float32": 1.0}
+COMPARED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "alike": (
+        {},
+        [
+            "2.13-cpu against 2.12-cpu: 1 of 2 cases slower by 1.5 (median 1.50)",
+            "  a/x-ws2-float32: 2.00 times (1.500 s, now 3.000 s)",
+        ],
+    ),
+    "another machine": (
+        {"device_name": "Another"},
+        ["2.13-cpu against 2.12-cpu: not compared: device_name differs"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "lines"), COMPARED.values(), ids=COMPARED)
+def test_what_became_slower_is_listed(
+    tmp_path: Path, facts: dict[str, Any], lines: list[str]
+) -> None:
+    found = report(
+        timed(tmp_path, "2.12", "cpu", FAST), timed(tmp_path, "2.13", "cpu", SLOW, **facts)
+    )
+
+    assert slower(found, 1.5) == lines
+
+
+def test_a_cell_is_compared_with_the_named_one(tmp_path: Path) -> None:
+    one, other = (timed(tmp_path, name, "cpu", FAST) for name in ("2.12", "2.13"))
+
+    assert slower(report(one, other), 1.5, "2.13-cpu") == [
+        "2.12-cpu against 2.13-cpu: 0 of 3 cases slower by 1.5 (median 1.00)"
+    ]
+    with pytest.raises(ValueError, match=r"no cell '2\.1-cpu'; there are: 2\.12-cpu, 2\.13-cpu"):
+        slower(report(one, other), 1.5, "2.1-cpu")
+
+
+def test_slower_cases_do_not_change_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [timed(tmp_path, "2.12", "cpu", FAST), timed(tmp_path, "2.13", "cpu", SLOW)]
+
+    code = cli.main(["report", *map(str, paths), "-o", str(tmp_path / "out"), "--slower", "1.5"])
+
+    assert code == 0
+    assert "  a/x-ws2-float32: 2.00 times (1.500 s, now 3.000 s)" in capsys.readouterr().out

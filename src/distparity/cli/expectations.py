@@ -13,6 +13,7 @@ from typing import Any
 from distparity import expectations
 from distparity.core.case import Case
 from distparity.core.outcome import FAILURES
+from distparity.expectations import skip_lists
 from distparity.expectations.entry import CaseSet
 from distparity.expectations.file import parse
 from distparity.expectations.propose import Failed, as_proposals, propose
@@ -55,6 +56,31 @@ def add(commands: Any) -> None:
     )
     update.add_argument("--link", default="", help="where it is reported")
     update.set_defaults(act=_update)
+    imported = actions.add_parser(
+        "import",
+        help="propose entries for what a skip list names and what failed in result files",
+        description="The list says why a case fails, and the result files say how. Names that match no "
+        "case, or only cases that passed, are listed.",
+    )
+    imported.add_argument("--from", dest="form", choices=skip_lists.FORMS, required=True)
+    imported.add_argument("file", type=Path, help="the skip list")
+    imported.add_argument(
+        "results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml"
+    )
+    imported.set_defaults(act=_import)
+    exported = actions.add_parser(
+        "export", help="write the expected failures of result files as a skip list of another form"
+    )
+    exported.add_argument("--to", dest="form", choices=skip_lists.FORMS, required=True)
+    exported.add_argument(
+        "results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml"
+    )
+    exported.set_defaults(act=_export)
+    passing = actions.add_parser(
+        "passing", help="list what was expected to fail and passed, in Markdown for an issue"
+    )
+    passing.add_argument("results", nargs="+", type=Path, help="reports/junit-<torch>-<device>.xml")
+    passing.set_defaults(act=_passing)
     pin = actions.add_parser(
         "pin",
         help="record how wrong the known cases are, so that another fault in them is not excused",
@@ -118,6 +144,66 @@ def _pin(given: argparse.Namespace) -> int:
     for case in sorted(recorded.apart):
         _refuse(f"{case}: two runs differ, so it has no pin: give its entry undefined = 'why'")
     return 1 if recorded.apart else 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    try:
+        names = skip_lists.read(given.form, given.file.read_text(encoding="utf-8"))
+        columns = _columns(given.results)
+    except (OSError, ValueError) as error:
+        return _refuse(f"{given.file}: {error}")
+    explained: list[str] = []
+    bare: list[str] = []
+    taken: set[skip_lists.Skipped] = set()
+    for column in columns:
+        cases = {_case(row, column.device): result for row, result in column.results.items()}
+        left = {case: found for case, one in cases.items() if (found := _failed(one)) is not None}
+        for name in names:
+            failed = {case: one for case, one in left.items() if name.names(case)}
+            if failed:
+                taken.add(name)
+                left = {case: one for case, one in left.items() if case not in failed}
+                torch = column.version.public
+                entries = propose(failed, cases, torch, name.reason, name.link)
+                (explained if name.reason and name.link else bare).extend(entries)
+    print("\n".join(explained), end="\n" if explained and bare else "")
+    print(as_proposals(bare) if bare else "", end="")
+    for name in names:
+        if name not in taken:
+            print(f"{name.test}: it names no case that failed", file=sys.stderr)
+    return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    try:
+        columns = _columns(given.results)
+    except _Unread as error:
+        return _refuse(str(error))
+    skipped = {
+        _case(row, column.device): " ".join(result.message.split())
+        for column in columns
+        for row, result in column.results.items()
+        if result.status in ("expected failure", "not run")
+    }
+    print(skip_lists.write(given.form, skipped), end="")
+    return 0
+
+
+def _passing(given: argparse.Namespace) -> int:
+    try:
+        columns = _columns(given.results)
+    except _Unread as error:
+        return _refuse(str(error))
+    for column in columns:
+        fixed = [
+            (row, one) for row, one in column.results.items() if one.status == "unexpectedly fixed"
+        ]
+        if fixed:
+            where = f"{column.facts.get('torch', column.torch)} on {column.device}"
+            print(f"### torch {where}: {len(fixed)} no longer fail\n")
+        for row, one in fixed:
+            print(f"- [ ] `{row.id}`: {' '.join(one.message.split())}")
+    return 0
 
 
 class _Unread(ValueError):

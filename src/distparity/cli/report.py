@@ -28,6 +28,17 @@ def add(commands: Any) -> None:
         metavar="CELL",
         help="exit with 1 if one of these cells (2.13-cpu) is absent, or if any cell ran nothing",
     )
+    parser.add_argument(
+        "--slower",
+        type=float,
+        metavar="RATIO",
+        help="also list the cases that take at least RATIO times as long as in a reference cell",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="CELL",
+        help="the reference cell (default: the oldest torch on the same device)",
+    )
     parser.set_defaults(act=_act)
 
 
@@ -49,6 +60,13 @@ def _act(given: argparse.Namespace) -> int:
         _say(f"{column.title}: {counted(column.counts) or 'no case'}")
     for path in written:
         _say(f"wrote {path}")
+    try:
+        slow = [] if given.slower is None else report.slower(found, given.slower, given.against)
+    except ValueError as error:
+        print(f"distparity: {error}", file=sys.stderr)
+        return 1
+    for line in slow:
+        _say(line)
     complaints = [] if given.strict is None else report.not_shown(found, given.strict)
     for complaint in complaints:
         print(f"distparity: {complaint}", file=sys.stderr)

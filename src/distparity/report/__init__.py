@@ -5,7 +5,8 @@ cells side by side, and :mod:`html`, :mod:`markdown` and :mod:`data` are views o
 """
 
 from distparity.report.read import Refused
+from distparity.report.slower import slower
 from distparity.report.strict import not_shown
 from distparity.report.write import write
 
-__all__ = ["Refused", "not_shown", "write"]
+__all__ = ["Refused", "not_shown", "slower", "write"]
