@@ -29,11 +29,12 @@ RUN = pytest.StashKey[Run]()
 #: Seconds beyond the time limit of a case, which the harness enforces: for torch's import, a world's
 #: start, the oracle and the verdict. pytest-timeout is only a safety net for the harness.
 GUARD = 300.0
-#: Options of other plug-ins that would say what did not happen: destination, name, what to use.
+#: Options of other plug-ins that would say what did not happen: destination, name, the value with
+#: which nothing is asked for, and what to use.
 INSTEAD = (
-    ("reruns", "--reruns", "a case runs in ranks of its own; use --retry-failed"),
-    ("timeout", "--timeout", "it ends no rank; use --case-timeout SECONDS"),
-    ("count", "--count", "a case does not become several; run the command again"),
+    ("reruns", "--reruns", 0, "a case runs in ranks of its own; use --retry-failed"),
+    ("timeout", "--timeout", 0, "it ends no rank; use --case-timeout SECONDS"),
+    ("count", "--count", 1, "a case does not become several; run the command again"),
 )
 #: The markers for ``-m``.
 MARKERS = (
@@ -62,8 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None):
         raise pytest.UsageError("distparity runs worlds in parallel by itself: remove -n (xdist)")
-    for name, option, instead in INSTEAD:
-        if getattr(config.option, name, None):
+    for name, option, idle, instead in INSTEAD:
+        if getattr(config.option, name, None) not in (None, idle):
             raise pytest.UsageError(f"{option} does nothing here: {instead}")
     try:
         run = Run(_options(config))
