@@ -1,5 +1,11 @@
 """The version of distparity: a module of its own, so that rooms need not import the whole package."""
 
+from importlib.metadata import PackageNotFoundError, version
+
 __all__ = ["__version__"]
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("distparity")
+except PackageNotFoundError:
+    # The noxfile imports from the sources.
+    __version__ = "0+sources"
