@@ -464,6 +464,33 @@ def plugins(session: nox.Session) -> None:
     session.run("python", "ci/plugins.py", *session.posargs)
 
 
+@nox.session(default=False)
+def release(session: nox.Session) -> None:
+    """Build the wheel and the sdist, check them, and print what to push; pushes nothing."""
+    # What the wheel needs, and not distparity itself: the wheel is installed alone.
+    needs = [
+        *PYPROJECT["project"]["dependencies"],
+        *nox.project.dependency_groups(PYPROJECT, "release"),
+    ]
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH, *needs)
+    session.run("python", "ci/release.py")
+
+
+@nox.session(default=False)
+def workflows(session: nox.Session) -> None:
+    """Check the workflows of GitHub Actions."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "workflows"))
+    session.run("zizmor", "--offline", ".github")
+    session.run("actionlint")
+
+
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Build the documentation as a site in build/site, with warnings as errors."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "docs"))
+    session.run("python", "ci/site.py")
+
+
 @nox.session(name="check-reports", default=False)
 def check_reports(session: nox.Session) -> None:
     """Check that the XML of cells has the expected results: -- reports 2.13-cpu nightly-cpu."""
@@ -505,6 +532,9 @@ KNOWN += [
     "campaign",
     "mutation",
     "plugins",
+    "release",
+    "workflows",
+    "docs",
     "check-reports",
     "declared",
 ]

@@ -1,0 +1,70 @@
+"""What is shipped: the contents of the distributions, the version, and the pages of the site."""
+
+from __future__ import annotations
+
+import runpy
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from distparity import __version__
+from distparity.core.version import version
+
+ROOT = Path(__file__).parents[1]
+CI = ROOT / "ci"
+TRACKED = {"README.md", "src/distparity/a.py", "defects/one.py", "tests/test_a.py"}
+WHEEL = ["distparity/a.py", "distparity/defects/one.py", "distparity-1.dist-info/METADATA"]
+
+
+def _complaints(folder: Path, wheel: list[str], sdist: set[str]) -> list[str]:
+    packed, archive = folder / "a.whl", folder / "a.tar.gz"
+    with zipfile.ZipFile(packed, "w") as file:
+        for name in wheel:
+            file.writestr(name, "")
+    (folder / "empty").write_text("")
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in sdist:
+            tar.add(folder / "empty", f"distparity-1/{name}")
+    contents = runpy.run_path(str(CI / "release.py"))["contents"]
+    return list(contents(packed, archive, TRACKED))
+
+
+CONTENTS = {
+    "all of it": (WHEEL, {*TRACKED, "PKG-INFO"}, []),
+    "a cache": ([*WHEEL, "distparity/a.pyc"], TRACKED, ["a.whl has distparity/a.pyc (1 in all)"]),
+    "no program": (WHEEL[:1], TRACKED, ["a.whl lacks distparity/defects/one.py (1 in all)"]),
+    "no tests": (
+        WHEEL,
+        TRACKED - {"tests/test_a.py"},
+        ["a.tar.gz lacks tests/test_a.py (1 in all)"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("wheel", "sdist", "says"), CONTENTS.values(), ids=CONTENTS)
+def test_distributions_have_what_git_has(
+    tmp_path: Path, wheel: list[str], sdist: set[str], says: list[str]
+) -> None:
+    assert _complaints(tmp_path, wheel, sdist) == says
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    assert __version__ == version("distparity")
+
+
+LINKS = {
+    "[a page](verdict.md#x)": "[a page](verdict.md#x)",
+    "[elsewhere](https://example.org)": "[elsewhere](https://example.org)",
+    "[the base](../src/distparity/base.py)": "the base (`src/distparity/base.py`)",
+    "[ci/gitlab.yml](../ci/gitlab.yml)": "ci/gitlab.yml",
+    "![a picture](report-matrix.png)": "![a picture](report-matrix.png)",
+}
+
+
+@pytest.mark.parametrize(("text", "becomes"), LINKS.items(), ids=LINKS)
+def test_links_of_the_site_lead_to_pages(tmp_path: Path, text: str, becomes: str) -> None:
+    (tmp_path / "verdict.md").write_text("")
+
+    assert runpy.run_path(str(CI / "site.py"))["linked"](text, tmp_path) == becomes
