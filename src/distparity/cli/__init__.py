@@ -15,7 +15,7 @@ __all__ = ["USAGE", "main", "parser"]
 USAGE = 4
 #: By what they are for: the subcommands.
 GROUPS = {
-    "run": ("run", "list", "doctor"),
+    "run": ("run", "list", "doctor", "sizes"),
     "look at results": ("report", "explain", "bundle", "junit", "figures"),
     "find what changed": ("bisect", "expectations"),
     "check distparity itself": ("selfcheck", "calibrate"),
@@ -30,13 +30,14 @@ EXAMPLES = {
     ),
     "list": ("list 'basic/*'", "list --select full --json"),
     "doctor": ("doctor", "doctor --device cuda --json"),
+    "sizes": ("sizes --device cpu --largest 1MiB", "sizes --device cuda --world-size 8"),
     "report": ("report", "report reports-a reports-b -o page --strict 2.13-cpu"),
     "explain": (
         "explain multiple_forward/fsdp2-ws2-float32",
         "explain basic/ddp-ws2-float32 --mutant dropped_rank --plot plot.svg",
     ),
     "bundle": ("bundle reports -o bundle.zip", "bundle --verify bundle.zip"),
-    "junit": ("junit reports/*.jsonl",),
+    "junit": ("junit reports/*.jsonl", "junit --join reports/*.shard-*.jsonl"),
     "figures": ("figures reports --into docs/devices.md",),
     "bisect": ("bisect --case basic/fsdp2-ws2-float32 --good 2.8 --bad 2.13",),
     "expectations": (

@@ -17,6 +17,7 @@ from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, refusal
 from distparity.core.assignment import Judging, Question, Stored, Training
 from distparity.core.registry import family
+from distparity.core.sweep import Sweep
 from distparity.core.torch_facts import (
     DeviceFacts,
     MutantFacts,
@@ -28,6 +29,7 @@ from distparity.core.torch_facts import (
 )
 from distparity.devices import arithmetic, backends, examination, numerics
 from distparity.devices.context import RankContext
+from distparity.operations.sizes import sweep
 from distparity.operations.task import operate, weigh
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
@@ -200,6 +202,11 @@ def smoke(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     """Try every collective, and log each, in one file per rank."""
     examination.collectives(context, args["log"])
     return {}, []
+
+
+def sizes(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Call a collective with every size of a sweep; answers with what this rank saw."""
+    return sweep(context, Sweep.from_json(args)).to_json(), []
 
 
 def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -394,6 +401,7 @@ TASKS: dict[str, Task] = {
         probe,
         examine,
         smoke,
+        sizes,
         ask,
         parity,
         consult,
