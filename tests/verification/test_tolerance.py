@@ -234,6 +234,20 @@ def test_gradients_that_go_through_products_of_matrices() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("state", "power"), [([[-2.0, 0.5]], 1), ([[2.0, 0.5]], 2)], ids=["a mean", "squares"]
+)
+def test_what_is_made_of_such_gradients(state: object, power: int) -> None:
+    right = trajectory("optimizer", doubles(state))
+    exact = Oracle(right, [])
+
+    plain = allowed("optimizer", exact, [right])[0]
+    more = allowed("optimizer", exact, [right], multiplies=True)[0]
+
+    by_hand = power * C * 3 * U * 2
+    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([by_hand] * 2)
+
+
 def test_a_vector_goes_through_no_product_of_matrices() -> None:
     right = trajectory("gradient", doubles([2.0, 0.5]))
     exact = Oracle(right, [right, right])

@@ -279,15 +279,16 @@ class Tolerance:
         explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
-        if quantity.kind != "gradient" or quantity.step is None:
-            return Allowed(error, largest), None
-        error = torch.maximum(error, self._travel * terms)
-        error = error + self.ranks * ((seen.roundoff + ORACLE) * terms + self._subnormal)
-        if self._multiplies and value.dim() > 1:
-            # As a matrix: one inner product over each of its dims.
+        gradient = quantity.kind == "gradient"
+        if gradient:
+            error = torch.maximum(error, self._travel * terms)
+            error = error + self.ranks * ((seen.roundoff + ORACLE) * terms + self._subnormal)
+        if self._multiplies and quantity.kind in _PRODUCTS and value.dim() > 1:
+            # As a matrix: one inner product over each of its dims. A square is off by twice as much.
             sides = value.shape[0] + value[0].numel()
-            error = error + FACTOR * sides * self._of_products * largest
-        return Allowed(error, largest), terms
+            power = 1 if gradient or bool((value < 0).any()) else 2
+            error = error + power * FACTOR * sides * self._of_products * largest
+        return Allowed(error, largest), terms if gradient else None
 
     def _scale(self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
         """The scale of each element, to which errors carried to it are proportional."""
