@@ -129,6 +129,16 @@ def tool(session: nox.Session, row: releases.Row, command: str) -> None:
     session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
 
+def upstream(session: nox.Session, row: releases.Row) -> None:
+    """Run files of torch's own test/distributed with one torch."""
+    options, rest = _ready(session, row)
+    # What torch's test helpers import, and its wheel does not declare.
+    _install(session, "expecttest", "hypothesis")
+    run = ["distparity", "upstream", "--cell", row.name, f"--report-dir={options.report_dir}"]
+    run += [f"--device={device}" for device in options.devices if device != "auto"]
+    session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
+
+
 def defects(session: nox.Session, row: releases.Row) -> None:
     """Run the programs that show torch's known defects, with one torch."""
     _, rest = _ready(session, row)
@@ -367,11 +377,13 @@ TOOLS = {
 
 #: The torch releases that an accelerator in host memory needs.
 SIM_ROWS = [row for row in releases.RELEASES if Version(row.name) >= Version("2.10")]
+UPSTREAM = "Run files of torch's own test/distributed with torch {}: FILE --upstream PATH."
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
 for _row in releases.ROWS:
     _register(_row, "tests", _row.title, [_row.tag, "matrix"], functools.partial(tests, plugins=[]))
     _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
+    _register(_row, "upstream", UPSTREAM.format(_row.name), ["upstream"], upstream)
 for _command, _title in TOOLS.items():
     for _row in releases.RELEASES:
         _act = functools.partial(tool, command=_command)
@@ -521,6 +533,7 @@ def versions(session: nox.Session) -> None:
 
 
 KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
+KNOWN += [f"upstream-{row.name}" for row in releases.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
 KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_ROWS]
 KNOWN += [
