@@ -321,6 +321,7 @@ RUNS: dict[str, Callable[[Path, int], list[str]]] = {
     "the disk under the report folder is full": _fill,
     "a rank kills the fork server": partial(_orphan, fault="kills-parent"),
     "a rank kills it, and leaves others behind": partial(_orphan, fault="kills-parent-leaving"),
+    "a rank removes the run's folder": partial(_orphan, fault="removes-place"),
     "a rank stops the fork server": partial(_orphan, fault="stops-parent"),
 }
 

@@ -29,13 +29,13 @@ def measure(layers: int, ranks: int, limit: float) -> list[str]:
     """The row of one model: its parameters, outcome, and the peak of each task."""
     with tempfile.NamedTemporaryFile(mode="r", encoding="utf-8") as notes:
         os.environ.update(environment(), LARGE_LAYERS=str(layers), LARGE_NOTES=notes.name)
-        launcher = Launcher(["_large"])
+        launcher = Launcher(["large_model"])
         launcher.ready()
         scheduler = Scheduler(launcher, timeout=2 * limit)
         started = time.perf_counter()
         outcome = scheduler.run(
             evaluate(
-                case := Case("large", "ddp", ranks, "float32", "cpu"),
+                case := Case("large_model", "ddp", ranks, "float32", "cpu"),
                 Training.of(case, SEED),
                 limit,
                 launcher.spools,

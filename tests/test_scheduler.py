@@ -142,6 +142,36 @@ def test_a_fork_server_that_does_not_answer_is_replaced(
         assert found.outcomes() == ["ok 0", "ok 1"]
 
 
+@pytest.mark.parametrize("turns", range(0, 24, 2))
+def test_the_directory_is_removed_at_any_moment(turns: int) -> None:
+    """What fails because of it is done again, alone; idle worlds that have lost it get no task."""
+    with fakes() as found:
+        for name in TASKS:
+            found.start(name)
+        for _ in range(turns):
+            found.turn()
+        before = {world.number for world in found.scheduler._worlds}
+        found.launcher.remove_place()
+        found.start("ok")
+        found.run()
+        assert found.outcomes() == [*EXPECTED, f"ok {len(TASKS)}"]
+        assert not before & {world.number for world in found.scheduler._worlds}
+
+
+def test_a_world_that_dies_for_want_of_the_directory_costs_no_result() -> None:
+    with fakes() as found:
+        found.start("die", size=1)
+        found.start("ok", size=2)
+        while len(found.scheduler._busy) < 2:
+            found.turn()
+        found.launcher.remove_place()
+        for pid, rank in list(found.launcher.ranks.items()):
+            if rank.spec["world_size"] == 2:
+                found.launcher.kill_rank(pid)
+        found.run()
+        assert found.outcomes() == ["crash", "ok 1"]
+
+
 def test_an_idle_rank_that_is_stopped_gets_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     with fakes() as found:
         found.start("ok")

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -60,6 +61,11 @@ def _loud() -> None:
 
 def _remove() -> None:
     Path("/proc/self/fd/1").readlink().unlink()
+
+
+def _remove_folder() -> None:
+    """Remove the folder in which the run has its socket, and its ranks their files."""
+    shutil.rmtree(Path("/proc/self/fd/1").readlink().parent, ignore_errors=True)
 
 
 def _raise() -> None:
@@ -144,6 +150,7 @@ ACTIONS: dict[str, Actions] = {
             {"passed"},
         ),
         "remove-output": (_remove, {"passed"}),
+        "remove-folder": (_remove_folder, {"passed", "failed"}),
     },
     "fork server": {
         "kill": (lambda: _to_fork_server(signal.SIGKILL, FOREVER), {"crash"}),

@@ -8,6 +8,7 @@ the event loop until the result of one job is there.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import time
@@ -22,7 +23,7 @@ from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds.device_pool import Held, Pool
 from distparity.worlds.launcher import Launcher, StartError, first_frame
 from distparity.worlds.rank_handle import Rank
-from distparity.worlds.world import Answer, Spec, State, Task, World
+from distparity.worlds.world import Answer, Failure, Spec, State, Task, World
 
 __all__ = ["Job", "Scheduler", "Shared"]
 
@@ -119,6 +120,8 @@ class Scheduler:
         self._forks: dict[int, float] = {}
         self._looked_at_fork_server = time.monotonic()
         self._listened = time.monotonic()
+        #: When the run's directory was last recreated.
+        self._repaired = -math.inf
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -315,8 +318,14 @@ class Scheduler:
             self._drop(world)
         if done is not None:
             world.done = None
-            _, handle = self._busy.pop(world)
-            self._advance(handle, done)
+            task, handle = self._busy.pop(world)
+            if isinstance(done, Failure):
+                self._repair()
+            if isinstance(done, Failure) and world.made <= self._repaired and not task.alone:
+                # Its ranks lost their directory. The task that removed it will do so again.
+                self._queue.appendleft((replace(task, alone=True), handle))
+            else:
+                self._advance(handle, done)
 
     def _drop(self, world: World) -> None:
         if world in self._worlds:
@@ -396,6 +405,7 @@ class Scheduler:
     def _world_for(self, task: Task) -> World | None:
         """An idle world that fits the task, a new one if there is room, or None."""
         spec = task.spec
+        self._repair()
         if self._busy and (task.alone or any(other.alone for other, _ in self._busy.values())):
             return None
         if not self._has_room(spec):
@@ -423,10 +433,7 @@ class Scheduler:
         held = self._place(spec)
         if held is None:
             return None
-        gone = self.launcher.repair()
-        if gone is not None:
-            self._selector.unregister(gone)
-            self._selector.register(self.launcher.listener, selectors.EVENT_READ, self._on_stranger)
+        self._repair()
         self._numbers += 1
         extra = self.start_seconds.get(spec.device, 0.0)
         world = World(self._numbers, spec, self.launcher, self.timeout, extra, held)
@@ -435,6 +442,21 @@ class Scheduler:
         for rank in world.ranks:
             self._tokens[rank.token] = (world, rank)
         return world
+
+    def _repair(self) -> None:
+        """Recreate the run's directory if somebody has removed it, and give up the worlds in it.
+
+        Their ranks have lost the store through which they meet, and their temporary files.
+        """
+        gone = self.launcher.repair()
+        if gone is None:
+            return
+        self._selector.unregister(gone)
+        self._selector.register(self.launcher.listener, selectors.EVENT_READ, self._on_stranger)
+        self._repaired = time.monotonic()
+        for world in self._worlds:
+            if world.state is State.IDLE and world not in self._busy:
+                world.retire()
 
     # -- events --------------------------------------------------------------------------------
 

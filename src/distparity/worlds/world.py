@@ -138,7 +138,7 @@ class World:
         self.state = State.STARTING
         self.task: Task | None = None
         self.done: Answer | Failure | None = None
-        self.used = time.monotonic()
+        self.made = self.used = time.monotonic()
         self._start_limit = START_LIMIT + extra
         self._deadline = time.monotonic() + self._start_limit
         self._trouble: str | None = None

@@ -20,7 +20,7 @@ from distparity.worker.rank_loop import Task
 WIDTH = 512
 
 
-class Large(Scenario):
+class LargeModel(Scenario):
     """A chain of ``LARGE_LAYERS`` layers of a quarter of a million parameters each."""
 
     steps = 2
