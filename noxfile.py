@@ -507,6 +507,7 @@ def docs(session: nox.Session) -> None:
 def check_reports(session: nox.Session) -> None:
     """Check that the XML of cells has the expected results: -- reports 2.13-cpu nightly-cpu."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "reports"))
+    session.run("python", "ci/join_shares.py", *(session.posargs[:1] or ["reports"]))
     session.run("python", "ci/check_reports.py", *session.posargs)
 
 
@@ -522,6 +523,7 @@ def declared(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Make one page from the XML under reports/, or from the paths after --: -- -o DIR."""
     _install(session, "-e", ".[report]")
+    session.run("python", "ci/join_shares.py", *(session.posargs[:1] or ["reports"]))
     session.run("distparity", "report", *session.posargs)
 
 

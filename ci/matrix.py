@@ -58,6 +58,26 @@ def jobs(
     return found
 
 
+def shared(found: list[dict[str, str]], count: int) -> list[dict[str, str]]:
+    """``count`` jobs for each job, each with a share of its cases."""
+    if count == 1:
+        return found
+    return [
+        job
+        | {
+            "cell": f"{job['cell']}.shard-{index}-of-{count}",
+            "options": f"{job['options']} --shard {index}/{count}",
+        }
+        for job in found
+        for index in range(1, count + 1)
+    ]
+
+
+def names(found: list[dict[str, str]]) -> list[str]:
+    """The names of the cells that the jobs make together."""
+    return list(dict.fromkeys(job["cell"].partition(".shard-")[0] for job in found))
+
+
 def jenkins(found: list[dict[str, str]]) -> list[str]:
     """A line a job, of words: a Jenkinsfile can read these without any plugin."""
     words = ("cell", "session", "runner", "python", "options")
@@ -69,7 +89,7 @@ def jenkins(found: list[dict[str, str]]) -> list[str]:
 
 def gitlab(found: list[dict[str, str]], image: str) -> dict[str, Any]:
     """A child pipeline with a job for each cell, and one more that makes the report of all."""
-    cells = [job["cell"] for job in found]
+    cells = names(found)
     return {
         "stages": ["cells", "report"],
         **{job["cell"]: _gitlab_job(job, image) for job in found},
@@ -115,6 +135,7 @@ def main() -> int:
     parser.add_argument("--python", default="3.12", help="default: %(default)s")
     parser.add_argument("--image", default="python:{python}", help="of GitLab jobs")
     parser.add_argument("--cells-from", metavar="FILE", help="TOML, in place of --device")
+    parser.add_argument("--shards", type=int, default=1, metavar="N", help="N jobs for each cell")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--gitlab", action="store_true")
     form.add_argument("--jenkins", action="store_true")
@@ -128,8 +149,11 @@ def main() -> int:
     found = jobs(given.tag, named, given.python, given.cells_from or "")
     if not found:
         parser.error("there is no such cell")
+    if given.shards < 1:
+        parser.error(f"--shards {given.shards}: it must be at least 1")
+    found = shared(found, given.shards)
     if given.cells:
-        print(*(job["cell"] for job in found))
+        print(*names(found))
     elif given.jenkins:
         print("\n".join(jenkins(found)))
     elif given.gitlab:

@@ -55,6 +55,20 @@ def test_cells_that_are_asked_for(words: list[str], cells: list[str]) -> None:
     assert _run("matrix.py", "--cells", *words).stdout.split() == cells
 
 
+def test_a_cell_over_several_jobs_is_one_cell() -> None:
+    jobs = json.loads(_run("matrix.py", "--tag", "nightly", "--shards", "2").stdout)["include"]
+    child = yaml.safe_load(
+        _run("matrix.py", "--gitlab", "--tag", "nightly", "--shards", "2").stdout
+    )
+
+    assert [job["cell"] for job in jobs] == [f"nightly-cpu.shard-{i}-of-2" for i in (1, 2)]
+    assert [job["options"] for job in jobs] == [f"--device cpu --shard {i}/2" for i in (1, 2)]
+    assert _run("matrix.py", "--cells", "--tag", "nightly", "--shards", "2").stdout.split() == [
+        "nightly-cpu"
+    ]
+    assert child["report"]["script"][-1].endswith("--strict nightly-cpu")
+
+
 def test_python_of_a_job_is_one_that_the_row_has_wheels_for() -> None:
     jobs = json.loads(_run("matrix.py", "--python", "3.14").stdout)["include"]
 
@@ -145,7 +159,7 @@ def test_github_job_may_only_read_and_keeps_the_reports_of_a_failure() -> None:
     assert workflow["permissions"] == {"contents": "read"}
     assert not any("permissions" in job for job in workflow["jobs"].values())
     assert upload["if"] == "always()"
-    assert upload["with"]["path"] == "reports/*.xml"
+    assert upload["with"]["path"].split() == ["reports/*.xml", "reports/*.shard-*.jsonl"]
     assert all(
         re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", use) for use in re.findall(r"uses: (\S+)", text)
     )
@@ -208,7 +222,7 @@ def test_jenkins_names_sessions_and_plugins_that_there_are() -> None:
     commands = re.findall(r"""\bsh ?\(?(?:script: )?(["'])(.*?)\1""", _groovy())
 
     assert [text.replace(".tools/bin/", "") for _, text in commands] == [
-        "python3 ci/matrix.py --jenkins",
+        "python3 ci/matrix.py --jenkins --shards 1",
         "python${python} -m venv .tools && pip install 'nox[uv]'",
         "nox -s ${session} -- ${options}",
         "python3 -m venv .tools && pip install 'nox[uv]'",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Suite
+from conftest import TESTS, Suite
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +67,7 @@ FACTS = {"torch": "2.13.0", "world_sizes": [2], "declared": 2, "command": "x", "
 
 def share(folder: Path, index: int, cases: list[str], **other: Any) -> Path:
     """A side file of a share of two, in which every case passed."""
+    folder.mkdir(exist_ok=True)
     path, xml = journal.paths(folder, "2.13", "cpu", f"{index}/2")
     header = {
         "cell": {"torch": "2.13", "device": "cpu"},
@@ -122,6 +125,19 @@ def test_shares_that_do_not_fit_are_refused(
         join.join(paths)
 
     assert not (tmp_path / "junit-2.13-cpu.jsonl").exists()
+
+
+def test_shares_in_a_folder_are_joined_before_it_is_read(tmp_path: Path) -> None:
+    for index, cases in ((1, EVERY[:1]), (2, EVERY[1:])):
+        junit_writer.write_from_journal(share(tmp_path / f"job {index}", index, cases))
+    script = TESTS.parent / "ci" / "join_shares.py"
+
+    done = subprocess.run(
+        [sys.executable, "-S", script, tmp_path], capture_output=True, text=True, check=True
+    )
+
+    assert "junit-2.13-cpu: 2 shares, joined in" in done.stdout
+    assert [path.name for path in tmp_path.rglob("*.xml")] == ["junit-2.13-cpu.xml"]
 
 
 # -- going on --------------------------------------------------------------------------------------
