@@ -113,7 +113,7 @@ def test_a_size_is_right_if_it_is_right_on_all_ranks() -> None:
     assert found.bandwidth == 2e9
     row = sizes.Row("cpu", 2, Sweep("all_gather", "wait", "float32", 900), found)
     assert row.bad
-    assert sizes.table([row])[-1] == "all_gather wait float32 at 2 ranks: rank 1: ..."
+    assert list(sizes.table([row]))[-1] == "all_gather wait float32 at 2 ranks: rank 1: ..."
 
 
 @pytest.mark.parametrize(("words", "size"), [("64MiB", 1 << 26), ("4GiB", 1 << 32), ("7", 7)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from distparity.session import arguments, sizes
@@ -33,6 +34,13 @@ def _act(given: argparse.Namespace) -> int:
     largest = None if given.largest is None else sizes.bytes_of(given.largest)
     options = arguments.options(given, (2, 4))
     dtypes = tuple(given.dtype or sizes.DTYPES)
-    rows = list(sizes.measure(options, largest, dtypes))
-    print("\n".join(sizes.table(rows)))
+    rows: list[sizes.Row] = []
+    for line in sizes.table(_kept(sizes.measure(options, largest, dtypes), rows)):
+        print(line, flush=True)
     return int(any(row.bad for row in rows) or not any(row.found.right for row in rows))
+
+
+def _kept(found: Iterator[sizes.Row], rows: list[sizes.Row]) -> Iterator[sizes.Row]:
+    for row in found:
+        rows.append(row)
+        yield row

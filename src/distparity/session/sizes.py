@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distparity.core.bad_request import BadRequest
@@ -106,30 +106,27 @@ def merged(each: list[Measured]) -> Measured:
     )
 
 
-def table(rows: list[Row]) -> list[str]:
-    """The rows as a table; what is wrong is below it."""
-    heads = (
-        "device",
-        "ranks",
-        "operation",
-        "way",
-        "dtype",
-        "sizes",
-        "right to",
-        "wrong from",
-        "GB/s",
-    )
-    cells = [heads, *(_cells(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    lines = [
-        "  ".join(w.ljust(n) for w, n in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
+def table(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a table, each as soon as its row is known; what was wrong is below the rows."""
+    heads = ("device", "ranks", "operation", "way", "dtype", "sizes", "right to", "wrong from")
+    yield _line((*heads, "GB/s"))
+    below = []
     for row in rows:
+        yield _line(_cells(row))
         said = row.found.message or row.found.raised
         if said:
             where = f"{row.sweep.operation} {row.sweep.way} {row.sweep.dtype} at {row.ranks} ranks"
-            lines.append(f"{where}: {said}")
-    return lines
+            below.append(f"{where}: {said}")
+    yield from below
+
+
+#: Room for the longest word of each column but the last.
+_WIDTHS = (12, 5, 18, 6, 8, 5, 9, 10)
+
+
+def _line(cells: Sequence[str]) -> str:
+    first = (word.ljust(width) for word, width in zip(cells, _WIDTHS, strict=False))
+    return "  ".join([*first, cells[-1]])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
