@@ -270,7 +270,7 @@ def test_comparison_is_of_numbers_and_not_of_declarations(
     page = browse(broad).visit(f"view=compare&{pair}")
 
     changed = {
-        name: [cell.text for cell in page.all(f"#change-{name} tbody th")]
+        name: [cell.text for cell in page.all(f"#change-{name} tbody tr:not(.cause) th")]
         for name in ("regressed", "fixed", "drifted", "other")
     }
     assert {name for name, found in changed.items() if found} == {section}
@@ -370,7 +370,7 @@ def test_markup_in_a_message_is_shown_and_not_run(browse: Opened, small: Path) -
 def test_comparison_sorts_the_changes(browse: Opened, small: Path) -> None:
     page = browse(small).visit("view=compare&a=2.4-cpu&b=2.11-cpu")
     found = {
-        name: [cell.text for cell in page.all(f"#change-{name} tbody th")]
+        name: [cell.text for cell in page.all(f"#change-{name} tbody tr:not(.cause) th")]
         for name in ("regressed", "fixed", "drifted", "other")
     }
 
@@ -413,7 +413,7 @@ def test_comparison_has_every_pair_of_outcomes_in_its_place(browse: Opened, tmp_
         cells.write(tmp_path, torch, "cpu", present)
     write([tmp_path], tmp_path / "report")
     page = browse(tmp_path / "report" / "index.html").visit("view=compare")
-    script = "[...document.querySelectorAll('#change-{} tbody th')].map((one) => one.textContent)"
+    script = "[...document.querySelectorAll('#change-{} tbody tr:not(.cause) th')].map((one) => one.textContent)"
 
     found = {name: page.js(script.format(name)) for name in ("regressed", "fixed", "other")}
     expected: dict[str, list[str]] = {name: [] for name in found}
@@ -566,6 +566,82 @@ def test_keyboard_is_never_lost(
     page.press(*keys)
 
     assert page.driver.switch_to.active_element == page.one(end)
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five torches: one strategy is wrong in the middle, one at first, one is not judged at first."""
+    folder = tmp_path_factory.mktemp("releases")
+    summed = {"status": "failed", "ratio": "5e5", "message": "step 0, gradient 'w', rank 0: off"}
+    for torch in ("2.8", "2.9", "2.10", "2.11", "2.12"):
+        results = {
+            f"a_long_name_of_a_scenario/{s}-ws{n}-f": dict(cells.PASSED)
+            for s in "abcd"
+            for n in (2, 4)
+        }
+        if torch in ("2.10", "2.11"):
+            for n in (2, 4):
+                says = f"gradients summed: a factor of the world size, {n}"
+                results[f"a_long_name_of_a_scenario/a-ws{n}-f"] = {**summed, "diagnosis": says}
+        if torch == "2.8":
+            known = {"status": "expected failure", "reason": "a known bug", "ratio": "9.9e14"}
+            results["a_long_name_of_a_scenario/b-ws2-f"] = known
+            results["a_long_name_of_a_scenario/c-ws2-f"] = {
+                "status": "not supported",
+                "message": "no",
+            }
+        cells.write(folder, torch, "cpu", results)
+    write([folder], folder / "report")
+    return folder / "report" / "index.html"
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+VERDICTS = {
+    "a": "a on cpu: broken 2.10 to 2.11",
+    "b": "b on cpu: right since 2.9",
+    "c": "c on cpu: right in all of 2.9 to 2.12; not judged in 2.8",
+    "d": "d on cpu: right in all of 2.8 to 2.12",
+}
+
+
+def test_rows_have_a_verdict_in_words(browse: Opened, releases: Path) -> None:
+    page = browse(releases)
+    for name, words in VERDICTS.items():
+        page.visit(f"case=a_long_name_of_a_scenario/{name}-ws2-f")
+        assert page.one("#panel .history").text == words
+
+    page.visit("open=*")
+    titles = [str(row.get_attribute("title")) for row in page.all("tbody [role=rowheader]")]
+    assert "a_long_name_of_a_scenario/a\na on cpu: broken 2.10 to 2.11" in titles
+    assert page.one("#answer").text == "4 of 40 results wrong, in 2 of 5 cells; 1 wrong as declared"
+
+
+def test_comparison_groups_by_cause(browse: Opened, releases: Path) -> None:
+    page = browse(releases).visit("view=compare&a=2.8-cpu&b=2.10-cpu")
+
+    causes = {
+        name: [row.text for row in page.all(f"#change-{name} .cause")]
+        for name in ("regressed", "fixed", "other")
+    }
+    assert causes == {
+        "regressed": [f"2 {TIMES} gradients summed: a factor of the world size, N"],
+        "fixed": [f"1 {TIMES} a known bug"],
+        "other": [f"1 {TIMES} no"],
+    }
+    assert page.one(".sentence").text.startswith("2 cases regressed, for 1 cause; 1 fixed, ")
+
+
+def test_narrow_screen_leaves_the_height_to_the_matrix(browse: Opened, releases: Path) -> None:
+    page = browse(releases)
+    phone = {"width": 390, "height": 850, "deviceScaleFactor": 1, "mobile": False}
+    try:
+        page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        page.visit()
+        above = page.js("document.querySelector('main').getBoundingClientRect().top")
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+    assert above < 120
 
 
 def test_keyboard_is_not_lost_by_going_back(browse: Opened, small: Path) -> None:

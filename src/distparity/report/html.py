@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from distparity.core.statuses import STATUSES
+from distparity.core.cause import grouped
+from distparity.core.statuses import PASSED, STATUSES
 from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Report, Result, shorten
 
@@ -22,7 +23,7 @@ __all__ = ["render"]
 #: The scripts share one scope, in this order.
 SCRIPTS = (
     *("data", "state", "draw", "groups", "matrix", "move", "plot"),
-    *("panel", "compare", "runs", "paper", "filters", "main"),
+    *("panel", "compare", "history", "runs", "paper", "filters", "main"),
 )
 #: With more characters of text than this the page would open slowly, so texts are cut shorter.
 ROOM_FOR_TEXTS = 16 * 2**20
@@ -78,7 +79,8 @@ class _Strings:
 def payload(report: Report) -> dict[str, Any]:
     """The page's data: columns of parallel lists, with one element per case."""
     strings = _Strings(_limit(report))
-    columns = [_column(column, report.cases, strings) for column in report.columns]
+    causes = _causes(report)
+    columns = [_column(column, report.cases, strings, causes) for column in report.columns]
     return {
         "version": __version__,
         "statuses": [
@@ -99,6 +101,17 @@ def payload(report: Report) -> dict[str, Any]:
     }
 
 
+def _causes(report: Report) -> dict[int, str]:
+    """By result: the cause that it shares with others, of all that did not pass."""
+    found = [
+        (one.status, one.cause, one)
+        for column in report.columns
+        for one in column.results.values()
+        if one.status != PASSED.name
+    ]
+    return {id(one): why for _, why, group in grouped(found) for one in group}
+
+
 def _limit(report: Report) -> int:
     lengths = {
         text: len(text)
@@ -117,7 +130,9 @@ def _texts(result: Result) -> list[str]:
     return [*known, *result.more.values()]
 
 
-def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, Any]:
+def _column(
+    column: Column, cases: list[Case], strings: _Strings, causes: dict[int, str]
+) -> dict[str, Any]:
     numbers = {one.name: number for number, one in enumerate(STATUSES)}
     results = [column.results.get(case) for case in cases]
     return {
@@ -136,6 +151,9 @@ def _column(column: Column, cases: list[Case], strings: _Strings) -> dict[str, A
         "rerun": [0 if one is None else strings(one.rerun) for one in results],
         "message": _sparse({i: strings(one.message) for i, one in enumerate(results) if one}),
         "diagnosis": _sparse({i: strings(one.diagnosis) for i, one in enumerate(results) if one}),
+        "cause": _sparse(
+            {i: strings(causes.get(id(one), "")) for i, one in enumerate(results) if one}
+        ),
         "detail": _sparse({i: strings(one.detail) for i, one in enumerate(results) if one}),
         "more": {
             str(i): {name: strings(value) for name, value in one.more.items()}

@@ -19,7 +19,7 @@ function drawCompare(main) {
         chooser("b", "to", b),
         el("button", { type: "button", class: "plain", onclick: () => go({ a: b.name, b: a.name }) }, "Swap"),
       ),
-      changes ? sections(a, b, changes) : el("p", { class: "empty" }, "There is only one cell."),
+      changes ? [el("p", { class: "sentence" }, sentence(changes)), sections(a, b, changes)].flat() : el("p", { class: "empty" }, "There is only one cell."),
     ),
   );
   return shown;
@@ -47,7 +47,9 @@ function compareColumns(a, b, shown) {
     const was = statusOf(a, one);
     const is = statusOf(b, one);
     const factor = moved(a.ratio[one.index], b.ratio[one.index]);
-    const change = { one, was, is, factor };
+    // Why it is wrong or says nothing: now, or, of what is right now, before.
+    const why = causeOf(is === PASSED ? a : b, one);
+    const change = { one, was, is, factor, why };
     if (right(was) && wrong(is)) changes.regressed.push(change);
     else if (wrong(was) && right(is)) changes.fixed.push(change);
     else if (was !== is) changes.other.push(change);
@@ -70,9 +72,25 @@ function moved(was, is) {
   return was === 0 ? Infinity : is / was;
 }
 
-function times(factor) {
+// By how much a ratio moved. From and to 0 and infinity there is no factor.
+function times(was, is, factor) {
   if (factor === 1) return "";
+  if (was === 0 || was === Infinity) return `from ${short(was)}`;
+  if (is === 0 || is === Infinity) return `to ${short(is)}`;
   return factor > 1 ? `× ${short(factor)}` : `÷ ${short(1 / factor)}`;
+}
+
+function sentence({ regressed, fixed, drifted, other }) {
+  const causes = unique(regressed.map(({ why }) => why)).length;
+  const worse = regressed.length ? `${plural(regressed.length, "case")} regressed, for ${plural(causes, "cause")}` : "No case regressed";
+  return `${worse}; ${fixed.length} fixed, ${drifted.length} drifted, ${plural(other.length, "other change")}.`;
+}
+
+// Changes of one cause together, the most frequent cause first.
+function byCause(rows) {
+  const groups = new Map();
+  for (const change of rows) groups.set(change.why, [...(groups.get(change.why) ?? []), change]);
+  return [...groups].sort(([, one], [, other]) => other.length - one.length);
 }
 
 function sections(a, b, changes) {
@@ -95,22 +113,25 @@ function sections(a, b, changes) {
 
 function changeTable(a, b, rows) {
   const side = (column) => [`${column.torch} ${column.device} `, el("small", {}, "outcome, ratio")];
-  const heads = ["case", side(a), side(b), "factor"];
+  const heads = ["case", side(a), side(b), ["ratio ", el("small", {}, "moved by")]];
   return el(
     "table",
     { class: "outcomes" },
     el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col" }, name)))),
-    el(
-      "tbody",
-      {},
-      rows.map(({ one, was, is, factor }) =>
-        el(
-          "tr",
-          {},
-          el("th", { scope: "row" }, caseLink(one, b)),
-          el("td", {}, verdict(was, a.ratio[one.index])),
-          el("td", {}, verdict(is, b.ratio[one.index])),
-          el("td", {}, times(factor)),
+    byCause(rows).map(([why, group]) =>
+      el(
+        "tbody",
+        {},
+        why ? el("tr", { class: "cause" }, el("th", { scope: "rowgroup", colspan: 4 }, `${group.length} × ${why}`)) : null,
+        group.map(({ one, was, is, factor }) =>
+          el(
+            "tr",
+            {},
+            el("th", { scope: "row" }, caseLink(one, b)),
+            el("td", {}, verdict(was, a.ratio[one.index])),
+            el("td", {}, verdict(is, b.ratio[one.index])),
+            el("td", {}, times(a.ratio[one.index], b.ratio[one.index], factor)),
+          ),
         ),
       ),
     ),

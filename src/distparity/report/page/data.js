@@ -51,6 +51,7 @@ function statusOf(column, one) {
 const text = (place) => raw.strings[place ?? 0];
 const messageOf = (column, one) => text(column.message[one.index]);
 const diagnosisOf = (column, one) => text(column.diagnosis[one.index]);
+const causeOf = (column, one) => text(column.cause[one.index]);
 const detailOf = (column, one) => text(column.detail[one.index]);
 const rerunOf = (column, one) => text(column.rerun[one.index]);
 const moreOf = (column, one) =>

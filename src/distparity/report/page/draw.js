@@ -43,6 +43,8 @@ const BINS = [
 ];
 
 function bin(ratio) {
+  // What an exact sum may be off by is what some sum is off by: 1 is no more than it should be.
+  if (ratio === 1) return "p2";
   return BINS.find((one) => ratio <= one.to).key;
 }
 

@@ -33,6 +33,7 @@ function readAndDraw() {
 }
 
 function start() {
+  byId("answer").textContent = byId("answer").title = answer();
   byId("scale").append(...scale());
   byId("key").querySelector("div").append(...key());
   for (const view of VIEWS) {

@@ -5,6 +5,8 @@ const HEIGHT = { row: 28, line: 15 };
 // Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit and a small one,
 // what is around a count, a ratio and a mark, a ground below texts, a cell's edge.
 const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, small: 6.4, count: 8, ratio: 8, mark: 22, ground: 8, edge: 14 };
+// A letter of a name, and what is around a name.
+const NAME = { letter: 8.4, around: 110 };
 // So many rows and columns beyond those in sight are in the document.
 const AHEAD = { rows: 6, columns: 2 };
 
@@ -110,6 +112,13 @@ function drawMatrix(main) {
 
 // All columns are equally wide, as far as there is room for them.
 function widths() {
+  matrix.table.style.removeProperty("--names");
+  const usual = matrix.table.querySelector(".corner").offsetWidth;
+  // Where columns leave room, names that are longer than usual have it.
+  const longest = Math.max(...cases.flatMap((one) => [one.scenario.length, one.strategy.length]));
+  const left = matrix.scroller.clientWidth - 20 - WIDTH.least * matrix.columns.length;
+  const names = Math.max(usual, Math.min(left, NAME.around + NAME.letter * longest));
+  if (names > usual && !matchMedia("print").matches) matrix.table.style.setProperty("--names", `${Math.floor(names)}px`);
   matrix.names = matrix.table.querySelector(".corner").offsetWidth;
   const room = (matrix.scroller.clientWidth - matrix.names - 20) / matrix.columns.length;
   matrix.width = Math.floor(Math.max(WIDTH.least, Math.min(WIDTH.most, room)));
@@ -266,11 +275,17 @@ function space(height) {
   return [row];
 }
 
+function rowTitle(row) {
+  const name = row.node ? row.node.label : row.one.strategy || row.one.name;
+  const among = row.node ? row.node.cases : [row.one];
+  return [row.node?.path ?? row.one.id, ...histories(among, matrix.columns, name)].join("\n");
+}
+
 function drawRow(row, index, drawnCells) {
   const label = row.node ? row.node.label : row.one.label;
   const name = el(
     "th",
-    { scope: "row", role: "rowheader", tabindex: "-1", "aria-colindex": 1, title: row.node?.path ?? row.one.id },
+    { scope: "row", role: "rowheader", tabindex: "-1", "aria-colindex": 1, title: rowTitle(row) },
     row.node ? icon("open", row.open ? "turned" : "") : null,
     el("span", { class: "label" }, label),
     row.node ? el("small", {}, String(row.node.cases.length)) : null,

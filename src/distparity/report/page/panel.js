@@ -55,10 +55,16 @@ function caseDetails(one, wanted) {
   const under = one.world === null ? "" : `${plural(one.world, "rank")} · ${one.dtype}`;
   return [
     title(`${one.scenario}`, one.strategy || one.name, under),
+    told([one], shown, one.strategy || one.name),
     plot(one, chosen, choose),
     outcomes(one, shown, chosen, choose),
     chosen ? account(one, chosen) : null,
   ].filter(Boolean);
+}
+
+// Since when it is right, for each device.
+function told(among, shown, name) {
+  return el("ul", { class: "history" }, histories(among, shown, name).map((line) => el("li", {}, line)));
 }
 
 function worstColumn(one, shown) {
@@ -155,6 +161,7 @@ function groupDetails(path, column) {
   const heads = ["case", "outcome", "ratio"].map((name) => el("th", { scope: "col" }, name));
   return [
     title(column.title, family ? among[0].family || "other" : path, inWords(found)),
+    told(among, shownColumns(), path.split("/").at(-1) || "other"),
     el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
   ];
 }
