@@ -36,6 +36,21 @@ def test_every_process_and_every_moment_is_drawn() -> None:
     assert len(inside) > 0.9 * len(most)
 
 
+ALLOWED = {
+    "a rank stops": (("rank", "training", "stop"), {"timeout"}),
+    "the judge stops": (("judge", "start", "stop"), {"error"}),
+    "an idle rank is stopped": (("rank", "idle", "stop"), {"passed"}),
+    "the controller is killed": (("controller", "training", "kill"), {"missing"}),
+    "the controller is killed after a case": (("controller", "idle", "kill"), {"missing"}),
+    "the controller is killed after all": (("controller", "ending", "kill"), {"passed"}),
+}
+
+
+@pytest.mark.parametrize(("what", "allowed"), ALLOWED.values(), ids=ALLOWED)
+def test_what_a_case_may_be(what: tuple[str, str, str], allowed: set[str]) -> None:
+    assert drawn.Drawn(*what, every=False).allowed == allowed
+
+
 def test_each_fault_has_one_run() -> None:
     found = list(campaign.batches([f"1-{number}" for number in range(300)]))
 

@@ -212,7 +212,7 @@ class Drawn(NamedTuple):
         """What the case may be then."""
         if self.moment == "ending" or (self.moment == "idle" and self.who != "controller"):
             return {"passed"}
-        return {"passed"} if self.action == "stop" else ACTIONS[self.who][self.action][1]
+        return ACTIONS[self.who][self.action][1]
 
     def __str__(self) -> str:
         whom = "every rank" if self.who == "rank" and self.every else f"the {self.who}"
