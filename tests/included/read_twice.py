@@ -10,6 +10,7 @@ from torch import nn
 
 from distparity.strategies import Pending
 from distparity.strategies.fsdp1 import (
+    _LAYOUTS,
     Fsdp1,
     Fsdp1OrigParams,
     unsharded,
@@ -82,7 +83,8 @@ class Misled(Fsdp1):
     name = "misled"
 
     def _layout(self, model: nn.Module) -> Any:
+        learned = model not in _LAYOUTS
         layout = super()._layout(model)
-        for place in layout.where.values():
+        for place in layout.where.values() if learned else ():
             place.view(-1).copy_(place.view(-1).flip(0))
         return layout

@@ -6,7 +6,6 @@ does. The values that ranks kept of one parameter, at all steps, are one DTensor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -47,19 +46,20 @@ class _Shelf:
 
     def gather(self) -> None:
         kept, self.kept = self.kept, []
-        alike: dict[Any, list[tuple[_Kept, str, str]]] = {}
+        alike: dict[Any, list[tuple[Tensors, _Shard, str]]] = {}
         for one in kept:
+            found: Tensors = {}
+            one.found = found
             for (name, key), shard in one.shards.items():
-                alike.setdefault((name, shard.placements), []).append((one, name, key))
+                place = found, shard, f"{name}.{key}"
+                alike.setdefault((name, shard.placements), []).append(place)
         for places in alike.values():
-            full = _whole([one.shards[name, key] for one, name, key in places])
-            for number, (one, name, key) in enumerate(places):
+            full = _whole([shard for _, shard, _ in places])
+            for number, (found, _, whole) in enumerate(places):
                 value = full[..., number]
                 # A tensor of NaN alone is one that no rank has; a state of NaN is wrong in any case.
                 if not value.numel() or not value.isnan().all():
-                    one.found[f"{name}.{key}"] = value
-        for one in kept:
-            one.gathered = True
+                    found[whole] = value
 
 
 class _Kept(Pending):
@@ -69,22 +69,9 @@ class _Kept(Pending):
         self.shelf = shelf
         #: By the parameter's name and the state's key.
         self.shards: dict[tuple[str, str], _Shard] = {}
-        self.gathered = False
-        self.found: Tensors = {}
 
-    def _look(self) -> Tensors:
-        if not self.gathered:
-            self.shelf.gather()
-        return self.found
-
-    def __getitem__(self, name: str) -> torch.Tensor | None:
-        return self._look()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._look())
-
-    def __len__(self) -> int:
-        return len(self._look())
+    def gather(self) -> None:
+        self.shelf.gather()
 
 
 _SHELVES: WeakKeyDictionary[nn.Module, _Shelf] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ any of them gathers all with one all-gather.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -75,22 +75,9 @@ class _Kept(Pending):
         self.layout = layout
         self.rows = rows
         self.finish = finish
-        self.found: Tensors | None = None
 
-    def _look(self) -> Tensors:
-        if self.found is None:
-            self.layout.gather()
-        assert self.found is not None
-        return self.found
-
-    def __getitem__(self, name: str) -> torch.Tensor | None:
-        return self._look()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._look())
-
-    def __len__(self) -> int:
-        return len(self._look())
+    def gather(self) -> None:
+        self.layout.gather()
 
 
 def learn(model: nn.Module, unshard: Callable[[], Tensors]) -> Layout:

@@ -54,6 +54,28 @@ class Pending(Mapping[str, "torch.Tensor | None"]):
     and share no memory with the model.
     """
 
+    #: The tensors, once they have been gathered.
+    found: Tensors | None = None
+
+    def gather(self) -> None:
+        """Gather the tensors into :attr:`found`, with all others that wait for it."""
+        raise NotImplementedError
+
+    def _look(self) -> Tensors:
+        if self.found is None:
+            self.gather()
+        assert self.found is not None
+        return self.found
+
+    def __getitem__(self, name: str) -> torch.Tensor | None:
+        return self._look()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look())
+
+    def __len__(self) -> int:
+        return len(self._look())
+
 
 _FULL = StateDictOptions(full_state_dict=True)
 
