@@ -99,6 +99,16 @@ def test_what_is_wrong_is_told_apart(damage: Any, said: str) -> None:
     assert pytest.raises(AssertionError, match=said).matches(AssertionError(text))
 
 
+def test_another_reduction_is_named() -> None:
+    found, _ = one("reduce_scatter MIN")
+    _, summed = one("reduce_scatter SUM")
+
+    text = found._compare(summed, [0, 1], 0)
+
+    assert text is not None
+    assert text.endswith("that is the SUM of all ranks")
+
+
 def test_the_operations_of_both_sides_are_the_same() -> None:
     assert list(sizes.OPERATIONS) == list(ranks_side.OPERATIONS)
 

@@ -84,6 +84,19 @@ class _Kind:
         return total * self.passes * part / seconds
 
 
+def _reduced(op: str | None, ranks: Sequence[int], places: torch.Tensor, mod: int) -> torch.Tensor:
+    """The reduction of what ranks have at some places, in int64."""
+    found = origin(ranks[0], places, mod)
+    pick: dict[str, Callable[..., torch.Tensor]] = {
+        "SUM": torch.add,
+        "MAX": torch.maximum,
+        "MIN": torch.minimum,
+    }
+    for rank in ranks[1:]:
+        found = pick[op or "SUM"](found, origin(rank, places, mod))
+    return found
+
+
 def _all_reduce(op: str) -> _Kind:
     def call(given: torch.Tensor, taken: torch.Tensor, group: Any, later: bool) -> Any:
         # In place, so the input is copied first.
@@ -217,16 +230,7 @@ class _One:
         me = ranks.index(self.context.rank)
         sources, theirs = self.kind.source(me, block, len(ranks))
         places = self._places(theirs * self.count + start, length, number)
-        mod = self._mod(ranks)
-        found = origin(sources[0], places, mod)
-        for rank in sources[1:]:
-            other = origin(rank, places, mod)
-            if self.kind.op == "SUM":
-                found += other
-            else:
-                pick = torch.maximum if self.kind.op == "MAX" else torch.minimum
-                found = pick(found, other)
-        return found
+        return _reduced(self.kind.op, sources, places, self._mod(ranks))
 
     def _compare(self, taken: torch.Tensor, ranks: Sequence[int], number: int) -> str | None:
         for block in range(self.kind.gets or len(ranks)):
@@ -266,6 +270,12 @@ class _One:
         if blank is not None and look.equal(blank):
             return "never written"
         mod = self._mod(ranks)
+        if self.kind.op is not None:
+            sources, theirs = self.kind.source(ranks.index(self.context.rank), 0, len(ranks))
+            places = self._places(theirs * self.count + place, len(look), 0)
+            for op in ("SUM", "MAX", "MIN"):
+                if look.equal(_reduced(op, sources, places, mod).to(self.dtype)):
+                    return f"that is the {op} of all ranks"
         for theirs in range(len(ranks)):
             for rank in range(len(ranks)):
                 places = self._places(theirs * self.count + place, len(look), 0)
