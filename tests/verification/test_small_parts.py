@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from distparity import devices
 from distparity.devices.context import RankContext
 from distparity.scenarios import Batch, Scenario
+from distparity.strategies.base import state_keys
 from distparity.strategies.single import Reference
 from distparity.training.loop import Recipe, train
 from distparity.training.reference import Oracle, consult, reference_runs, twin
@@ -168,6 +169,23 @@ def test_the_oracle_s_rows_leave_no_trace(scenario: Scenario, rows: list[list[st
 
     assert [sorted(step.gradient) for step in found.rows.steps] == rows
     assert found.trajectory.to_bytes() == twin(recipe, context).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "keys"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9}, ["momentum_buffer"]),
+        (torch.optim.SGD, {}, []),
+        (torch.optim.Adam, {}, ["exp_avg", "exp_avg_sq", "step"]),
+        (torch.optim.Adagrad, {}, ["step", "sum"]),
+        (torch.optim.RMSprop, {}, ["square_avg", "step"]),
+    ],
+)
+def test_what_an_optimizer_keeps(kind: Any, options: dict[str, Any], keys: list[str]) -> None:
+    made = kind([nn.Parameter(torch.ones(3))], lr=0.1, **options)
+
+    assert [key for key in state_keys(made) if key in keys] == keys
+    assert all(bool((group["params"][0] == 1).all()) for group in made.param_groups)
 
 
 # -- the documented scales, by hand ------------------------------------------------------------------

@@ -380,8 +380,13 @@ def state_keys(optimizer: torch.optim.Optimizer) -> list[str]:
         ]
         for group in twin.param_groups:
             group["params"][0].grad = torch.ones(2)
-        twin.step()
-        _KEYS[optimizer] = sorted({key for state in twin.state.values() for key in state})
+        try:
+            twin.step()
+            found = twin
+        except KeyError:
+            # It made the state of all parameters when it was made, empty shards included (Adagrad).
+            found = optimizer
+        _KEYS[optimizer] = sorted({key for state in found.state.values() for key in state})
     return _KEYS[optimizer]
 
 
