@@ -92,7 +92,7 @@ def some(
 ) -> subprocess.CompletedProcess[str]:
     names = ("sum_not_mean", "stale_gather", "one_element", "second_forward_lost")
     words = [word for name in names for word in ("--mutant", name)]
-    words = ["--pairs", "--scenario", "multiple_forward", *words]
+    words = ["--pairs", "--device", "cpu", "--scenario", "multiple_forward", *words]
     return distparity("selfcheck", *words, cwd=tmp_path_factory.mktemp("some"))
 
 
@@ -120,7 +120,7 @@ def test_readme_states_the_number_of_mutants(some: subprocess.CompletedProcess[s
 def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path, distparity: Distparity) -> None:
     case = "basic/fsdp1-ws2-float32"
 
-    words = ["--mutant", "dropped_rank", "--plot", str(tmp_path / "plot.svg")]
+    words = ["--device", "cpu", "--mutant", "dropped_rank", "--plot", str(tmp_path / "plot.svg")]
     done = distparity("explain", case, *words, cwd=tmp_path)
 
     assert done.returncode == 1
@@ -131,7 +131,18 @@ def test_explain_shows_where_it_began_and_draws_it(tmp_path: Path, distparity: D
 
 def test_calibration_tells_the_largest_ratio(tmp_path: Path, distparity: Distparity) -> None:
     kept, drawn = tmp_path / "runs.jsonl", tmp_path / "plot.svg"
-    words = ["--seeds", "1", "--world-size", "2", "--select", "quick", "--keep", str(kept)]
+    words = [
+        "--device",
+        "cpu",
+        "--seeds",
+        "1",
+        "--world-size",
+        "2",
+        "--select",
+        "quick",
+        "--keep",
+        str(kept),
+    ]
 
     done = distparity("calibrate", *words, "--plot", str(drawn), cwd=tmp_path)
 
