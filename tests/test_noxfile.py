@@ -36,7 +36,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["uv", "virtualenv"])
 def _checkout(folder: Path) -> Path:
     for name in ("noxfile.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("src", "defects"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 
 
