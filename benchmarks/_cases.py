@@ -137,7 +137,7 @@ def run_in_rank(case: Case, rank: int) -> None:
     training = Training.of(case, SEED)
     path = [""]
     if rank == 0:
-        _spools.filled = Spool(_spools.folder)
+        _spools.filled = Spools.case(_spools)
         path = [_spools.filled.path]
     dist.broadcast_object_list(path, src=0)
     here = context(rank, case.world_size)

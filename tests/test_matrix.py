@@ -69,7 +69,9 @@ def test_another_index_by_option_before_variable(monkeypatch: pytest.MonkeyPatch
 
 
 def test_unknown_row_is_named_with_the_known_ones() -> None:
-    with pytest.raises(NoSuchCell, match=r"unknown torch '2\.3'; known: 2\.4, 2\.5, .*, local$"):
+    with pytest.raises(
+        NoSuchCell, match=r"'2\.3'; did you mean .*\? known: 2\.4, 2\.5, .*, local$"
+    ):
         row("2.3")
 
 

@@ -376,7 +376,8 @@ def test_process_that_runs_pytest_imports_no_torch(pytester: pytest.Pytester) ->
         "import sys\ndef pytest_unconfigure(): print('torch' in sys.modules and 'TORCH' or 'FREE')"
     )
 
-    done = pytester.runpytest_subprocess("-p", "conftest", "--pyargs", "distparity", "-k", "ddp")
+    words = ["-p", "conftest", "--pyargs", "distparity", *ONE]
+    done = pytester.runpytest_subprocess(*words)
 
     done.stdout.fnmatch_lines(["FREE"])
 

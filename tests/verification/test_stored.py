@@ -158,6 +158,27 @@ def test_a_spool_has_no_name_and_outlives_its_folder(tmp_path: Path) -> None:
     assert not Path(spool.path).exists()
 
 
+def test_a_folder_that_is_removed_meanwhile_fails_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rank removes it while the controller makes its files; the others are made elsewhere."""
+    run = tmp_path / "run"
+    spools = Spools(str(run))
+
+    def late(name: str) -> None:
+        monkeypatch.undo()
+        shutil.rmtree(run)
+        os.unlink(name)
+
+    run.mkdir()
+    monkeypatch.setattr(os, "unlink", late)
+    spools.case().close()
+    assert not run.exists()
+    spools.case().close()
+    with spools.directory() as folder:
+        assert Path(folder).is_dir()
+
+
 class Wide(Scenario):
     def model(self) -> torch.nn.Module:
         return torch.nn.Linear(100, 100)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from functools import cached_property
+from typing import TypeVar
 
 __all__ = ["Spool", "Spools"]
+
+Made = TypeVar("Made")
 
 
 class Spool:
@@ -19,7 +23,9 @@ class Spool:
 
     def __init__(self, folder: str) -> None:
         self._descriptor, name = tempfile.mkstemp(dir=folder, prefix="spool-")
-        os.unlink(name)  # noqa: PTH108  a path of text is enough here
+        # Who removes the folder at this moment may have removed the name already.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)  # noqa: PTH108  a path of text is enough here
         self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def close(self) -> None:
@@ -39,16 +45,22 @@ class Spools:
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    @property
-    def folder(self) -> str:
-        """The run's folder, or another one if somebody has removed it."""
-        return self._folder if os.path.isdir(self._folder) else tempfile.gettempdir()  # noqa: PTH112
-
     @cached_property
     def reference(self) -> Spool:
         """The file with the oracles and the reference runs."""
-        return Spool(self.folder)
+        return self._make(Spool)
 
     def case(self) -> Spool:
         """A new file for one case; raises ``OSError``."""
-        return Spool(self.folder)
+        return self._make(Spool)
+
+    def directory(self) -> tempfile.TemporaryDirectory[str]:
+        """A new directory for one case; raises ``OSError``."""
+        return self._make(lambda folder: tempfile.TemporaryDirectory(dir=folder))
+
+    def _make(self, make: Callable[[str], Made]) -> Made:
+        """Make something in the run's folder, or elsewhere if somebody has removed it."""
+        try:
+            return make(self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return make(tempfile.gettempdir())

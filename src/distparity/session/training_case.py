@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -67,7 +66,7 @@ def evaluate(
     if isinstance(reference, Outcome):
         return reference
     with contextlib.closing(spools.case()) as spool:
-        runs = yield from _train(training, limit, spools.folder, spool, fresh=fresh)
+        runs = yield from _train(training, limit, spools, spool, fresh=fresh)
         if isinstance(runs, Failure):
             return failed(case, runs)
         judging = Judging(training, reference.runs, _places(spool.path, *runs))
@@ -80,12 +79,12 @@ def evaluate(
 
 
 def _train(
-    training: Training, limit: float, within: str, spool: Spool, *, fresh: bool
+    training: Training, limit: float, spools: Spools, spool: Spool, *, fresh: bool
 ) -> Job[list[Answer] | Failure]:
-    """Train the case in one world after the other; several worlds share a folder in ``within``."""
+    """Train the case in one world after the other; several worlds share a folder."""
     runs: list[Answer] = []
     several = len(training.worlds) > 1
-    shared = tempfile.TemporaryDirectory(dir=within) if several else contextlib.nullcontext()
+    shared = spools.directory() if several else contextlib.nullcontext()
     with shared as folder:
         for phase, size in enumerate(training.worlds):
             args = replace(training, phase=phase, folder=folder, spool=spool.path).to_json()
