@@ -168,7 +168,7 @@ def test_a_folder_that_is_removed_meanwhile_fails_nobody(
     def late(name: str) -> None:
         monkeypatch.undo()
         shutil.rmtree(run)
-        os.unlink(name)
+        Path(name).unlink()
 
     run.mkdir()
     monkeypatch.setattr(os, "unlink", late)
