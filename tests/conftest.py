@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_runs import heed_signals
 from hypothesis import HealthCheck, settings
 from junitparser import xunit2 as junitparser
 from warm import Warm, can_run
@@ -19,6 +20,10 @@ pytest_plugins = ["pytester"]
 # What an example takes on a busy machine says nothing about it.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def pytest_configure() -> None:
+    heed_signals()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,13 @@ LIMIT = 6
 OTHERS = ("ddp", "fsdp1", "fsdp2")
 
 
+def heed_signals() -> None:
+    """As in a shell's background job or under nohup, what is started would ignore these as well."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def cases(*strategies: str, sizes: Sequence[int] = SIZES) -> list[str]:
     return [f"multiple_forward/{name}-ws{size}-float32" for name in strategies for size in sizes]
 
@@ -60,10 +67,7 @@ class Suite:
         # Where cores are allowed, none shall be left.
         cores = resource.getrlimit(resource.RLIMIT_CORE)[1]
         resource.setrlimit(resource.RLIMIT_CORE, (cores, cores))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_IGN:
-                # As in a shell's background job, or under nohup: it would be ignored there too.
-                signal.signal(number, signal.SIG_DFL)
+        heed_signals()
         path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.Popen(
             [*(prefix or []), *self.command()],
