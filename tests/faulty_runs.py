@@ -136,8 +136,17 @@ class Suite:
             *(f"core {path}" for path in self.folder.glob("core*")),
             *(f"folder {path}" for path in (self.folder / "tmp").iterdir() if path.is_dir()),
             *(f"shared memory {path}" for path in Path("/dev/shm").glob(f"*{self.mark}*")),
-            *(f"shared memory {path}" for path in segments() - self.before if lost(path)),
+            *(f"shared memory {path}" for path in self._lost()),
         ]
+
+    def _lost(self) -> list[Path]:
+        """Shared memory without a process. That of other tests' runs, at the same time, goes soon."""
+        deadline = time.monotonic() + 15
+        while True:
+            found = [path for path in segments() - self.before if lost(path)]
+            if not found or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
 
 def segments() -> set[Path]:
