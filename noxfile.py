@@ -398,11 +398,17 @@ for _row in SIM_ROWS:
 # -- the project itself ----------------------------------------------------------------------------
 
 
+def _beside_torch(session: nox.Session, *groups: str, also: Sequence[str] = ()) -> None:
+    """Install the selftest's torch, this package, and what dependency groups have."""
+    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
+    beside = nox.project.dependency_groups(PYPROJECT, *groups)
+    _install(session, "-e", ".", *also, *beside)
+
+
 @nox.session
 def selftest(session: nox.Session) -> None:
     """Run the project's own tests, with real ranks and a real torch."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", PLUGINS["sim"], *nox.project.dependency_groups(PYPROJECT, "test"))
+    _beside_torch(session, "test", also=[PLUGINS["sim"]])
     # Tests of one file share runs of the suite, so they stay in one process.
     session.run("pytest", "-n", "auto", "--dist", "loadfile", "tests", *session.posargs)
 
@@ -420,17 +426,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types with mypy --strict, against a real torch."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "types"))
+    _beside_torch(session, "types")
     session.run("mypy")
 
 
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Show which lines of the controller's side the tests run: all of them, or -- tests/test_junit.py."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    test = nox.project.dependency_groups(PYPROJECT, "test", "coverage")
-    _install(session, "-e", ".", PLUGINS["sim"], *test)
+    _beside_torch(session, "test", "coverage", also=[PLUGINS["sim"]])
     session.run("coverage", "erase")
     # What fails is the selftest's to tell; the lines count all the same.
     session.run(
@@ -446,8 +449,7 @@ def coverage(session: nox.Session) -> None:
 def benchmark(session: nox.Session) -> None:
     """Compare the speed with PyTorch's own test harnesses; takes half an hour."""
     # PyTorch's harnesses need expecttest, which its wheel does not declare.
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH, "expecttest")
-    _install(session, "-e", ".")
+    _beside_torch(session, also=["expecttest"])
     for name in ("startup", "marginal_cost", "forty_cases", "suite", "world_sizes"):
         session.run("python", f"benchmarks/{name}.py", *session.posargs)
 
@@ -455,24 +457,21 @@ def benchmark(session: nox.Session) -> None:
 @nox.session(default=False)
 def campaign(session: nox.Session) -> None:
     """Inject random faults, and check what must hold: -- --rounds 100 --seed 1."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "test"))
+    _beside_torch(session, "test")
     session.run("python", "benchmarks/campaign.py", *session.posargs)
 
 
 @nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Mutate the verification and the records, and see which mutants survive the fast tests."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "mutation"))
+    _beside_torch(session, "mutation")
     session.run("python", "ci/mutation.py", *session.posargs)
 
 
 @nox.session(default=False)
 def plugins(session: nox.Session) -> None:
     """Run two cases with each of the pytest plug-ins that others use."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".", *nox.project.dependency_groups(PYPROJECT, "plugins"))
+    _beside_torch(session, "plugins")
     session.run("python", "ci/plugins.py", *session.posargs)
 
 
@@ -514,8 +513,7 @@ def check_reports(session: nox.Session) -> None:
 @nox.session(default=False)
 def declared(session: nox.Session) -> None:
     """Check that the cases are the declared ones, or declare the present ones: -- --write."""
-    _install(session, SELFTEST.requirement, releases.BESIDE_TORCH)
-    _install(session, "-e", ".")
+    _beside_torch(session)
     session.run("python", "ci/declared.py", *session.posargs)
 
 

@@ -79,8 +79,13 @@ class Ran:
         return str(found.result[0].text)
 
 
+def run_words(*words: str) -> list[str]:
+    """The words after ``distparity`` of a run that keeps nothing for pytest's ``--lf``."""
+    return ["run", "-p", "no:cacheprovider", *words]
+
+
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "distparity", "run", "-p", "no:cacheprovider", *words]
+    return [sys.executable, "-m", "distparity", *run_words(*words)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -133,8 +138,8 @@ def suite(tmp_path_factory: pytest.TempPathFactory, distparity: Distparity) -> S
 
     def run(*words: str, **variables: str) -> Ran:
         folder = tmp_path_factory.mktemp("run")
-        words = tuple(command("--cell", "here", *words)[3:])
-        done = distparity(*words, cwd=folder, together=True, **variables)
+        known = run_words("--cell", "here", *words)
+        done = distparity(*known, cwd=folder, together=True, **variables)
         return Ran(done.returncode, done.stdout, folder / "reports")
 
     return run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CORE, CORE_ONLY, Distparity, Ran, Suite, command, environment
+from conftest import CORE, CORE_ONLY, Distparity, Ran, Suite, environment, run_words
 
 NAMES = [
     f"multiple_forward/{strategy}-ws{size}-{dtype}"
@@ -155,7 +155,7 @@ def test_part_of_a_run_leaves_the_report_of_the_whole(
     xml.parent.mkdir()
     xml.write_text("a whole cell of yesterday")
     for word in (NAMES[0], "multiple_forward/ddp"):
-        distparity(*command("--device", "cpu", "--case", word)[3:], cwd=tmp_path)
+        distparity(*run_words("--device", "cpu", "--case", word), cwd=tmp_path)
         assert xml.read_text() == "a whole cell of yesterday"
         assert (tmp_path / "reports-part" / xml.name).stat().st_size > 0
 
@@ -177,7 +177,7 @@ def test_run_that_does_not_begin_leaves_no_cell_as_it_was(
     xml = tmp_path / "reports" / f"junit-{version}-cpu.xml"
     xml.parent.mkdir()
     xml.write_text("a green cell of yesterday")
-    done = distparity(*command("--device", "cpu", *words)[3:], cwd=tmp_path)
+    done = distparity(*run_words("--device", "cpu", *words), cwd=tmp_path)
 
     ran = Ran(done.returncode, done.stderr, xml.parent)
     assert ran.code == 4

@@ -252,3 +252,16 @@ def test_class_in_a_function_cannot_be_imported() -> None:
 def test_wrong_declaration_is_refused(words: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         distparity.cases(*words[0], strategies=words[1])
+
+
+def test_a_project_without_such_cases_pays_nothing_for_them() -> None:
+    ask = "import sys, distparity.pytest_plugin.activate; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True
+    )
+
+    loaded = {name for name in done.stdout.split() if name.startswith("distparity.")}
+    assert not {
+        name for name in loaded if name.rpartition(".")[2] in ("own", "own_cases", "record")
+    }
+    assert "distparity.pytest_plugin.activate" in loaded

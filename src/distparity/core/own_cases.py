@@ -10,10 +10,7 @@ from typing import Any
 
 from distparity.core.record import Record
 
-__all__ = ["DEVICE", "REPORTS", "Module", "OwnCases", "OwnScenario", "declare"]
-
-#: Settings of a project's pytest: the kind of device, and the folder for side files and XML.
-DEVICE, REPORTS = "distparity_device", "distparity_reports"
+__all__ = ["Module", "OwnCases", "OwnScenario", "declare"]
 
 
 @dataclass(frozen=True)

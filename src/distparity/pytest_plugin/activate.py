@@ -7,10 +7,11 @@ the package, or ``-p distparity.pytest_plugin.plugin``.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from distparity.core.own_cases import DEVICE, REPORTS, OwnCases
+from distparity.pytest_plugin import DEVICE, REPORTS
 
 PLUGIN = "distparity.pytest_plugin.plugin"
 #: A project may have this in its settings for all runs.
@@ -33,10 +34,12 @@ def declare(parser: Any) -> None:
     )
 
 
-def pytest_pycollect_makeitem(collector: Any, name: str, obj: object) -> Any:
-    if type(obj) is not OwnCases:
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> Any:
+    # Imported late: most runs of most projects have no cases of distparity. A test file that has some
+    # has imported their class.
+    declared = sys.modules.get("distparity.core.own_cases")
+    if declared is None or type(obj) is not declared.OwnCases:
         return None
-    # Imported late: most runs of most projects have no cases of distparity.
     from distparity.pytest_plugin import own
 
     return own.items(collector, name, obj)

@@ -17,7 +17,8 @@ import pytest
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.own_cases import DEVICE, REPORTS, OwnCases, OwnScenario
+from distparity.core.own_cases import OwnCases, OwnScenario
+from distparity.pytest_plugin import DEVICE, REPORTS
 from distparity.pytest_plugin.item import CaseItem, timed
 from distparity.session.options import Options
 from distparity.session.run import Run
