@@ -18,6 +18,7 @@ from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.results import join, journal, junit_writer
 from distparity.session import resume, shares
+from distparity.session.options import Options
 from distparity.session.shares import Share
 
 CASES = [
@@ -159,6 +160,30 @@ def test_another_run_is_not_resumed(change: dict[str, Any], said: str, tmp_path:
 
     with pytest.raises(BadRequest, match=said):
         resume.results(path, header)
+
+
+@pytest.mark.parametrize("option", ["include", "plugins"])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("alone", "alone.py"), ("pack", "pack/__init__.py"), ("pack.inner", "pack/inner.py")],
+)
+def test_a_module_that_was_changed_is_another_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, name: str, file: str
+) -> None:
+    """Results of the former module would stand beside those of the present one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pack").mkdir()
+    for each in ("alone.py", "pack/__init__.py", "pack/inner.py"):
+        (tmp_path / each).write_text("raise AssertionError('it was imported')")
+    options = Options()
+    setattr(options, option, [name if option == "include" else f"{name}:Device"])
+
+    before = options.deciding
+    assert options.deciding == before
+    (tmp_path / file).write_text("another")
+    changed = {key for key, value in options.deciding.items() if value != before[key]}
+
+    assert changed == {option}
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -5,18 +5,26 @@ They come from the suite's files. A name that ``--include`` or a plug-in may def
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import pkgutil
 import re
 from collections.abc import Iterable
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.near import near, unknown
 from distparity.expectations import Names
 
-__all__ = ["check_cases", "check_module", "check_mutants", "check_scenarios", "names_of"]
+__all__ = [
+    "check_cases",
+    "check_module",
+    "check_mutants",
+    "check_scenarios",
+    "digest",
+    "names_of",
+]
 
 _PACKAGE = Path(__file__).parents[1]
 _ID = re.compile(r"(?P<scenario>[^/]+)/(?P<strategy>[^/]+)-ws\d+-[^/]+")
@@ -81,13 +89,37 @@ def check_mutants(mutants: Iterable[str]) -> None:
 
 def check_module(option: str, name: str) -> None:
     """Refuse a module that cannot be found, without importing any; raises :class:`BadRequest`."""
-    top = name.partition(".")[0]
-    here = str(Path.cwd())
+    top, here = name.partition(".")[0], str(Path.cwd())
     try:
-        there = importlib.util.find_spec(top)
+        there = _top(top)
     except ValueError:
         # It is loaded, and does not say from where.
         return
-    if there is None and PathFinder.find_spec(top, [here]) is None:
+    if there is None:
         known = [one.name for one in (*pkgutil.iter_modules([here]), *pkgutil.iter_modules())]
         raise unknown(f"module of {option}", name, known, "it must be installed or in this folder")
+
+
+def _top(name: str) -> ModuleSpec | None:
+    return importlib.util.find_spec(name) or PathFinder.find_spec(name, [str(Path.cwd())])
+
+
+def digest(name: str) -> str:
+    """A digest of a module's own file, or of the files in its folder if it is a package.
+
+    It is found without importing anything; empty if it has no such file. Other modules that it imports
+    have no part in the digest.
+    """
+    top, *rest = name.split(".")
+    try:
+        there = _top(top)
+    except ValueError:
+        there = None
+    if there is None:
+        return ""
+    origin = Path(there.origin or "")
+    places = [Path(place, *rest) for place in there.submodule_search_locations or ()]
+    files = [path for place in places for path in sorted(place.glob("*.py"))]
+    files += [place.with_suffix(".py") for place in places] if rest else [origin]
+    read = [path.read_bytes() for path in dict.fromkeys(files) if path.is_file()]
+    return hashlib.sha256(b"\0".join(read)).hexdigest()[:12] if read else ""

@@ -79,18 +79,17 @@ class Options:
 
     @property
     def deciding(self) -> dict[str, str]:
-        """The options on which an outcome can depend, as text; a run is resumed only with the same."""
-        names = (
-            "select",
-            "limit",
-            "include",
-            "plugins",
-            "sharing",
-            "arithmetic",
-            "log",
-            "retry_failed",
-        )
-        return {name: str(getattr(self, name)) for name in (*names, "allow_flaky", "known_defects")}
+        """The options on which an outcome can depend, as text; a run is resumed only with the same.
+
+        An included module or plug-in stands there with a digest of its file.
+        """
+        plain = ("select", "limit", "sharing", "arithmetic", "log", "retry_failed", "allow_flaky")
+        found = {name: str(getattr(self, name)) for name in (*plain, "known_defects")}
+        # What the modules say now, and not only what they are called.
+        for name, modules in (("include", self.include), ("plugins", self.plugins)):
+            said = [f"{one} ({names.digest(one.partition(':')[0])})" for one in modules]
+            found[name] = ", ".join(said)
+        return found
 
     @property
     def named(self) -> list[str]:
