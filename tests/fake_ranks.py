@@ -137,6 +137,9 @@ class FakeLauncher(Launcher):
         self._connect()
         return "SIGKILL"
 
+    def is_busy(self) -> bool:
+        return False
+
     def step(self) -> None:
         """What the fork server and the ranks do in a moment."""
         frames: list[Frame] = []

@@ -197,13 +197,18 @@ def state(pid: int) -> str:
     return "gone"
 
 
-def wants_to_run(pid: int) -> bool:
-    """Whether a thread of a process is running, or ready to run and waiting only for a CPU."""
+def wants_to_run(pid: int, *, main: bool = True) -> bool:
+    """Whether a thread of a process is running, or ready to run and waiting only for a CPU.
+
+    Without ``main``, only threads other than the main thread count.
+    """
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return False
     for thread in threads:
+        if not main and thread.name == str(pid):
+            continue
         with contextlib.suppress(OSError):
             # The state follows the command, which may contain parentheses.
             if (thread / "stat").read_text().rpartition(")")[2].split()[0] in ("R", "D"):

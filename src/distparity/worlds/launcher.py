@@ -236,6 +236,10 @@ class Launcher:
         """Send a signal to ranks, with ``main`` to the main thread of each."""
         self.channel.queue({"op": "signal", "pids": pids, "signal": int(number), "main": main})
 
+    def is_busy(self) -> bool:
+        """Whether the fork server runs or waits for a CPU, and may have signals yet to send."""
+        return processes.wants_to_run(self.process.pid)
+
     def kill(self, pids: list[int]) -> None:
         self.channel.queue({"op": "kill", "pids": pids})
 

@@ -29,9 +29,10 @@ __all__ = ["PostMortem", "last_output"]
 
 #: Seconds between two looks for an answer.
 GLANCE = 0.02
-#: Seconds for a rank to write its native stacks; the second is for a busy machine.
+#: Seconds for a rank to write its native stacks.
 NATIVE = 0.3
-NATIVE_AT_MOST = 5.0
+#: Seconds that an answer may take longer on a busy machine, while the rank waits for a CPU.
+BUSY_AT_MOST = 5.0
 #: Bytes of a rank's output that are read, and that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
@@ -89,30 +90,64 @@ class PostMortem:
         began = time.monotonic()
         # Sent to the main thread, because a stopped process then writes where it was stopped.
         self._send(self._asked, signal.SIGUSR1, main=True)
-        yield from self._wait(lambda: self._have_stacks(self._going), began + self.patience / 3)
+        yield from self._wait(
+            lambda: self._have_stacks(self._going),
+            began + self.patience / 3,
+            lambda: self._are_held_up([rank for rank in self._going if not self._wrote(rank)]),
+        )
+        asked = max(time.monotonic(), began + self.patience / 3)
         self._send(self._going, processes.STACK_REPORT)
-        until = began + self.patience * (3 / 4 if self._stopped else 1)
-        yield from self._wait(lambda: all(map(_testified, self._going)), until)
+        yield from self._wait(
+            lambda: all(map(_testified, self._going)),
+            asked + self.patience * (5 / 12 if self._stopped else 2 / 3),
+            # The main thread may hold the GIL for good.
+            lambda: self._are_held_up(
+                [rank for rank in self._going if not _testified(rank)], main=False
+            ),
+        )
+        continued = time.monotonic()
         # A stopped process handles signals only when it continues. It continues only now, because
         # the other ranks may then continue with it.
         self._send(self._stopped, signal.SIGCONT)
-        yield from self._wait(lambda: self._have_stacks(self._stopped), began + self.patience)
+        yield from self._wait(
+            lambda: self._have_stacks(self._stopped),
+            continued + self.patience / 4,
+            lambda: self._are_held_up([rank for rank in self._stopped if not self._wrote(rank)]),
+        )
         # A process that has ended by now did so by itself; the fork server will report how.
         yield from self._wait(
             lambda: all(rank.exit is not None for rank in self._gone),
-            time.monotonic() + NATIVE_AT_MOST,
+            time.monotonic() + BUSY_AT_MOST,
         )
         self.reports = list(map(self._report, self.ranks, self._fates))
         self._send(self._asked, signal.SIGABRT, main=True)
         asked = time.monotonic()
         yield from self._wait(self._have_ended, asked + NATIVE)
-        yield from self._wait(self._come_to_rest, asked + NATIVE_AT_MOST)
+        yield from self._wait(self._come_to_rest, asked + BUSY_AT_MOST)
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
 
-    def _wait(self, come: Callable[[], bool], until: float) -> Iterator[float]:
-        while not come() and (now := time.monotonic()) < until:
+    def _wait(
+        self, come: Callable[[], bool], until: float, held_up: Callable[[], bool] = bool
+    ) -> Iterator[float]:
+        """Wait until an answer has come or ``until``; longer while the ranks asked are held up."""
+        while not come():
+            now = time.monotonic()
+            if now >= until and not (now < until + BUSY_AT_MOST and held_up()):
+                return
             yield now + GLANCE
+
+    def _are_held_up(self, silent: list[Rank], *, main: bool = True) -> bool:
+        """Whether one of these ranks may not yet have had a CPU to hear us and to answer.
+
+        Without ``main``, a main thread that wants to run does not count.
+        """
+        living = [rank.pid for rank in silent if rank.exit is None]
+        wanting = (processes.wants_to_run(pid, main=main) for pid in living)
+        return bool(living) and (self.launcher.is_busy() or any(wanting))
+
+    def _wrote(self, rank: Rank) -> bool:
+        return _size(rank) > self._old[rank.number]
 
     def _have_stacks(self, ranks: list[Rank]) -> bool:
         """True once these ranks have written their stacks completely."""
@@ -142,7 +177,7 @@ class PostMortem:
         if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered after {rank.answer['calls']} collectives"
             return found
-        found.stack = without_stack_reporter(rank.stacks.tail(since=self._old.get(rank.number, 0)))
+        found.stack = self._stacks(rank)
         found.output = last_output(rank)[0]
         if fate is Fate.RAISED and rank.error is not None:
             found.what = f"raised {rank.error['kind']}: {rank.error['text']}".strip()
@@ -155,6 +190,10 @@ class PostMortem:
         else:
             found.where = self._where(rank, found.stack)
         return found
+
+    def _stacks(self, rank: Rank) -> str:
+        """The Python stacks that a rank has written since it was asked, without our own thread's."""
+        return without_stack_reporter(rank.stacks.tail(since=self._old.get(rank.number, 0)))
 
     def _where(self, rank: Rank, stack: str) -> Whereabouts:
         """Where a rank is that has not answered."""
@@ -179,6 +218,9 @@ class PostMortem:
             return
         stacks = native_stacks.read(last_output(rank)[1])
         report.native = native_stacks.brief(stacks)
+        if not report.stack:
+            # It wrote them too late to say where it waited, but in time to be read.
+            report.stack = self._stacks(rank)
         if report.fate is Fate.SILENT and report.where is not None:
             main = stacks.get(rank.pid, [])
             report.where = report.where.named(
