@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -74,6 +75,27 @@ def test_an_exception_of_ours_costs_no_result(owner: type, name: str, call: int)
         step = raising_at(call, getattr(owner, name))
         with mock.patch.object(owner, name, step):
             assert run_all(found) == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["_rebuild", "_listen", "fork"])
+def test_a_directory_that_is_removed_while_it_is_used_costs_no_result(name: str) -> None:
+    """At the first calls, somebody removes the run's directory first."""
+    with fakes() as found:
+        left, real = 2, getattr(Launcher, name)
+
+        def step(self: Launcher, *args: Any) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                shutil.rmtree(self.directory)
+                if name != "fork":
+                    raise FileNotFoundError
+            return real(self, *args)
+
+        with mock.patch.object(Launcher, name, step):
+            shutil.rmtree(found.launcher.directory)
+            assert run_all(found) == EXPECTED
+            assert (left, found.scheduler.faults) == (0, [])
 
 
 @pytest.mark.parametrize(("owner", "name"), POINTS[:20], ids=lambda p: getattr(p, "__name__", p))

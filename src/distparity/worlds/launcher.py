@@ -26,6 +26,8 @@ __all__ = ["Launcher", "StartError"]
 #: Seconds for killing the processes that a dead fork server left; one inside the kernel may take
 #: longer.
 ADOPTED = 5.0
+#: How often the run's directory is made again, while somebody is removing it.
+REPAIRS = 50
 
 
 class StartError(Exception):
@@ -94,6 +96,18 @@ class Launcher:
             return None
         before = self.listener
         before.close()
+        for attempt in range(1, REPAIRS + 1):
+            try:
+                self._rebuild()
+                break
+            except (FileNotFoundError, FileExistsError):
+                # Somebody is still removing it.
+                if attempt == REPAIRS:
+                    raise
+                time.sleep(0.01)
+        return before
+
+    def _rebuild(self) -> None:
         folder = Path(self.directory)
         if folder.is_symlink() or not folder.is_dir():
             folder.unlink(missing_ok=True)
@@ -101,7 +115,6 @@ class Launcher:
         Path(self.directory, "scratch").mkdir(exist_ok=True)
         Path(self.address).unlink(missing_ok=True)
         self._listen()
-        return before
 
     def restart(self) -> str:
         """Start another fork server after one died, or kill one that hangs; returns how it ended.
@@ -203,7 +216,8 @@ class Launcher:
     def fork(self, world: int, specs: list[dict[str, Any]]) -> list[list[OutputFile]]:
         """Request ranks; the answer comes as a frame ``forked`` on :attr:`channel`.
 
-        Returns each rank's files: its output, its Python stacks, and its stack reporter's line.
+        Returns each rank's files: its output, its Python stacks, and its stack reporter's line. Raises
+        ``OSError`` if these cannot be made; nothing is then left of them.
         """
         files = self._files[world] = []
         store = os.path.join(self.directory, f"world{world}-store-{secrets.token_hex(4)}")
@@ -215,9 +229,14 @@ class Launcher:
             name = f"world{world}-rank{spec['rank']}-{secrets.token_hex(4)}"
             spec["output"] = os.path.join(self.directory, name)
             spec["scratch"] = f"{spec['output']}.tmp"
-            files.append(
-                [OutputFile(f"{spec['output']}{end}") for end in ("", ".stacks", ".where")]
-            )
+            mine: list[OutputFile] = []
+            files.append(mine)
+            try:
+                ends = ("", ".stacks", ".where")
+                mine.extend(OutputFile(f"{spec['output']}{end}") for end in ends)
+            except OSError:
+                self.forget(world)
+                raise
         self.channel.queue({"op": "fork", "world": world, "ranks": specs})
         return files
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds.device_pool import Held, Pool
-from distparity.worlds.launcher import Launcher, StartError, first_frame
+from distparity.worlds.launcher import REPAIRS, Launcher, StartError, first_frame
 from distparity.worlds.rank_handle import Rank
 from distparity.worlds.world import Answer, Failure, Spec, State, Task, World
 
@@ -433,10 +433,18 @@ class Scheduler:
         held = self._place(spec)
         if held is None:
             return None
-        self._repair()
         self._numbers += 1
         extra = self.start_seconds.get(spec.device, 0.0)
-        world = World(self._numbers, spec, self.launcher, self.timeout, extra, held)
+        made = (self._numbers, spec, self.launcher, self.timeout, extra, held)
+        for attempt in range(1, REPAIRS + 1):
+            self._repair()
+            try:
+                world = World(*made)
+                break
+            except FileNotFoundError:
+                # The directory was removed since.
+                if attempt == REPAIRS:
+                    raise
         self._worlds.append(world)
         self._forks[world.number] = time.monotonic()
         for rank in world.ranks:

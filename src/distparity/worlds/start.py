@@ -110,6 +110,8 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
         base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
         directory = tempfile.mkdtemp(prefix="distparity-", dir=base)
     scratch = os.path.join(directory, "scratch")
+    # A rank may have removed the directory before the fork server died.
+    Path(directory).mkdir(mode=0o700, exist_ok=True)
     Path(scratch).mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
     words = [str(theirs.fileno()), json.dumps(path or sys.path), directory]
