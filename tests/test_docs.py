@@ -21,7 +21,8 @@ from distparity import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+CHANGES = sorted((ROOT / "changelog").glob("*.md"))
+PAGES += [*CHANGES, *sorted((ROOT / "docs").glob("*.md"))]
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 #: Where a path in a page begins: at the root, beside the page, or (CONTRIBUTING says so) in the package.
 BASES = (ROOT, ROOT / "docs", ROOT / "src" / "distparity")
@@ -110,7 +111,9 @@ def _has(module: str) -> bool:
 def test_index_has_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
 
-    assert [page.name for page in PAGES[3:] if f"]({page.name})" not in index] == ["README.md"]
+    assert [page.name for page in PAGES[3 + len(CHANGES) :] if f"]({page.name})" not in index] == [
+        "README.md"
+    ]
 
 
 # -- commands --------------------------------------------------------------------------------------

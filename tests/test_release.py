@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import runpy
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from distparity import __version__
 from distparity.core.version import version
 
 ROOT = Path(__file__).parents[1]
 CI = ROOT / "ci"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 TRACKED = {"README.md", "src/distparity/a.py", "defects/one.py", "tests/test_a.py"}
 WHEEL = ["distparity/a.py", "distparity/defects/one.py", "distparity-1.dist-info/METADATA"]
 
@@ -52,6 +59,14 @@ def test_distributions_have_what_git_has(
 
 def test_version_is_that_of_the_installed_package() -> None:
     assert __version__ == version("distparity")
+
+
+def test_changes_are_lists_of_a_known_type() -> None:
+    kinds = {one["directory"] for one in PYPROJECT["tool"]["towncrier"]["type"]}
+    fragments = list((ROOT / "changelog").glob("*.md"))
+
+    assert {path.suffixes[-2].lstrip(".") for path in fragments} <= kinds
+    assert all(path.read_text("utf-8").startswith("- ") for path in fragments)
 
 
 LINKS = {

@@ -319,6 +319,31 @@ def test_header_shows_no_secret(suite: Suite) -> None:
     assert "DISTPARITY_INDEX_TOKEN=[$DISTPARITY_INDEX_TOKEN]" in ran.output
 
 
+FILLING = """
+import pytest
+from distparity.pytest_plugin.plugin import FullLines
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    config.pluginmanager.register(FullLines(config.pluginmanager.getplugin("terminalreporter")))
+"""
+
+
+@pytest.mark.parametrize("marks", range(61, 63))
+def test_a_line_that_is_full_of_marks_is_followed_by_no_empty_one(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, marks: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    pytester.makeconftest(FILLING)
+    body = "import pytest\n@pytest.mark.parametrize('n', range({}))\ndef test(n): pass\n"
+    pytester.makepyfile(test_a=body.format(marks), test_b=body.format(1))
+
+    said = pytester.runpytest_inprocess("-p", "no:cacheprovider").outlines
+    lines = said[said.index(f"collected {marks + 1} items") + 2 :]
+    assert [line[:10] for line in lines if "%]" in line] == ["test_a.py ", "test_b.py "]
+    assert "" not in lines[:2]
+
+
 # -- the causes behind the counts ------------------------------------------------------------------
 
 FOUND = DeviceFacts(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
@@ -207,6 +208,10 @@ DESELECTED = pytest.StashKey[int]()
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        # Another plug-in's reporter has lines of its own.
+        if type(reporter) is TerminalReporter:
+            session.config.pluginmanager.register(FullLines(reporter))
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
         try:
             session.config.stash[RUN].declare(cases, session.config.stash.get(DESELECTED, 0))
@@ -224,6 +229,26 @@ def _tell(config: pytest.Config, line: str) -> None:
     aside = nullcontext() if capture is None else capture.global_and_fixture_disabled()
     with aside:
         config.get_terminal_writer().line(f"\n{line}")
+
+
+class FullLines:
+    """Begins a scenario's line where the marks of the one before end with their line.
+
+    pytest would write a line with nothing but a percentage first.
+    """
+
+    def __init__(self, reporter: TerminalReporter) -> None:
+        self.reporter = reporter
+        self.writer = reporter.config.get_terminal_writer()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        name = nodeid.partition("::")[0]
+        path = self.reporter.config.rootpath / name
+        full = self.reporter.showfspath and not self.writer.width_of_current_line
+        if full and self.reporter.currentfspath not in (None, path):
+            self.reporter.currentfspath = path
+            self.writer.write(f"{name} ")
 
 
 class LiveProgress:
