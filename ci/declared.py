@@ -81,7 +81,7 @@ HEAD = """\
 |---|---|---|---|
 {totals}
 
-`-m` selects by marker: `core`, `variant`, `anchor`, `slow`, `family(name="layers")`.
+`-m` selects by marker: `core`, `variant`, `anchor`, `slow`, `large`, `family(name="layers")`.
 
 In the tables, **x** means that the case runs. A number is the number of the reason below why the
 strategy does not run the scenario. A number in brackets is a question that distparity asks torch
@@ -92,6 +92,7 @@ CONTENT = {
     "default": "core strategies run every scenario in float32, and the anchors (**bold** here) in "
     "every dtype; variants run the anchors, in one world size",
     "full": "every strategy runs every scenario, in every dtype, including the slow ones",
+    "large": "core strategies train models of millions of parameters, in float32 and one world size",
 }
 
 
@@ -141,6 +142,7 @@ class Page:
                 what = self.facts.scenarios[name]
                 title = f"**{name}**" if what.anchor else name
                 about = _about(what.file) + (" (slow)" if what.slow else "")
+                about += " (large)" if what.large else ""
                 yield _row([title, about, *(self._cell(name, s) for s in strategies)])
 
     def _variants(self, strategies: list[str]) -> Iterator[str]:

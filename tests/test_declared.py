@@ -56,9 +56,11 @@ def _cases(select: str, facts: TorchFacts) -> set[str]:
 
 
 def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
-    quick, default, full = (_cases(select, facts) for select in selection.SELECTIONS)
+    quick, default, full, large = (_cases(select, facts) for select in selection.SELECTIONS)
 
     assert quick < default < full
+    assert full | large <= _cases(selection.EVERY, facts)
+    assert large.isdisjoint(full)
 
 
 def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> None:
@@ -67,7 +69,7 @@ def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> Non
 
     assert {case.scenario for case in every} >= set(facts.operations)
     assert {case.strategy for case in cases} == set(facts.strategies)
-    families = {what.family for what in facts.scenarios.values()}
+    families = {what.family for what in facts.scenarios.values() if not what.large}
     assert {facts.scenarios[case.scenario].family for case in cases} == families
 
 

@@ -43,7 +43,7 @@ def _act(given: argparse.Namespace) -> int:
 
     found = chosen(options.select)
     if options.cases:
-        found = chosen_by(options.cases, found, chosen("full"), torch)
+        found = chosen_by(options.cases, found, chosen(selection.EVERY), torch)
     if given.json:
         print(
             json.dumps(

@@ -21,6 +21,7 @@ __all__ = [
     "die_with_parent",
     "have_children",
     "hear_of_parents_end",
+    "keep_freed_memory",
     "memory_kills",
     "offer_to_memory_killer",
     "outlive_parent",
@@ -100,6 +101,20 @@ def widen_signal_stack(size: int = 1 << 20) -> None:
 
 
 _SIGNAL_STACKS: list[mmap.mmap] = []
+
+
+def keep_freed_memory(most: int = 1 << 30) -> None:
+    """Make the C library keep freed memory, up to ``most`` bytes, for the next allocation.
+
+    By default it gives every block of more than 32 MiB back, and the kernel clears each page of the next
+    one. With tensors of that size, this takes two thirds of a judge's time. Does nothing where the C
+    library is not glibc.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, most)
+        libc.mallopt(trim_threshold, most)
 
 
 def have_children() -> bool:

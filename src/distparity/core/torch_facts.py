@@ -32,6 +32,7 @@ class ScenarioFacts(Record):
     family: str
     anchor: bool
     slow: bool
+    large: bool
     #: torch's names; the first is the one for the smaller selections.
     dtypes: tuple[str, ...]
     features: tuple[str, ...]
@@ -42,6 +43,11 @@ class ScenarioFacts(Record):
     steps: int
     reload_after: int | None
     traits: tuple[str, ...]
+
+    @property
+    def patience(self) -> int:
+        """How many times the time limit of a case its tasks have."""
+        return 5 if self.large else 1
 
 
 @dataclass(frozen=True)

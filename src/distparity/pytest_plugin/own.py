@@ -22,6 +22,7 @@ from distparity.pytest_plugin import DEVICE, REPORTS
 from distparity.pytest_plugin.item import CaseItem, timed
 from distparity.session.options import Options
 from distparity.session.run import Run
+from distparity.session.selection import EVERY
 from distparity.session.wording import OWN_DEVICE
 
 __all__ = ["items"]
@@ -104,7 +105,7 @@ class OwnRun:
             limit=max(item.declared.timeout for item in self.items),
             report_dir=Path(reports),
             part=True,
-            select="full",
+            select=EVERY,
             scenarios=list(scenarios),
             own_scenarios=list(scenarios.values()),
             own_modules=list(dict.fromkeys(m for i in self.items for m in i.declared.modules)),

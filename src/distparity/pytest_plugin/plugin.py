@@ -44,6 +44,7 @@ MARKERS = (
     "variant: the strategy is a core strategy with other settings",
     "anchor: by default, every strategy runs the scenario",
     "slow: the scenario is only in the selection full",
+    "large: the scenario is only in the selection large",
 )
 
 
@@ -365,7 +366,8 @@ class ParityItem(CaseItem):
         super().__init__(**rest)
         self.case = case
         self.extra_keyword_matches.update({case.id, case.scenario, case.strategy, case.dtype})
-        limit = self.config.stash[RUN].options.limit
+        what = self.config.stash[RUN].torch.scenarios.get(self.case.scenario)
+        limit = self.config.stash[RUN].options.limit * (1 if what is None else what.patience)
         self._mark(self.config.stash[RUN].torch)
         # The first case waits for all rounds.
         guard = GUARD + 6 * limit if self.config.stash[RUN].options.rounds is None else 0
@@ -377,7 +379,7 @@ class ParityItem(CaseItem):
         if what is None:
             return
         self.add_marker(torch.strategies[self.case.strategy].tier)
-        for name in ("anchor", "slow"):
+        for name in ("anchor", "slow", "large"):
             if getattr(what, name):
                 self.add_marker(name)
 

@@ -40,6 +40,9 @@ class Scenario:
     anchor: ClassVar[bool] = False
     #: Only in the selection ``full``.
     slow: ClassVar[bool] = False
+    #: A model of millions of parameters: only in the selection ``large``, with the core strategies. Like
+    #: :attr:`slow`, it is not inherited.
+    large: ClassVar[bool] = False
     #: The number of micro-batches per step; their gradients accumulate.
     micro_batches: ClassVar[int] = 1
     #: Whether ranks exchange gradients only with the last micro-batch (``no_sync``), or with each.

@@ -40,7 +40,7 @@ OF_A_RUN: dict[str, Table] = {
             "choices": SELECTIONS,
             "default": "default",
             "help": "how many cases: quick covers every strategy and every family of scenarios, full "
-            "is all cases (default %(default)s)",
+            "is all cases but those of large, which trains models of millions of parameters (default %(default)s)",
         },
         "--world-size": {
             "action": "append",

@@ -40,7 +40,7 @@ class CaseList:
             _check_sizes(cell, options.world_sizes)
         found = chosen(options.select)
         if options.cases:
-            found = chosen_by(options.cases, found, chosen("full"), torch)
+            found = chosen_by(options.cases, found, chosen(selection.EVERY), torch)
         for cell in cells:
             cell.cases = [case for case in found if case.device == cell.device]
         self.files = {name: Path(file) for name, file in torch.files.items()}

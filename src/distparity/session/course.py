@@ -22,7 +22,7 @@ __all__ = ["Course"]
 class Course:
     """Makes the scheduler's job for each case.
 
-    ``limit`` is the time limit of a task, in seconds; ``spools`` has the run's spool files.
+    ``limit`` is the time limit of a task, in seconds, but for large scenarios, which have more; ``spools`` has the run's spool files.
     """
 
     def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float, spools: Spools) -> None:
@@ -66,8 +66,9 @@ class Course:
                 mutant=mutant,
             )
             question = self._question(case)
+            limit = self.limit * self.torch.scenarios[case.scenario].patience
             outcome = yield from evaluate(
-                case, training, self.limit, self._spools, question, fresh=fresh, alive=alive
+                case, training, limit, self._spools, question, fresh=fresh, alive=alive
             )
         return self._refused(outcome, found.refuses)
 

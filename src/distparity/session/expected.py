@@ -58,7 +58,7 @@ class Expected:
         sizes = sorted({*DEFAULT_WORLD_SIZES, *self._options.world_sizes}.union(*named))
         if cell.found.most_ranks is None:
             sizes = [size for size in sizes if size <= MOST_CPU_RANKS]
-        every = selection.cases("full", torch, cell.device, sizes)
+        every = selection.cases(selection.EVERY, torch, cell.device, sizes)
         names = (cell.device, cell.found.type)
         here = expectations.Surroundings(torch.torch, names, cell_facts(torch, cell))
         entries = expectations.assign(self._found.entries, here, every, self._found.pins)

@@ -1,4 +1,4 @@
-"""The selections of cases: ``quick``, ``default`` and ``full``."""
+"""The selections of cases: ``quick``, ``default``, ``full``, and ``large``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from distparity.core.case import Case
 from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
 
-__all__ = ["SELECTIONS", "cases", "operations"]
+__all__ = ["EVERY", "SELECTIONS", "cases", "operations"]
 
-#: From the smallest to the largest; each includes the one before it.
-SELECTIONS = ("quick", "default", "full")
+#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own.
+SELECTIONS = ("quick", "default", "full", "large")
+#: In place of a selection: all that a case can be named from.
+EVERY = "every"
 #: The one scenario that variants run at every world size and in the quick selection: it calls a
 #: submodule twice.
 QUICK = "multiple_forward"
@@ -29,14 +31,18 @@ def cases(
     """
     heads = _heads(torch.scenarios)
     plainest = {name: _plainest(torch.scenarios, how) for name, how in torch.strategies.items()}
-    return [
+    found = [
         Case(scenario, strategy, size, dtype, device)
         for scenario, what in torch.scenarios.items()
         if scenarios is None or scenario in scenarios
         for strategy, how in torch.strategies.items()
         for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads, plainest[strategy])
-    ] + operations(select, torch, device, sizes, scenarios)
+    ]
+    # Operations have sizes of their own.
+    return (
+        found if select == "large" else found + operations(select, torch, device, sizes, scenarios)
+    )
 
 
 def operations(
@@ -60,7 +66,7 @@ def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) ->
     """The world sizes at which an operation is called in a way."""
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
     most = what.default_ranks
-    if select == "full" or most is None:
+    if select in ("full", EVERY) or most is None:
         return room
     # If only larger worlds are requested, use them.
     return [size for size in room if size <= most] or room
@@ -74,13 +80,20 @@ def _worlds(
         # The strategy has nothing to do here, so the case would say nothing about torch or device.
         return []
     room = [size for size in sizes if _fits(how, size)]
-    if select != "full":
+    if select == "large":
+        core = what.large and how.tier == "core" and not how.needs
+        return [(size, what.dtypes[0]) for size in room[:1] if core]
+    if what.large and select != EVERY:
+        return []
+    if select not in ("full", EVERY):
         if what.slow or not _default(what, how):
             return []
         # One scenario is enough to show what a variant does differently in a larger world.
         if select == "quick" or not (how.tier == "core" or how.needs or scenario == QUICK):
             room = room[:1]
-    every = select == "full" or (select == "default" and what.anchor and how.tier == "core")
+    every = select in ("full", EVERY) or (
+        select == "default" and what.anchor and how.tier == "core"
+    )
     dtypes = what.dtypes if every else what.dtypes[:1]
     return [(size, dtype) for size in room for dtype in dtypes]
 
@@ -108,7 +121,11 @@ def _quick(
 
 def _plainest(scenarios: Mapping[str, ScenarioFacts], how: StrategyFacts) -> str | None:
     """Of the scenarios with the features that a strategy needs, the one with the fewest others."""
-    fit = [name for name, what in scenarios.items() if how.needs.keys() <= set(what.features)]
+    fit = [
+        name
+        for name, what in scenarios.items()
+        if not what.large and how.needs.keys() <= set(what.features)
+    ]
     return min(fit, key=lambda name: (len(scenarios[name].features), name), default=None)
 
 
@@ -116,7 +133,7 @@ def _heads(scenarios: Mapping[str, ScenarioFacts]) -> dict[str, str]:
     """The first scenario of every family."""
     found: dict[str, str] = {}
     for name, what in scenarios.items():
-        if not what.slow:
+        if not (what.slow or what.large):
             found.setdefault(what.family, name)
     return found
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from distparity.training.loop import Recipe, dense
+from distparity.training.reference import LEAST_ROWS
 
 __all__ = ["broken"]
 
@@ -73,6 +74,9 @@ def broken(recipe: Recipe, parts: int) -> list[str]:
                 f"{name} is different in every call with the same seed{others.moved()}: {RANDOM}"
             ]
     rows = exact.rows
+    if rows < LEAST_ROWS:
+        why = f"reference runs that differ in the order of their sums need {LEAST_ROWS}"
+        return [f"a batch of {parts} ranks has {rows} rows, and {why}: raise rows_per_rank"]
     whole, others = _see(exact, range(rows)), _Others()
     if not whole.near(_see(exact, range(rows))):
         return [f"the loss is different in every call with the same seed{others.moved()}: {RANDOM}"]

@@ -19,7 +19,7 @@ from distparity.training.trajectory import Step, Tensors, Trajectory
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs", "twin"]
+__all__ = ["LEAST_ROWS", "SAMPLES", "Oracle", "again", "consult", "plans", "reference_runs", "twin"]
 
 
 #: The most bytes of stacked gradients that an oracle keeps; what is more is stacked again.
@@ -28,6 +28,9 @@ KEPT = 64 << 20
 #: Reference runs with permuted rows, besides the one with the rows in order. docs/verdict.md derives
 #: the number.
 SAMPLES = 8
+
+#: The fewest rows that have more than :data:`SAMPLES` orders.
+LEAST_ROWS = 4
 
 
 @dataclass
@@ -165,8 +168,11 @@ def plans(
 ) -> list[tuple[list[int], int]]:
     """For each reference run, the order of its rows and its number of micro-batches.
 
-    The order is a permutation of ``range(recipe.rows)``.
+    The order is a permutation of ``range(recipe.rows)``. Raises ``ValueError`` if there are fewer than
+    :data:`LEAST_ROWS` rows.
     """
+    if recipe.rows < LEAST_ROWS:
+        raise ValueError(f"{recipe.rows} rows; reference runs need at least {LEAST_ROWS}")
     draw = random.Random(recipe.rows)  # noqa: S311  nothing secret about it
     orders = [list(range(recipe.rows))]
     while len(orders) <= SAMPLES:

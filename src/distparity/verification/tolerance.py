@@ -170,6 +170,8 @@ class Tolerance:
         #: The allowed errors that are kept, with the magnitude of the terms, and the room for more.
         self._kept: dict[Quantity, tuple[Allowed, torch.Tensor | None]] = {}
         self._room = KEPT
+        #: The last that was computed, because a quantity is asked for several times in a row.
+        self._last: tuple[Quantity, tuple[Allowed, torch.Tensor | None]] | None = None
         #: The largest magnitude of each vector's gradients so far, element by element, by parameter.
         self._reached: dict[str, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
@@ -230,8 +232,10 @@ class Tolerance:
         value = group_of(self.oracle.trajectory, quantity.step, quantity.kind)[quantity.name]
         if self._shown[quantity] is None or value is None:
             return Allowed(), None
-        value = value.double()
-        return self._allow(quantity, value, *self._sizes(quantity, value))
+        if self._last is None or self._last[0] != quantity:
+            self._last = None
+            self._last = quantity, self._allow(quantity, *self._sizes(quantity, value.double()))
+        return self._last[1]
 
     def _look(self, quantity: Quantity, value: torch.Tensor | None) -> None:
         """See how far the reference runs are from the oracle in one quantity."""
@@ -249,25 +253,28 @@ class Tolerance:
         if quantity.kind == "loss":
             roundoff = self._of_loss
         value = value.double()
-        terms, scale = self._sizes(quantity, value)
+        finite, terms, scale = self._sizes(quantity, value)
         seen = self._seen(quantity, _errors(found, value), scale, float(terms.max()))
         self._shown[quantity] = replace(seen, roundoff=roundoff)
         size = 16 * value.numel()
         # The scale of a vector's state comes from all steps before, and vectors are small.
         if size <= self._room or value.dim() < 2:
             self._room -= size
-            self._kept[quantity] = self._allow(quantity, value, terms, scale)
+            self._kept[quantity] = self._allow(quantity, finite, terms, scale)
 
-    def _sizes(self, quantity: Quantity, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The magnitude of the terms of a quantity, and its scale, element by element."""
-        finite = torch.where(value.isfinite(), value, 0.0)
+    def _sizes(
+        self, quantity: Quantity, value: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A quantity with 0 for what is not finite, the magnitude of its terms, and its scale."""
+        infinite = not math.isfinite(float(value.sum()))
+        finite = torch.where(value.isfinite(), value, 0.0) if infinite else value
         terms = finite.abs()
         if quantity.kind == "gradient" and quantity.step is not None:
             terms = gradient_terms(self.oracle, quantity.step, quantity.name, finite)
         elif quantity.kind == "loss" and quantity.step is not None:
             losses = self.oracle.losses(quantity.step)
             terms = terms if losses is None else losses.abs().mean().reshape(terms.shape)
-        return terms, self._scale(quantity, finite, terms)
+        return finite, terms, self._scale(quantity, finite, terms)
 
     def _allow(
         self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor, scale: torch.Tensor
@@ -275,7 +282,7 @@ class Tolerance:
         seen = self._shown[quantity]
         assert seen is not None
         largest = float(terms.max())
-        stored = (seen.roundoff + ORACLE) * torch.where(value.isfinite(), value, 0.0).abs()
+        stored = (seen.roundoff + ORACLE) * value.abs()
         explained = _times(seen.relative, scale).clamp(max=seen.error)
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
@@ -359,7 +366,7 @@ def _left(parts: torch.Tensor, gradient: torch.Tensor) -> tuple[float, bool]:
     """The factor by which clipping scaled a gradient, and whether the parts explain the gradient."""
     size, before = gradient.abs(), parts.mean(0).abs()
     large = before > 2.0**-10 * before.max()
-    left = float((size[large] / before[large]).max()) if large.any() else 1.0
+    left = float(torch.where(large, size / before, 0.0).max()) if large.any() else 1.0
     return left, bool((size <= before * left + 1e-9 * size.max()).all())
 
 
@@ -444,7 +451,7 @@ def _errors(found: list[torch.Tensor | None], expected: torch.Tensor) -> torch.T
 def _largest(expected: torch.Tensor, stack: torch.Tensor) -> torch.Tensor:
     """The largest error of each element of a stack: ``[runs, n]``, expected is ``[n]``."""
     off = (stack - expected).abs()
-    if not off.isfinite().all():
+    if not math.isfinite(float(off.sum())):
         off = torch.where(stack == expected, 0.0, off.nan_to_num(nan=math.inf, posinf=math.inf))
     return off.amax(0)
 

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from distparity import devices, mutants, operations, scenarios, strategies
-from distparity.core import participation, refusal
+from distparity.core import participation, processes, refusal
 from distparity.core.assignment import Judging, Question, Stored, Training
 from distparity.core.registry import family
 from distparity.core.sweep import Sweep
@@ -82,6 +82,7 @@ def _scenario(name: str, scenario: scenarios.Scenario) -> ScenarioFacts:
         family=family(type(scenario)),
         anchor=scenarios.is_anchor(type(scenario)),
         slow=bool(vars(type(scenario)).get("slow", False)),
+        large=bool(vars(type(scenario)).get("large", False)),
         dtypes=tuple(scenario.dtypes),
         features=tuple(scenario.features()),
         computes_in=scenario.computes_in(),
@@ -259,6 +260,7 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     A scenario that breaks a promise is not trained. Raises
     :class:`distparity.training.room.NoRoomError` before it trains.
     """
+    processes.keep_freed_memory()
     plan = Training.from_json(args)
     recipe = _recipe_of(plan)
     # A test asks those of the package.
@@ -356,6 +358,7 @@ def _tolerance(plan: Training, stored: Stored) -> Tolerance:
 
     Strategies and mutants share them, so a judging process caches the last few.
     """
+    processes.keep_freed_memory()
     key = plan.reference
     if key not in _KNOWN:
         runs = _stored(stored)

@@ -1,0 +1,1 @@
+"""Models as large as real ones: only in the selection ``large``."""
