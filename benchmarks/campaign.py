@@ -38,6 +38,9 @@ IDLE_SIZE = 4
 #: In seconds: after its death, and beyond the limit, until a fault must be known.
 AFTER_DEATH = 1.0
 AFTER_LIMIT = 2.0
+#: Seconds that a run of many faults may take: each of the fork server's costs an import of torch, and the
+#: machine may be busy.
+PATIENCE = 1800
 #: What kills the rank in which it happens, at once.
 DEADLY = ("kill", "segv", "exit")
 
@@ -130,7 +133,7 @@ def run(faults: Sequence[str]) -> Ran:
             target=_outside, args=(suite, folder, process.pid, faults, len(names), ended)
         )
         outside.start()
-        suite.output = process.communicate(timeout=300)[0]
+        suite.output = process.communicate(timeout=PATIENCE)[0]
         suite.code = process.returncode
         ended.set()
         outside.join()

@@ -44,6 +44,23 @@ def test_another_rank_place_or_chunk_has_other_numbers() -> None:
     assert all(float((right == other).float().mean()) < 0.5 for other in [*shifted, *others])
 
 
+@pytest.mark.parametrize("start", [0, 5, 65_000, 300_000])
+@pytest.mark.parametrize("op", [None, "SUM", "MAX", "MIN"])
+@pytest.mark.parametrize("table", [1 << 27, 1 << 10], ids=["kept", "made again"])
+def test_numbers_are_those_of_the_definition(
+    monkeypatch: pytest.MonkeyPatch, start: int, op: str | None, table: int
+) -> None:
+    monkeypatch.setattr(ranks_side, "TABLE", table)
+    made, ranks = ranks_side.Numbers(250, torch.device("cpu")), [2, 0, 9][: 3 if op else 1]
+    each = [origin(rank, torch.arange(start, start + 999), 250) for rank in ranks]
+
+    for _ in range(2):
+        found = made(ranks, start, 999, op).long()
+        expected = torch.stack(each)
+        reduced = {"SUM": expected.sum(0), "MAX": expected.amax(0), "MIN": expected.amin(0)}
+        assert found.equal(each[0] if op is None else reduced[op])
+
+
 def one(operation: str, dtype: torch.dtype = torch.float32) -> tuple[Any, torch.Tensor]:
     """Rank 1 of two with its right result for blocks of 100 elements."""
     kind = ranks_side.OPERATIONS[operation]

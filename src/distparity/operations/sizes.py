@@ -23,8 +23,10 @@ from distparity.operations.base import Site
 
 __all__ = ["OPERATIONS", "elements", "origin", "sweep"]
 
-#: Elements that are made or compared at once: the numbers of their places have 8 bytes each.
+#: Elements that are made or compared at once, with a few bytes of arithmetic for each.
 BLOCK = 1 << 22
+#: Numbers of :func:`origin` that are kept, one byte each; the numbers of later places are made again.
+TABLE = 1 << 27
 #: Calls that are in flight at once in the way ``async``.
 FLIGHT = 3
 #: Elements that are looked at to say what a wrong result is.
@@ -59,6 +61,63 @@ def origin(rank: int, places: torch.Tensor, mod: int) -> torch.Tensor:
     return (places + 3 * (places // mod) + 5 * (places // 65_521) + 29 * rank) % mod
 
 
+class Numbers:
+    """What ranks have at any places, in int16: the numbers of rank 0 are made once, and kept.
+
+    In int64, arithmetic for each element took most of a sweep's time.
+    """
+
+    def __init__(self, mod: int, device: torch.device) -> None:
+        self.mod, self.device = mod, device
+        self._table = torch.empty(0, dtype=torch.uint8, device=device)
+
+    def __call__(
+        self, ranks: Sequence[int], start: int, length: int, op: str | None
+    ) -> torch.Tensor:
+        """The reduction ``op`` of what ``ranks`` have from ``start`` on: int16, ``[length]``."""
+        base = self._of_rank_0(start, length).short()
+        found = self._shifted(base, ranks[0])
+        for rank in ranks[1:]:
+            found = _REDUCE[op or "SUM"](found, self._shifted(base, rank))
+        return found
+
+    def _shifted(self, base: torch.Tensor, rank: int) -> torch.Tensor:
+        by = 29 * rank % self.mod
+        shifted = base + by
+        return torch.where(shifted >= self.mod, shifted - self.mod, shifted) if by else shifted
+
+    def _of_rank_0(self, start: int, length: int) -> torch.Tensor:
+        stop = start + length
+        if stop > TABLE:
+            return self._made(start, stop)
+        known = len(self._table)
+        if stop > known:
+            parts = [
+                self._made(at, min(at + BLOCK, stop + BLOCK))
+                for at in range(known, min(stop + BLOCK, TABLE), BLOCK)
+            ]
+            self._table = torch.cat([self._table, *parts])
+        return self._table[start:stop]
+
+    def _made(self, start: int, stop: int) -> torch.Tensor:
+        places = torch.arange(start, stop, device=self.device)
+        return origin(0, places, self.mod).to(torch.uint8)
+
+
+_REDUCE: dict[str, Callable[..., torch.Tensor]] = {
+    "SUM": torch.add,
+    "MAX": torch.maximum,
+    "MIN": torch.minimum,
+}
+
+#: By modulus and device, for all sweeps of a process.
+_NUMBERS: dict[tuple[int, torch.device], Numbers] = {}
+
+
+def numbers(mod: int, device: torch.device) -> Numbers:
+    return _NUMBERS.setdefault((mod, device), Numbers(mod, device))
+
+
 @dataclass(frozen=True)
 class _Kind:
     """One collective: how many blocks of ``n`` elements go in and come out, and where from."""
@@ -82,19 +141,6 @@ class _Kind:
         """Bytes per second on the busiest link, if a rank has ``total`` bytes."""
         part = (ranks - 1) / ranks if self.gives != self.gets or self.parted or self.op else 1.0
         return total * self.passes * part / seconds
-
-
-def _reduced(op: str | None, ranks: Sequence[int], places: torch.Tensor, mod: int) -> torch.Tensor:
-    """The reduction of what ranks have at some places, in int64."""
-    found = origin(ranks[0], places, mod)
-    pick: dict[str, Callable[..., torch.Tensor]] = {
-        "SUM": torch.add,
-        "MAX": torch.maximum,
-        "MIN": torch.minimum,
-    }
-    for rank in ranks[1:]:
-        found = pick[op or "SUM"](found, origin(rank, places, mod))
-    return found
 
 
 def _all_reduce(op: str) -> _Kind:
@@ -212,24 +258,33 @@ class _One:
     def _filled(self, ranks: Sequence[int], number: int, blocks: int) -> torch.Tensor:
         """This rank's input: where it is from, and from which of the calls."""
         found = torch.empty(self.count * blocks, dtype=self.dtype, device=self.context.device)
-        me, mod = ranks.index(self.context.rank), self._mod(ranks)
+        me = ranks.index(self.context.rank)
         for start in range(0, len(found), BLOCK):
             part = found[start : start + BLOCK]
-            part.copy_(origin(me, self._places(start, len(part), number), mod))
+            part.copy_(self._numbers([me], ranks, start, len(part), number, None))
         return found
 
-    def _places(self, start: int, length: int, number: int) -> torch.Tensor:
+    def _numbers(
+        self,
+        sources: Sequence[int],
+        ranks: Sequence[int],
+        start: int,
+        length: int,
+        number: int,
+        op: str | None,
+    ) -> torch.Tensor:
         # Other calls in flight have other numbers at the same place.
-        return torch.arange(start, start + length, device=self.context.device) + 11 * number
+        made = numbers(self._mod(ranks), self.context.device)
+        return made(sources, start + 11 * number, length, op)
 
     def _expected(
         self, ranks: Sequence[int], block: int, start: int, length: int, number: int
     ) -> torch.Tensor:
-        """A part of a block of this rank's right result, in int64."""
+        """A part of a block of this rank's right result, in int16."""
         me = ranks.index(self.context.rank)
         sources, theirs = self.kind.source(me, block, len(ranks))
-        places = self._places(theirs * self.count + start, length, number)
-        return _reduced(self.kind.op, sources, places, self._mod(ranks))
+        start += theirs * self.count
+        return self._numbers(sources, ranks, start, length, number, self.kind.op)
 
     def _compare(self, taken: torch.Tensor, ranks: Sequence[int], number: int) -> str | None:
         for block in range(self.kind.gets or len(ranks)):
@@ -268,16 +323,17 @@ class _One:
         blank = torch.full_like(look, UNWRITTEN) if self.dtype is not torch.bool else None
         if blank is not None and look.equal(blank):
             return "never written"
-        mod = self._mod(ranks)
         if self.kind.op is not None:
             sources, theirs = self.kind.source(ranks.index(self.context.rank), 0, len(ranks))
-            places = self._places(theirs * self.count + place, len(look), 0)
-            for op in ("SUM", "MAX", "MIN"):
-                if look.equal(_reduced(op, sources, places, mod).to(self.dtype)):
+            start = theirs * self.count + place
+            for op in _REDUCE:
+                found = self._numbers(sources, ranks, start, len(look), 0, op)
+                if look.equal(found.to(self.dtype)):
                     return f"that is the {op} of all ranks"
         for theirs in range(len(ranks)):
             for rank in range(len(ranks)):
-                places = self._places(theirs * self.count + place, len(look), 0)
-                if look.equal(origin(rank, places, mod).to(self.dtype)):
+                start = theirs * self.count + place
+                found = self._numbers([rank], ranks, start, len(look), 0, None)
+                if look.equal(found.to(self.dtype)):
                     return f"that is block {theirs} of rank {ranks[rank]}'s input"
         return "neither of one rank nor unwritten"
