@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from distparity import cli
 from distparity.core.outcome import Outcome, Status
 from distparity.core.statuses import BY_NAME, STATUSES
-from distparity.report import Refused, html, markdown, slower, write
+from distparity.report import Refused, history, html, markdown, slower, write
 from distparity.report import data as as_json
 from distparity.report.model import Report, shorten
 from distparity.report.read import LARGEST_DETAIL, files, read
@@ -772,3 +772,72 @@ def test_slower_cases_do_not_change_the_exit_code(
 
     assert code == 0
     assert "  a/x-ws2-float32: 2.00 times (1.500 s, now 3.000 s)" in capsys.readouterr().out
+
+
+# -- the runs of a cell by date --------------------------------------------------------------------
+
+
+def _of(path: Path, started: str, status: str = "passed") -> Path:
+    """The XML of a run of 2.13-cpu at this time, in a folder of its own."""
+    result = dict(cells.PASSED) if status == "passed" else {"status": status, "ratio": "inf"}
+    xml = cells.write(path / started[:10], "2.13", "cpu", {CASE: result})
+    xml.write_text(xml.read_text().replace("2026-11-20T08:00:00+00:00", started))
+    return xml
+
+
+def test_runs_of_a_cell_are_kept_by_date(tmp_path: Path) -> None:
+    kept = tmp_path / "history" / "runs.json"
+    dates = [f"2026-11-{day}T08:00:00+00:00" for day in (20, 21, 22)]
+    for started, status in zip(dates, ("passed", "failed", "passed"), strict=True):
+        write([_of(tmp_path, started, status)], tmp_path / "out", kept)
+    # The same run again, and one that is older than all.
+    write([tmp_path / "2026-11-21"], tmp_path / "out", kept)
+
+    runs = history.read(kept)
+    assert [run.started for run in runs] == dates
+    assert [run.results[CASE] for run in runs] == [
+        ("passed", 0.1),
+        ("failed", math.inf),
+        ("passed", 0.1),
+    ]
+    (column,) = page_data((tmp_path / "out" / "index.html").read_text("utf-8"))["columns"]
+    assert [run["ratio"] for run in column["runs"]] == [[0.1], ["inf"], [0.1]]
+
+
+def test_history_keeps_the_newest_runs() -> None:
+    runs = [history.Run("c", f"{n:04}", "t", "v", {}) for n in range(history.KEPT + 5)]
+
+    assert history.joined(reversed(runs), Report([], [])) == runs[5:]
+
+
+RUN = history.Run("c", "2026", "2.13", "1", {CASE: ("passed", 0.5)})
+HISTORIES = {
+    "no JSON": ("{", "not a history of distparity"),
+    "another file": ("[]", "not a history of distparity"),
+    "another format": ('{"format": 9, "runs": []}', "it has format 9, not 1"),
+    "an unknown status": (history.render([RUN]).replace('"passed"', '"fine"'), "status 'fine'"),
+    "a ratio that is none": (history.render([RUN]).replace("[0.5]", "[-1]"), "-1 is no ratio"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), HISTORIES.values(), ids=HISTORIES)
+def test_history_that_is_wrong_is_refused_and_stays(tmp_path: Path, text: str, says: str) -> None:
+    kept = tmp_path / "runs.json"
+    kept.write_text(text)
+
+    with pytest.raises(Refused, match=re.escape(says)):
+        write([cells.write(tmp_path, "2.4", "cpu", PASSED)], tmp_path / "out", kept)
+    assert kept.read_text() == text
+    assert not (tmp_path / "out").exists()
+
+
+def test_case_has_the_files_of_its_scenario_and_strategy(tmp_path: Path) -> None:
+    files = {"scenario_source": "scenarios/a.py", "strategy_source": "strategies/ddp.py"}
+    xml = cells.write(tmp_path, "2.4", "cpu", {CASE: {**cells.PASSED, **files}})
+    write([xml], tmp_path / "out")
+
+    data = page_data((tmp_path / "out" / "index.html").read_text("utf-8"))
+    assert sorted(data["strings"][n] for n in data["columns"][0]["sources"].values()) == [
+        "scenarios/a.py",
+        "strategies/ddp.py",
+    ]

@@ -616,6 +616,42 @@ def test_rows_have_a_verdict_in_words(browse: Opened, releases: Path) -> None:
     assert page.one("#answer").text == "4 of 40 results wrong, in 2 of 5 cells; 1 wrong as declared"
 
 
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs of a cell by date, the second of them wrong; sources that have an address."""
+    folder = tmp_path_factory.mktemp("dated")
+    for day, ratio in (("20", "0.1"), ("21", "5e5"), ("22", "0.2")):
+        result = {"status": "passed" if float(ratio) < 1 else "failed", "ratio": ratio}
+        result |= {"scenario_source": "scenarios/a.py", "strategy_source": "strategies/ddp.py"}
+        address = "https://example.org/tree/v1"
+        xml = cells.write(folder, "2.13", "cpu", {"a/ddp-ws2-f": result}, source=address)
+        xml.write_text(xml.read_text().replace("2026-11-20T", f"2026-11-{day}T"))
+        write([xml], folder / "report", folder / "runs.json")
+    return folder / "report" / "index.html"
+
+
+def test_case_has_the_runs_of_its_cell_by_date(browse: Opened, dated: Path) -> None:
+    page = browse(dated).visit("case=a/ddp-ws2-f")
+    rows = [row.text.split()[:4] for row in page.all("#panel .by-date tbody tr")]
+
+    assert rows == [
+        ["2026-11-22", "08:00", "passed", "0.2"],
+        ["2026-11-21", "08:00", "failed", "5e5"],
+        ["2026-11-20", "08:00", "passed", "0.1"],
+    ]
+    assert page.one("#panel .by-date .history").text == "broken 2026-11-21"
+
+
+def test_case_leads_to_its_sources(browse: Opened, dated: Path) -> None:
+    links = browse(dated).visit("case=a/ddp-ws2-f").all("#panel .sources a")
+
+    base = "https://example.org/tree/v1/src/distparity"
+    assert [(link.text, link.get_attribute("href")) for link in links] == [
+        ("scenarios/a.py", f"{base}/scenarios/a.py"),
+        ("strategies/ddp.py", f"{base}/strategies/ddp.py"),
+    ]
+
+
 def test_comparison_groups_by_cause(browse: Opened, releases: Path) -> None:
     page = browse(releases).visit("view=compare&a=2.8-cpu&b=2.10-cpu")
 

@@ -39,6 +39,12 @@ def add(commands: Any) -> None:
         metavar="CELL",
         help="the reference cell (default: the oldest torch on the same device)",
     )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="show earlier runs of the same cells from FILE, and add these runs to it",
+    )
     parser.set_defaults(act=_act)
 
 
@@ -49,12 +55,12 @@ def _act(given: argparse.Namespace) -> int:
         print(f"distparity: report needs {error.name}: install distparity[report]", file=sys.stderr)
         return 1
     try:
-        found, written = report.write(given.source, given.output)
+        found, written = report.write(given.source, given.output, given.history)
     except report.Refused as error:
         print(f"distparity: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"distparity: cannot write to {given.output}: {error}", file=sys.stderr)
+        print(f"distparity: cannot write the report: {error}", file=sys.stderr)
         return 1
     for column in found.columns:
         _say(f"{column.title}: {counted(column.counts) or 'no case'}")

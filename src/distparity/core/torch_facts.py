@@ -54,6 +54,8 @@ class ScenarioFacts(Record):
 class StrategyFacts(Record):
     """The declarations of a strategy; see :class:`distparity.strategies.Strategy`."""
 
+    #: The file that defines it.
+    file: str
     title: str
     tier: str
     limits: tuple[Limit, ...]

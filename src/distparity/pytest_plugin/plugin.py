@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _pytest.terminal import TerminalReporter
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
@@ -211,7 +210,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not session.config.option.collectonly:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         # Another plug-in's reporter has lines of its own.
-        if type(reporter) is TerminalReporter:
+        if type(reporter).__module__ == "_pytest.terminal":
             session.config.pluginmanager.register(FullLines(reporter))
         cases = [item.case for item in session.items if isinstance(item, ParityItem)]
         try:
@@ -238,7 +237,7 @@ class FullLines:
     pytest would write a line with nothing but a percentage first.
     """
 
-    def __init__(self, reporter: TerminalReporter) -> None:
+    def __init__(self, reporter: Any) -> None:
         self.reporter = reporter
         self.writer = reporter.config.get_terminal_writer()
 

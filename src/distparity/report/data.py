@@ -74,9 +74,10 @@ def _result(result: Result) -> dict[str, Any]:
         "diagnosis": result.diagnosis,
         "detail": result.detail,
         "rerun": result.rerun,
+        "sources": [path for path in result.sources if path],
         "more": result.more,
     }
-    return {name: value for name, value in full.items() if value not in ("", None, {})}
+    return {name: value for name, value in full.items() if value not in ("", None, {}, [])}
 
 
 def _number(value: float | None) -> float | str | None:

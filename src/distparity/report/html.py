@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Iterable
 from importlib.resources import files as resources
 from typing import Any
 
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from distparity.core.cause import grouped
 from distparity.core.statuses import PASSED, STATUSES
 from distparity.core.version import __version__
+from distparity.report.history import Run
 from distparity.report.model import Case, Column, Report, Result, shorten
 
 __all__ = ["render"]
@@ -28,10 +30,13 @@ SCRIPTS = (
 #: With more characters of text than this the page would open slowly, so texts are cut shorter.
 ROOM_FOR_TEXTS = 16 * 2**20
 TEXT_LIMITS = (20_000, 8_000, 3_000, 1_000, 300)
+#: The page has so many results of all earlier runs together, and so many runs of a cell.
+ROOM_FOR_RUNS = 400_000
+MOST_RUNS = 30
 
 
-def render(report: Report) -> str:
-    """The page as text."""
+def render(report: Report, runs: Iterable[Run] = ()) -> str:
+    """The page as text; ``runs`` are those of its cells by date, the newest last."""
     folder = resources("distparity.report") / "page"
     script = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{script}\n}})();'
@@ -43,7 +48,7 @@ def render(report: Report) -> str:
         report=report,
         statuses=STATUSES,
         version=__version__,
-        data=embed(payload(report)),
+        data=embed(payload(report, runs)),
         style=Markup(style),  # noqa: S704 - our own file
         # A third-party library, and our own scripts.
         scripts=[Markup(library), Markup(script)],  # noqa: S704 - none holds what a report says
@@ -76,11 +81,17 @@ class _Strings:
         return self.numbers.setdefault(shorten(text, self.limit), len(self.numbers))
 
 
-def payload(report: Report) -> dict[str, Any]:
+def payload(report: Report, runs: Iterable[Run] = ()) -> dict[str, Any]:
     """The page's data: columns of parallel lists, with one element per case."""
     strings = _Strings(_limit(report))
     causes = _causes(report)
     columns = [_column(column, report.cases, strings, causes) for column in report.columns]
+    most = ROOM_FOR_RUNS // max(1, len(report.cases) * len(columns))
+    for column in columns:
+        own = [run for run in runs if run.cell == column["name"]]
+        # One run is what the column itself says.
+        kept = own[-max(2, min(MOST_RUNS, most)) :] if len(own) > 1 else []
+        column["runs"] = [_run(run, report.cases) for run in kept]
     return {
         "version": __version__,
         "statuses": [
@@ -155,6 +166,12 @@ def _column(
             {i: strings(causes.get(id(one), "")) for i, one in enumerate(results) if one}
         ),
         "detail": _sparse({i: strings(one.detail) for i, one in enumerate(results) if one}),
+        "sources": {
+            name: strings(path)
+            for case, one in column.results.items()
+            for name, path in zip((case.scenario, f"/{case.strategy}"), one.sources, strict=True)
+            if path
+        },
         "more": {
             str(i): {name: strings(value) for name, value in one.more.items()}
             for i, one in enumerate(results)
@@ -163,12 +180,24 @@ def _column(
     }
 
 
+def _run(run: Run, cases: list[Case]) -> dict[str, Any]:
+    numbers = {one.name: number for number, one in enumerate(STATUSES)}
+    results = [run.results.get(case.id) for case in cases]
+    return {
+        "started": run.started,
+        "torch": run.torch,
+        "distparity": run.distparity,
+        "status": [-1 if one is None else numbers[one[0]] for one in results],
+        "ratio": [None if one is None else _number(one[1], digits=3) for one in results],
+    }
+
+
 def _sparse(values: dict[int, int]) -> dict[str, int]:
     return {str(place): value for place, value in values.items() if value}
 
 
-def _number(value: float | None) -> float | str | None:
-    """A number with as many digits as the XML has; JSON has no infinity."""
+def _number(value: float | None, digits: int = 6) -> float | str | None:
+    """A number, by default with as many digits as the XML has; JSON has no infinity."""
     if value is None or not math.isfinite(value):
         return None if value is None else "inf"
-    return float(f"{value:.6g}")
+    return float(f"{value:.{digits}g}")

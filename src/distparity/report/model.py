@@ -60,6 +60,8 @@ class Result:
     diverged: tuple[str, ...] = ()
     #: What the failure is known by when it comes again.
     marks: tuple[Mark, ...] = ()
+    #: The files of the case's scenario and strategy, relative to distparity's package; "" if unknown.
+    sources: tuple[str, str] = ("", "")
     more: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -25,7 +25,7 @@ from distparity.core.version import __version__
 from distparity.report.model import Case, Column, Result, shorten
 from distparity.results.journal import SCHEMA
 
-__all__ = ["Refused", "files", "read"]
+__all__ = ["Refused", "files", "plain", "read"]
 
 #: A cell of 2,000 cases takes about 2 MB; a larger file than this is not one of ours.
 LARGEST_FILE = 256 * 2**20
@@ -45,7 +45,7 @@ _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
 _PLACED = {
     *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
-    *("failure", "diverged", "marks"),
+    *("failure", "diverged", "marks", "scenario_source", "strategy_source"),
 }
 
 
@@ -129,23 +129,23 @@ def _column(path: Path, suite: TestSuite) -> Column:
     schema = facts.get("distparity.schema", str(SCHEMA))
     if schema != str(SCHEMA):
         raise Refused(
-            f"{path}: it has schema {_name(schema)}; distparity {__version__} reads schema {SCHEMA}"
+            f"{path}: it has schema {plain(schema)}; distparity {__version__} reads schema {SCHEMA}"
         )
     if "distparity.shard" in facts:
         raise Refused(
-            f"{path}: it is share {_name(facts['distparity.shard'])} of a cell: join all shares with "
+            f"{path}: it is share {plain(facts['distparity.shard'])} of a cell: join all shares with "
             "distparity junit --join"
         )
     column = Column(
-        name=_name(facts["distparity.cell"]),
-        torch=_name(facts["distparity.cell_torch"]),
-        device=_name(facts["distparity.device"]),
+        name=plain(facts["distparity.cell"]),
+        torch=plain(facts["distparity.cell_torch"]),
+        device=plain(facts["distparity.device"]),
         facts={
-            _name(name.removeprefix(PREFIX)): _text(value, LARGEST_MESSAGE)
+            plain(name.removeprefix(PREFIX)): _text(value, LARGEST_MESSAGE)
             for name, value in facts.items()
         },
-        started=_name(suite.timestamp or ""),
-        host=_name(suite.hostname or ""),
+        started=plain(suite.timestamp or ""),
+        host=plain(suite.hostname or ""),
         seconds=_seconds(path, suite.time),
         files=[str(path)],
     )
@@ -155,7 +155,7 @@ def _column(path: Path, suite: TestSuite) -> Column:
             raise Refused(f"{path}: it has the case {case.id!r} twice")
         column.results[case] = result
     if suite.tests != str(len(column.results)):
-        promised = _name(str(suite.tests))
+        promised = plain(str(suite.tests))
         raise Refused(
             f"{path}: truncated, or edited: tests={promised}, and {len(column.results)} cases"
         )
@@ -169,8 +169,8 @@ def _properties(element: Element) -> Iterator[tuple[str, str]]:
 
 def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     facts = dict(_properties(element))
-    scenario = _name((element.classname or "").removeprefix(PREFIX))
-    name = _name(element.name or "")
+    scenario = plain((element.classname or "").removeprefix(PREFIX))
+    name = plain(element.name or "")
     where = f"{path}: case {scenario}/{name}"
     parts = _PARTS.fullmatch(name)
     # A case that never ran has no facts of its own; its name has them.
@@ -179,10 +179,10 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     case = Case(
         scenario,
         name,
-        strategy=_name(facts.get("strategy", "")),
+        strategy=plain(facts.get("strategy", "")),
         world_size=int(world) if re.fullmatch("[0-9]{1,6}", world) else None,
-        dtype=_name(facts.get("dtype", "")),
-        family=_name(facts.get("family", "")),
+        dtype=plain(facts.get("dtype", "")),
+        family=plain(facts.get("family", "")),
     )
     status = _status(where, facts, element)
     message, detail = _texts(status, element)
@@ -198,11 +198,15 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
         error=_number(where, "largest_error", facts.get("largest_error")),
         seconds=_seconds(where, element.time),
         rerun=_text(facts.get("rerun", ""), LARGEST_MESSAGE),
-        failure=_name(facts.get("failure", "")),
+        failure=plain(facts.get("failure", "")),
         diverged=_diverged(where, facts.get("diverged", "[]")),
         marks=_marks(where, facts.get("marks", "[]")),
+        sources=(
+            plain(facts.get("scenario_source", "")),
+            plain(facts.get("strategy_source", "")),
+        ),
         more={
-            _name(name): _text(value, LARGEST_DETAIL)
+            plain(name): _text(value, LARGEST_DETAIL)
             for name, value in facts.items()
             if name not in _PLACED
         },
@@ -214,7 +218,7 @@ def _status(where: str, facts: dict[str, str], element: TestCase) -> str:
         raise Refused(f"{where}: it has no property 'status'")
     status = facts["status"]
     if status not in BY_NAME:
-        raise Refused(f"{where}: unknown status {_name(status)!r}; known: {', '.join(BY_NAME)}")
+        raise Refused(f"{where}: unknown status {plain(status)!r}; known: {', '.join(BY_NAME)}")
     held = [f"<{one._tag}>" for one in element.result]  # noqa: SLF001 - no public name
     drawing = BY_NAME[status]
     known = [f"<{tag}>" for tag in (drawing.element, drawing.allowed) if tag is not None]
@@ -245,9 +249,9 @@ def _number(where: str | Path, name: str, text: str | None) -> float | None:
     try:
         value = float(text)
     except ValueError:
-        raise Refused(f"{where}: {name} is not a number: {_name(text)!r}") from None
+        raise Refused(f"{where}: {name} is not a number: {plain(text)!r}") from None
     if value < 0:
-        raise Refused(f"{where}: {name} is negative: {_name(text)!r}")
+        raise Refused(f"{where}: {name} is negative: {plain(text)!r}")
     # NaN compares as false with everything, so it becomes infinity.
     return math.inf if math.isnan(value) else value
 
@@ -259,7 +263,7 @@ def _diverged(where: str, text: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise Refused(f"{where}: diverged is not a list of names: {_name(text)!r}")
+        raise Refused(f"{where}: diverged is not a list of names: {plain(text)!r}")
     return tuple(_text(one, LARGEST_NAME) for one in found)
 
 
@@ -267,17 +271,18 @@ def _marks(where: str, text: str) -> tuple[Mark, ...]:
     try:
         return tuple(map(Mark.from_json, json.loads(text)))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise Refused(f"{where}: marks is no list of marks: {_name(text)!r}") from None
+        raise Refused(f"{where}: marks is no list of marks: {plain(text)!r}") from None
 
 
 def _seconds(where: str | Path, text: str | None) -> float:
     value = _number(where, "time", text or "0") or 0.0
     if value > LONGEST:
-        raise Refused(f"{where}: time is not a number of seconds: {_name(str(text))!r}")
+        raise Refused(f"{where}: time is not a number of seconds: {plain(str(text))!r}")
     return value
 
 
-def _name(text: str) -> str:
+def plain(text: str) -> str:
+    """``text`` on one line, shortened, with invisible characters spelled out."""
     return _text(" ".join(text.split()), LARGEST_NAME)
 
 

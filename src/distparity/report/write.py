@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from distparity.report import data, html, markdown
+from distparity.report import data, history, html, markdown
 from distparity.report.model import Conflict, Report
 from distparity.report.read import Refused, files, read
 
@@ -17,9 +17,12 @@ SUMMARY = "summary.md"
 DATA = "report.json"
 
 
-def write(sources: Iterable[Path], folder: Path) -> tuple[Report, list[Path]]:
+def write(
+    sources: Iterable[Path], folder: Path, kept: Path | None = None
+) -> tuple[Report, list[Path]]:
     """Write the page, the summary and the JSON file; returns what was read, and the paths.
 
+    ``kept`` is the file with earlier runs of the cells; these runs are added to it.
     Raises :class:`~distparity.report.read.Refused` before anything is written, and ``OSError`` if
     ``folder`` cannot be written.
     """
@@ -27,20 +30,23 @@ def write(sources: Iterable[Path], folder: Path) -> tuple[Report, list[Path]]:
         report = Report.of(column for path in files(list(sources)) for column in read(path))
     except Conflict as error:
         raise Refused(str(error)) from None
+    runs = history.joined([] if kept is None else history.read(kept), report)
     texts = {
-        PAGE: html.render(report),
-        SUMMARY: markdown.render(report),
-        DATA: data.render(report),
+        folder / PAGE: html.render(report, runs),
+        folder / SUMMARY: markdown.render(report),
+        folder / DATA: data.render(report),
     }
-    return report, _write(texts, folder)
+    if kept is not None:
+        texts[kept] = history.render(runs)
+    return report, _write(texts)
 
 
-def _write(texts: dict[str, str], folder: Path) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = {folder / name: folder / f".{name}.{os.getpid()}" for name in texts}
+def _write(texts: dict[Path, str]) -> list[Path]:
+    partial = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in texts}
     try:
         for path, part in partial.items():
-            part.write_text(texts[path.name], encoding="utf-8", newline="\n")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(texts[path], encoding="utf-8", newline="\n")
         for path, part in partial.items():
             part.replace(path)
     finally:

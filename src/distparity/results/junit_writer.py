@@ -21,7 +21,7 @@ from xml.etree import ElementTree as ET
 
 from distparity.core.outcome import Outcome, Status
 from distparity.core.statuses import BY_NAME
-from distparity.core.version import __version__
+from distparity.core.version import __version__, source
 from distparity.results.journal import BROKEN, SCHEMA, Journal, Record, place, read
 
 __all__ = ["statuses", "write_broken_cell", "write_from_journal"]
@@ -120,6 +120,7 @@ def _document(record: Record) -> ET.Element:
         "distparity.cell_torch": cell["torch"],
         "distparity.device": cell["device"],
         "distparity.version": __version__,
+        **({"distparity.source": address} if (address := source()) else {}),
         "distparity.schema": str(SCHEMA),
         **{f"distparity.{key}": value for key, value in record.header["facts"].items()},
         "distparity.ended": record.ended or "died",

@@ -270,6 +270,7 @@ class Run:
                 **case.facts,
                 "family": families[case.scenario],
                 "rerun": wording.rerun([case], self.options, cell.found.replay),
+                **wording.sources(self.torch, case),
             }
             for case in cell.cases
         }

@@ -6,8 +6,10 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from distparity.core import version
 from distparity.core.case import Case
 from distparity.core.redact import Redactor
 from distparity.core.torch_facts import TorchFacts
@@ -15,10 +17,11 @@ from distparity.session.case_list import DEFAULT_WORLD_SIZES
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["OWN_DEVICE", "cell_facts", "header", "rerun", "surroundings", "where"]
+__all__ = ["OWN_DEVICE", "cell_facts", "header", "rerun", "sources", "surroundings", "where"]
 
 #: The device of a project's own cases that name none.
 OWN_DEVICE = "DISTPARITY_DEVICE"
+PACKAGE = Path(version.__file__).parents[1]
 
 
 def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
@@ -46,6 +49,18 @@ def surroundings(command: list[str], redactor: Redactor) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "command": redactor.command(shlex.join(command)),
+    }
+
+
+def sources(torch: TorchFacts, case: Case) -> dict[str, str]:
+    """The files of a case's scenario and strategy, as far as they are in this package."""
+    files = {"scenario_source": torch.files[case.scenario]}
+    if case.scenario in torch.scenarios:
+        files["strategy_source"] = torch.strategies[case.strategy].file
+    return {
+        name: Path(file).relative_to(PACKAGE).as_posix()
+        for name, file in files.items()
+        if PACKAGE in Path(file).parents
     }
 
 

@@ -6,6 +6,7 @@ The controller knows only their names: it never imports this module, or torch.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 from typing import Any
@@ -95,6 +96,7 @@ def _scenario(name: str, scenario: scenarios.Scenario) -> ScenarioFacts:
 
 def _strategy(strategy: strategies.Strategy) -> StrategyFacts:
     return StrategyFacts(
+        file=str(sys.modules[type(strategy).__module__].__file__),
         title=strategy.title,
         tier=strategy.tier,
         limits=tuple(strategy.limits),

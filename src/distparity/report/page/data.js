@@ -34,6 +34,7 @@ const columns = raw.columns.map((column, index) => ({
   index,
   ratio: column.ratio.map(number),
   error: column.error.map(number),
+  runs: column.runs.map((run) => ({ ...run, ratio: run.ratio.map(number) })),
   title: `torch ${column.torch} on ${column.device}`,
 }));
 const columnByName = new Map(columns.map((column) => [column.name, column]));
@@ -54,6 +55,9 @@ const diagnosisOf = (column, one) => text(column.diagnosis[one.index]);
 const causeOf = (column, one) => text(column.cause[one.index]);
 const detailOf = (column, one) => text(column.detail[one.index]);
 const rerunOf = (column, one) => text(column.rerun[one.index]);
+// The files of its scenario and strategy, in the version of distparity that ran it.
+const sourcesOf = (column, one) =>
+  [one.scenario, `/${one.strategy}`].map((name) => text(column.sources[name])).filter(Boolean);
 const moreOf = (column, one) =>
   Object.entries(column.more[one.index] ?? {}).map(([name, place]) => [name, text(place)]);
 

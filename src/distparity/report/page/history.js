@@ -11,7 +11,10 @@ function histories(among, shown, name) {
 
 // Of cases in a column: wrong if one is, right if one passed and none is wrong, else not judged.
 function together(among, column) {
-  const found = among.map((one) => statusOf(column, one));
+  return verdictOf(among.map((one) => statusOf(column, one)));
+}
+
+function verdictOf(found) {
   if (found.some((status) => wrong(status) || status.key === "error" || status.key === "missing")) return "wrong";
   return found.some(right) ? "right" : "silent";
 }

@@ -58,6 +58,7 @@ function caseDetails(one, wanted) {
     told([one], shown, one.strategy || one.name),
     plot(one, chosen, choose),
     outcomes(one, shown, chosen, choose),
+    chosen?.runs.length ? runsOfCell(one, chosen) : null,
     chosen ? account(one, chosen) : null,
   ].filter(Boolean);
 }
@@ -97,6 +98,34 @@ function outcomes(one, shown, chosen, choose) {
   return el("table", { class: "outcomes" }, el("caption", { class: "hidden" }, "Outcome in every cell"), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows));
 }
 
+// The runs of one cell by date, the newest first.
+function runsOfCell(one, column) {
+  const ran = column.runs.map((run) => ({ ...run, status: statuses[run.status[one.index]] ?? ABSENT, ratio: run.ratio[one.index] }));
+  const states = ran.map((run) => ({ torch: day(run), is: run.status === ABSENT ? "silent" : verdictOf([run.status]) }));
+  const rows = ran.toReversed().map((run) =>
+    el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, when(run)),
+      el("td", {}, badge(run.status)),
+      el("td", { class: "number" }, swatch(run.ratio), short(run.ratio)),
+      el("td", {}, run.torch),
+      el("td", {}, run.distparity),
+    ),
+  );
+  const heads = ["run", "outcome", "ratio", "torch", "distparity"].map((name) => el("th", { scope: "col" }, name));
+  return el(
+    "section",
+    { class: "by-date", "aria-label": `Runs of ${column.name}` },
+    el("h3", {}, `Runs of ${column.name}`),
+    el("p", { class: "history" }, spansInWords(states)),
+    el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
+  );
+}
+
+const day = (run) => run.started.slice(0, 10);
+const when = (run) => run.started.slice(0, 16).replace("T", " ");
+
 function swatch(ratio) {
   return ratio === null ? null : el("span", { class: `swatch ${bin(ratio)}`, "aria-hidden": "true" });
 }
@@ -116,10 +145,18 @@ function account(one, column) {
     message ? el("p", { class: `message f-${status.family}` }, message) : null,
     detail ? el("pre", { class: "detail", tabindex: "0" }, detail) : null,
     more.length ? facts(more) : null,
+    sources(one, column),
     rerun
       ? el("div", { class: "rerun" }, el("h4", {}, `To rerun, with torch ${column.facts.torch ?? column.torch}`), copyable(rerun))
       : null,
   );
+}
+
+// Where the case is written: links if distparity was built with the address of its sources.
+function sources(one, column) {
+  const { source, version } = column.facts;
+  const paths = sourcesOf(column, one).map((path) => [source ? linked(`${source}/src/distparity/${path}`, path) : path, " "]);
+  return paths.length ? el("p", { class: "sources" }, "Source: ", ...paths.flat(), `(distparity ${version})`) : null;
 }
 
 function copyable(command) {
@@ -227,7 +264,7 @@ function worth(name, value) {
   return value.split(" ").flatMap((word) => [linked(word), " "]);
 }
 
-function linked(address) {
-  if (!address.startsWith("https://")) return address;
-  return el("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, address);
+function linked(address, words = address) {
+  if (!address.startsWith("https://")) return words;
+  return el("a", { href: address, rel: "noopener noreferrer", target: "_blank" }, words);
 }
