@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from conftest import TESTS
 
-from distparity.worker import collective_log, stack_reporter
+from distparity.worker import stack_reporter, wrapping
 
 
 class Torchs:
@@ -42,7 +42,7 @@ def test_a_class_in_python_inherits_what_torch_has(
 ) -> None:
     plain = Torchs.wait
     monkeypatch.setattr(Torchs, "wait", plain)
-    collective_log._replace(Torchs, "wait", logged)
+    wrapping.replace(Torchs, "wait", logged)
 
     assert kind().wait() == answer
     # This is what torch looks for an override in.

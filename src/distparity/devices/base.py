@@ -215,6 +215,25 @@ class Device:
         # Without an argument: the function of one vendor takes none.
         self.module().synchronize()
 
+    def keep_busy(self, device: Any, seconds: float) -> None:
+        """Queue work of about ``seconds`` on the current stream of ``device``, for ``--perturb``.
+
+        It must not wait for that work. By default it is the module's own sleep kernel if it has one (as
+        torch.cuda), else products of matrices of 1 ms each; the CPU has no streams, and does nothing.
+        """
+        if device.type == "cpu":
+            return
+        sleep = getattr(self.module(), "_sleep", None)
+        if sleep is not None:
+            # In cycles of a clock of about 1.5 GHz.
+            sleep(int(seconds * 1.5e9))
+            return
+        import torch
+
+        one = torch.zeros(512, 512, device=device)
+        for _ in range(max(1, round(seconds * 1e3))):
+            one = one @ one
+
     def findings(self) -> Sequence[str]:
         """Problems that the device has detected since the last call, one line each.
 

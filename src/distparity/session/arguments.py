@@ -122,6 +122,12 @@ OF_A_RUN: dict[str, Table] = {
             "help": "keep no record of the collectives: nothing of distparity is around them, and a "
             "hang is told with less",
         },
+        "--perturb": {
+            "type": int,
+            "metavar": "SEED",
+            "help": "delay ranks at random before they call, and keep their devices busy: what "
+            "waits for what it uses has the same results (docs/order.md)",
+        },
         "--worlds": {
             "type": int,
             "metavar": "RANKS",
@@ -232,6 +238,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         axes=_axes(getattr(given, "axis", [])),
         arithmetic=getattr(given, "arithmetic", "exact"),
         log=not getattr(given, "no_log", False),
+        perturb=getattr(given, "perturb", None),
         shard=None if (shard := getattr(given, "shard", None)) is None else Share.of(shard),
         shuffle=seed,
         rounds=_rounds(given, seed),

@@ -59,6 +59,8 @@ class Options:
     arithmetic: str = "exact"
     #: Keep a record of the collectives of each rank; without it, a hang is told with less.
     log: bool = True
+    #: The seed of delays in ranks and on devices; None for no delays.
+    perturb: int | None = None
     #: Run a failed case again, once, in a fresh world.
     retry_failed: bool = False
     #: A flaky case (it failed, and passed when it ran again) does not make the run fail.
@@ -83,7 +85,16 @@ class Options:
 
         An included module or plug-in stands there with a digest of its file.
         """
-        plain = ("select", "limit", "sharing", "arithmetic", "log", "retry_failed", "allow_flaky")
+        plain = (
+            "select",
+            "limit",
+            "sharing",
+            "arithmetic",
+            "log",
+            "perturb",
+            "retry_failed",
+            "allow_flaky",
+        )
         found = {name: str(getattr(self, name)) for name in (*plain, "known_defects")}
         # What the modules say now, and not only what they are called.
         for name, modules in (("include", self.include), ("plugins", self.plugins)):

@@ -109,6 +109,7 @@ class Run:
             options.own_modules,
             log=options.log,
             backend=options.backend,
+            perturb=options.perturb,
         )
 
     def ready(self) -> None:
@@ -284,6 +285,7 @@ class Run:
             "deselected": deselected,
             "expectations": self.expected.files or "none",
             "not_usable": "; ".join(self._found.broken) or "none",
+            **({} if self.options.perturb is None else {"perturb": self.options.perturb}),
             **({} if self.options.shuffle is None else {"shuffle": self.options.shuffle}),
             **wording.surroundings(self.options.command, self._redactor),
         }

@@ -136,6 +136,8 @@ def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) ->
         words += ["--arithmetic", options.arithmetic]
     if not options.log:
         words.append("--no-log")
+    if options.perturb is not None:
+        words += ["--perturb", str(options.perturb)]
     for path in options.expectations:
         words += ["--expectations", str(path)]
     if not options.known_defects:

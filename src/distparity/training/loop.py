@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from distparity.core.participation import Participation
+from distparity.devices import delays
 from distparity.scenarios import Batch, Scenario
 from distparity.strategies import Pending, Strategy, Tensors
 from distparity.training.trajectory import Step, Trajectory
@@ -198,6 +199,7 @@ class _Run:
         if scenario.clip_value is not None:
             strategy.clip_value(made.model, scenario.clip_value)
         self._keep(step, "gradient", strategy.gradients(made.model))
+        delays.pause()
         if not made.step():
             self.skipped.append(step)
         self._keep(step, "parameter", strategy.parameters(made.model))
@@ -262,6 +264,7 @@ class _Run:
     def _reload(self) -> None:
         """Continue with a new model that loads the state of the old one."""
         new = _make(self.recipe, self.strategy, self.context)
+        delays.pause()
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
         # These have state dicts of their own, in plain Python.
@@ -360,6 +363,7 @@ def _backward(
     for number, piece in enumerate(pieces):
         last = number == len(pieces) - 1
         alone = scenario.micro_batches > 1 and scenario.exchange_last_only and not last
+        delays.pause()
         with strategy.no_sync(made.model) if alone else nullcontext():
             weight, turn = len(piece[0]) / rows, (number, len(pieces))
             loss = loss + strategy.learn(

@@ -19,64 +19,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed import _functional_collectives as functional
 
+from distparity.devices import delays
 from distparity.torch_support import private
+from distparity.worker import wrapping
 
 __all__ = ["Begun", "CollectiveLog", "described", "is_ours", "sequence"]
 
-#: The methods of a process group, some with an older and a newer name, and their public names.
-_METHODS = {
-    "_allgather_base": "all_gather_into_tensor",
-    "_reduce_scatter_base": "reduce_scatter_tensor",
-    "all_gather_single": "all_gather_single",
-    "all_gather_single_coalesced": "all_gather_single_coalesced",
-    "all_to_all_single": "all_to_all_single",
-    "allgather": "all_gather",
-    "allgather_coalesced": "all_gather_coalesced",
-    "allgather_into_tensor_coalesced": "all_gather_into_tensor_coalesced",
-    "allreduce": "all_reduce",
-    "allreduce_coalesced": "all_reduce_coalesced",
-    "alltoall": "all_to_all",
-    "alltoall_base": "all_to_all_single",
-    "barrier": "barrier",
-    "broadcast": "broadcast",
-    "gather": "gather",
-    "gather_single": "gather_single",
-    "monitored_barrier": "monitored_barrier",
-    "recv": "recv",
-    "recv_anysource": "recv",
-    "reduce": "reduce",
-    "reduce_scatter": "reduce_scatter",
-    "reduce_scatter_single": "reduce_scatter_single",
-    "reduce_scatter_single_coalesced": "reduce_scatter_single_coalesced",
-    "reduce_scatter_tensor_coalesced": "reduce_scatter_tensor_coalesced",
-    "scatter": "scatter",
-    "send": "send",
-}
-#: torch's functional collectives. C++ begins them, and their results are waited for.
-_FUNCTIONS = (
-    "all_gather_into_tensor_coalesced",
-    "all_gather_single",
-    "all_gather_single_autograd",
-    "all_gather_single_coalesced",
-    "all_gather_tensor",
-    "all_gather_tensor_autograd",
-    "all_reduce",
-    "all_reduce_coalesced",
-    "all_to_all_single",
-    "all_to_all_single_autograd",
-    "broadcast",
-    "permute_tensor",
-    "reduce_scatter_single",
-    "reduce_scatter_single_autograd",
-    "reduce_scatter_single_coalesced",
-    "reduce_scatter_tensor",
-    "reduce_scatter_tensor_autograd",
-    "reduce_scatter_tensor_coalesced",
-)
 #: The functions that wait for the result of a functional collective.
 _WAIT_TENSOR = "wait_tensor"
+
+
+#: The files with code that runs between a program and torch.
+_OURS = (__file__, wrapping.__file__, delays.__file__)
 
 
 @dataclass
@@ -110,21 +65,13 @@ class CollectiveLog:
 
         Raises ``ValueError`` if there is no default process group.
         """
-        theirs = _own_classes(type(dist.group.WORLD))
-        for method, name in _METHODS.items():
-            _replace(dist.ProcessGroup, method, functools.partial(self._method, name=name))
-            # A vendor's group may be a Python class of its own, while other groups are torch's.
-            own = next((kind for kind in theirs if method in vars(kind)), None)
-            if own is not None:
-                setattr(own, method, self._method(getattr(own, method), name))
-        for name in _FUNCTIONS:
-            if hasattr(functional, name):
-                setattr(functional, name, self._function(getattr(functional, name), name))
+        wrapping.methods(self._method)
+        wrapping.functions(self._function)
         future: Any = private.future_type()
         if future is not None:
             future.wait = self._wait(future.wait)
-        _replace(dist.Work, "wait", self._wait)
-        _replace(dist.Work, "get_future", self._get_future)
+        wrapping.replace(dist.Work, "wait", self._wait)
+        wrapping.replace(dist.Work, "get_future", self._get_future)
 
     def open(self, frames: list[FrameType]) -> tuple[Begun | None, bool | None]:
         """The collective that these frames wait for, or else the last one if it may not have ended.
@@ -239,36 +186,9 @@ class CollectiveLog:
                 self._handles.append(weakref.ref(handle))
 
 
-class _Logged:
-    """A method of one of torch's C++ classes, wrapped for objects of exactly that class.
-
-    A class in Python that inherits the method must find torch's own: torch takes any Python function
-    there for an override and calls it, and the wrapper would call torch again, without end.
-    """
-
-    def __init__(self, owner: type, name: str, wrap: Callable[..., Any]) -> None:
-        self._owner, self._plain = owner, vars(owner)[name]
-        self._wrapped = wrap(getattr(owner, name))
-
-    def __get__(self, one: Any, kind: type | None = None) -> Any:
-        wrapped = one is not None and type(one) is self._owner
-        return (self._wrapped if wrapped else self._plain).__get__(one, kind)
-
-
-def _replace(owner: Any, name: str, wrap: Callable[..., Any]) -> None:
-    if name in vars(owner):
-        setattr(owner, name, _Logged(owner, name, wrap))
-
-
-def _own_classes(kind: type) -> list[type]:
-    """A group's class and its bases, as far as they are not torch's."""
-    bases = kind.__mro__
-    return list(bases[: bases.index(dist.ProcessGroup)])
-
-
 def is_ours(frame: FrameType) -> bool:
     """True for a frame of one of our wrappers, which is not part of the user's program."""
-    return frame.f_code.co_filename == __file__
+    return frame.f_code.co_filename in _OURS
 
 
 def described(values: list[Any]) -> dict[str, Any]:

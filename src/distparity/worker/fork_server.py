@@ -30,7 +30,7 @@ from distparity import devices
 from distparity.core import processes
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.core.wire import Channel, Frame, ProtocolError
-from distparity.devices import PluginError, arithmetic, backends
+from distparity.devices import PluginError, arithmetic, backends, delays
 from distparity.worker import own
 
 __all__ = ["main"]
@@ -130,6 +130,7 @@ def _set_up(setup: Frame) -> dict[str, Any]:
         devices.plug(reference)
     arithmetic.choose(setup["arithmetic"])
     backends.choose(setup["backend"])
+    delays.choose(setup["perturb"])
     from distparity.worker import stack_reporter, tasks
 
     stack_reporter.choose(recording=setup["log"])

@@ -41,6 +41,9 @@ LOOPBACK = "127.0.0.1"
 #: The most characters of an exception's text, and of its traceback, that are sent.
 _MAX_TEXT = 20_000
 
+#: What of a task's arguments decides its delays: what the case is, and the seed of its data.
+_KNOWN_BY = ("scenario", "strategy", "operation", "way", "dtype", "phase", "seed")
+
 
 def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     """Run one rank with these ``tasks`` until its channel closes.
@@ -60,8 +63,14 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
 
         reporter = StackReporter(f"{spec['output']}.where")
         context = _join(channel, spec)
+        from distparity.devices import delays
+
         if spec["group"]:
             reporter.joined()
+            if delays.chosen():
+                from distparity.worker import wrapping
+
+                wrapping.before_each(delays.pause)
         from distparity.worker.leak_check import Snapshot
 
         before = Snapshot(context.kind)
@@ -78,6 +87,9 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
         private.forget_dtensor()
         reporter.begin()
         context.kind.findings()
+        if spec["group"]:
+            task = " ".join(str(frame["args"].get(name)) for name in _KNOWN_BY)
+            delays.begin(context.kind, context.device, context.rank, task)
         started = time.perf_counter()
         try:
             result, blobs = tasks[frame["task"]](context, frame["args"], frame.blobs)

@@ -55,6 +55,7 @@ class Launcher:
         *,
         log: bool = True,
         backend: str | None = None,
+        perturb: int | None = None,
     ) -> None:
         self.include = include or []
         self.own_scenarios, self.own_modules = own_scenarios, own_modules
@@ -64,6 +65,8 @@ class Launcher:
         self.log = log
         #: What ranks make their groups with; None for the device's own backend.
         self.backend = backend
+        #: The seed of delays in ranks; None for no delays.
+        self.perturb = perturb
         self.facts: TorchFacts | None = None
         self.journals: list[str] = []
         start.open_standard_streams()
@@ -175,6 +178,7 @@ class Launcher:
                     "arithmetic": self.arithmetic,
                     "log": self.log,
                     "backend": self.backend,
+                    "perturb": self.perturb,
                     "write_report": start.write_report(),
                 }
             )

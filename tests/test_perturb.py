@@ -1,0 +1,88 @@
+"""Seeded delays: which calls have one, what they are put around, and what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from distparity.devices import delays
+from distparity.worker import wrapping
+
+
+class Kind:
+    """A device that notes for how long it was kept busy."""
+
+    def __init__(self) -> None:
+        self.busy: list[float] = []
+
+    def keep_busy(self, device: str, seconds: float) -> None:
+        assert device == "one"
+        self.busy.append(seconds)
+
+
+def made(
+    monkeypatch: pytest.MonkeyPatch, words: str, calls: int
+) -> tuple[list[float], list[float]]:
+    """The seconds that a rank waited and that its device was busy, in order."""
+    slept: list[float] = []
+    monkeypatch.setattr(delays.time, "sleep", slept.append)
+    kind: Any = Kind()
+    mine = delays.Delays(kind, "one", words)
+    for _ in range(calls):
+        mine.pause()
+    return slept, kind.busy
+
+
+def test_the_same_words_have_the_same_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, again, other = (made(monkeypatch, words, 50) for words in ("1 0 a", "1 0 a", "1 1 a"))
+
+    assert one == again != other
+    assert all(0 < seconds <= delays.LONGEST for part in one for seconds in part)
+    assert all(0.15 < len(part) / 50 < 0.45 for part in one)
+
+
+def test_delays_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in made(monkeypatch, "1 0 a", 5000):
+        assert sum(part) == pytest.approx(delays.BUDGET)
+
+
+def test_without_a_seed_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = Kind()
+    monkeypatch.setattr(delays, "_seed", None)
+    delays.begin(kind, "one", 0, "a")
+    for _ in range(100):
+        delays.pause()
+
+    assert kind.busy == []
+
+
+class Torchs:
+    def call(self, number: int) -> list[str]:
+        return [f"torch's {number}"]
+
+
+def noting(word: str) -> Callable[..., Any]:
+    return lambda method: lambda one, number: [word, *method(one, number)]
+
+
+def test_a_method_that_is_wrapped_twice_runs_both_and_a_subclass_neither() -> None:
+    kind = type("Torchs", (), {"call": Torchs.call})
+    sub = type("Vendors", (kind,), {})
+    wrapping.replace(kind, "call", noting("logged"))
+    wrapping.replace(kind, "call", noting("late"))
+
+    assert kind().call(3) == ["late", "logged", "torch's 3"]
+    assert sub().call(3) == ["torch's 3"]
+
+
+def test_what_does_not_wait_is_wrong_if_ranks_are_late(suite: Any) -> None:
+    ran = suite("--include", "unwaited", "--perturb", "1", "-k", "unwaited and multiple_forward")
+
+    (case,) = [one for one in ran.statuses("here-cpu") if "ws2-float32" in one]
+    assert ran.statuses("here-cpu")[case] == "failed", ran.output
+    assert "--perturb 1" in ran.properties("here-cpu")[case]["rerun"]
+    assert {p.name: p.value for p in ran.suite("here-cpu").properties()}[
+        "distparity.perturb"
+    ] == "1"
