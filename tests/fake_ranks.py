@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 from unittest import mock
 
+from distparity.core.spool import reserve
 from distparity.core.torch_facts import TorchFacts
 from distparity.core.wire import Channel, Frame
 from distparity.worlds import post_mortem, scheduler, start, world
@@ -24,7 +26,7 @@ from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
 #: What a rank may do with a task, by the task's name.
-BEHAVIOURS = ("ok", "raise", "die", "silent", "rubbish", "leave", "garbage", "one-dies")
+BEHAVIOURS = ("ok", "raise", "die", "silent", "rubbish", "leave", "garbage", "one-dies", "store")
 
 
 class Theirs(Channel):
@@ -97,6 +99,17 @@ class FakeRank:
             self.channel.send({"op": "nonsense"})
         elif what == "garbage":
             self.channel.sock.sendall(b"\0" * 64)
+        elif what == "store":
+            place = reserve(frame["args"]["spool"], 6)
+            with pathlib.Path(frame["args"]["spool"]).open("r+b") as file:
+                file.seek(place)
+                file.write(f"rank {self.spec['rank']}".encode())
+            folder = pathlib.Path(frame["args"]["folder"])
+            seen = sorted(path.name for path in folder.iterdir())
+            (folder / f"of-{self.spec['rank']}-in-{frame['id']}").write_bytes(b"checkpoint")
+            result = {"places": [place], "seen": seen}
+            answer = {"op": "answer", "id": frame["id"], "result": result, "seconds": 0.1}
+            self.channel.send({**answer, "calls": 1, "left": [], "findings": []})
         elif what in ("ok", "leave"):
             left = ["a thread"] if what == "leave" else []
             answer = {"op": "answer", "id": frame["id"], "result": {"args": frame["args"]}}

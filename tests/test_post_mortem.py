@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from distparity.core import processes
 from distparity.worlds import post_mortem
 from distparity.worlds.failure import Fate
 from distparity.worlds.post_mortem import PostMortem
@@ -38,7 +37,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         self.rank = types.SimpleNamespace(
-            number=0, pid=7, settled=False, dying=None, exit=None, error=None, answer=None,
+            number=0, pid=7, node="", lost="", settled=False, dying=None, exit=None, error=None, answer=None,
             fate=Fate.SILENT, when=0.0, stacks=self, where=types.SimpleNamespace(read=self.where),
             output=types.SimpleNamespace(tail=lambda most: ""),
         )  # fmt: skip
@@ -47,6 +46,12 @@ class Machine:
         self.sent.append(number)
         if self.asked is None:
             self.asked = self.clock.now
+
+    def state(self, pid: int) -> str:
+        return "sleeping"
+
+    def wants_to_run(self, pid: int, *, main: bool = True) -> bool:
+        return False
 
     def is_busy(self) -> bool:
         return self.busy
@@ -81,8 +86,6 @@ def test_a_late_answer(
     clock = Clock()
     machine = Machine(clock, late, busy)
     monkeypatch.setattr(post_mortem, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    monkeypatch.setattr(processes, "state", lambda pid: "sleeping")
-    monkeypatch.setattr(processes, "wants_to_run", lambda *_, **__: False)
     held = PostMortem([machine.rank], machine, PATIENCE, began=False)  # type: ignore[arg-type]
     while (again := held.step()) is not None:
         clock.now = max(again, clock.now)

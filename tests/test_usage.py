@@ -38,7 +38,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 #: By command line, after ``distparity``: what it says.
 WRONG = {
     # commands
-    "rnu": "unknown command 'rnu'; did you mean 'run'? known: run, list, doctor",
+    "rnu": "unknown command 'rnu'; did you mean 'run'? known: run, join, list, doctor",
     "test": "unknown command 'test'; known: run, ",
     "--verison": "unknown option '--verison'; did you mean '--version'?",
     # devices

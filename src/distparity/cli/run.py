@@ -32,14 +32,38 @@ def _act(_: argparse.Namespace) -> NoReturn:
     become_pytest([])
 
 
-def check(words: list[str]) -> None:
+def check(words: list[str]) -> argparse.Namespace:
     """Refuse wrong values of our options; pytest's options, and CASE, pass through unread."""
     from distparity.cli import Parser
 
     parser = Parser(prog="distparity run", add_help=False)
     for table in arguments.OF_A_RUN.values():
         arguments.declare(parser.add_argument, *table)
-    arguments.options(argparse.ArgumentParser.parse_known_args(parser, words)[0])
+    given: argparse.Namespace = argparse.ArgumentParser.parse_known_args(parser, words)[0]
+    arguments.options(given)
+    return given
+
+
+def _among_nodes(words: list[str]) -> list[str]:
+    """The words of the controller, if a launcher has started this on several nodes.
+
+    On the other nodes, this serves the controller and ends the process.
+    """
+    from distparity.nodes import launched
+
+    launch = launched.found(os.environ)
+    if launch is None:
+        return words
+    words = [*words, f"--nodes-from={launch.by}", f"--node-count={launch.nodes}"]
+    given = check(words)
+    if launch.rank == 0:
+        return words
+    from distparity.nodes import join
+
+    Path(given.report_dir).mkdir(parents=True, exist_ok=True)
+    said = launched.Meeting(launch.by, Path(given.report_dir)).read()
+    limit = launched.JOIN_LIMIT
+    sys.exit(join.serve(said["address"], said["port"], said["token"], given.interface, limit))
 
 
 def become_pytest(words: list[str]) -> NoReturn:
@@ -54,6 +78,7 @@ def become_pytest(words: list[str]) -> NoReturn:
     if {"-h", "--help"}.intersection(words):
         parser().parse_args(["run", "--help"])
     start.open_standard_streams()
+    words = _among_nodes(words)
     # A new program, because pytest must import this package before anybody else does.
     # The suite is named by its path. With any other name, pytest would also load files of the current
     # folder, such as ``tests/conftest.py`` or a ``pytest.ini``.

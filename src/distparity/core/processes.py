@@ -22,8 +22,11 @@ __all__ = [
     "have_children",
     "hear_of_parents_end",
     "keep_freed_memory",
+    "local",
     "memory_kills",
+    "node_of",
     "offer_to_memory_killer",
+    "on_node",
     "outlive_parent",
     "session",
     "signal_main_thread",
@@ -44,8 +47,28 @@ BUSY = 10
 _PARENT, _SESSION = 1, 3
 #: Python's process that removes shared memory. torch's takes seconds to see that its users have ended.
 _TIDY = b"multiprocessing.resource_tracker"
+#: Process ids have fewer bits than this.
+_NODE = 32
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+def on_node(number: int, pid: int) -> int:
+    """An id for a process of another machine, which no process of this machine has.
+
+    ``number`` is the machine's node; on node 0, which is this machine, it is the process id itself.
+    """
+    return number << _NODE | pid
+
+
+def node_of(pid: int) -> int:
+    """The node of an id that :func:`on_node` made."""
+    return pid >> _NODE
+
+
+def local(pid: int) -> int:
+    """The process id on its own machine."""
+    return pid & ((1 << _NODE) - 1)
 
 
 def _prctl(option: int, value: int) -> None:

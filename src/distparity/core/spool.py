@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["Spool", "Spools"]
+__all__ = ["Spool", "Spools", "reserve"]
 
 Made = TypeVar("Made")
+
+
+def reserve(path: str, size: int) -> int:
+    """Make room for ``size`` bytes at the end of a file to which other processes append too.
+
+    Returns their place. Raises ``OSError`` if there is no space.
+    """
+    with Path(path).open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        place = file.seek(0, os.SEEK_END)
+        file.truncate(place + size)
+    return place
 
 
 class Spool:

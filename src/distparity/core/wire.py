@@ -10,9 +10,9 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Channel", "Frame", "ProtocolError", "TooLarge", "check"]
+__all__ = ["Channel", "Frame", "Link", "ProtocolError", "TooLarge", "check"]
 
 _HEAD = struct.Struct(">8sI")
 _MAGIC = b"dparity1"
@@ -65,6 +65,12 @@ def _pack(message: dict[str, Any], blobs: Sequence[bytes]) -> list[bytes]:
         )
     text = json.dumps({**message, "blobs": [len(blob) for blob in blobs]}).encode()
     return [_HEAD.pack(_MAGIC, len(text)) + text, *blobs]
+
+
+class Link(Protocol):
+    """Where frames for a rank are queued, and sent as soon as they fit."""
+
+    def queue(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None: ...
 
 
 class Channel:

@@ -12,6 +12,7 @@ from typing import Any
 
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
+from distparity.session.nodes import PLACEMENTS, Nodes
 from distparity.session.options import ARITHMETICS, Options
 from distparity.session.rounds import Plan, duration
 from distparity.session.selection import SELECTIONS
@@ -108,6 +109,42 @@ OF_A_RUN: dict[str, Table] = {
             "default": "exact",
             "help": "exact: deterministic kernels without TF32 and the like (default); default: the "
             "kernels that torch trains with when nothing is set, in a cell of their own",
+        },
+    },
+    "on several nodes": {
+        "--placement": {
+            "choices": (*PLACEMENTS, "both"),
+            "help": "packed fills one node before the next, spread puts one rank on each node first "
+            "(default on several nodes), both runs each case in each way",
+        },
+        "--interface": {
+            "metavar": "NAME",
+            "help": "the interface for traffic between ranks (default: GLOO_SOCKET_IFNAME, "
+            "NCCL_SOCKET_IFNAME, or the one that reaches the controller)",
+        },
+        "--wait-for-nodes": {
+            "type": int,
+            "metavar": "N",
+            "help": "wait until N nodes have joined (`distparity join`), and run on them",
+        },
+        "--token-file": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": "the secret by which nodes join; made if it is not there; mode 0600",
+        },
+        "--listen": {
+            "metavar": "HOST:PORT",
+            "help": "where to wait for nodes (default: any address, port 29577)",
+        },
+        "--nodes-from": {
+            "choices": ("torchrun", "slurm"),
+            "help": "the launcher that started this run on several nodes (`distparity run` says it)",
+        },
+        "--node-count": {
+            "type": int,
+            "default": 1,
+            "metavar": "N",
+            "help": "on how many nodes it started the run",
         },
     },
     "how": {
@@ -247,10 +284,23 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         allow_flaky=getattr(given, "allow_flaky", False),
         expectations=list(getattr(given, "expectations", [])),
         known_defects=not getattr(given, "no_known_defects", False),
+        nodes=_nodes(given),
+        placement=getattr(given, "placement", None),
         **more,
     )
     found.check()
     return found
+
+
+def _nodes(given: Any) -> Nodes | None:
+    """The other nodes that a command line asks for."""
+    by, waited = getattr(given, "nodes_from", None), getattr(given, "wait_for_nodes", None)
+    if by is None and waited is None:
+        return None
+    if waited is not None and waited < 1:
+        raise BadRequest(f"--wait-for-nodes {waited}: it must be at least 1")
+    count = given.node_count - 1 if waited is None else waited
+    return Nodes(by or "join", count, given.interface, given.token_file, given.listen or "")
 
 
 def _seed(given: Any) -> int | None:

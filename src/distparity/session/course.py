@@ -13,6 +13,7 @@ from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
 from distparity.session.cell import Cell
 from distparity.session.operation_case import operate
+from distparity.session.placement import merged, placed
 from distparity.session.training_case import SEED, evaluate
 from distparity.worlds.scheduler import Job
 
@@ -25,17 +26,41 @@ class Course:
     ``limit`` is the time limit of a task, in seconds, but for large scenarios, which have more; ``spools`` has the run's spool files.
     """
 
-    def __init__(self, torch: TorchFacts, cells: list[Cell], limit: float, spools: Spools) -> None:
+    def __init__(
+        self,
+        torch: TorchFacts,
+        cells: list[Cell],
+        limit: float,
+        spools: Spools,
+        placements: tuple[str, ...] = (),
+    ) -> None:
         self.torch = torch
         self.limit = limit
         self._spools = spools
+        self._placements = placements
         self._cells = {cell.device: cell for cell in cells}
 
     def cell(self, case: Case) -> Cell:
         """The cell that a case belongs to."""
         return self._cells[case.device]
 
-    def job(
+    def job(self, case: Case, **how: Any) -> Job[Outcome]:
+        """Run the case from beginning to end, as a job for the scheduler.
+
+        On several nodes, it runs with one placement after the other until one does not pass. ``how`` is
+        as for :meth:`_once`.
+        """
+        if not self._placements:
+            return (yield from self._once(case, **how))
+        outcomes: list[Outcome] = []
+        for placement in self._placements:
+            once = self._once(case, **how)
+            outcomes.append((yield from placed(once, placement, case.device)))
+            if outcomes[-1].status is not Status.PASSED:
+                break
+        return merged(outcomes)
+
+    def _once(
         self,
         case: Case,
         *,
@@ -44,7 +69,7 @@ class Course:
         fresh: bool = False,
         alive: bool = True,
     ) -> Job[Outcome]:
-        """Run the case from beginning to end, as a job for the scheduler.
+        """Run the case with one placement.
 
         ``mutant`` names a deliberate fault to inject. With ``fresh``, the case runs in a new world.
         With ``alive=False``, the check that the scenario is evidence is left out.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
@@ -38,25 +38,55 @@ def search(
     found.broken += [off] if off else []
     wanted = list(torch.devices) if "auto" in options.devices else []
     wanted += [device for device in options.named if device not in wanted]
-    handles = {device: scheduler.start(_probe(device)) for device in wanted}
-    for device, handle in handles.items():
-        probed: Probed = scheduler.result(handle)
+    nodes = list(scheduler.fleet.takers)
+    handles = {
+        device: [scheduler.start(_probe(device, node)) for node in nodes] for device in wanted
+    }
+    for device, every in handles.items():
+        answers: list[Probed] = [scheduler.result(handle) for handle in every]
+        probed, counts = _of_all(device, scheduler.fleet.names(nodes), answers)
         if device in options.named or not _have(found, probed):
             for cell in _cells(device, probed, options, cell_name, found):
                 found.cells.append(cell)
-                prepare(scheduler, cell)
+                prepare(scheduler, cell, dict(zip(nodes, counts, strict=True)))
 
 
-def patience(device: str) -> Job[float]:
+def patience(device: str, bare: Spec = BARE) -> Job[float]:
     """The seconds that a device asks for in addition, before anything of it is loaded."""
-    done: Answer | Failure = yield Task(BARE, "patience", {"device": device}, limit=PROBE_LIMIT)
+    done: Answer | Failure = yield Task(bare, "patience", {"device": device}, limit=PROBE_LIMIT)
     return 0.0 if isinstance(done, Failure) else float(done.results[0]["start_seconds"])
 
 
-def _probe(device: str) -> Job[Probed]:
-    limit = PROBE_LIMIT + (yield from patience(device))
+def _of_all(device: str, names: Sequence[str], every: list[Probed]) -> tuple[Probed, list[int]]:
+    """What was found on all nodes together, and how many devices each has.
+
+    Raises :class:`BadRequest` if not all have the same kind.
+    """
+    first = every[0]
+    if len(every) == 1 or first.found is None:
+        return first, [0 if one.found is None else one.found.count for one in every]
+    for name, one in zip(names, every, strict=True):
+        kinds = [
+            # One CPU computes like another, or the case shows it.
+            None if found is None else (found.type, found.name if device != "cpu" else "")
+            for found in (first.found, one.found)
+        ]
+        if kinds[0] != kinds[1]:
+            has = one.absent if one.found is None else f"{name} has {one.found.name}"
+            raise BadRequest(
+                f"{device}: {names[0]} has {first.found.name}, and the nodes must have the same: {has}"
+            )
+    facts = [one.found for one in every if one.found is not None]
+    most = [one.most_ranks for one in facts if one.most_ranks is not None]
+    total = replace(first.found, most_ranks=sum(most) if len(most) == len(facts) else None)
+    return replace(first, found=total), [one.count for one in facts]
+
+
+def _probe(device: str, node: int = 0) -> Job[Probed]:
+    bare = replace(BARE, nodes=(node,)) if node else BARE
+    limit = PROBE_LIMIT + (yield from patience(device, bare))
     done: Answer | Failure
-    done = yield Task(BARE, "probe", {"device": device}, limit=limit, last=True)
+    done = yield Task(bare, "probe", {"device": device}, limit=limit, last=True)
     if isinstance(done, Failure):
         slow = "; declare start_seconds if it takes that long to start" * (done.kind == "timeout")
         absent = f"the probe of {device} failed: {done.message}{slow}"
@@ -111,10 +141,16 @@ def _sharing(device: str, facts: DeviceFacts, options: Options, found: Found) ->
     return None
 
 
-def prepare(scheduler: Scheduler, cell: Cell) -> None:
-    """Tell the scheduler how long the cell's worlds take to start, and which devices they share."""
+def prepare(scheduler: Scheduler, cell: Cell, counts: Mapping[int, int] | None = None) -> None:
+    """Tell the scheduler how long the cell's worlds take to start, and which devices they share.
+
+    ``counts`` is how many devices each node has.
+    """
     facts = cell.found
     scheduler.start_seconds[cell.device] = facts.start_seconds
     most = facts.most_ranks
-    if cell.sharing or (most is not None and most <= facts.count):
-        scheduler.pools[cell.device] = Pool(facts.count, facts.exclusive, cell.sharing)
+    counts = counts or {0: facts.count}
+    if cell.sharing or (most is not None and most <= sum(counts.values())):
+        # A node that joins later has none, because nobody has probed it.
+        count = facts.count if len(counts) == 1 else 0
+        scheduler.pools[cell.device] = Pool(count, facts.exclusive, cell.sharing, counts)

@@ -12,6 +12,7 @@ from distparity.core.bad_request import BadRequest
 from distparity.core.near import unknown
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.session import names
+from distparity.session.nodes import Nodes, placements
 from distparity.session.rounds import Plan
 from distparity.session.shares import Share
 
@@ -77,6 +78,10 @@ class Options:
     expectations: list[Path] = field(default_factory=list)
     #: Also expect the known defects of torch's releases.
     known_defects: bool = False
+    #: The other nodes of the run; None for one machine.
+    nodes: Nodes | None = None
+    #: How worlds lie on the nodes: ``packed``, ``spread`` or ``both``; None for the default.
+    placement: str | None = None
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     @property
@@ -96,11 +101,18 @@ class Options:
             "allow_flaky",
         )
         found = {name: str(getattr(self, name)) for name in (*plain, "known_defects")}
+        if self.nodes is not None:
+            found["placement"] = ", ".join(self.placements)
         # What the modules say now, and not only what they are called.
         for name, modules in (("include", self.include), ("plugins", self.plugins)):
             said = [f"{one} ({names.digest(one.partition(':')[0])})" for one in modules]
             found[name] = ", ".join(said)
         return found
+
+    @property
+    def placements(self) -> tuple[str, ...]:
+        """The placements that each case has, on several nodes."""
+        return placements(self.placement, self.nodes)
 
     @property
     def named(self) -> list[str]:
@@ -126,6 +138,8 @@ class Options:
             raise BadRequest(
                 "rounds (--repeat, --soak) go with neither --resume nor --retry-failed"
             )
+        if self.placements and self.sharing is not None:
+            raise BadRequest("--share-devices: not on several nodes")
         if self.limit <= 0:
             raise BadRequest(f"time limit {self.limit:g} s: it must be positive")
 

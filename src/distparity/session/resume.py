@@ -14,7 +14,7 @@ from distparity.results import journal
 __all__ = ["results"]
 
 #: Facts that describe a run, and not the torch, device and files that its outcomes depend on.
-_OF_THE_RUN = {"command", "platform", "ranks_busy", "resumed", "deselected"}
+_OF_THE_RUN = {"command", "platform", "ranks_busy", "resumed", "deselected", "nodes"}
 
 
 def results(path: Path, header: Mapping[str, Any]) -> dict[str, Outcome]:

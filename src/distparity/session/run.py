@@ -23,10 +23,11 @@ from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, paths, place
 from distparity.session import device_search, resume, selection, shares, wording
-from distparity.session.case_list import CaseList
+from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList
 from distparity.session.cell import GONE, Cell
 from distparity.session.course import Course
 from distparity.session.expected import Expected
+from distparity.session.gathering import Gathering
 from distparity.session.options import Options
 from distparity.session.rounds import Rounds
 from distparity.session.training_case import JUDGE
@@ -56,6 +57,7 @@ class Run:
         self.options = options
         self.launcher: Launcher | None = None
         self.scheduler: Scheduler | None = None
+        self._gathering: Gathering | None = None
         #: What went wrong with the run itself; if there is anything, the run fails.
         self.complaints: list[str] = []
         #: What else the terminal shows at the end.
@@ -101,6 +103,8 @@ class Run:
                 f"cannot write reports to {self.options.report_dir}: {error}"
             ) from None
         options = self.options
+        if options.nodes is not None:
+            self._gathering = Gathering(options.nodes, options.report_dir)
         self.launcher = Launcher(
             options.include,
             options.plugins,
@@ -123,6 +127,9 @@ class Run:
             self._torch = self.launcher.ready()
             options.check_devices(self.torch.devices)
             self.scheduler = Scheduler(self.launcher, room=options.room, timeout=2 * options.limit)
+            if self._gathering is not None:
+                self._gathering.wait(self.scheduler, self.launcher, self._torch)
+                self.scheduler.fleet.cpu_ranks = self._ranks_per_node()
             device_search.search(
                 self.scheduler, self.torch, options, self._cell_name(), self._found
             )
@@ -132,11 +139,18 @@ class Run:
             self.listed = CaseList(self.torch, self.cells, options)
             self._redactor.spare(self._names())
             self.expected.assign(self.torch, self.cells)
-            self.course = Course(self.torch, self.cells, options.limit, self.launcher.spools)
+            spools = self.launcher.spools
+            self.course = Course(self.torch, self.cells, options.limit, spools, options.placements)
         except (BadRequest, StartError) as error:
             # The output of a failed import may contain secrets.
             message, detail = self._redactor.text(str(error)), self._redactor.text(error.detail)
             raise BadRequest(message, detail) from None
+
+    def _ranks_per_node(self) -> int:
+        """How many ranks a node has on the CPU, so that the largest world fills all nodes."""
+        assert self.scheduler is not None
+        most = max(self.options.world_sizes or DEFAULT_WORLD_SIZES)
+        return -(-most // len(self.scheduler.fleet.takers))
 
     def leave_red(self, error: BadRequest) -> None:
         """Write an error into the XML of every requested cell, after :meth:`ready` failed."""
@@ -286,9 +300,18 @@ class Run:
             "expectations": self.expected.files or "none",
             "not_usable": "; ".join(self._found.broken) or "none",
             **({} if self.options.perturb is None else {"perturb": self.options.perturb}),
+            **self._node_facts(),
             **({} if self.options.shuffle is None else {"shuffle": self.options.shuffle}),
             **wording.surroundings(self.options.command, self._redactor),
         }
+
+    def _node_facts(self) -> dict[str, Any]:
+        """The nodes of a run over several."""
+        if self.scheduler is None or self.options.nodes is None:
+            return {}
+        fleet = self.scheduler.fleet
+        taking = fleet.names(sorted(fleet.takers))
+        return {"nodes": taking, "placement": self.options.placements}
 
     def outcome(self, case: Case) -> Outcome:
         """Wait for the outcome of a case; later cases run at the same time if there is room."""
@@ -427,6 +450,9 @@ class Run:
                 f"internal error in distparity; the run continued: {fault}"
                 for fault in self.scheduler.faults
             ]
+            self.complaints += [
+                f"{name} was lost: it {why}" for name, why in self.scheduler.fleet.lost.items()
+            ]
         for cell in self.cells:
             if cell.journal is not None:
                 made = {} if self._rounds is None else {"rounds": self._rounds.made}
@@ -442,6 +468,10 @@ class Run:
 
     def close(self, *, reported: bool = False) -> None:
         """End every process; may be called at any time, and again."""
+        if self._gathering is not None:
+            self._gathering.close()
+            self.notes += self._gathering.notes
+            self._gathering = None
         if self.scheduler is not None:
             self.scheduler.close()
             self.scheduler = None

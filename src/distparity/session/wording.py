@@ -113,6 +113,8 @@ def where(device: str, options: Options) -> list[str]:
         words += ["--backend", options.backend]
     for name, value in options.axes.items():
         words += ["--axis", f"{name}={value}"]
+    if options.placement is not None:
+        words += ["--placement", options.placement]
     return words
 
 

@@ -7,11 +7,13 @@ separately, and the context of its rank.
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -284,6 +286,7 @@ class Strategy:
         if by == "checkpoint":
             with _common_folder() as folder:
                 self.save(*old, folder)
+                _exchange(folder)
                 self.load(*new, folder)
             return
         model, optimizer = get_state_dict(*old, options=options)
@@ -416,10 +419,13 @@ def parameters_in(model: nn.Module, modules: Sequence[str]) -> dict[str, nn.Para
 
 @contextmanager
 def _common_folder() -> Iterator[str]:
-    """Within it, a folder that all ranks can write and read."""
+    """Within it, a folder that all ranks can write and read.
+
+    If they are on several machines, each has its own, and :func:`_exchange` makes them equal.
+    """
     # Each rank has its own folder for temporary files; rank 0's is used by all.
     folder = [tempfile.mkdtemp()]
-    if dist.is_initialized():
+    if dist.is_initialized() and not _on_several_machines():
         dist.broadcast_object_list(folder, src=0)
     try:
         yield folder[0]
@@ -428,3 +434,25 @@ def _common_folder() -> Iterator[str]:
             dist.barrier()
     finally:
         shutil.rmtree(folder[0], ignore_errors=True)
+
+
+def _exchange(folder: str) -> None:
+    """Give every rank the files that the ranks on other machines wrote; a collective call."""
+    if not _on_several_machines():
+        return
+    mine = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, mine)
+    for files in every:
+        for name, data in files.items():
+            if name not in mine:
+                Path(folder, name).write_bytes(data)
+
+
+def _on_several_machines() -> bool:
+    names = ("LOCAL_WORLD_SIZE", "WORLD_SIZE")
+    return dist.is_initialized() and len({os.environ.get(name) for name in names}) > 1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from distparity.core.spool import reserve
 
 __all__ = ["KINDS", "Step", "Tensors", "Trajectory"]
 
@@ -102,12 +102,8 @@ class Trajectory:
         """
         head, tensors = self._serialized()
         parts: list[bytes | memoryview] = [head, *tensors]
-        size = sum(map(len, parts))
+        place = reserve(path, sum(map(len, parts)))
         with Path(path).open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            place = file.seek(0, os.SEEK_END)
-            file.truncate(place + size)
-            fcntl.flock(file, fcntl.LOCK_UN)
             file.seek(place)
             file.writelines(parts)
         return place

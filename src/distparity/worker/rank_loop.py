@@ -51,7 +51,10 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
     ``spec`` is the controller's: ``token``, ``socket`` (the controller's address), ``rank``,
     ``world_size``, ``local_rank``, ``device`` (a kind, or "" for a bare process), ``index`` (of its
     device), ``sharing`` (the way in which ranks share a device, or ""), ``group`` (whether to make
-    a process group), ``store`` (a file through which its ranks meet), ``output`` (a file), ``scratch`` (a folder to make), ``timeout`` (seconds, of collectives).
+    a process group), ``store`` (a file through which its ranks meet), ``output`` (a file), ``scratch``
+    (a folder to make), ``timeout`` (seconds, of collectives), ``local_size`` (how many of the ranks are
+    on this machine). If they are on several machines, also ``address`` (of rank 0's) and ``interface``
+    (of this machine, for traffic between ranks).
     """
     output = _redirect(spec["output"])
     _use_directory(spec["scratch"])
@@ -172,7 +175,7 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
             RANK=str(spec["rank"]),
             LOCAL_RANK=str(spec["local_rank"]),
             WORLD_SIZE=str(spec["world_size"]),
-            LOCAL_WORLD_SIZE=str(spec["world_size"]),
+            LOCAL_WORLD_SIZE=str(spec["local_size"]),
         )
         os.environ.update(kind.environment(spec["index"]))
         kind.load()
@@ -206,9 +209,12 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
     older = installed() < (2, 8)
     for name, value in stack_reporter.environment(older=older).items():
         os.environ.setdefault(name, value)
+    if spec.get("interface"):
+        for library in ("GLOO", "NCCL"):
+            os.environ[f"{library}_SOCKET_IFNAME"] = spec["interface"]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     timeout = datetime.timedelta(seconds=spec["timeout"])
-    if backend == "gloo":
+    if backend == "gloo" and "address" not in spec:
         # A file in the run's folder, which only the user can access. Anybody on the machine could
         # write to a TCP store, from which ranks learn each other's addresses.
         store: dist.Store = dist.FileStore(spec["store"], spec["world_size"])
@@ -231,14 +237,16 @@ def _make_group(channel: Channel, spec: dict[str, Any], backend: str, device: to
 def _listening_store(
     channel: Channel, spec: dict[str, Any], timeout: datetime.timedelta, *, older: bool
 ) -> dist.Store:
-    """A TCP store, for backends that are not known to work with a file store."""
+    """A TCP store, for several machines, and for backends that are not known to work with a file."""
     import torch.distributed as dist
 
     options: dict[str, Any] = {}
+    host = spec.get("address", LOOPBACK)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if spec["rank"] == 0:
-        # The store uses a socket that is bound already, on loopback, to a port that the kernel chose:
+        # The store uses a socket that is bound already, on one address, to a port that the kernel chose:
         # nobody can take the port between the choice and the use.
-        listener = socket.create_server((LOOPBACK, 0), backlog=128)
+        listener = socket.create_server((host, 0), family=family, backlog=128)
         channel.send({"op": "store", "port": listener.getsockname()[1]})
         options["master_listen_fd"] = listener.detach()
         if older:
@@ -248,7 +256,7 @@ def _listening_store(
     if frame is None:
         raise EOFError("the controller ended before the world was complete")
     return dist.TCPStore(
-        LOOPBACK,
+        host,
         frame["port"],
         world_size=spec["world_size"],
         is_master=spec["rank"] == 0,

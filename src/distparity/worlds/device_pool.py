@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-__all__ = ["Held", "Pool"]
+__all__ = ["Held", "Pool", "arrange"]
+
+
+def arrange(size: int, free: Mapping[int, list[int]], placement: str) -> list[tuple[int, int]]:
+    """A node and a device index for each of ``size`` ranks; fewer if there are too few.
+
+    ``spread`` puts one rank on each node first; any other placement fills one node before the next.
+
+    ``free`` has the free devices of each node, in the order in which nodes are used.
+    """
+    if placement != "spread":
+        whole = [node for node, indices in free.items() if len(indices) >= size]
+        every = [(node, index) for node in whole[:1] or free for index in free[node]]
+        return every[:size]
+    found: list[tuple[int, int]] = []
+    for turn in range(size):
+        found += [(node, indices[turn]) for node, indices in free.items() if turn < len(indices)]
+    return found[:size]
 
 
 @dataclass(frozen=True)
 class Held:
-    """A world's devices: each rank's device index, and how ranks share one device ("" if not)."""
+    """A world's devices: each rank's device index, and how ranks share one device ("" if not).
+
+    ``nodes`` has the number of each rank's node; empty if all are on this machine, which is node 0.
+    """
 
     indices: tuple[int, ...]
     sharing: str = ""
+    nodes: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Each rank's node and device index."""
+        return list(zip(self.nodes or (0,) * len(self.indices), self.indices, strict=True))
 
     def clashes(self, others: Iterable[Held]) -> bool:
         """Whether one of the others holds one of these devices."""
-        return any(not set(self.indices).isdisjoint(other.indices) for other in others)
+        return any(not set(self.places).isdisjoint(other.places) for other in others)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """``count`` devices of one kind.
+    """``count`` devices of one kind on each node; ``counts`` has the nodes with another number.
 
     ``exclusive`` devices belong to one process until it ends; other devices may also have idle
     processes. ``sharing`` names the way in which all ranks of a world share one device, if they do.
@@ -32,10 +58,30 @@ class Pool:
     exclusive: bool = False
     sharing: str = ""
 
-    def take(self, size: int, others: Iterable[Held]) -> Held | None:
+    counts: Mapping[int, int] = field(default_factory=dict)
+
+    def on(self, node: int) -> int:
+        """How many there are on a node."""
+        return self.counts.get(node, self.count)
+
+    def take(
+        self,
+        size: int,
+        others: Iterable[Held],
+        placement: str = "",
+        nodes: Sequence[int] = (0,),
+    ) -> Held | None:
         """Devices for a world of ``size`` ranks that none of ``others`` holds; None if too few are free."""
-        held = {index for other in others for index in other.indices}
-        free = [index for index in range(self.count) if index not in held]
+        held = {place for other in others for place in other.places}
+        free = {
+            node: [index for index in range(self.on(node)) if (node, index) not in held]
+            for node in nodes
+        }
         if self.sharing:
-            return Held((free[0],) * size, self.sharing) if free else None
-        return Held(tuple(free[:size])) if len(free) >= size else None
+            return Held((free[0][0],) * size, self.sharing) if free[0] else None
+        found = arrange(size, free, placement)
+        spread = len({node for node, _ in found})
+        if len(found) < size or (placement == "spread" and spread < min(size, len(nodes))):
+            return None
+        where = () if list(nodes) == [0] else tuple(node for node, _ in found)
+        return Held(tuple(index for _, index in found), nodes=where)

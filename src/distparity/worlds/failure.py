@@ -65,12 +65,14 @@ class Report:
     #: When the controller knew, in seconds of the monotonic clock.
     when: float = 0.0
     pid: int = 0
+    #: The name of its machine; empty if all ranks are on this one.
+    node: str = ""
     #: Whose code raised the exception (:mod:`distparity.core.refusal`).
     origin: str = "other"
 
     def told(self, before: dict[str, int]) -> str:
         """Everything known; a text that a rank ``before`` had, by rank, is not told again."""
-        parts = [f"rank {self.rank} (pid {self.pid}): {self.account}"]
+        parts = [f"rank {self.rank} (pid {self.pid}{self.on}): {self.account}"]
         titles = ("traceback", "stacks", "native stacks", "output")
         texts = (self.text, self.stack, self.native, self.output)
         for title, text in zip(titles, map(str.strip, texts), strict=True):
@@ -81,6 +83,11 @@ class Report:
                 parts += [f"  -- {title} of rank {self.rank}"] * (title != "traceback")
                 parts += [f"  {line}" for line in text.splitlines()]
         return "\n".join(parts)
+
+    @property
+    def on(self) -> str:
+        """Its machine, in words that go on; empty if that is the only one."""
+        return f" on {self.node}" if self.node else ""
 
     @property
     def account(self) -> str:
@@ -136,6 +143,8 @@ class Failure:
     message: str
     ranks: list[Report] = field(default_factory=list)
     after: float = 0.0
+    #: The name of each rank's node and its device index there; empty on one machine.
+    places: tuple[tuple[str, int], ...] = ()
 
     @property
     def detail(self) -> str:
@@ -191,7 +200,7 @@ def blame(reports: list[Report], *, limit: float | None) -> tuple[str, str]:
     first = min(loud, key=_order)
     others = [r for r in reports if r is not first and r.account != first.account]
     alike = [r.rank for r in reports if r is not first and r.account == first.account]
-    told = [f"rank {first.rank} {first.account}"]
+    told = [f"rank {first.rank}{first.on} {first.account}"]
     if alike:
         told.append(f"the same on {_ranks(alike)}")
     if others:

@@ -42,8 +42,11 @@ class Launcher:
     """Owns the fork server, the run's private directory, and the socket on which ranks report.
 
     Only :meth:`ready` blocks: it waits until torch is imported. Start the launcher early and do
-    something else in the meantime.
+    something else in the meantime. It is node 0 of a run (:class:`distparity.worlds.fleet.Node`).
     """
+
+    number = 0
+    address = interface = ""
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Launcher:
         #: The seed of delays in ranks; None for no delays.
         self.perturb = perturb
         self.facts: TorchFacts | None = None
+        self.name = socket.gethostname()
         self.journals: list[str] = []
         start.open_standard_streams()
         # If the fork server is killed, processes that the kernel does not end with it become our
@@ -168,20 +172,21 @@ class Launcher:
         self.channel = Channel(socket.socket(fileno=self.process.channel))
         # If it is dead already, :meth:`ready` reports how it ended.
         with contextlib.suppress(OSError):
-            self.channel.send(
-                {
-                    "op": "setup",
-                    "include": self.include,
-                    "own_scenarios": [one.to_json() for one in self.own_scenarios],
-                    "own_modules": [one.to_json() for one in self.own_modules],
-                    "plugins": self.plugins,
-                    "arithmetic": self.arithmetic,
-                    "log": self.log,
-                    "backend": self.backend,
-                    "perturb": self.perturb,
-                    "write_report": start.write_report(),
-                }
-            )
+            self.channel.send({"op": "setup", **self.setup, "write_report": start.write_report()})
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What a fork server of this run is told, on any machine."""
+        return {
+            "include": self.include,
+            "own_scenarios": [one.to_json() for one in self.own_scenarios],
+            "own_modules": [one.to_json() for one in self.own_modules],
+            "plugins": self.plugins,
+            "arithmetic": self.arithmetic,
+            "log": self.log,
+            "backend": self.backend,
+            "perturb": self.perturb,
+        }
 
     def ready(self, limit: float = 300.0) -> TorchFacts:
         """Wait at most ``limit`` seconds until torch is imported; raises :class:`StartError`."""
@@ -258,6 +263,12 @@ class Launcher:
     def signal(self, pids: list[int], number: int, *, main: bool = False) -> None:
         """Send a signal to ranks, with ``main`` to the main thread of each."""
         self.channel.queue({"op": "signal", "pids": pids, "signal": int(number), "main": main})
+
+    def state(self, pid: int) -> str:
+        return processes.state(pid)
+
+    def wants_to_run(self, pid: int, *, main: bool = True) -> bool:
+        return processes.wants_to_run(pid, main=main)
 
     def is_busy(self) -> bool:
         """Whether the fork server runs or waits for a CPU, and may have signals yet to send."""

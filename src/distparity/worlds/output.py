@@ -27,6 +27,13 @@ class OutputFile:
             return os.fstat(self._fd).st_size
         return 0
 
+    def stamp(self) -> tuple[int, int]:
+        """Its size, and when it was changed, in nanoseconds."""
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._fd)
+            return found.st_size, found.st_mtime_ns
+        return 0, 0
+
     def read(self, size: int, start: int = 0) -> bytes:
         with contextlib.suppress(OSError):
             return os.pread(self._fd, size, start)

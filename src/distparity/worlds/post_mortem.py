@@ -22,7 +22,7 @@ from distparity.core.collective_call import STOPPED, Whereabouts, describe, loca
 from distparity.core.redact import LEFT_OUT
 from distparity.worlds import native_stacks
 from distparity.worlds.failure import Fate, Report, fatal_error, last_words, without_stack_reporter
-from distparity.worlds.launcher import Launcher
+from distparity.worlds.fleet import Fleet
 from distparity.worlds.rank_handle import Rank
 
 __all__ = ["PostMortem", "last_output"]
@@ -60,7 +60,7 @@ class PostMortem:
     """
 
     ranks: Sequence[Rank]
-    launcher: Launcher
+    launcher: Fleet
     patience: float
     began: bool
     reports: list[Report] = field(default_factory=list)
@@ -71,7 +71,7 @@ class PostMortem:
         self._asked = [
             rank for rank in self.ranks if not rank.settled and rank.dying is None and rank.pid
         ]
-        self._states = {rank.number: processes.state(rank.pid) for rank in self._asked}
+        self._states = {rank.number: self.launcher.state(rank.pid) for rank in self._asked}
         self._stopped = [rank for rank in self._asked if "stop" in self._states[rank.number]]
         self._going = [rank for rank in self._asked if rank not in self._stopped]
         self._gone = [rank for rank in self._asked if self._states[rank.number] in _ENDED]
@@ -143,7 +143,7 @@ class PostMortem:
         Without ``main``, a main thread that wants to run does not count.
         """
         living = [rank.pid for rank in silent if rank.exit is None]
-        wanting = (processes.wants_to_run(pid, main=main) for pid in living)
+        wanting = (self.launcher.wants_to_run(pid, main=main) for pid in living)
         return bool(living) and (self.launcher.is_busy() or any(wanting))
 
     def _wrote(self, rank: Rank) -> bool:
@@ -161,7 +161,9 @@ class PostMortem:
 
     def _come_to_rest(self) -> bool:
         """True once the ranks have ended, or none of them was running twice in a row."""
-        running = any(processes.wants_to_run(rank.pid) for rank in self._asked if rank.exit is None)
+        running = any(
+            self.launcher.wants_to_run(rank.pid) for rank in self._asked if rank.exit is None
+        )
         before, self._running = self._running, running
         return self._have_ended() or not (before or running)
 
@@ -173,7 +175,9 @@ class PostMortem:
     def _report(self, rank: Rank, fate: Fate) -> Report:
         if rank in self._gone and rank.exit is not None:
             fate = Fate.DIED
-        found = Report(rank.number, fate, when=rank.when, pid=rank.pid)
+        found = Report(
+            rank.number, fate, when=rank.when, pid=processes.local(rank.pid), node=rank.node
+        )
         if fate is Fate.ANSWERED and rank.answer is not None:
             found.what = f"answered after {rank.answer['calls']} collectives"
             return found
@@ -222,7 +226,7 @@ class PostMortem:
             # It wrote them too late to say where it waited, but in time to be read.
             report.stack = self._stacks(rank)
         if report.fate is Fate.SILENT and report.where is not None:
-            main = stacks.get(rank.pid, [])
+            main = stacks.get(report.pid, [])
             report.where = report.where.named(
                 native_stacks.collective(stacks),
                 waits=native_stacks.waits(main),
@@ -241,6 +245,8 @@ def _testified(rank: Rank) -> bool:
 
 def _end(rank: Rank, found: Report) -> str:
     """How a rank's process ended, in words."""
+    if rank.lost:
+        return f"is gone: {rank.node} {rank.lost}"
     if rank.exit is None or rank.helped:
         # It had a fatal signal, did not end, and was killed: the first signal is the reason.
         died = fatal_error(found.stack)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distparity.core.wire import Channel, Frame
+from distparity.core.wire import Frame, Link
 from distparity.worlds.failure import Fate
 from distparity.worlds.output import OutputFile
 
@@ -20,6 +20,7 @@ class Rank:
         self,
         number: int,
         token: str,
+        node: str,
         output: OutputFile,
         stacks: OutputFile,
         where: OutputFile,
@@ -29,12 +30,17 @@ class Rank:
         self.output = output
         self.stacks = stacks
         self.where = where
+        #: The name of its machine; empty if all ranks of the run are on this machine.
+        self.node = node
+        #: Its process (:func:`distparity.core.processes.on_node`).
         self.pid = 0
-        self.channel: Channel | None = None
+        self.channel: Link | None = None
         #: The wait status of its process, once it has ended.
         self.exit: int | None = None
         #: It was killed, and the kernel ran out of memory and killed processes while it lived.
         self.memory = False
+        #: Why nothing is known of it any more: its machine was lost.
+        self.lost = ""
         #: When a fatal error was first seen, on the monotonic clock, and whether we killed it because
         #: it did not end.
         self.dying: float | None = None
@@ -48,12 +54,13 @@ class Rank:
     @property
     def settled(self) -> bool:
         """True if nothing more can come from it for this task."""
-        return self.answer is not None or self.error is not None or self.exit is not None
+        ended = self.exit is not None or bool(self.lost)
+        return self.answer is not None or self.error is not None or ended
 
     @property
     def fate(self) -> Fate:
         if self.error is not None:
             return Fate.RAISED
-        if self.exit is not None or self.dying is not None:
+        if self.exit is not None or self.dying is not None or self.lost:
             return Fate.DIED
         return Fate.SILENT if self.answer is None else Fate.ANSWERED

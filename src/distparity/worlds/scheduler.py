@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from distparity.core import processes
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.worlds.device_pool import Held, Pool
+from distparity.worlds.fleet import Fleet, NotPlaced, Remote
 from distparity.worlds.launcher import REPAIRS, Launcher, StartError, first_frame
 from distparity.worlds.rank_handle import Rank
 from distparity.worlds.world import Answer, Failure, Spec, State, Task, World
@@ -61,6 +62,11 @@ FORK_LIMIT = 60.0
 LATE = 0.5
 
 
+def _cpu_places(cores: int) -> int:
+    cores = max(2, cores)
+    return min(RANKS_PER_CORE * cores, cores + MOST_BESIDE_CORES)
+
+
 class _Handle:
     """A job in progress. ``error`` is the exception that it raised, if any."""
 
@@ -87,9 +93,9 @@ class Scheduler:
         self, launcher: Launcher, *, room: int | None = None, timeout: float = 600.0
     ) -> None:
         self.launcher = launcher
+        self.fleet = Fleet(launcher)
         self.room = room
-        cores = max(2, len(os.sched_getaffinity(0)))
-        self.cpu_places = min(RANKS_PER_CORE * cores, cores + MOST_BESIDE_CORES)
+        self.cpu_places = _cpu_places(len(os.sched_getaffinity(0)))
         #: By kind of device, for kinds with a limited number of devices.
         self.pools: dict[str, Pool] = {}
         self.timeout = timeout
@@ -112,6 +118,8 @@ class Scheduler:
         self._ending: dict[int, tuple[str, Held]] = {}
         #: Connections that have not said which rank they are, oldest first, each with its deadline.
         self._strangers: dict[Channel, float] = {}
+        #: Says why a node whose torch is imported may not take part; "" if it may.
+        self.admit: Callable[[Remote], str] = lambda _: ""
         #: Exceptions raised by distparity itself, one line each.
         self.faults: list[str] = []
         #: Why no rank can be started any more: the fork server died and cannot be restarted.
@@ -142,6 +150,18 @@ class Scheduler:
     def run(self, job: Job[Any]) -> Any:
         return self.result(self.start(job))
 
+    def watch(self, file: Any, act: Callable[[Any], None]) -> None:
+        """Call ``act`` with a socket whenever it can be read."""
+        self._selector.register(file, selectors.EVENT_READ, act)
+
+    def add_node(self, node: Remote, cores: int) -> None:
+        """Run worlds on another node too, which has so many cores, once its torch is imported."""
+        self.fleet.nodes[node.number] = node
+        self.cpu_places += _cpu_places(cores)
+        self._selector.register(
+            node.channel, selectors.EVENT_READ, lambda _: self._on_node(node, cores)
+        )
+
     def forget(self, *kinds: str) -> None:
         """Forget the results of shared jobs whose key begins with one of these words."""
         self._shared = {
@@ -169,7 +189,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """True if another job would find a world to run in."""
-        devices = sum(pool.count for pool in self.pools.values())
+        devices = sum(map(self._devices, self.pools.values()))
         places = self.room or self.cpu_places + devices
         return len(self._queue) == 0 and self._ranks_busy() < places
 
@@ -193,7 +213,10 @@ class Scheduler:
         self._occupied[kind] = self._occupied.get(kind, 0.0) + ranks * seconds
 
     def _places(self, kind: str) -> int:
-        return self.room or (self.pools[kind].count if kind else self.cpu_places)
+        return self.room or (self._devices(self.pools[kind]) if kind else self.cpu_places)
+
+    def _devices(self, pool: Pool) -> int:
+        return max(1, sum(map(pool.on, self.fleet.takers)))
 
     def turn(self, patience: float = 1.0) -> None:
         """Assign the tasks that can run now, then wait at most ``patience`` seconds for events."""
@@ -249,7 +272,7 @@ class Scheduler:
                 self._note(error)
         world.state = State.DEAD
         with contextlib.suppress(Exception):
-            self.launcher.kill([rank.pid for rank in world.ranks if rank.pid])
+            self.fleet.kill([rank.pid for rank in world.ranks if rank.pid])
 
     def _note(self, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -321,7 +344,8 @@ class Scheduler:
             task, handle = self._busy.pop(world)
             if isinstance(done, Failure):
                 self._repair()
-            if isinstance(done, Failure) and world.made <= self._repaired and not task.alone:
+            lost = world.is_on(0) and world.made <= self._repaired
+            if isinstance(done, Failure) and lost and not task.alone:
                 # Its ranks lost their directory. The task that removed it will do so again.
                 self._queue.appendleft((replace(task, alone=True), handle))
             else:
@@ -332,14 +356,14 @@ class Scheduler:
             self._worlds.remove(world)
         self._forks.pop(world.number, None)
         for rank in world.ranks:
-            if rank.pid and rank.exit is None:
+            if rank.pid and rank.exit is None and not rank.lost:
                 self._ending[rank.pid] = (world.spec.device, world.held)
             self._tokens.pop(rank.token, None)
             self._hang_up(rank)
 
     def _hang_up(self, rank: Rank) -> None:
-        if rank.channel is not None:
-            channel, rank.channel = rank.channel, None
+        channel, rank.channel = rank.channel, None
+        if isinstance(channel, Channel):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(channel)
             channel.close()
@@ -363,22 +387,55 @@ class Scheduler:
         return not others or sum(other.size for other in others) + spec.size <= self.cpu_places
 
     def _place(self, spec: Spec) -> Held | None:
-        """Devices for a new world; None while too few are free."""
+        """Devices for a new world; None while too few are free. Raises :class:`NotPlaced`."""
         pool = self.pools.get(spec.device)
         if pool is None:
-            return Held(tuple(range(spec.size)))
+            nodes = self._nodes_for(spec)
+            return Held(
+                tuple(nodes[:rank].count(node) for rank, node in enumerate(nodes)), "", nodes
+            )
+        nodes = self._nodes_with(pool, spec)
         if not pool.exclusive:
-            return pool.take(spec.size, self._held(spec.device))
+            return pool.take(spec.size, self._held(spec.device), spec.placement, nodes)
         mine = [world for world in self._worlds if world.spec.device == spec.device]
         # A bare process may have opened the first device of any kind.
         ending = [held for device, held in self._ending.values() if device in ("", spec.device)]
-        found = pool.take(spec.size, [*(world.held for world in mine), *ending])
+        held = [*(world.held for world in mine), *ending]
+        found = pool.take(spec.size, held, spec.placement, nodes)
         if found is None:
             # Idle worlds are ended to make room, which is free once their processes have ended.
             for world in mine:
                 if world.state is State.IDLE and world not in self._busy:
                     world.retire()
         return found
+
+    def _nodes_with(self, pool: Pool, spec: Spec) -> tuple[int, ...]:
+        """The nodes whose devices a world may have."""
+        if not self.fleet.several:
+            return (0,)
+        nodes = spec.nodes or tuple(self.fleet.takers)
+        if spec.group:
+            self.fleet.demand(spec.size, spec.placement)
+        have = sum(pool.on(node) for node in nodes if node in self.fleet.nodes)
+        if have < spec.size and not pool.sharing:
+            raise NotPlaced(
+                f"{spec.size} ranks on {spec.device} need {spec.size} devices, and the nodes that are "
+                f"left have {have}{self.fleet.gone}"
+            )
+        return nodes
+
+    def _nodes_for(self, spec: Spec) -> tuple[int, ...]:
+        """The node of each rank of a world without devices of its own."""
+        if spec.nodes or not (spec.group and self.fleet.several):
+            gone = [node for node in spec.nodes if node not in self.fleet.nodes]
+            if gone:
+                raise NotPlaced(f"node {gone[0]} is gone")
+            return spec.nodes or (0,) * spec.size
+        load: dict[int, int] = {}
+        for world in self._busy:
+            for node, _ in world.held.places:
+                load[node] = load.get(node, 0) + 1
+        return self.fleet.cpu_places(spec.size, spec.placement, load)
 
     def _held(self, device: str) -> list[Held]:
         """The devices that busy worlds are on."""
@@ -390,6 +447,9 @@ class Scheduler:
             task, handle = self._queue.popleft()
             try:
                 world = self._world_for(task)
+            except NotPlaced as refused:
+                self._advance(handle, refused)
+                continue
             except Exception as error:
                 self._note(error)
                 self._again(task, handle, error)
@@ -435,7 +495,7 @@ class Scheduler:
             return None
         self._numbers += 1
         extra = self.start_seconds.get(spec.device, 0.0)
-        made = (self._numbers, spec, self.launcher, self.timeout, extra, held)
+        made = (self._numbers, spec, self.fleet, self.timeout, extra, held)
         for attempt in range(1, REPAIRS + 1):
             self._repair()
             try:
@@ -446,7 +506,8 @@ class Scheduler:
                 if attempt == REPAIRS:
                     raise
         self._worlds.append(world)
-        self._forks[world.number] = time.monotonic()
+        if world.is_on(0):
+            self._forks[world.number] = time.monotonic()
         for rank in world.ranks:
             self._tokens[rank.token] = (world, rank)
         return world
@@ -463,7 +524,7 @@ class Scheduler:
         self._selector.register(self.launcher.listener, selectors.EVENT_READ, self._on_stranger)
         self._repaired = time.monotonic()
         for world in self._worlds:
-            if world.state is State.IDLE and world not in self._busy:
+            if world.is_on(0) and world.state is State.IDLE and world not in self._busy:
                 world.retire()
 
     # -- events --------------------------------------------------------------------------------
@@ -476,23 +537,82 @@ class Scheduler:
             pass
         except Exception as error:
             self._note(error)
+        for node in self.fleet.remote:
+            # If it is gone, reading from it will show that.
+            with contextlib.suppress(OSError):
+                self._flush_channel(node.channel)
         for world in list(self._worlds):
             self._sparing(world, self._flush_world, world)
 
     def _flush_world(self, world: World) -> None:
         for rank in world.ranks:
-            if rank.channel is not None:
-                try:
-                    rank.channel.flush()
-                except OSError:
-                    # The rank is dead; the fork server will report how.
-                    continue
-                wanted = selectors.EVENT_READ
-                if rank.channel.pending:
-                    wanted |= selectors.EVENT_WRITE
-                key = self._selector.get_map().get(rank.channel.fileno())
-                if key is not None and key.events != wanted:
-                    self._selector.modify(rank.channel, wanted, key.data)
+            # What goes to another node is flushed with the node's channel.
+            if isinstance(rank.channel, Channel):
+                # If the rank is dead, the fork server will report how.
+                with contextlib.suppress(OSError):
+                    self._flush_channel(rank.channel)
+
+    def _flush_channel(self, channel: Channel) -> None:
+        channel.flush()
+        wanted = selectors.EVENT_READ
+        if channel.pending:
+            wanted |= selectors.EVENT_WRITE
+        key = self._selector.get_map().get(channel.fileno())
+        if key is not None and key.events != wanted:
+            self._selector.modify(channel, wanted, key.data)
+
+    def _on_node(self, node: Remote, cores: int) -> None:
+        """Hear what another node says of its fork server and its ranks."""
+        try:
+            frames, alive = node.channel.poll()
+            heard = [found for found in map(node.hear, frames) if found is not None]
+        except Exception as error:
+            self._lose(node, f"sent what is not a message: {type(error).__name__}: {error}", cores)
+            return
+        for frame in heard:
+            if frame["op"] in ("ready", "failed"):
+                refused = self.admit(node)
+                if refused:
+                    self._lose(node, refused, cores)
+                    return
+                self.fleet.takers.append(node.number)
+            else:
+                self._on_node_frame(node, frame)
+        if not alive:
+            self._lose(node, node.reason, cores)
+
+    def _on_node_frame(self, node: Remote, frame: Frame) -> None:
+        if frame["op"] in ("forked", "exit"):
+            self._on_fork_server_frame(frame, node.number)
+            return
+        world = self._numbered(frame["world"])
+        if world is None or not 0 <= frame["rank"] < len(world.ranks):
+            return
+        rank = world.ranks[frame["rank"]]
+        if frame["op"] == "connected":
+            self._sparing(world, world.on_connected, rank, node.link(world.number, rank.number))
+        elif frame["op"] == "from":
+            message = Frame(frame["message"])
+            message.blobs = frame.blobs
+            self._sparing(world, self._hear, world, rank, [message])
+        else:
+            self._sparing(world, self._refuse, world, rank, ProtocolError(frame["text"]))
+
+    def _lose(self, node: Remote, why: str, cores: int) -> None:
+        """Go on without a node: the tasks that ran on it fail, and worlds are made of what is left."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(node.channel)
+        node.hang_up()
+        del self.fleet.nodes[node.number]
+        if node.number in self.fleet.takers:
+            self.fleet.takers.remove(node.number)
+        self.fleet.lost[node.name] = why
+        self.cpu_places -= _cpu_places(cores)
+        for pid in [pid for pid in self._ending if processes.node_of(pid) == node.number]:
+            del self._ending[pid]
+        for world in list(self._worlds):
+            if world.is_on(node.number):
+                self._sparing(world, world.on_lost, node.number, why)
 
     def _on_fork_server(self, _: object) -> None:
         try:
@@ -506,23 +626,28 @@ class Scheduler:
         if not alive:
             self._start_over("")
 
-    def _on_fork_server_frame(self, frame: Frame) -> None:
+    def _on_fork_server_frame(self, frame: Frame, node: int = 0) -> None:
+        """Handle what the fork server of a node has done; ``frame`` has ids of :func:`processes.on_node`."""
         if frame["op"] == "forked":
-            self._forks.pop(frame["world"], None)
-            for world in list(self._worlds):
-                if world.number == frame["world"]:
-                    self._sparing(world, self._on_forked, world, frame["pids"], frame["error"])
-                    return
-            # Its world was given up before the answer came.
-            self.launcher.kill(frame["pids"])
+            if node == 0:
+                self._forks.pop(frame["world"], None)
+            world = self._numbered(frame["world"])
+            if world is None:
+                # It was given up before the answer came.
+                self.fleet.kill(frame["pids"])
+            else:
+                self._sparing(world, self._on_forked, world, frame["pids"], frame["error"], node)
         elif frame["op"] == "exit":
             self._ending.pop(frame["pid"], None)
             for world in list(self._worlds):
                 if any(rank.pid == frame["pid"] for rank in world.ranks):
                     self._sparing(world, self._on_exit, world, frame)
 
-    def _on_forked(self, world: World, pids: list[int], error: str) -> None:
-        world.on_forked(pids)
+    def _numbered(self, number: int) -> World | None:
+        return next((world for world in self._worlds if world.number == number), None)
+
+    def _on_forked(self, world: World, pids: list[int], error: str, node: int) -> None:
+        world.on_forked(pids, node)
         if error:
             self._not_started(world, error)
 
@@ -566,9 +691,10 @@ class Scheduler:
             return
         how = f"the fork server {what or died} while this task ran alone"
         self._selector.register(self.launcher.channel, selectors.EVENT_READ, self._on_fork_server)
-        self._ending.clear()
+        for pid in [pid for pid in self._ending if not processes.node_of(pid)]:
+            del self._ending[pid]
         self._forks.clear()
-        suspects = list(self._busy.items())
+        suspects = [(world, busy) for world, busy in self._busy.items() if world.is_on(0)]
         for world, (task, handle) in suspects:
             if len(suspects) == 1 and task.alone:
                 self._sparing(world, world.orphan, how)
@@ -576,7 +702,7 @@ class Scheduler:
                 del self._busy[world]
                 self._queue.appendleft((replace(task, alone=True), handle))
         for world in list(self._worlds):
-            if world.state is not State.DEAD:
+            if world.state is not State.DEAD and world.is_on(0):
                 self._sparing(world, world.orphan, None)
 
     def _end_all(self, error: Exception) -> None:
@@ -650,7 +776,7 @@ class Scheduler:
 
     def _on_rank(self, world: World, rank: Rank) -> None:
         channel = rank.channel
-        if channel is None:
+        if not isinstance(channel, Channel):
             return
         try:
             frames, alive = channel.poll()

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distparity.core import processes
-from distparity.core.wire import Channel, Frame, ProtocolError, check
+from distparity.core.wire import Frame, Link, ProtocolError, check
 from distparity.worlds.device_pool import Held
 from distparity.worlds.failure import Failure, Fate, Report, blame
-from distparity.worlds.launcher import Launcher
+from distparity.worlds.fleet import Fleet
 from distparity.worlds.post_mortem import PostMortem, last_output
 from distparity.worlds.rank_handle import Rank
 
@@ -66,6 +66,10 @@ class Spec:
     device: str
     size: int
     group: bool = True
+    #: As for :func:`distparity.worlds.fleet.arrange`, or "" on one machine.
+    placement: str = ""
+    #: The number of each rank's node, if they are asked for.
+    nodes: tuple[int, ...] = ()
 
 
 @dataclass
@@ -98,6 +102,8 @@ class Answer:
     left: str = ""
     #: What the ranks' devices reported, one line each.
     findings: tuple[str, ...] = ()
+    #: The name of each rank's node and its device index there; empty on one machine.
+    places: tuple[tuple[str, int], ...] = ()
 
 
 #: The first so many bytes of a rank's stacks say whether they are those of a fatal error.
@@ -125,7 +131,7 @@ class World:
         self,
         number: int,
         spec: Spec,
-        launcher: Launcher,
+        launcher: Fleet,
         timeout: float,
         extra: float = 0.0,
         held: Held | None = None,
@@ -146,10 +152,17 @@ class World:
         self._port: int | None = None
         self._post_mortem: PostMortem | None = None
         self._looked_at_files = 0.0
+        places = self.held.places
+        nodes = [node for node, _ in places]
+        names = launcher.names(nodes) or ("",) * spec.size
+        #: The name of each rank's node and its device index there; empty on one machine.
+        self.places = tuple(zip(names, self.held.indices, strict=True)) if launcher.several else ()
         specs = [
             {
                 "rank": rank,
-                "local_rank": rank,
+                "local_rank": nodes[:rank].count(nodes[rank]),
+                "local_size": nodes.count(nodes[rank]),
+                "node": nodes[rank],
                 "index": self.held.indices[rank],
                 "sharing": self.held.sharing,
                 "world_size": spec.size,
@@ -161,8 +174,8 @@ class World:
         ]
         files = launcher.fork(number, specs)
         self.ranks = [
-            Rank(rank, str(spec["token"]), *mine)
-            for rank, (spec, mine) in enumerate(zip(specs, files, strict=True))
+            Rank(rank, str(spec["token"]), name, *mine)
+            for rank, (spec, mine, name) in enumerate(zip(specs, files, names, strict=True))
         ]
 
     # -- what the scheduler does ---------------------------------------------------------------
@@ -177,9 +190,7 @@ class World:
 
     def retire(self) -> None:
         """Kill all ranks. Their channels stay open until the scheduler drops the world."""
-        pids = [rank.pid for rank in self.ranks if rank.exit is None and rank.pid]
-        if pids:
-            self.launcher.kill(pids)
+        self._kill(self.ranks)
         self.state = State.DEAD
         self.launcher.forget(self.number)
 
@@ -192,13 +203,27 @@ class World:
         if how is not None and self.task is not None:
             self._trouble = "crash"
             reports = [
-                Report(rank.number, Fate.DIED, what, output=last_output(rank)[0], pid=rank.pid)
+                Report(
+                    rank.number,
+                    Fate.DIED,
+                    what,
+                    output=last_output(rank)[0],
+                    pid=processes.local(rank.pid),
+                    node=rank.node,
+                )
                 for rank in self.ranks
             ]
-            self.done = Failure("crash", how, reports, time.monotonic() - self.used)
+            self.done = Failure("crash", how, reports, time.monotonic() - self.used, self.places)
         self.task = None
+        # Those on other nodes live.
+        self._kill([rank for rank in self.ranks if processes.node_of(rank.pid)])
         self.state = State.DEAD
         self.launcher.forget(self.number)
+
+    def _kill(self, ranks: list[Rank]) -> None:
+        pids = [rank.pid for rank in ranks if rank.exit is None and rank.pid]
+        if pids:
+            self.launcher.kill(pids)
 
     @property
     def wake(self) -> float:
@@ -211,7 +236,7 @@ class World:
     def stopped(self) -> bool:
         """Whether somebody has stopped one of its idle ranks, which would answer no task."""
         ranks = self.ranks if self.state is State.IDLE else []
-        return any(processes.state(rank.pid) == "stopped" for rank in ranks)
+        return any(self.launcher.state(rank.pid) == "stopped" for rank in ranks)
 
     def put_off(self, seconds: float) -> None:
         """Extend the deadline by ``seconds``, during which the controller could not listen."""
@@ -219,13 +244,32 @@ class World:
 
     # -- events --------------------------------------------------------------------------------
 
-    def on_forked(self, pids: list[int]) -> None:
-        """Record the process ids of the ranks."""
+    def on_forked(self, pids: list[int], node: int = 0) -> None:
+        """Record the process ids of the ranks on a node."""
+        mine = [
+            rank
+            for rank, (where, _) in zip(self.ranks, self.held.places, strict=True)
+            if where == node
+        ]
         # Fewer process ids than ranks if one could not be started.
-        for rank, pid in zip(self.ranks, pids, strict=False):
+        for rank, pid in zip(mine, pids, strict=False):
             rank.pid = pid
 
-    def on_connected(self, rank: Rank, channel: Channel) -> None:
+    def is_on(self, node: int) -> bool:
+        """Whether one of its ranks is on this node."""
+        return any(where == node for where, _ in self.held.places)
+
+    def on_lost(self, node: int, why: str) -> None:
+        """Record that a node is gone, and with it its ranks."""
+        now = time.monotonic()
+        for rank, (where, _) in zip(self.ranks, self.held.places, strict=True):
+            if where == node and rank.exit is None:
+                rank.lost = why
+                rank.when = now
+        if self.state is not State.DEAD:
+            self._upset("crash")
+
+    def on_connected(self, rank: Rank, channel: Link) -> None:
         """Record the connection of a rank."""
         rank.channel = channel
         self._send_port(rank)
@@ -355,6 +399,7 @@ class World:
             max(answer["seconds"] for answer in answers),
             "; ".join(sorted(left)),
             tuple(str(line) for answer in answers for line in answer["findings"]),
+            self.places,
         )
         last = self.task.last or bool(left)
         self.task = None
@@ -410,11 +455,11 @@ class World:
             message = (
                 f"the world did not start within {self._start_limit:g} s; missing: rank {missing}"
             )
-            return Failure("timeout", message, reports, self._start_limit)
+            return Failure("timeout", message, reports, self._start_limit, self.places)
         assert self.task is not None
         limit = self.task.limit if self._trouble == "timeout" else None
         kind, message = blame(reports, limit=limit)
-        return Failure(kind, message, reports, time.monotonic() - self.used)
+        return Failure(kind, message, reports, time.monotonic() - self.used, self.places)
 
 
 def _is_dying(rank: Rank) -> bool:

@@ -1,0 +1,514 @@
+"""Worlds whose ranks are on several nodes: real frames between them, fork servers that are objects."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+import types
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+from fake_ranks import FakeLauncher, Fakes, fakes, job, outcome_of
+
+from distparity.core.bad_request import BadRequest
+from distparity.core.outcome import Outcome, Status
+from distparity.nodes import greeting, launched, relay
+from distparity.nodes.door import Door, Guest
+from distparity.nodes.join import what_differs
+from distparity.nodes.relay import Relay
+from distparity.nodes.remote import RemoteNode
+from distparity.nodes.tunnel import BEAT, Tunnel
+from distparity.session.placement import merged, placed
+from distparity.worlds.fleet import NotPlaced, arrange
+from distparity.worlds.world import Answer, Failure, Spec, Task
+
+TOKEN = "t" * 32
+SETUP: dict[str, Any] = {
+    "include": [],
+    "own_scenarios": [],
+    "own_modules": [],
+    "plugins": [],
+    "arithmetic": "exact",
+    "log": True,
+    "backend": None,
+    "perturb": None,
+}
+
+
+class Pipe:
+    """In place of the encrypted connection."""
+
+    def __init__(self, inside: socket.socket) -> None:
+        self.inside = inside
+        self.reason = ""
+
+    def join(self, limit: float) -> None:
+        pass
+
+
+class Nodes(Fakes):
+    """A scheduler with another node, whose relay and fork server take turns with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ours, theirs = socket.socketpair()
+        about = {"name": "node2", "address": "10.0.0.2", "interface": "eth0"}
+        self.pipe = Pipe(ours)
+        guest = Guest(cast("Tunnel", self.pipe), about)
+        self.node = RemoteNode(1, "node2", guest, SETUP)
+        self.launcher.name = "node1"
+        self.launcher.address, self.launcher.interface = "10.0.0.1", "eth0"
+        self.scheduler.add_node(self.node, cores=2)
+        self.scheduler.fleet.cpu_ranks = 2
+        self.relay = Relay(cast("Tunnel", Pipe(theirs)))
+        self.there: FakeLauncher | None = None
+        self.cut = False
+        self.turn()
+        self.turn()
+        assert isinstance(self.relay.launcher, FakeLauncher)
+        self.there = self.relay.launcher
+        self.there.other_end.send({"op": "ready", "facts": {}})
+        while self.scheduler.fleet.takers != [0, 1]:
+            self.turn()
+
+    def turn(self, seconds: float = 0.0) -> None:
+        for _ in range(2):
+            super().turn(seconds)
+            seconds = 0.0
+            if not self.cut:
+                if self.there is not None:
+                    self.there.step()
+                self.relay.turn(0.0)
+
+    def start(
+        self, name: str, size: int = 2, limit: float = 10.0, placement: str = "spread", **args: Any
+    ) -> None:
+        spec = Spec("cpu", size, placement=placement)
+        task = Task(spec, name, {"number": len(self.handles), **args}, limit=limit)
+        self.handles.append((name, self.scheduler.start(job(task))))
+
+    def vanish(self, why: str) -> None:
+        """Nothing comes from the node any more, as its tunnel says."""
+        self.cut = True
+        self.pipe.reason = why
+        self.relay.controller.close()
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    looks = {"LOOK_AT_FILES": 0.0, "Launcher": lambda *_, **__: FakeLauncher()}
+    with contextlib.ExitStack() as stack:
+        for name, value in looks.items():
+            stack.enter_context(mock.patch.object(relay, name, value))
+        stack.enter_context(mock.patch("fake_ranks.Fakes", Nodes))
+        found = cast("Nodes", stack.enter_context(fakes()))
+        yield found
+        found.relay.close()
+        found.node.channel.close()
+        if found.there is not None:
+            found.there.finish()
+
+
+TASKS = (
+    "ok",
+    "raise",
+    "ok",
+    "die",
+    "ok",
+    "silent",
+    "leave",
+    "rubbish",
+    "garbage",
+    "one-dies",
+    "ok",
+)
+EXPECTED = [
+    *("ok 0", "raised", "ok 2", "crash", "ok 4", "timeout", "ok 6", "raised", "raised"),
+    *("crash", "ok 10"),
+]
+
+
+@pytest.mark.parametrize("placement", ["packed", "spread"])
+def test_tasks_end_as_on_one_node(nodes: Nodes, placement: str) -> None:
+    for name in TASKS:
+        nodes.start(name, placement=placement)
+    nodes.run()
+    assert nodes.outcomes() == EXPECTED
+    assert nodes.scheduler.faults == []
+
+
+@pytest.mark.parametrize(
+    ("size", "placement", "where"),
+    [
+        (2, "spread", ("node1", "node2")),
+        (4, "spread", ("node1", "node2", "node1", "node2")),
+        (4, "packed", ("node1", "node1", "node2", "node2")),
+        (3, "packed", ("node1", "node1", "node2")),
+        (2, "packed", ("node1", "node1")),
+    ],
+)
+def test_an_answer_says_where_its_ranks_were(
+    nodes: Nodes, size: int, placement: str, where: tuple[str, ...]
+) -> None:
+    nodes.start("ok", size, placement=placement)
+    nodes.run()
+    assert tuple(name for name, _ in nodes.handles[0][1].value.places) == where
+
+
+def test_what_ranks_store_there_is_here(nodes: Nodes, tmp_path: Path) -> None:
+    """Trajectories are in the case's own file, and each node has the checkpoint's files."""
+    spool, folder = tmp_path / "spool", tmp_path / "checkpoint"
+    spool.write_bytes(b"something before")
+    folder.mkdir()
+    for _ in range(2):
+        nodes.start("store", 4, spool=str(spool), folder=str(folder))
+        nodes.run()
+    for _, handle in nodes.handles:
+        for rank, result in enumerate(handle.value.results):
+            (place,) = result["places"]
+            assert spool.read_bytes()[place : place + 6] == f"rank {rank}".encode()
+    first = [f"of-{rank}-in-1" for rank in range(4)]
+    assert handle.value.results[1]["seen"] == first
+    assert set(first) < {path.name for path in folder.iterdir()}
+
+
+def test_a_trajectory_that_cannot_be_stored_here_is_an_error_of_the_rank(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    nodes.start("store", 2, spool="/proc/nowhere", folder=str(tmp_path), placement="packed")
+    nodes.scheduler.fleet.takers = [1]
+    nodes.run()
+    assert "cannot store the trajectories" in nodes.handles[0][1].value.message
+
+
+def test_a_node_that_vanishes_fails_what_ran_there_and_nothing_else(nodes: Nodes) -> None:
+    nodes.start("silent")
+    nodes.turn()
+    nodes.turn()
+    nodes.start("ok", placement="packed")
+    nodes.vanish("has sent no heartbeat for 4 s")
+    while not nodes.handles[0][1].finished:
+        nodes.turn(0.05)
+    found: Failure = nodes.handles[0][1].value
+    assert found.message.startswith("rank 1 on node2 is gone: node2 has sent no heartbeat for 4 s")
+    nodes.run()
+    assert outcome_of(nodes.handles[1][1]) == "ok 1"
+    # What needs two nodes is not tried, and says why.
+    nodes.start("ok")
+    nodes.run()
+    assert str(nodes.handles[2][1].error) == (
+        "2 ranks, spread, need 2 nodes, and 1 is left: node2 has sent no heartbeat for 4 s"
+    )
+
+
+def test_rubbish_from_a_node_costs_the_node(nodes: Nodes) -> None:
+    nodes.relay.controller.queue({"op": "file", "world": "one"})
+    for _ in range(5):
+        nodes.turn()
+    assert "not a message" in nodes.scheduler.fleet.lost["node2"]
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/escape", "a/../../escape", ""])
+def test_a_file_outside_the_checkpoint_is_not_written(
+    nodes: Nodes, tmp_path: Path, name: str
+) -> None:
+    nodes.start("silent", spool="", folder=str(tmp_path / "folder"))
+    nodes.turn()
+    nodes.turn()
+    tree = {"op": "tree", "world": 1, "rank": 1, "name": name}
+    nodes.relay.controller.queue(tree, [b"x"])
+    for _ in range(5):
+        nodes.turn()
+    assert "not a file of a checkpoint" in nodes.scheduler.fleet.lost["node2"]
+    assert not list(tmp_path.rglob("*escape*"))
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "placement", "where"),
+    [
+        ({0: [0, 1], 1: [0, 1]}, 4, "packed", [(0, 0), (0, 1), (1, 0), (1, 1)]),
+        ({0: [0, 1], 1: [0, 1]}, 4, "spread", [(0, 0), (1, 0), (0, 1), (1, 1)]),
+        ({0: [1], 1: [0, 2]}, 2, "packed", [(1, 0), (1, 2)]),
+        ({0: [1], 1: [0, 2]}, 3, "spread", [(0, 1), (1, 0), (1, 2)]),
+        ({0: [], 1: [0, 2]}, 2, "spread", [(1, 0), (1, 2)]),
+        ({0: [0], 1: [0]}, 3, "packed", [(0, 0), (1, 0)]),
+    ],
+)
+def test_arrange(
+    free: dict[int, list[int]], size: int, placement: str, where: list[tuple[int, int]]
+) -> None:
+    assert arrange(size, free, placement) == where
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": "1"}
+STEP = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "found"),
+    [
+        pytest.param({}, None, id="alone"),
+        pytest.param({**TORCHRUN, "GROUP_WORLD_SIZE": "1"}, None, id="torchrun-on-one-node"),
+        pytest.param(
+            {**TORCHRUN, "GROUP_WORLD_SIZE": "2"}, launched.Launch("torchrun", 1, 2), id="torchrun"
+        ),
+        pytest.param(
+            {**STEP, **TORCHRUN, "GROUP_WORLD_SIZE": "2"},
+            launched.Launch("torchrun", 1, 2),
+            id="torchrun-under-srun",
+        ),
+        pytest.param(
+            {**TORCHRUN, "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "8"},
+            "--nproc-per-node=1",
+            id="torchrun-with-many",
+        ),
+        pytest.param(STEP, launched.Launch("slurm", 1, 2), id="srun"),
+        pytest.param({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, None, id="a-batch-script"),
+        pytest.param(
+            {**STEP, "SLURM_STEP_NUM_TASKS": "8"}, "--ntasks-per-node=1", id="srun-with-many"
+        ),
+    ],
+)
+def test_what_a_launcher_says(environ: dict[str, str], found: Any) -> None:
+    if isinstance(found, str):
+        with pytest.raises(BadRequest, match=found):
+            launched.found(environ)
+    else:
+        assert launched.found(environ) == found
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "said"),
+    [
+        (0o600, TOKEN, TOKEN),
+        (0o644, TOKEN, "chmod 600"),
+        (0o640, TOKEN, "chmod 600"),
+        (0o600, "short", "32 characters"),
+        (None, "", "No such file"),
+    ],
+)
+def test_token_file(tmp_path: Path, mode: int | None, text: str, said: str) -> None:
+    path = tmp_path / "token"
+    if mode is not None:
+        path.write_text(f"{text}\n")
+        path.chmod(mode)
+    if said == TOKEN:
+        assert launched.token_in(path, make=False) == TOKEN
+    else:
+        with pytest.raises(BadRequest, match=said):
+            launched.token_in(path, make=False)
+
+
+def test_token_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    made = launched.token_in(tmp_path / "token", make=True)
+    assert len(made) == 64
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert launched.token_in(tmp_path / "token", make=True) == made
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        ({}, ""),
+        ({"torch": "2.8.0"}, "node2 has torch 2.8.0, and the controller on node1 has 2.13.0"),
+        ({"python": "3.12"}, "node2 has Python 3.12, and the controller on node1 has 3.11"),
+        ({"distparity": "9"}, "node2 has distparity 9, and the controller on node1 has 1"),
+        ({"name": "x"}, ""),
+    ],
+)
+def test_what_may_not_mix(theirs: dict[str, str], said: str) -> None:
+    mine = {"name": "node1", "torch": "2.13.0", "python": "3.11", "distparity": "1"}
+    assert what_differs("node2", {**mine, **theirs}, mine) == said
+
+
+# -- the connection ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    found = Door(TOKEN, "127.0.0.1", 0, lambda about: about.get("wrong", ""))
+    yield found
+    found.close()
+    while not found.guests.empty():
+        end(found.guests.get().tunnel)
+
+
+def end(*tunnels: Tunnel) -> None:
+    for tunnel in tunnels:
+        tunnel.inside.close()
+        tunnel.join(5)
+
+
+def _greet(door: Door, token: str = TOKEN, port: int | None = None, **about: str) -> ssl.SSLSocket:
+    return greeting.greet("127.0.0.1", port or door.port, token, lambda _: dict(about))
+
+
+def test_bytes_cross_in_order_and_the_end_is_known(door: Door) -> None:
+    theirs = Tunnel(_greet(door, name="node2"), 5.0)
+    assert door.bell.recv(8) == b"!"
+    ours = door.guests.get()
+    assert ours.about == {"name": "node2"}
+    data = bytes(range(256)) * 40_000
+    threading.Thread(target=theirs.inside.sendall, args=(data,)).start()
+    got = b""
+    while len(got) < len(data):
+        got += ours.tunnel.inside.recv(1 << 20)
+    assert got == data
+    end(theirs)
+    assert ours.tunnel.inside.recv(8) == b""
+    assert ours.tunnel.reason == "closed the connection"
+    end(ours.tunnel)
+
+
+def test_silence_is_noticed_and_a_busy_node_is_not_silent(door: Door) -> None:
+    silent = _greet(door)
+    ours = door.guests.get().tunnel
+    ours._limit = 2 * BEAT
+    began = time.monotonic()
+    assert ours.inside.recv(8) == b""
+    assert ours.reason == f"has sent no heartbeat for {2 * BEAT:g} s"
+    assert time.monotonic() - began < 4 * BEAT
+    silent.close()
+    end(ours)
+    theirs = Tunnel(_greet(door), 5.0)
+    ours = door.guests.get().tunnel
+    ours._limit = 2 * BEAT
+    time.sleep(3 * BEAT)
+    assert ours.reason == ""
+    end(theirs, ours)
+
+
+def test_who_does_not_know_the_token_is_turned_away(door: Door) -> None:
+    with pytest.raises(greeting.Refused, match="does not know this run's token"):
+        _greet(door, "x" * 32)
+    plain = socket.create_connection(("127.0.0.1", door.port))
+    plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        plain.recv(100)
+    plain.close()
+    proves = greeting._proves
+
+    def credulous(found: Any, token: str, who: str, *rest: Any) -> bool:
+        return who == "controller" or proves(found, token, who, *rest)
+
+    # A node that believes anybody is not believed.
+    with (
+        mock.patch.object(greeting, "_proves", credulous),
+        pytest.raises((greeting.Refused, OSError)),
+    ):
+        _greet(door, "x" * 32)
+    with pytest.raises(greeting.Refused, match="another torch"):
+        _greet(door, wrong="another torch")
+    assert door.refused == ["another torch"]
+    _greet(door).close()
+    end(door.guests.get(timeout=5).tunnel)
+    assert sum(door.turned_away.values()) == 3
+    assert door.turned_away["a wrong token"] == 1
+    assert door.guests.empty()
+
+
+def test_somebody_in_between_is_noticed(door: Door) -> None:
+    """With a certificate of its own it can pass on what both say, but the proofs do not fit."""
+    context, _ = greeting.certificate()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pass_on() -> None:
+        node = context.wrap_socket(listener.accept()[0], server_side=True)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        to = client.wrap_socket(socket.create_connection(("127.0.0.1", door.port)))
+        with contextlib.suppress(greeting.Refused, OSError):
+            greeting.send(to, greeting.receive(node))
+            greeting.send(node, greeting.receive(to))
+            greeting.send(to, greeting.receive(node))
+        node.close()
+        to.close()
+
+    thread = threading.Thread(target=pass_on)
+    thread.start()
+    with pytest.raises(greeting.Refused, match="does not know this run's token"):
+        _greet(door, port=listener.getsockname()[1])
+    thread.join()
+    listener.close()
+    assert door.guests.empty()
+
+
+def test_a_replay_is_turned_away(door: Door) -> None:
+    said: list[dict[str, Any]] = []
+    send = greeting.send
+
+    def record(sock: socket.socket, message: dict[str, Any]) -> None:
+        said.append(message)
+        send(sock, message)
+
+    with mock.patch.object(greeting, "send", record):
+        _greet(door).close()
+    end(door.guests.get().tunnel)
+    node = [message for message in said if "about" in message or message.keys() == {"nonce"}]
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    with client.wrap_socket(socket.create_connection(("127.0.0.1", door.port))) as again:
+        greeting.send(again, node[0])
+        greeting.receive(again)
+        greeting.send(again, node[1])
+        with pytest.raises((greeting.Refused, OSError)):
+            greeting.receive(again)
+    assert door.guests.empty()
+
+
+# -- a case in worlds of several placements --------------------------------------------------------
+
+
+def _passing(ratio: float, placement: str) -> Outcome:
+    facts = {"ratio": ratio, "placement": placement, "nodes": placement, "devices": "cpu"}
+    return Outcome(Status.PASSED, f"ratio {ratio}", facts=facts)
+
+
+def test_the_worse_of_two_placements_is_told() -> None:
+    both = merged([_passing(0.3, "packed"), _passing(0.2, "spread")])
+    assert (both.facts["ratio"], both.message) == (0.3, "ratio 0.3")
+    assert both.facts["placement"] == both.facts["nodes"] == "packed; spread"
+    bad = replace(_passing(7.0, "spread"), status=Status.FAILED, message="wrong")
+    both = merged([_passing(0.3, "packed"), bad])
+    assert (both.status, both.message) == (Status.FAILED, "spread: wrong")
+
+
+def _drive(job: Any, *answers: Any) -> tuple[list[Task], Outcome]:
+    asked = [next(job)]
+    for answer in answers:
+        try:
+            raised = isinstance(answer, Exception)
+            asked.append(job.throw(answer) if raised else job.send(answer))
+        except StopIteration as stop:
+            return asked, stop.value
+    raise AssertionError("it goes on")
+
+
+def _case() -> Any:
+    yield Task(Spec("cpu", 1, group=False), "alone", {})
+    yield Task(Spec("cuda", 2), "parity", {})
+    return Outcome(Status.PASSED, facts={"ratio": 0.1})
+
+
+def test_a_case_is_placed_and_says_where() -> None:
+    answer = Answer([], [], 0.0, places=(("node1", 3), ("node2", 0)))
+    asked, outcome = _drive(placed(_case(), "spread", "cuda"), types.SimpleNamespace(), answer)
+    assert [task.spec.placement for task in asked] == ["", "spread"]
+    assert outcome.facts == {
+        "ratio": 0.1,
+        "placement": "spread",
+        "nodes": "node1 node2",
+        "devices": "cuda:3 cuda:0",
+    }
+
+
+def test_a_case_that_cannot_be_placed_is_not_available() -> None:
+    _, outcome = _drive(placed(_case(), "spread", "cpu"), None, NotPlaced("1 node is left"))
+    assert (outcome.status, outcome.message) == (Status.NOT_AVAILABLE, "1 node is left")
