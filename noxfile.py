@@ -479,14 +479,14 @@ def plugins(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def release(session: nox.Session) -> None:
-    """Build the wheel and the sdist, check them, and print what to push; pushes nothing."""
+    """Build the wheel and the sdist, check them, and print what to push: -- 0.2.0; pushes nothing."""
     # What the wheel needs, and not distparity itself: the wheel is installed alone.
     needs = [
         *PYPROJECT["project"]["dependencies"],
         *nox.project.dependency_groups(PYPROJECT, "release"),
     ]
     _install(session, SELFTEST.requirement, releases.BESIDE_TORCH, *needs)
-    session.run("python", "ci/release.py")
+    session.run("python", "ci/release.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,11 +1,13 @@
 """Build the wheel and the sdist into dist/, check them, and print what to push: `nox -s release`.
 
-Nothing is pushed. Run it in an environment of its own, with a torch and without distparity: the wheel is
+With a version (`nox -s release -- 0.2.0`) they are built as they will be once it is tagged; without one,
+the version is that of the tag. Nothing is pushed. Run it in an environment of its own, with a torch and without distparity: the wheel is
 installed there, alone, and runs a case.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -18,18 +20,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-#: The least rating of pyroma, of 10: authors without an address, and no home page until there is one.
+#: The least rating of pyroma, of 10. It takes 2 for an e-mail address and for links to the project, which
+#: are for the maintainers to give: the authors in pyproject.toml, and the variable of ci/metadata.py.
 RATING = 8
+REPOSITORY = "DISTPARITY_REPOSITORY"
 
 
 def main() -> int:
     """Check everything, and print all that is wrong; returns the exit code."""
+    planned = sys.argv[1] if len(sys.argv) > 1 else None
+    if planned is not None:
+        os.environ["SETUPTOOLS_SCM_PRETEND_VERSION"] = planned
     shutil.rmtree(DIST, ignore_errors=True)
     _run(sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT))
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     version = wheel.name.split("-")[1]
     wrong = [
-        *_state(version),
+        *_state(version, planned),
         *contents(wheel, sdist, _tracked()),
         *_tools(wheel, sdist),
         *_alone(wheel),
@@ -37,16 +44,23 @@ def main() -> int:
     for complaint in wrong:
         print(f"release: {complaint}", file=sys.stderr)
     if not wrong:
-        print(f"\n{wheel.name} and {sdist.name} are right. To publish them:\n")
-        print(f"git tag -s v{version} -m 'distparity {version}' && git push origin v{version}")
+        print(f"\n{wheel.name} and {sdist.name} are right.")
+        if not os.environ.get(REPOSITORY):
+            print(f"They have no links to the project: ${REPOSITORY} is not set.")
+        tag = f"git tag -s v{version} -m 'distparity {version}' && " if planned else ""
+        print(f"To publish them:\n\n{tag}git push origin v{version}")
     return min(len(wrong), 1)
 
 
-def _state(version: str) -> Iterator[str]:
+def _state(version: str, planned: str | None) -> Iterator[str]:
     if _output("git", "status", "--porcelain"):
         yield "the tree has changes that are not committed"
     if re.fullmatch(r"\d+\.\d+\.\d+", version) is None:
-        yield f"the version {version} is not that of a tag: git tag vX.Y.Z"
+        yield f"the version {version} is not that of a tag: nox -s release -- X.Y.Z"
+    if planned is not None and _output("git", "tag", "--list", f"v{planned}"):
+        yield f"there is a tag v{planned} already"
+    if changes := list((ROOT / "changelog").glob("*.md")):
+        yield f"changelog/ has {len(changes)} files: nox -s changelog -- {version}"
     if f"\n## {version}" not in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"):
         yield f"CHANGELOG.md has no section {version}"
 
@@ -81,13 +95,15 @@ def _tools(wheel: Path, sdist: Path) -> Iterator[str]:
         if subprocess.run(words, check=False).returncode:
             yield f"{words[0]} found something"
     said = _output("pyroma", "--min", str(RATING), str(sdist), check=False)
+    # What is missing for the rest of the rating is for the maintainers to know.
+    print(said)
     rating = re.search(r"Final rating: (\d+)/10", said)
     if rating is None or int(rating[1]) < RATING:
         yield f"pyroma: {said}"
 
 
 def _alone(wheel: Path) -> Iterator[str]:
-    """Install the wheel, without the sources, and run a case and a program of a defect."""
+    """Install the wheel, without the sources, and run a case."""
     _run(
         sys.executable,
         "-m",

@@ -6,7 +6,9 @@ import runpy
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -59,6 +61,34 @@ def test_distributions_have_what_git_has(
 
 def test_version_is_that_of_the_installed_package() -> None:
     assert __version__ == version("distparity")
+
+
+class Hook:
+    """In place of hatchling's, which only builds need."""
+
+
+@pytest.fixture
+def linked(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    fake = ModuleType("hatchling.metadata.plugin.interface")
+    fake.MetadataHookInterface = Hook  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    return runpy.run_path(str(CI / "metadata.py"))["linked"]  # type: ignore[no-any-return]
+
+
+SOURCE = "https://example.org/x/tree/v1"
+ON_AN_INDEX = {
+    "[a page](docs/a.md#b)": (f"[a page]({SOURCE}/docs/a.md#b)", "a page"),
+    "![p](docs/p.png)": ("![p](https://example.org/x/raw/v1/docs/p.png)", ""),
+    "[out](https://example.org)": ("[out](https://example.org)",) * 2,
+    "[here](#more)": ("[here](#more)",) * 2,
+}
+
+
+@pytest.mark.parametrize(("text", "becomes"), ON_AN_INDEX.items(), ids=ON_AN_INDEX)
+def test_readme_of_an_index_has_no_link_to_nothing(
+    linked: Callable[[str, str], str], text: str, becomes: tuple[str, str]
+) -> None:
+    assert (linked(text, SOURCE), linked(text, "")) == becomes
 
 
 def test_changes_are_lists_of_a_known_type() -> None:
