@@ -56,18 +56,22 @@ def _cases(select: str, facts: TorchFacts) -> set[str]:
 
 
 def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
-    quick, default, full, large = (_cases(select, facts) for select in selection.SELECTIONS)
+    quick, default, full, large, generated = (
+        _cases(select, facts) for select in selection.SELECTIONS
+    )
 
     assert quick < default < full
-    assert full | large <= _cases(selection.EVERY, facts)
+    assert full | large | generated <= _cases(selection.EVERY, facts)
     assert large.isdisjoint(full)
+    assert generated.isdisjoint(full)
 
 
 def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> None:
     every = selection.cases("quick", facts, "cpu", (2, 4))
     cases = [case for case in every if case.scenario in facts.scenarios]
 
-    assert {case.scenario for case in every} >= set(facts.operations)
+    written = {name for name, what in facts.operations.items() if not what.generated}
+    assert {case.scenario for case in every} >= written
     assert {case.strategy for case in cases} == set(facts.strategies)
     families = {what.family for what in facts.scenarios.values() if not what.large}
     assert {facts.scenarios[case.scenario].family for case in cases} == families

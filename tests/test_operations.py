@@ -47,6 +47,8 @@ CASES = [
         ("dtensor_embedding", "replicate", 2, "float32"),
         ("dtensor_reductions", "partial", 2, "float32"),
         ("dtensor_softmax", "shard", 2, "float32"),
+        ("operator", "sum", 2, "float64"),
+        ("boundary", "redistribute", 2, "float64"),
     ]
 ]
 
@@ -98,7 +100,7 @@ def test_every_check_that_a_fault_concerns_sees_it(
         (case.id, fault): outcome.status
         for ((case, fault), outcome), checks in zip(faulty.items(), answers, strict=True)
         if any(check not in outcome.facts.get("refused", "") for check in checks)
-        or case.scenario.startswith("dtensor")
+        or case.scenario.startswith(("dtensor", "operator", "boundary"))
     }
     assert {key: found for key, found in must_fail.items() if found is not Status.FAILED} == {}
 
@@ -120,6 +122,7 @@ def test_every_fault_concerns_some_case(
         "reduced_in_bfloat16",
         "part_lost",
         "gradient_summed",
+        "partial_lost",
     } == {fault for _, fault in outcomes if fault is not None}
 
 

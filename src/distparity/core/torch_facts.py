@@ -88,6 +88,8 @@ class OperationFacts(Record):
     dtypes: tuple[str, ...]
     pairs_only: tuple[str, ...]
     default_ranks: int | None
+    #: Whether its cases are in the selection ``generated``, and in no other.
+    generated: bool
     #: By way to call it: the dtypes of its cases.
     ways: dict[str, tuple[str, ...]]
 

@@ -34,6 +34,9 @@ _TYPES = ("mps", "mtia", "maia", "privateuseone")
 _SCENARIOS = ("scenarios/*/[!_]*.py", "operations/*/[!_]*.py")
 _STRATEGIES = ("strategies/*.py", "operations/*.py", "operations/*/*.py")
 _TEXT = re.compile(r"\"([a-z]\w*)\"")
+#: The ways of generated operations are the keys of a file of data, one a line.
+_DATA = "operations/generated/samples.json"
+_KEY = re.compile(r"^\"([^\"]+)\": \{", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,12 @@ class Names:
         This needs no torch.
         """
         package = Path(__file__).parents[1]
+        data = _KEY.findall((package / _DATA).read_text("utf-8"))
         texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
         return cls(
             {*device_kinds.kinds(), *_TYPES, *own},
             {*(path.stem for glob in _SCENARIOS for path in package.glob(glob)), *own},
-            {*(name for text in texts for name in _TEXT.findall(text)), *own},
+            {*(name for text in texts for name in _TEXT.findall(text)), *data, *own},
         )
 
 

@@ -39,6 +39,7 @@ def facts() -> dict[str, OperationFacts]:
             dtypes=tuple(operation.dtypes),
             pairs_only=tuple(operation.pairs_only),
             default_ranks=operation.default_ranks,
+            generated=operation.generated,
             ways={way: tuple(operation.dtypes_of(way)) for way in operation.ways},
         )
         for key, operation in load().items()

@@ -8,7 +8,7 @@ inputs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
 __all__ = [
+    "REFUSED",
     "Check",
     "Exact",
     "Operation",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 Tensors = dict[str, torch.Tensor]
+#: The name of the exception by which a generated check says that torch raised on every rank.
+REFUSED = "RefusedError"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,17 @@ class Check:
     #: Features that limits can refer to: a reduction's name, a memory layout, ...
     features: tuple[str, ...] = ()
 
+    def is_defined(self) -> bool:
+        """Whether there is a right result at all; the judge leaves out a check that has none."""
+        return True
+
+    def refused_part(self, own: Mapping[str, torch.Tensor | None]) -> tuple[str, str] | None:
+        """The part of a check's results that torch refused, and in which words; None if it has all.
+
+        The part is what the names of these results begin with.
+        """
+        return None
+
     def run(self, site: Site) -> Tensors:
         """Run it in this rank; returns tensors on the CPU by name, none if the rank has no part in it."""
         raise NotImplementedError
@@ -102,6 +116,8 @@ class Operation:
     pairs_only: ClassVar[tuple[str, ...]] = ()
     #: The largest world size in the default selection, unless only larger ones are requested; None: any.
     default_ranks: ClassVar[int | None] = None
+    #: Whether its cases are generated, and so are in the selection of those alone.
+    generated: ClassVar[bool] = False
     #: What torch or the backend may refuse. A check that is refused with a declared answer is *not
     #: supported*; any other exception is a failure.
     limits: ClassVar[tuple[Limit, ...]] = ()

@@ -39,6 +39,10 @@ class Fault:
     def made(self, check: Partners, found: dict[str, torch.Tensor]) -> None:
         """Change a function's results and gradients, in place."""
 
+    def distributed(self, result: Any) -> Any:
+        """What an operator's rule makes of a result, before its parts are put together."""
+        return result
+
     # -- in collectives ------------------------------------------------------------------------
 
     def giver(self, team: list[int], rank: int) -> int:

@@ -6,14 +6,17 @@ A new fault is one subclass of :class:`Fault` here.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 
 from distparity.core.registry import subclasses
 from distparity.operations.base import Operation
 from distparity.operations.collectives.base import Collective, Done, Exchange
-from distparity.operations.dtensor.base import TensorOperation
+from distparity.operations.dtensor.base import DTensor, Replicate, TensorOperation
 from distparity.operations.fault import Fault, Partners
+from distparity.operations.generated.boundary import Boundary
+from distparity.operations.generated.operator import Operator
 
 __all__ = ["OfCollectives", "load"]
 
@@ -221,7 +224,8 @@ class ThroughBfloat16(OfCollectives):
 
 class _OfTensors(Fault):
     def may(self, operation: Operation, way: str) -> bool:
-        return isinstance(operation, TensorOperation) and self.fits_way(way)
+        fits = isinstance(operation, TensorOperation) and self.fits_way(way)
+        return fits or isinstance(operation, (Operator, Boundary))
 
     def fits_way(self, way: str) -> bool:
         return True
@@ -251,6 +255,20 @@ class GradientSummed(_OfTensors):
         for name, tensor in found.items():
             if name.startswith("gradient"):
                 tensor.mul_(len(list(check.partners(0))))
+
+
+class PartialLost(Fault):
+    name = "partial_lost"
+    title = "an operator's rule says of the ranks' terms that each is the whole result"
+
+    def may(self, operation: Operation, way: str) -> bool:
+        return isinstance(operation, Operator)
+
+    def distributed(self, result: Any) -> Any:
+        if not any(one.is_partial() for one in getattr(result, "placements", ())):
+            return result
+        whole = [Replicate() if one.is_partial() else one for one in result.placements]
+        return DTensor.from_local(result.to_local(), result.device_mesh, whole, run_check=False)
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 from distparity.core.judgement import Judgement
 from distparity.core.refusal import TORCH, fact_of
 from distparity.operations.arithmetic import wide
-from distparity.operations.base import Check, Exact, Operation
+from distparity.operations.base import REFUSED, Check, Exact, Operation
 from distparity.verification.findings import Divergence, Quantity, Verdict, size_of
 
 __all__ = ["Findings", "Made", "Where", "judge"]
@@ -71,20 +71,22 @@ def judge(
     """Compare every rank's results with the expected results of each check."""
     found = Findings()
     for check in checks:
+        if not check.is_defined():
+            continue
         found.checks += 1
         raised = {
             r: rec.raised[check.name] for r, rec in enumerate(records) if check.name in rec.raised
         }
         torchs = all(records[rank].whose.get(check.name) == TORCH for rank in raised)
-        fact = _refusal(operation, check, raised, where) if torchs else None
+        known = torchs or operation.generated
+        fact = _refusal(operation, check, raised, where) if known else None
         if fact is not None:
             found.refused[check.name] = fact
             continue
         for rank, text in raised.items():
             found.note(Divergence(Quantity(None, check.name, "the call"), rank, f"raised {text}"))
         if not raised:
-            for rank, record in enumerate(records):
-                _one(found, check, rank, record)
+            _results(found, check, [_of(check, record) for record in records])
     return found
 
 
@@ -94,6 +96,10 @@ def _refusal(
     """The declared limit that explains why a check raised, if all ranks that raised hit the same."""
     if not raised:
         return None
+    if operation.generated:
+        # Nobody promised that it works. Ranks say so only of what torch raised, on every rank.
+        says = next(iter(raised.values())).partition(f"{REFUSED}: ")[2]
+        return f"torch {torch.__version__} says {says}" if says else None
     place = (where.release, where.device, where.dtype, list(check.features), where.no_reductions)
     known = [(one.answer, one.fact) for one in operation.limits if one.applies(*place)]
     for answer in [*known, *where.refuses.items()]:
@@ -104,10 +110,41 @@ def _refusal(
     return None
 
 
-def _one(found: Findings, check: Check, rank: int, record: Made) -> None:
-    expected = check.expected(rank)
+def _of(check: Check, record: Made) -> dict[str, torch.Tensor | None]:
+    """A rank's results of one check."""
     prefix = f"{check.name}: "
-    own = {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): v for k, v in record.tensors.items() if k.startswith(prefix)}
+
+
+def _results(found: Findings, check: Check, every: list[dict[str, torch.Tensor | None]]) -> None:
+    """Compare all ranks' results of a check in which no rank raised."""
+    refused = [check.refused_part(own) for own in every]
+    first = refused[0]
+    for rank, other in enumerate(refused):
+        if (other is None) is not (first is None):
+            part, says = other or first or ("", "")
+            where = Quantity(None, check.name, part)
+            found.note(Divergence(where, rank, f"refused on some ranks only: {says}"))
+            return
+    if first is not None:
+        found.checks += 1
+        found.refused[f"{check.name}: {first[0]}"] = first[1]
+    for rank, own in enumerate(every):
+        _one(found, check, rank, own, None if first is None else first[0])
+
+
+def _one(
+    found: Findings,
+    check: Check,
+    rank: int,
+    own: Mapping[str, torch.Tensor | None],
+    without: str | None,
+) -> None:
+    """Compare one rank's results; without those whose names begin with ``without``, unless None."""
+    expected = check.expected(rank)
+    if without is not None:
+        expected = {name: exact for name, exact in expected.items() if not name.startswith(without)}
+        own = {name: tensor for name, tensor in own.items() if not name.startswith(without)}
     for name in sorted(own.keys() - expected.keys()):
         found.note(Divergence(Quantity(None, check.name, name), rank, "unexpected result"))
     for name, exact in expected.items():
@@ -166,8 +203,8 @@ def _ratios(value: torch.Tensor, tensor: torch.Tensor, exact: Exact) -> torch.Te
         same = (tensor == value) | (tensor != tensor) & (value != value)  # noqa: PLR0124  NaN
         return torch.where(same, 0.0, math.inf)
     allowed = _spread(exact, value).reshape(value.shape)
-    # Where the exact result is NaN, NaN is right.
-    right = (error == 0) | tensor.isnan() & value.isnan()
+    # Where the exact result is NaN, NaN is right; an infinity less itself is none.
+    right = (tensor == value) | tensor.isnan() & value.isnan()
     ratios = torch.where(right, torch.zeros_like(error), error / allowed)
     return torch.where(ratios.isfinite(), ratios, torch.full_like(ratios, math.inf))
 

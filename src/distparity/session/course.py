@@ -20,6 +20,11 @@ from distparity.worlds.scheduler import Job
 __all__ = ["Course"]
 
 
+#: A case of a generated operation may take so many times as long: it has up to hundreds of checks, each
+#: with a time limit of its own.
+_GENERATED = 10
+
+
 class Course:
     """Makes the scheduler's job for each case.
 
@@ -79,9 +84,9 @@ class Course:
             return refusal
         found = self.cell(case).found
         if case.scenario in self.torch.operations:
-            outcome = yield from operate(
-                case, self.limit, found, mutant=mutant, seed=seed, fresh=fresh
-            )
+            generated = self.torch.operations[case.scenario].generated
+            limit = self.limit * (_GENERATED if generated else 1)
+            outcome = yield from operate(case, limit, found, mutant=mutant, seed=seed, fresh=fresh)
         else:
             training = Training.of(
                 case,

@@ -1,4 +1,4 @@
-"""The selections of cases: ``quick``, ``default``, ``full``, and ``large``."""
+"""The selections of cases: ``quick``, ``default``, ``full``, ``large`` and ``generated``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from distparity.core.case import Case
 from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
 
-__all__ = ["EVERY", "SELECTIONS", "cases", "operations"]
+__all__ = ["EVERY", "GENERATED", "SELECTIONS", "cases", "operations"]
 
-#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own.
-SELECTIONS = ("quick", "default", "full", "large")
+#: The cases of generated operations, which are in no other selection.
+GENERATED = "generated"
+#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own,
+#: and ``generated`` has operations of its own.
+SELECTIONS = ("quick", "default", "full", "large", GENERATED)
 #: In place of a selection: all that a case can be named from.
 EVERY = "every"
 #: The one scenario that variants run at every world size and in the quick selection: it calls a
@@ -29,6 +32,8 @@ def cases(
 
     Only those of ``scenarios``, unless that is None.
     """
+    if select == GENERATED:
+        return operations(select, torch, device, sizes, scenarios)
     heads = _heads(torch.scenarios)
     plainest = {name: _plainest(torch.scenarios, how) for name, how in torch.strategies.items()}
     found = [
@@ -51,7 +56,8 @@ def operations(
     """The cases of operations, only of those in ``names`` unless that is None; the quick selection has one per operation."""
     found = []
     for name, what in torch.operations.items():
-        if names is None or name in names:
+        fits = select == EVERY or what.generated is (select == GENERATED)
+        if fits and (names is None or name in names):
             own = [
                 Case(name, way, size, dtype, device)
                 for way, dtypes in what.ways.items()
@@ -66,7 +72,7 @@ def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) ->
     """The world sizes at which an operation is called in a way."""
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
     most = what.default_ranks
-    if select in ("full", EVERY) or most is None:
+    if select in ("full", EVERY, GENERATED) or most is None:
         return room
     # If only larger worlds are requested, use them.
     return [size for size in room if size <= most] or room

@@ -8,6 +8,7 @@ DTensor's caches). If a release renames one, that diagnostic is missing and the 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ __all__ = [
     "open_autocasts",
     "process_groups",
     "resolve_group",
+    "set_timeout",
     "tell_native_stacks",
 ]
 
@@ -43,6 +45,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("torch.distributed.distributed_c10d", "_get_default_store"),
     ),
     "all process groups": (("torch.distributed.distributed_c10d", "_world"),),
+    "time limits of process groups": (("torch.distributed.distributed_c10d", "_set_pg_timeout"),),
     "futures": (("torch._C", "Future"),),
     "function modes": (("torch._C", "_len_torch_function_stack"),),
     "dispatch modes": (("torch._C", "_len_torch_dispatch_stack"),),
@@ -114,6 +117,11 @@ def process_groups() -> list[dist.ProcessGroup] | None:
     """The process groups of this process; None if torch does not tell."""
     groups = getattr(_part("all process groups"), "pg_map", None)
     return None if groups is None else list(groups)
+
+
+def set_timeout(group: dist.ProcessGroup, limit: datetime.timedelta) -> None:
+    """Set the time that a collective of a group may take, where torch lets us."""
+    _ask("time limits of process groups", limit, group)
 
 
 def future_type() -> type | None:

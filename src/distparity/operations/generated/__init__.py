@@ -1,0 +1,1 @@
+"""Operations whose cases are generated: torch's operators, and what surrounds them."""

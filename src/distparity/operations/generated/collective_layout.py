@@ -1,0 +1,116 @@
+"""Every way to call a collective, with inputs that are not in one piece of memory.
+
+``transposed`` and ``strided`` inputs and results have gaps or another order; ``expanded`` inputs overlap
+themselves: all rows are the same memory. The memory around and between must not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from distparity.core.registry import name, subclasses
+from distparity.operations.base import Check, Operation, Request, Site, Tensors
+from distparity.operations.buffers import Buffer
+from distparity.operations.collectives import (
+    all_gather,
+    all_reduce,
+    all_to_all,
+    broadcast,
+    gather,
+    reduce,
+    reduce_scatter,
+    scatter,
+    send_recv,
+)
+from distparity.operations.collectives.base import NONCONTIGUOUS, Collective, Exchange, Setting
+from distparity.operations.generated.guard import GuardedCheck, asked
+
+__all__ = ["CollectiveLayout"]
+
+_MODULES = (
+    *(all_gather, all_reduce, all_to_all, broadcast, gather, reduce, reduce_scatter, scatter),
+    send_recv,
+)
+
+
+def _collectives() -> dict[str, Collective]:
+    """By way: the collective; a way is the collective and how it is called."""
+    kinds = sorted((kind for kind in subclasses(Collective) if kind.__module__ in _NAMES), key=name)
+    return {
+        f"{name(kind)}_{way}": kind()
+        for kind in kinds
+        for way in kind.ways
+        if way != NONCONTIGUOUS and way not in kind.apart
+    }
+
+
+_NAMES = {module.__name__ for module in _MODULES}
+_COLLECTIVES = _collectives()
+
+
+class CollectiveLayout(Operation):
+    name = "collective_layout"
+    ways = tuple(_COLLECTIVES)
+    dtypes = ("float32", "int64")
+    generated = True
+
+    def checks(self, request: Request) -> Iterator[Check]:
+        collective = _COLLECTIVES[request.way]
+        called = request.way.removeprefix(f"{name(type(collective))}_")
+        inner = Request(called, request.dtype, request.ranks, request.seed)
+        for layout in ("strided", "transposed", "expanded"):
+            # Writing to memory that overlaps itself has no one result.
+            if layout == "expanded" and called in collective.in_place:
+                continue
+            for special in ("", "async"):
+                if special and special not in collective.specials(called):
+                    continue
+                setting = Setting(
+                    op="SUM" if collective.reduces else None,
+                    root=0 if collective.rooted else None,
+                    layout=layout,
+                    special=special,
+                )
+                yield _Guarded(request, _LaidOut(collective, inner, setting))
+
+
+class _LaidOut(Exchange):
+    """A call whose inputs have the layout; results too, unless they would overlap themselves."""
+
+    def gives(self, rank: int) -> list[torch.Tensor]:
+        given = super().gives(rank)
+        if self.setting.layout != "expanded":
+            return given
+        return [one[:1].expand(one.shape) for one in given]
+
+    def _buffer(self, site: Site, value: torch.Tensor) -> Buffer:
+        if self.setting.layout != "expanded":
+            return super()._buffer(site, value)
+        row = value[:1]
+        buffer = Buffer(tuple(row.shape), row.dtype, "contiguous", site.context.device, row)
+        buffer.view = buffer.view.expand(value.shape)
+        return buffer
+
+    def _taken(self, site: Site) -> list[Buffer]:
+        if self.setting.layout != "expanded" or self.returns:
+            return super()._taken(site)
+        return [
+            Buffer(tuple(e.value.shape), e.dtype, "contiguous", site.context.device)
+            for e in self.gets(site.rank)
+        ]
+
+
+class _Guarded(GuardedCheck):
+    """The call, with whatever torch refuses counted as refused."""
+
+    def __init__(self, request: Request, inner: Exchange) -> None:
+        self.request, self.inner, self.name = request, inner, inner.name
+
+    def act(self, site: Site) -> Tensors:
+        found: Tensors = asked(lambda: self.inner.run(site))
+        return found
+
+    def expected(self, rank: int) -> dict[str, object]:  # type: ignore[override]
+        return dict(self.inner.expected(rank))

@@ -1,0 +1,227 @@
+"""Generated operations: their data, parts of tensors, names, and what ranks and the judge make of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+
+from distparity import operations
+from distparity.operations.base import Check, Exact, Operation, Request
+from distparity.operations.generated import guard, samples
+from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
+from distparity.operations.generated.placing import part
+from distparity.operations.judge import Findings, Made, Where, judge
+
+WHERE = Where((2, 13), "cpu", "float64")
+
+
+def _request(way: str, ranks: int = 2) -> Request:
+    return Request(way, torch.float64, ranks, 0)
+
+
+@pytest.mark.parametrize("op", ["sum", "avg", "max", "min"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_terms_make_the_whole_exactly(op: str, parts: int) -> None:
+    whole = (torch.randn(5, 3, dtype=torch.float64) * 1024).round() / 1024
+    terms = torch.stack([part(whole, f"P{op}", (parts,), (n,), 0) for n in range(parts)])
+
+    made = {"sum": terms.sum(0), "avg": terms.mean(0), "max": terms.amax(0), "min": terms.amin(0)}
+
+    assert torch.equal(made[op], whole)
+    assert not torch.equal(terms[0], whole)
+
+
+@pytest.mark.parametrize(
+    ("how", "sizes"),
+    [
+        pytest.param("S0", [2, 2, 1, 0], id="rows"),
+        pytest.param("S0.S1", [3, 3, 2, 2], id="rows and columns"),
+        pytest.param("S0.S0", [2, 1, 1, 1], id="rows twice"),
+        pytest.param("X0.S0", [2, 1, 1, 1], id="rows twice, the later dim first"),
+        pytest.param("R.S0", [3, 2, 3, 2], id="replicated"),
+    ],
+)
+def test_which_rows_a_rank_has(how: str, sizes: list[int]) -> None:
+    whole = torch.arange(5.0)[:, None].expand(5, 4)
+    mesh = (4,) if "." not in how else (2, 2)
+    at = [(n,) if len(mesh) == 1 else (n // 2, n % 2) for n in range(4)]
+
+    found = [part(whole, how, mesh, one, 0) for one in at]
+
+    assert [len(one) for one in found] == sizes
+    # fully_shard shards what tensor parallelism left, so the first rank has no row of its neighbour.
+    first = {"X0.S0": [0.0, 1.0], "S0.S0": [0.0, 1.0]}.get(how)
+    assert first is None or found[0][:, 0].tolist() == first
+
+
+@pytest.mark.parametrize("name", [*islice(samples.load(), 0, None, 25)])
+def test_samples_run_plainly_and_are_the_same_every_time(name: str) -> None:
+    what = samples.load()[name]
+    call = samples.resolve(what["call"])
+    for sample in what["samples"]:
+        (args, kwargs), (again, _) = (samples.build(sample, "float64", 3) for _ in range(2))
+
+        assert str(args) == str(again)
+        call(*args, **kwargs)
+
+
+def test_absent_functions_are_named() -> None:
+    with pytest.raises(samples.Absent, match=r"has no nn\.functional\.nothing"):
+        samples.resolve("nn.functional.nothing")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(
+    "name", ["operator", "boundary", "factory", "collective_gradient", "collective_layout"]
+)
+def test_names_of_checks_are_unique_and_repeat(name: str, ranks: int) -> None:
+    operation = operations.load()[name]
+    for way in islice(operation.ways, 0, None, 40 if name == "operator" else 3):
+        first, second = (
+            [check.name for check in operation.checks(_request(way, ranks))] for _ in range(2)
+        )
+
+        assert first == second
+        assert len(first) == len(set(first))
+        assert first
+
+
+class Echo(GuardedCheck):
+    """Returns what every rank is told to."""
+
+    name = "echo"
+
+    def __init__(self, *acts: Callable[[], Any]) -> None:
+        self.request = _request("echo")
+        self.acts = acts
+
+    def expected(self, rank: int) -> dict[str, Exact]:
+        return {"value": Exact(torch.tensor(1.0).double(), torch.float64)}
+
+
+class Generated(Operation):
+    name = "of_the_test"
+    ways = ()
+    generated = True
+
+
+def _judged(check: Check, *raised: str) -> Findings:
+    value = {"echo: value": torch.tensor(1.0).double()}
+    records = [Made({} if text else value, {"echo": text} if text else {}) for text in raised]
+    return judge(Generated(), [check], records, WHERE)
+
+
+@pytest.mark.parametrize(
+    ("raised", "refused", "diverged"),
+    [
+        pytest.param(["", ""], False, False, id="right"),
+        pytest.param(
+            ["RefusedError: IndexError: no"] * 2, True, False, id="torch raised everywhere"
+        ),
+        pytest.param(
+            ["SplitError: only ranks [0] raised X"] * 2, False, True, id="only one raised"
+        ),
+        pytest.param(["HungError: timed out"] * 2, False, True, id="hung"),
+        pytest.param(["KeyError: 'ours'"] * 2, False, True, id="an error of the check itself"),
+    ],
+)
+def test_what_is_refused_and_what_is_wrong(
+    raised: list[str], refused: bool, diverged: bool
+) -> None:
+    found = _judged(Echo(), *raised)
+
+    assert bool(found.refused) is refused
+    assert bool(found.divergences) is diverged
+
+
+def test_a_gradient_that_was_refused_is_counted_and_the_result_is_still_judged() -> None:
+    operation = operations.load()["operator"]
+    check = next(iter(operation.checks(_request("exp"))))
+    exact = {name: one.value.to(one.dtype) for name, one in check.expected(0).items()}
+    words = torch.tensor(list(b"RuntimeError: no"), dtype=torch.uint8)
+    own = {name: one for name, one in exact.items() if not name.startswith("gradient")}
+    own["gradient, refused"] = words
+
+    def judged(*ranks: dict[str, torch.Tensor]) -> Findings:
+        made = [{f"{check.name}: {name}": one for name, one in own.items()} for own in ranks]
+        return judge(operation, [check], [Made(one, {}) for one in made], WHERE)
+
+    assert not judged(own, own).divergences
+    assert list(judged(own, own).refused) == [f"{check.name}: gradient"]
+    assert [one.quantity.name for one in judged(exact, own).divergences] == ["gradient"]
+    own["result 0"] = own["result 0"] * 1.001
+    assert [one.quantity.name for one in judged(own, own).divergences] == ["result 0"] * 2
+
+
+class World:
+    """The groups of two ranks, of which the other one answers ``other``."""
+
+    def __init__(self, other: list[str]) -> None:
+        self.other = iter(other)
+        self.renewed = self.hangs = 0
+        self.hung_in = None
+        self.patience = 0.0
+
+    def agree(self, text: str) -> list[str]:
+        return [text, next(self.other)]
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+
+def _raising(text: str) -> Callable[[], Any]:
+    def call() -> Any:
+        raise RuntimeError(text)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "ends", "renewed"),
+    [
+        pytest.param("", [""], None, 0, id="both have results"),
+        pytest.param("no", ["RuntimeError: no"], "RefusedError", 0, id="both raised"),
+        pytest.param("no", [""], "SplitError", 1, id="one raised"),
+        pytest.param("Timed out", ["", ""], "HungError", 2, id="one waited, twice"),
+        pytest.param("Timed out", ["gone", "Timed out waiting"], "HungError", 2, id="both waited"),
+    ],
+)
+def test_how_a_check_ends(
+    mine: str, other: list[str], ends: str | None, renewed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(other)
+    monkeypatch.setattr(guard._World, "of", staticmethod(lambda site: world))
+    check = Echo()
+    call = _raising(mine) if mine else dict
+    check.act = lambda site: asked(call)  # type: ignore[method-assign]
+
+    try:
+        check.run(None)  # type: ignore[arg-type]
+        found = None
+    except Exception as error:
+        found = type(error).__name__
+
+    assert found == ends
+    assert world.renewed == renewed
+
+
+def test_what_is_not_torchs_is_not_marked_as_its_answer() -> None:
+    with pytest.raises(RaisedError, match="RuntimeError: words"):
+        asked(_raising("words\nmore"))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 1.0])
+def test_equal_values_are_right_whatever_they_are(value: float) -> None:
+    operation = operations.load()["operator"]
+    check = next(iter(operation.checks(_request("exp"))))
+    whole = torch.full((3,), value, dtype=torch.float64)
+    check.expected = lambda rank: {"x": Exact(whole, torch.float64, torch.tensor(1e-9).double())}  # type: ignore[method-assign]
+
+    found = judge(operation, [check], [Made({f"{check.name}: x": whole}, {})], WHERE)
+
+    assert not found.divergences
