@@ -512,7 +512,7 @@ def workflows(session: nox.Session) -> None:
 @nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Build the documentation as a site in build/site, with warnings as errors."""
-    session.install(*nox.project.dependency_groups(PYPROJECT, "docs"))
+    _install(session, "-e", ".[report]", *nox.project.dependency_groups(PYPROJECT, "docs"))
     session.run("python", "ci/site.py")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import runpy
 import sys
 import tarfile
@@ -17,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from distparity import __version__
+from distparity import __version__, report
 from distparity.core.version import version
 
 ROOT = Path(__file__).parents[1]
@@ -113,3 +114,26 @@ def test_links_of_the_site_lead_to_pages(tmp_path: Path, text: str, becomes: str
     (tmp_path / "verdict.md").write_text("")
 
     assert runpy.run_path(str(CI / "site.py"))["linked"](text, tmp_path) == becomes
+
+
+DOCUMENTED = {
+    "#: Where.\nx: int = 1": 'x: int = 1\n"""Where.\n"""',
+    "  #: One.\n  #: Two.\n  x = (\n    1,\n  )": '  x = (\n    1,\n  )\n  """One.\n  Two.\n  """',
+    '"""See :meth:`a.b.C.d`."""': '"""See ``d``."""',
+    "x = 1  # no comment of documentation": "x = 1  # no comment of documentation",
+}
+
+
+@pytest.mark.parametrize(("text", "becomes"), DOCUMENTED.items())
+def test_comments_of_attributes_are_docstrings_on_the_site(text: str, becomes: str) -> None:
+    assert runpy.run_path(str(CI / "site.py"))["documented"](text) == becomes
+
+
+def test_example_of_a_report_is_of_real_runs(tmp_path: Path) -> None:
+    for packed in (ROOT / "docs" / "example").iterdir():
+        (tmp_path / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    found, _ = report.write([tmp_path], tmp_path / "out")
+
+    assert [column.name for column in found.columns] == ["2.4-cpu", "2.13-cpu"]
+    assert all(column.facts["ended"] == "finished" for column in found.columns)
+    assert {"passed", "failed", "expected failure", "not supported"} <= found.counts.keys()
