@@ -12,6 +12,7 @@ from fake_ranks import Fakes, fakes
 
 from distparity.core import processes
 from distparity.core.wire import Channel
+from distparity.worlds import scheduler
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.post_mortem import PostMortem
 from distparity.worlds.scheduler import FORK_LIMIT, Scheduler
@@ -75,6 +76,16 @@ def test_an_exception_of_ours_costs_no_result(owner: type, name: str, call: int)
         step = raising_at(call, getattr(owner, name))
         with mock.patch.object(owner, name, step):
             assert run_all(found) == EXPECTED
+
+
+def test_a_task_that_stops_the_fork_server_and_answers_at_once_is_no_pass() -> None:
+    """Nobody looks at the fork server before the answer comes."""
+    with fakes() as found, mock.patch.object(scheduler, "LOOK_AT_FORK_SERVER", 1e9):
+        found.start("ok")
+        with mock.patch.object(processes, "state", return_value="stopped"):
+            found.run()
+
+        assert found.outcomes() == ["crash"]
 
 
 @pytest.mark.parametrize("name", ["_rebuild", "_listen", "fork"])

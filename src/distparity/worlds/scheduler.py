@@ -341,6 +341,10 @@ class Scheduler:
             self._drop(world)
         if done is not None:
             world.done = None
+            if isinstance(done, Answer) and world.is_on(0) and self._fork_server_is_stopped():
+                # Whoever stopped it is among the tasks under way, and it may be this one.
+                self._start_over("was stopped")
+                return
             task, handle = self._busy.pop(world)
             if isinstance(done, Failure):
                 self._repair()
@@ -671,10 +675,13 @@ class Scheduler:
             return
         self._looked_at_fork_server = now
         oldest = min(self._forks.values(), default=now)
-        if processes.state(self.launcher.process.pid) == "stopped":
+        if self._fork_server_is_stopped():
             self._start_over("was stopped")
         elif now - oldest > FORK_LIMIT:
             self._start_over(f"did not answer for {FORK_LIMIT:g} s")
+
+    def _fork_server_is_stopped(self) -> bool:
+        return processes.state(self.launcher.process.pid) == "stopped"
 
     def _start_over(self, what: str) -> None:
         """Start another fork server after it died, and every rank with it.

@@ -200,7 +200,7 @@ class World:
         ``how`` is the message of the task's failure, and ``what`` happened to each rank. If ``how``
         is None, the scheduler runs the task again elsewhere.
         """
-        if how is not None and self.task is not None:
+        if how is not None:
             self._trouble = "crash"
             reports = [
                 Report(
