@@ -136,7 +136,22 @@ def upstream(session: nox.Session, row: releases.Row) -> None:
     options, rest = _ready(session, row)
     # What torch's test helpers import, and its wheel does not declare.
     _install(session, "expecttest", "hypothesis")
-    run = ["distparity", "upstream", "--cell", row.name, f"--report-dir={options.report_dir}"]
+    _with_reports(session, row, "upstream", options, rest)
+
+
+def fuzz(session: nox.Session, row: releases.Row) -> None:
+    """Run drawn trainings with one torch."""
+    _with_reports(session, row, "fuzz", *_ready(session, row))
+
+
+def _with_reports(
+    session: nox.Session,
+    row: releases.Row,
+    command: str,
+    options: argparse.Namespace,
+    rest: Sequence[str],
+) -> None:
+    run = ["distparity", command, "--cell", row.name, f"--report-dir={options.report_dir}"]
     run += [f"--device={device}" for device in options.devices if device != "auto"]
     session.run(*run, *rest, interrupt_timeout=TO_END, terminate_timeout=TO_END)
 
@@ -380,12 +395,14 @@ TOOLS = {
 #: The torch releases that an accelerator in host memory needs.
 SIM_ROWS = [row for row in releases.RELEASES if Version(row.name) >= Version("2.10")]
 UPSTREAM = "Run files of torch's own test/distributed with torch {}: FILE --upstream PATH."
+FUZZ = "Run trainings that are drawn with torch {}: --minutes M --seed S."
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 
 for _row in releases.ROWS:
     _register(_row, "tests", _row.title, [_row.tag, "matrix"], functools.partial(tests, plugins=[]))
     _register(_row, "defects", DEFECTS.format(_row.name), ["defects"], defects)
     _register(_row, "upstream", UPSTREAM.format(_row.name), ["upstream"], upstream)
+    _register(_row, "fuzz", FUZZ.format(_row.name), ["fuzz"], fuzz)
 for _command, _title in TOOLS.items():
     for _row in releases.RELEASES:
         _act = functools.partial(tool, command=_command)

@@ -128,7 +128,8 @@ class Page:
 
     @property
     def _strategies(self) -> Mapping[str, StrategyFacts]:
-        return self.facts.strategies
+        # The others run drawn scenarios only.
+        return {n: how for n, how in self.facts.strategies.items() if how.tier != "drawn"}
 
     def _totals(self) -> Iterator[str]:
         for select in selection.SELECTIONS:
@@ -201,7 +202,7 @@ class StrategiesPage:
 
     def text(self) -> str:
         tables: list[str] = []
-        for tier in ("core", "variant"):
+        for tier in ("core", "variant", "drawn"):
             tables += ["", f"## {tier.capitalize()}", ""]
             tables += _header(
                 "strategy", ["what it is", "ranks", "gradient dtype on the wire", "lacks"]

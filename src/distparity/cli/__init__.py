@@ -15,7 +15,7 @@ __all__ = ["USAGE", "main", "parser"]
 USAGE = 4
 #: By what they are for: the subcommands.
 GROUPS = {
-    "run": ("run", "join", "list", "doctor", "sizes", "upstream"),
+    "run": ("run", "join", "list", "doctor", "sizes", "upstream", "fuzz"),
     "look at results": ("report", "explain", "bundle", "junit", "figures"),
     "find what changed": ("bisect", "expectations"),
     "check distparity itself": ("selfcheck", "calibrate"),
@@ -29,6 +29,10 @@ EXAMPLES = {
         "run --device cuda --world-size 2,4,8 -k fsdp2 -x",
     ),
     "join": ("join node1:29577 --token-file token",),
+    "fuzz": (
+        "fuzz --device cpu --minutes 30 --seed 1",
+        "fuzz --device cpu --case drawn.linear.frozen/fsdp2-ws2-float32",
+    ),
     "list": ("list 'basic/*'", "list --select full --json"),
     "doctor": ("doctor", "doctor --device cuda --json"),
     "sizes": ("sizes --device cpu --largest 1MiB", "sizes --device cuda --world-size 8"),

@@ -16,7 +16,7 @@ class Quantity(Record):
 
     #: The optimizer step, from 0; None before and after training, and in an operation's case.
     step: int | None
-    #: ``initial``, ``loss``, ``gradient``, ``parameter``, ``buffer`` or ``optimizer``; in an
+    #: ``initial``, ``loss``, ``gradient``, ``norm``, ``parameter``, ``buffer`` or ``optimizer``; in an
     #: operation's case, the name of the check.
     kind: str
     #: The name of the parameter, buffer or result.

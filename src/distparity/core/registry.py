@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["family", "name", "subclasses"]
+__all__ = ["Clash", "family", "name", "subclasses", "unique"]
 
 T = TypeVar("T")
+
+
+class Clash(Exception):
+    """Two classes have one name, so that one of them would be lost."""
+
+
+def unique(named: Iterable[tuple[str, type[T]]]) -> dict[str, type[T]]:
+    """Classes by name; raises :class:`Clash` if two have the same.
+
+    A class and one derived from it in the same module may: the derived one has the name.
+    """
+    found: dict[str, type[T]] = {}
+    for key, kind in named:
+        other = found.setdefault(key, kind)
+        if other.__module__ == kind.__module__ and issubclass(kind, other):
+            found[key] = kind
+        elif not (other.__module__ == kind.__module__ and issubclass(other, kind)):
+            both = " and ".join(f"{one.__module__}.{one.__qualname__}" for one in (other, kind))
+            raise Clash(f"{both} have the same name {key!r}: give one of them another `name`")
+    return found
 
 
 def subclasses(kind: type[T]) -> Iterator[type[T]]:

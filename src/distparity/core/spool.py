@@ -64,6 +64,12 @@ class Spools:
         """The file with the oracles and the reference runs."""
         return self._make(Spool)
 
+    def renew(self) -> None:
+        """Begin another :attr:`reference`: nobody asks for what is in this one any more."""
+        known = self.__dict__.pop("reference", None)
+        if known is not None:
+            known.close()
+
     def case(self) -> Spool:
         """A new file for one case; raises ``OSError``."""
         return self._make(Spool)

@@ -119,9 +119,11 @@ class _Mutated(Strategy):
         else:
             yield
 
-    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
-        if not self.mutant.clip(model, norm):
-            self.right.clip(model, self.mutant.clip_norm(norm), kind)
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> torch.Tensor:
+        if self.mutant.clip(model, norm):
+            # Before it scaled them, each was as large as this.
+            return torch.zeros(())
+        return self.right.clip(model, self.mutant.clip_norm(norm), kind)
 
     def clip_value(self, model: nn.Module, value: float) -> None:
         self.right.clip_value(model, value)

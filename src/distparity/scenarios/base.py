@@ -51,6 +51,8 @@ class Scenario:
     clip_norm: ClassVar[float | None] = None
     #: The kind of that norm: 1, 2 or infinity.
     clip_kind: ClassVar[float] = 2.0
+    #: Whether the norm that clipping returns is compared as well.
+    compares_norm: ClassVar[bool] = False
     #: The largest absolute value to which every element of every gradient is clipped.
     clip_value: ClassVar[float | None] = None
     #: The loss scale of a ``GradScaler``, which skips a step whose gradients overflow.
@@ -213,7 +215,12 @@ class Scenario:
         return name
 
     def after_wrap(self, model: nn.Module) -> None:
-        """Called once, after the model is wrapped and before the optimizer is made."""
+        """Called once, after the model is wrapped and before the optimizer is made.
+
+        Random numbers that it draws on the CPU in torch's default dtype (``torch.randn(3)``) are the same
+        on every rank and in the reference runs; methods that draw in place (``normal_``) draw others in
+        another dtype.
+        """
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """Called before each step, on every rank and in the reference runs."""

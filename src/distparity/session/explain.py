@@ -17,6 +17,7 @@ _STYLE = 'font-family="sans-serif" font-size="12" role="img"'
 _COLOURS = {
     "loss": "#0072b2",
     "gradient": "#d55e00",
+    "norm": "#56b4e9",
     "parameter": "#009e73",
     "buffer": "#cc79a7",
     "optimizer": "#e69f00",
@@ -103,7 +104,8 @@ def _svg(case: str, growth: list[dict[str, float | str]], low: int, high: int) -
         f'<text x="{x(step):.1f}" y="318" text-anchor="middle">step {step}</text>'
         for step in range(len(growth))
     ]
-    for number, (kind, colour) in enumerate(_COLOURS.items()):
+    there = [(kind, colour) for kind, colour in _COLOURS.items() if kind in growth[0]]
+    for number, (kind, colour) in enumerate(there):
         points = [(x(step), y(float(row[kind]))) for step, row in enumerate(growth)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')

@@ -9,12 +9,13 @@ import hashlib
 import importlib.util
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.near import near, unknown
+from distparity.drawing.grammar import Draw, NoSentence, is_drawn
 from distparity.expectations import Names
 
 __all__ = [
@@ -54,6 +55,9 @@ def check_cases(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if re.search(r"[*?\[]", pattern):
             continue
+        if is_drawn(pattern):
+            _check_drawn(pattern, strategies)
+            continue
         place, _, name = pattern.partition("::")
         found = _ID.fullmatch(f"{place.rpartition('/')[2]}/{name}" if name else pattern)
         if found is None and pattern not in groups:
@@ -68,6 +72,17 @@ def check_cases(patterns: Iterable[str]) -> None:
             if found is not None and found[part] not in known:
                 meant = [pattern.replace(found[part], one, 1) for one in near(found[part], known)]
                 raise unknown("case", pattern, meant or groups, "`distparity list` has the ids")
+
+
+def _check_drawn(pattern: str, strategies: Collection[str]) -> None:
+    scenario, _, name = pattern.partition("/")
+    try:
+        Draw.of(scenario)
+    except NoSentence as error:
+        raise BadRequest(str(error)) from None
+    strategy = name.partition("-")[0]
+    if name and strategy not in strategies:
+        raise unknown("strategy", strategy, strategies, "docs/strategies.md has the names")
 
 
 def check_scenarios(scenarios: Iterable[str]) -> None:

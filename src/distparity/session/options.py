@@ -11,6 +11,7 @@ from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.near import unknown
 from distparity.core.own_cases import Module, OwnScenario
+from distparity.drawing.grammar import is_drawn
 from distparity.session import names
 from distparity.session.nodes import Nodes, placements
 from distparity.session.rounds import Plan
@@ -113,6 +114,12 @@ class Options:
     def placements(self) -> tuple[str, ...]:
         """The placements that each case has, on several nodes."""
         return placements(self.placement, self.nodes)
+
+    @property
+    def drawn(self) -> list[str]:
+        """The drawn scenarios among :attr:`cases`."""
+        found = [case.partition("/")[0] for case in self.cases if is_drawn(case)]
+        return list(dict.fromkeys(found))
 
     @property
     def named(self) -> list[str]:

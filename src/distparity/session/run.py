@@ -18,7 +18,7 @@ from distparity.core.case import Case
 from distparity.core.naming import cell_name
 from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
-from distparity.core.torch_facts import TorchFacts
+from distparity.core.torch_facts import ScenarioFacts, TorchFacts
 from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, paths, place
@@ -111,6 +111,7 @@ class Run:
             options.arithmetic,
             options.own_scenarios,
             options.own_modules,
+            options.drawn,
             log=options.log,
             backend=options.backend,
             perturb=options.perturb,
@@ -423,6 +424,11 @@ class Run:
         """Run one job for each of ``todo``; yields the outcomes in order, and runs as many as fit."""
         assert self.scheduler is not None
         return self.scheduler.side_by_side(todo, job)
+
+    def learn(self, scenarios: dict[str, ScenarioFacts]) -> None:
+        """Know further scenarios, for :attr:`course`."""
+        known = {**self.torch.scenarios, **scenarios}
+        self._torch = self.course.torch = replace(self.torch, scenarios=known)
 
     def rerun(self, cases: Sequence[Case]) -> str:
         """The command that runs cases of one device again."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from distparity.core.case import Case
 from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
+from distparity.drawing.grammar import is_drawn
 
 __all__ = ["EVERY", "GENERATED", "SELECTIONS", "cases", "operations"]
 
@@ -82,6 +83,8 @@ def _worlds(
     select: str, scenario: str, what: ScenarioFacts, how: StrategyFacts, sizes: Sequence[int]
 ) -> list[tuple[int, str]]:
     """World sizes and dtypes in which a strategy runs a scenario."""
+    if how.tier == "drawn" and not is_drawn(scenario):
+        return []
     if not how.needs.keys() <= set(what.features):
         # The strategy has nothing to do here, so the case would say nothing about torch or device.
         return []

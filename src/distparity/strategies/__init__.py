@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from distparity.core.known_limit import Limit
-from distparity.core.registry import subclasses
+from distparity.core.registry import subclasses, unique
 from distparity.strategies.base import Pending, Strategy, Tensors
 
 __all__ = ["Limit", "Pending", "Strategy", "Tensors", "load"]
@@ -23,4 +23,5 @@ def load() -> dict[str, Strategy]:
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__name__}.{info.name}")
     found = [kind for kind in subclasses(Strategy) if "name" in vars(kind)]
-    return {kind.name: kind() for kind in sorted(found, key=lambda kind: kind.name)}
+    kinds = unique((kind.name, kind) for kind in found)
+    return {name: kinds[name]() for name in sorted(kinds)}

@@ -89,7 +89,8 @@ class Strategy:
     name: ClassVar[str]
     #: A description in one line.
     title: ClassVar[str]
-    #: ``core`` runs every scenario in the default selection, ``variant`` only some.
+    #: ``core`` runs every scenario in the default selection, ``variant`` only some, ``drawn`` only drawn
+    #: scenarios.
     tier: ClassVar[str] = "variant"
     limits: ClassVar[tuple[Limit, ...]] = ()
     #: Features of a scenario (:meth:`Scenario.features`) that it cannot run, each with the reason in one
@@ -210,12 +211,13 @@ class Strategy:
                 assert parameter.grad is not None
                 parameter.grad.div_(dist.get_world_size())
 
-    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> torch.Tensor:
         """Scale all gradients so that their norm, over all parameters and ranks, is at most ``norm``.
 
-        ``kind`` is the kind of norm: 1, 2 or infinity.
+        ``kind`` is the kind of norm: 1, 2 or infinity. Returns the norm before that: a tensor of shape
+        ``[]``, or a DTensor.
         """
-        nn.utils.clip_grad_norm_(model.parameters(), norm, norm_type=kind)
+        return nn.utils.clip_grad_norm_(model.parameters(), norm, norm_type=kind)
 
     def clip_value(self, model: nn.Module, value: float) -> None:
         """Clip every element of every gradient to at most ``value`` in absolute value."""
@@ -341,8 +343,9 @@ class Strategy:
         ``[]`` on the rank's device.
         """
         shares = [loss * weight for loss in losses(model, batch)]
-        for share in shares:
-            self.backward(scale(share), *turn)
+        for number, share in enumerate(shares):
+            # They may be of one graph.
+            self.backward(scale(share), *turn, keep=number < len(shares) - 1)
         return torch.stack([share.detach() for share in shares]).sum(0)
 
     def reducers(self, model: nn.Module) -> list[Any]:
@@ -352,9 +355,12 @@ class Strategy:
         """
         return []
 
-    def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
-        """Run the backward of micro-batch ``number`` of ``count``, on its share of the rank's loss."""
-        loss.backward()
+    def backward(self, loss: torch.Tensor, number: int, count: int, *, keep: bool = False) -> None:
+        """Run the backward of micro-batch ``number`` of ``count``, on its share of the rank's loss.
+
+        With ``keep``, another backward of the same graph may follow.
+        """
+        loss.backward(retain_graph=keep)
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
         """The scenario's optimizer for the wrapped model's parameters."""
@@ -376,21 +382,30 @@ def state_keys(optimizer: torch.optim.Optimizer) -> list[str]:
     model's tells them.
     """
     if optimizer not in _KEYS:
-        twin = copy.copy(optimizer)
-        twin.state = defaultdict(dict)
-        twin.param_groups = [
-            {**group, "params": [nn.Parameter(torch.ones(2))]} for group in optimizer.param_groups
-        ]
-        for group in twin.param_groups:
-            group["params"][0].grad = torch.ones(2)
-        try:
-            twin.step()
-            found = twin
-        except KeyError:
-            # It made the state of all parameters when it was made, empty shards included (Adagrad).
-            found = optimizer
-        _KEYS[optimizer] = sorted({key for state in found.state.values() for key in state})
+        # Some take vectors and matrices alike, some keep other state of each, some take matrices only.
+        shapes = ((2,), (2, 2))
+        _KEYS[optimizer] = sorted(set().union(*(_keys_of(optimizer, one) for one in shapes)))
     return _KEYS[optimizer]
+
+
+def _keys_of(optimizer: torch.optim.Optimizer, shape: tuple[int, ...]) -> set[str]:
+    """The names of the state of parameters of a shape; none if the optimizer takes no such parameters."""
+    twin = copy.copy(optimizer)
+    twin.state = defaultdict(dict)
+    twin.param_groups = [
+        {**group, "params": [nn.Parameter(torch.ones(shape))]} for group in optimizer.param_groups
+    ]
+    for group in twin.param_groups:
+        group["params"][0].grad = torch.ones(shape)
+    found = twin
+    try:
+        twin.step()
+    except KeyError:
+        # It made the state of all parameters when it was made, empty shards included (Adagrad).
+        found = optimizer
+    except ValueError:
+        return set()
+    return {key for state in found.state.values() for key in state}
 
 
 _KEYS: WeakKeyDictionary[torch.optim.Optimizer, list[str]] = WeakKeyDictionary()

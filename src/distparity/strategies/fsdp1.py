@@ -69,6 +69,8 @@ class Fsdp1(Strategy):
         "gradient_factor": "there is no documented setting for the divisor of gradients",
         "uneven_batches": "FSDP is not Joinable: every rank must make the same steps",
         "compiles_whole": "use_orig_params=True is required for torch.compile",
+        "frozen_later_in_unit": "a unit's parameters are one flat tensor, which is frozen as a whole",
+        "not_elementwise": "the optimizer sees parts of flat tensors, and looks at whole matrices",
     }
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
@@ -117,9 +119,9 @@ class Fsdp1(Strategy):
 
         return ShardedGradScaler(context.device.type, init_scale=scale, growth_interval=10**6)
 
-    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> torch.Tensor:
         assert isinstance(model, FSDP)
-        model.clip_grad_norm_(norm, kind)
+        return model.clip_grad_norm_(norm, kind)
 
     def parameters(self, model: nn.Module) -> Pending:
         shards = [parameter.detach() for parameter in model.parameters()]
@@ -160,7 +162,7 @@ class Fsdp1OrigParams(Fsdp1):
     lacks: ClassVar[Mapping[str, str]] = {
         feature: reason
         for feature, reason in Fsdp1.lacks.items()
-        if feature not in ("groups_in_unit", "compiles_whole")
+        if feature not in ("groups_in_unit", "compiles_whole", "frozen_later_in_unit")
     }
 
 

@@ -79,9 +79,9 @@ class Reference(Single):
             _compute_in(model, self.precision.compute, self.kept_precise, self.precision.buffer)
         return model
 
-    def backward(self, loss: torch.Tensor, number: int, count: int) -> None:
-        loss.backward()
-        if self.reduced_in is None or (number + 1) % (count // self.ranks):
+    def backward(self, loss: torch.Tensor, number: int, count: int, *, keep: bool = False) -> None:
+        loss.backward(retain_graph=keep)
+        if keep or self.reduced_in is None or (number + 1) % (count // self.ranks):
             return
         # The last micro-batch of one rank's rows: here the rank would send its gradients.
         for parameter in self.trained:

@@ -88,9 +88,7 @@ class TensorParallel(Strategy):
         styles: dict[str, Callable[[], ParallelStyle]] = {
             "split": partial(RowwiseParallel, input_layouts=Replicate()),
             # A local tensor does not know the sizes of the other ranks' uneven shards.
-            "column": partial(
-                ColwiseParallel, use_local_output=module.weight.shape[0] % ranks == 0
-            ),
+            "column": lambda: ColwiseParallel(use_local_output=module.weight.shape[0] % ranks == 0),
             "row": RowwiseParallel,
             "norm": Replicated,
             "head": partial(ColwiseParallel, output_layouts=Replicate()),
@@ -222,8 +220,8 @@ class TensorParallelFsdp1(_WithData):
         with Fsdp1OrigParams().no_sync(model):
             yield
 
-    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> None:
-        Fsdp1OrigParams().clip(model, norm, kind)
+    def clip(self, model: nn.Module, norm: float, kind: float = 2.0) -> torch.Tensor:
+        return Fsdp1OrigParams().clip(model, norm, kind)
 
     def clean(self, name: str) -> str:
         return Fsdp1OrigParams().clean(name)

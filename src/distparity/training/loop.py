@@ -40,7 +40,7 @@ class Recipe:
 
     def model(self) -> nn.Module:
         """The scenario's model on the CPU, equal in every process for the same seed."""
-        with _Float64(self.seed):
+        with _Drawing(self.seed):
             model = self.scenario.model()
         state = self.scenario.state()
         if state is not None:
@@ -66,7 +66,7 @@ class Recipe:
 
         Floating-point tensors have the dtype ``compute``, others the scenario's own.
         """
-        with _Float64(self.seed + 1 + step):
+        with _Drawing(self.seed + 1 + step):
             batch = self.scenario.batch(self.rows)
         return tuple(
             tensor.to(self.dtype).to(self.compute) if tensor.is_floating_point() else tensor
@@ -87,15 +87,16 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model
 
 
-class _Float64:
-    """Within it, random numbers are drawn as float64 from the CPU's generator, for every dtype."""
+class _Drawing:
+    """Within it, random numbers are drawn in one dtype from the CPU's generator, in every run alike."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, dtype: torch.dtype = torch.float64) -> None:
         self.seed = seed
+        self.wanted = dtype
 
     def __enter__(self) -> None:
         self.dtype = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)
+        torch.set_default_dtype(self.wanted)
         # Seed only the generator that is used. ``torch.manual_seed`` also notifies other devices, and
         # each records the stack of the call: that takes a tenth of a small case.
         torch.default_generator.manual_seed(self.seed)
@@ -195,7 +196,9 @@ class _Run:
             self.recipe, strategy, self.context, made, batch, self.parts, self._factor(batch)
         )
         if scenario.clip_norm is not None:
-            strategy.clip(made.model, scenario.clip_norm, scenario.clip_kind)
+            norm = strategy.clip(made.model, scenario.clip_norm, scenario.clip_kind)
+            if scenario.compares_norm:
+                step.norm["norm"] = _whole(norm)
         if scenario.clip_value is not None:
             strategy.clip_value(made.model, scenario.clip_value)
         self._keep(step, "gradient", strategy.gradients(made.model))
@@ -328,7 +331,9 @@ def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
         # In place, so that names do not change. "aot_eager" traces the model but compiles no kernels:
         # the tracing is what is checked.
         model.compile(backend="aot_eager")
-    scenario.after_wrap(inner)
+    # What it draws must be what the oracle draws, and what it leaves of the generator nobody's business.
+    with torch.random.fork_rng(devices=[]), _Drawing(recipe.seed, recipe.dtype):
+        scenario.after_wrap(inner)
     optimizer = strategy.optimizer(scenario, model)
     if scenario.step_in_backward:
         strategy.step_in_backward(model, optimizer, scenario.optimizer)
@@ -374,6 +379,14 @@ def _backward(
     if made.scaler is not None:
         made.scaler.unscale_(made.optimizer)
     return loss.cpu()
+
+
+def _whole(norm: Any) -> torch.Tensor:
+    """A norm that clipping returned, as a scalar on the CPU; a collective call if it is a DTensor."""
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor()
+    found: torch.Tensor = norm.detach().to("cpu", copy=True)
+    return found
 
 
 def dense(tensor: torch.Tensor) -> torch.Tensor:

@@ -117,8 +117,9 @@ def _see(recipe: Recipe, rows: Sequence[int]) -> _Seen:
     before = torch.default_generator.get_state()
     losses = recipe.losses(model, batch)
     drew = not torch.equal(before, torch.default_generator.get_state())
-    for loss in losses:
-        loss.backward()
+    for number, loss in enumerate(losses):
+        # They may be of one graph.
+        loss.backward(retain_graph=number < len(losses) - 1)
     gradient = {
         name: dense(parameter.grad)
         for name, parameter in model.named_parameters()

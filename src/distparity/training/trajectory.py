@@ -19,7 +19,7 @@ __all__ = ["KINDS", "Step", "Tensors", "Trajectory"]
 Tensors = MutableMapping[str, "torch.Tensor | None"]
 
 #: The kinds of quantity of one step, in the order in which training computes them.
-KINDS = ("loss", "gradient", "parameter", "buffer", "optimizer")
+KINDS = ("loss", "gradient", "norm", "parameter", "buffer", "optimizer")
 
 #: A trajectory in a file is read as a whole if it has at most so many bytes. Of a larger one, each
 #: tensor is read when it is needed, and again when it is needed again.
@@ -48,6 +48,8 @@ class Step:
     #: The optimizer's state after the step, named ``parameter.key``: tensors of the parameters' shapes.
     #: A rank may have only some parameters' state.
     optimizer: Tensors = field(default_factory=dict)
+    #: One scalar tensor named ``norm``: what clipping returned, if the scenario compares it.
+    norm: Tensors = field(default_factory=dict)
 
     def kinds(self) -> Iterator[tuple[str, Tensors]]:
         """Each kind with its tensors, in the order of :data:`KINDS`."""

@@ -287,7 +287,8 @@ class Tolerance:
         explained = (explained + stored).clamp(max=max(seen.error, float(stored.max())))
         error = FACTOR * (explained + self._subnormal)
         gradient = quantity.kind == "gradient"
-        if gradient:
+        # The norm of gradients has their errors.
+        if quantity.kind in ("gradient", "norm"):
             error = torch.maximum(error, self._travel * terms)
             error = error + self.ranks * ((seen.roundoff + ORACLE) * terms + self._subnormal)
         if self._multiplies and quantity.kind in _PRODUCTS and value.dim() > 1:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distparity import devices
-from distparity.core import processes
+from distparity.core import processes, registry
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.core.wire import Channel, Frame, ProtocolError
 from distparity.devices import PluginError, arithmetic, backends, delays
@@ -76,7 +76,7 @@ def main(fd: int, directory: str) -> None:
             _leave(directory)
         facts = _set_up(setup)
     except BaseException as error:
-        plugin = isinstance(error, (PluginError, own.CannotImport))
+        plugin = isinstance(error, (PluginError, own.CannotImport, registry.Clash))
         text = str(error) if plugin else f"{type(error).__name__}: {error}"
         channel.send(
             {
@@ -122,6 +122,10 @@ def _set_up(setup: Frame) -> dict[str, Any]:
     """Load the run's own plug-ins and included modules; returns the facts about torch."""
     for name in setup["include"]:
         importlib.import_module(name)
+    if setup["include"]:
+        from distparity import scenarios
+
+        scenarios.check()
     for one in setup["own_modules"]:
         own.load(Module.from_json(one))
     for one in setup["own_scenarios"]:
@@ -134,7 +138,7 @@ def _set_up(setup: Frame) -> dict[str, Any]:
     from distparity.worker import stack_reporter, tasks
 
     stack_reporter.choose(recording=setup["log"])
-    return tasks.facts().to_json()
+    return tasks.facts(setup["drawn"]).to_json()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,8 +31,10 @@ from distparity.core.torch_facts import (
 )
 from distparity.devices import arithmetic, backends, examination, numerics
 from distparity.devices.context import RankContext
+from distparity.drawing.grammar import is_drawn
 from distparity.operations.sizes import sweep
 from distparity.operations.task import operate, weigh
+from distparity.scenarios import drawn
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
 from distparity.training import promises, reference, room
@@ -54,8 +57,11 @@ _BACKENDS = ("gloo", "nccl", "xccl", "mpi", "ucc")
 Answer = tuple[dict[str, Any], list[bytes]]
 
 
-def facts() -> TorchFacts:
-    """The facts about the imported torch, and about the cases it can make; touches no device."""
+def facts(names: Iterable[str] = ()) -> TorchFacts:
+    """The facts about the imported torch, and about the cases it can make; touches no device.
+
+    ``names`` are those of drawn scenarios, which are among them unless this torch lacks something.
+    """
     return TorchFacts(
         torch=torch.__version__,
         release=installed(),
@@ -68,7 +74,10 @@ def facts() -> TorchFacts:
         collectives=tuple(name for name in _BACKENDS if _is_built_in(name)),
         devices=tuple(devices.kinds()),
         rounding={name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
-        scenarios={name: _scenario(name, one) for name, one in scenarios.load().items()},
+        scenarios={
+            **{name: _scenario(name, one) for name, one in scenarios.load().items()},
+            **{name: _drawn(name) for name in names if drawn.lacking(name) is None},
+        },
         operations=operations.facts(),
         strategies={name: _strategy(one) for name, one in strategies.load().items()},
         mutants={name: _mutant(kind) for name, kind in mutants.load().items()},
@@ -76,10 +85,18 @@ def facts() -> TorchFacts:
     )
 
 
+def _drawn(name: str) -> ScenarioFacts:
+    return replace(_facts(drawn.build(name)), file=str(drawn.__file__), family="")
+
+
 def _scenario(name: str, scenario: scenarios.Scenario) -> ScenarioFacts:
+    return replace(_facts(scenario), file=scenarios.sources()[name])
+
+
+def _facts(scenario: scenarios.Scenario) -> ScenarioFacts:
     precision = scenario.precision
     return ScenarioFacts(
-        file=scenarios.sources()[name],
+        file="",
         family=family(type(scenario)),
         anchor=scenarios.is_anchor(type(scenario)),
         slow=bool(vars(type(scenario)).get("slow", False)),
@@ -152,6 +169,13 @@ def patience(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> 
         # The probe says what is wrong with it.
         seconds = 0.0
     return {"start_seconds": seconds}, []
+
+
+def describe(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """The facts about drawn scenarios, by name; what this torch lacks for those that it cannot make."""
+    lacking = {name: drawn.lacking(name) for name in args["names"]}
+    found = {name: _drawn(name).to_json() for name, lacks in lacking.items() if lacks is None}
+    return {"facts": found, "lacking": {name: why for name, why in lacking.items() if why}}, []
 
 
 def probe(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -265,9 +289,11 @@ def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     processes.keep_freed_memory()
     plan = Training.from_json(args)
     recipe = _recipe_of(plan)
-    # A test asks those of the package.
+    # A test asks those of the package. A drawn one is new, and the grammar may be wrong.
     faults = (
-        promises.broken(recipe, plan.parts) if scenarios.is_foreign(type(recipe.scenario)) else []
+        promises.broken(recipe, plan.parts)
+        if scenarios.is_foreign(type(recipe.scenario)) or is_drawn(plan.scenario)
+        else []
     )
     if faults:
         return {"faults": faults}, []
@@ -305,7 +331,7 @@ def alive(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     """Say why the scenario is no evidence, if so, by the oracle and the reference runs."""
     asked = Judging.from_json(args)
     plan = asked.training
-    scenario = scenarios.load()[plan.scenario]
+    scenario = scenarios.get(plan.scenario)
     tolerance = _tolerance(plan, asked.reference)
     facts: dict[str, Any] = {}
     if scenario.exempt:
@@ -324,7 +350,7 @@ def judge(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     """Judge a case by the stored trajectories; a large one is read tensor by tensor."""
     asked = Judging.from_json(args)
     plan = asked.training
-    scenario = scenarios.load()[plan.scenario]
+    scenario = scenarios.get(plan.scenario)
     who = [one for world in participation.of(scenario, plan.worlds) for one in world]
     ranks = [] if asked.ranks is None else _stored(asked.ranks)
     tolerance = _tolerance(plan, asked.reference)
@@ -372,7 +398,7 @@ def _tolerance(plan: Training, stored: Stored) -> Tolerance:
             plan.parts,
             getattr(torch, plan.dtype),
             _dtype(plan.exchange.reduce_dtype),
-            _dtype(scenarios.load()[plan.scenario].computes_in()),
+            _dtype(scenarios.get(plan.scenario).computes_in()),
             multiplies=plan.exchange.multiplies,
         )
         if len(_KNOWN) > MOST_KNOWN:
@@ -394,7 +420,7 @@ def _recipe_of(plan: Training) -> Recipe:
 
 
 def _recipe(name: str, dtype: str, parts: int, seed: int) -> Recipe:
-    scenario = scenarios.load()[name]
+    scenario = scenarios.get(name)
     of = getattr(torch, dtype)
     return Recipe(scenario, of, of, scenario.rows_per_rank * parts, seed)
 
@@ -403,6 +429,7 @@ TASKS: dict[str, Task] = {
     task.__name__: task
     for task in (
         patience,
+        describe,
         probe,
         examine,
         smoke,

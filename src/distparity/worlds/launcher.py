@@ -55,6 +55,7 @@ class Launcher:
         arithmetic: str = "exact",
         own_scenarios: Sequence[OwnScenario] = (),
         own_modules: Sequence[Module] = (),
+        drawn: Sequence[str] = (),
         *,
         log: bool = True,
         backend: str | None = None,
@@ -62,6 +63,8 @@ class Launcher:
     ) -> None:
         self.include = include or []
         self.own_scenarios, self.own_modules = own_scenarios, own_modules
+        #: The names of drawn scenarios that are among the facts about torch.
+        self.drawn = list(drawn)
         self.plugins = plugins or []
         self.arithmetic = arithmetic
         #: Whether ranks keep a record of their collectives.
@@ -181,6 +184,7 @@ class Launcher:
             "include": self.include,
             "own_scenarios": [one.to_json() for one in self.own_scenarios],
             "own_modules": [one.to_json() for one in self.own_modules],
+            "drawn": self.drawn,
             "plugins": self.plugins,
             "arithmetic": self.arithmetic,
             "log": self.log,

@@ -1,0 +1,1 @@
+"""Trainings that nobody wrote: a grammar, a seeded generator, and a shrinker. Nothing here imports torch."""
