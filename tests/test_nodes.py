@@ -25,7 +25,8 @@ from distparity.nodes.join import what_differs
 from distparity.nodes.relay import Relay
 from distparity.nodes.remote import RemoteNode
 from distparity.nodes.tunnel import BEAT, Tunnel
-from distparity.session.placement import merged, placed
+from distparity.session import pairs
+from distparity.session.placement import Way, merged, of_pairs, placed
 from distparity.worlds.fleet import NotPlaced, arrange
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
@@ -499,7 +500,7 @@ def _case() -> Any:
 
 def test_a_case_is_placed_and_says_where() -> None:
     answer = Answer([], [], 0.0, places=(("node1", 3), ("node2", 0)))
-    asked, outcome = _drive(placed(_case(), "spread", "cuda"), types.SimpleNamespace(), answer)
+    asked, outcome = _drive(placed(_case(), Way("spread"), "cuda"), types.SimpleNamespace(), answer)
     assert [task.spec.placement for task in asked] == ["", "spread"]
     assert outcome.facts == {
         "ratio": 0.1,
@@ -510,5 +511,40 @@ def test_a_case_is_placed_and_says_where() -> None:
 
 
 def test_a_case_that_cannot_be_placed_is_not_available() -> None:
-    _, outcome = _drive(placed(_case(), "spread", "cpu"), None, NotPlaced("1 node is left"))
+    _, outcome = _drive(placed(_case(), Way("spread"), "cpu"), None, NotPlaced("1 node is left"))
     assert (outcome.status, outcome.message) == (Status.NOT_AVAILABLE, "1 node is left")
+
+
+def test_a_pair_has_its_nodes(nodes: Nodes) -> None:
+    for pair in pairs.every([0, 1]):
+        task = Task(Way("", pair).of(Spec("cpu", 2)), "ok", {"number": 0})
+        nodes.handles.append(("ok", nodes.scheduler.start(job(task))))
+    nodes.run()
+    where = [[name for name, _ in handle.value.places] for _, handle in nodes.handles]
+    assert where == [["node1", "node1"], ["node1", "node2"], ["node2", "node2"]]
+
+
+def _of_pair(pair: str, *, right: bool) -> Outcome:
+    status = Status.PASSED if right else Status.FAILED
+    return Outcome(status, "as it was", facts={"placement": pair})
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ({"b b", "a b", "b c"}, "b is in every pair that was wrong"),
+        ({"a b"}, "no node is in all pairs that were wrong"),
+        ({"a a", "b b"}, "no node is in all pairs that were wrong"),
+        ({"c c"}, "c is in every pair that was wrong"),
+        (set(), "c  0/2  0/2  0/2"),
+    ],
+)
+def test_the_node_that_all_wrong_pairs_share_is_named(bad: set[str], told: str) -> None:
+    every = ["a a", "a b", "a c", "b b", "b c", "c c"]
+    found = of_pairs([_of_pair(pair, right=pair not in bad) for pair in every])
+    assert found.status is (Status.FAILED if bad else Status.PASSED)
+    right = of_pairs([_of_pair(pair, right=True) for pair in every])
+    lines = pairs.matrix([found, right])
+    assert lines[-1].strip() == told
+    assert lines[1].split() == ["a", "b", "c"]
+    assert lines[2].split() == ["a", *(f"{int(f'a {one}' in bad)}/2" for one in "abc")]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 #: Cases in the order in which a run has them.
@@ -64,7 +65,9 @@ class Hosts:
         for host in (1, 2):
             name = self.name(host)
             self._ip("netns", "add", name)
-            self._ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
+            self._ip(
+                "link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name
+            )
             self._ip("link", "set", f"{name}v", "master", bridge, "up")
             self._ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
             for link in ("eth0", "lo"):
@@ -150,7 +153,7 @@ class Trial:
         return (self.folder / f"log{host}").read_text(errors="replace")
 
     @property
-    def results(self) -> dict[str, tuple[float, dict[str, str]]]:
+    def results(self) -> dict[str, tuple[float, dict[str, Any]]]:
         found = {}
         for path in (self.folder / "reports").rglob("*.jsonl"):
             # The last line may be half written.

@@ -117,6 +117,11 @@ OF_A_RUN: dict[str, Table] = {
             "help": "packed fills one node before the next, spread puts one rank on each node first "
             "(default on several nodes), both runs each case in each way",
         },
+        "--each-pair": {
+            "action": "store_true",
+            "help": "run each case with two ranks on every pair of nodes, and within each, and say which "
+            "node is in every pair that is wrong",
+        },
         "--interface": {
             "metavar": "NAME",
             "help": "the interface for traffic between ranks (default: GLOO_SOCKET_IFNAME, "
@@ -286,6 +291,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         known_defects=not getattr(given, "no_known_defects", False),
         nodes=_nodes(given),
         placement=getattr(given, "placement", None),
+        each_pair=getattr(given, "each_pair", False),
         **more,
     )
     found.check()

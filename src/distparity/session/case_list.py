@@ -26,7 +26,7 @@ class CaseList:
 
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
-        sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
+        sizes = options.world_sizes or ([2] if options.each_pair else list(DEFAULT_WORLD_SIZES))
         cells = list(cells)
 
         def chosen(select: str) -> list[Case]:

@@ -11,10 +11,12 @@ from distparity.core.known_limit import ATTEMPTED
 from distparity.core.outcome import Outcome, Status
 from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
+from distparity.session import pairs
 from distparity.session.cell import Cell
 from distparity.session.operation_case import operate
-from distparity.session.placement import merged, placed
+from distparity.session.placement import Way, merged, of_pairs, placed
 from distparity.session.training_case import SEED, evaluate
+from distparity.worlds.fleet import Fleet
 from distparity.worlds.scheduler import Job
 
 __all__ = ["Course"]
@@ -38,11 +40,14 @@ class Course:
         limit: float,
         spools: Spools,
         placements: tuple[str, ...] = (),
+        fleet: Fleet | None = None,
     ) -> None:
         self.torch = torch
         self.limit = limit
         self._spools = spools
         self._placements = placements
+        #: The nodes whose pairs all run each case; None if they do not.
+        self._fleet = fleet
         self._cells = {cell.device: cell for cell in cells}
 
     def cell(self, case: Case) -> Cell:
@@ -58,12 +63,18 @@ class Course:
         if not self._placements:
             return (yield from self._once(case, **how))
         outcomes: list[Outcome] = []
-        for placement in self._placements:
+        for way in self._ways():
             once = self._once(case, **how)
-            outcomes.append((yield from placed(once, placement, case.device)))
-            if outcomes[-1].status is not Status.PASSED:
+            outcomes.append((yield from placed(once, way, case.device)))
+            if self._fleet is None and outcomes[-1].status is not Status.PASSED:
                 break
-        return merged(outcomes)
+        return merged(outcomes) if self._fleet is None else of_pairs(outcomes)
+
+    def _ways(self) -> list[Way]:
+        if self._fleet is None:
+            return [Way(placement) for placement in self._placements]
+        every = pairs.every(self._fleet.takers)
+        return [Way(" ".join(self._fleet.names(pair)), pair) for pair in every]
 
     def _once(
         self,

@@ -83,6 +83,8 @@ class Options:
     nodes: Nodes | None = None
     #: How worlds lie on the nodes: ``packed``, ``spread`` or ``both``; None for the default.
     placement: str | None = None
+    #: Run each case on every pair of nodes.
+    each_pair: bool = False
     command: list[str] = field(default_factory=lambda: list(sys.argv))
 
     @property
@@ -103,7 +105,7 @@ class Options:
         )
         found = {name: str(getattr(self, name)) for name in (*plain, "known_defects")}
         if self.nodes is not None:
-            found["placement"] = ", ".join(self.placements)
+            found["placement"] = "each pair" if self.each_pair else ", ".join(self.placements)
         # What the modules say now, and not only what they are called.
         for name, modules in (("include", self.include), ("plugins", self.plugins)):
             said = [f"{one} ({names.digest(one.partition(':')[0])})" for one in modules]
@@ -145,6 +147,10 @@ class Options:
             raise BadRequest(
                 "rounds (--repeat, --soak) go with neither --resume nor --retry-failed"
             )
+        if self.each_pair and (self.nodes is None or self.placement is not None):
+            raise BadRequest("--each-pair: it needs several nodes, and goes with no --placement")
+        if self.each_pair and self.world_sizes not in ([], [2]):
+            raise BadRequest("--each-pair: a pair has two ranks: no other --world-size")
         if self.placements and self.sharing is not None:
             raise BadRequest("--share-devices: not on several nodes")
         if self.limit <= 0:

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from distparity.core.outcome import Outcome, Status
+from distparity.session import pairs
 from distparity.worlds.fleet import NotPlaced
 from distparity.worlds.scheduler import Job
-from distparity.worlds.world import Answer, Failure, Task
+from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["merged", "placed"]
+__all__ = ["Way", "merged", "of_pairs", "placed"]
 
 
-def placed(job: Job[Outcome], placement: str, device: str) -> Job[Outcome]:
-    """A case whose worlds with a process group all have this placement.
+class Way(NamedTuple):
+    """How a case's worlds lie on nodes: by a placement, or on a pair of nodes, by their numbers."""
+
+    name: str
+    pair: tuple[int, ...] = ()
+
+    def of(self, spec: Spec) -> Spec:
+        """The world to make in place of ``spec``."""
+        if not self.pair:
+            return replace(spec, placement=self.name)
+        nodes = tuple(self.pair[rank % 2] for rank in range(spec.size))
+        return replace(spec, placement="spread", nodes=nodes)
+
+
+def placed(job: Job[Outcome], way: Way, device: str) -> Job[Outcome]:
+    """A case whose worlds with a process group all lie on nodes in this way.
 
     The outcome has the facts: the placement, and each rank's node and device.
     """
     where: list[tuple[tuple[str, int], ...]] = []
     try:
-        outcome = yield from _with(job, placement, where)
+        outcome = yield from _with(job, way, where)
     except NotPlaced as refused:
         outcome = Outcome(Status.NOT_AVAILABLE, str(refused))
-    facts: dict[str, Any] = {"placement": placement}
+    facts: dict[str, Any] = {"placement": way.name}
     if where:
         facts["nodes"] = " then ".join(" ".join(name for name, _ in world) for world in where)
         facts["devices"] = " then ".join(
@@ -34,9 +49,7 @@ def placed(job: Job[Outcome], placement: str, device: str) -> Job[Outcome]:
     return replace(outcome, facts={**outcome.facts, **facts})
 
 
-def _with(
-    job: Job[Outcome], placement: str, where: list[tuple[tuple[str, int], ...]]
-) -> Job[Outcome]:
+def _with(job: Job[Outcome], way: Way, where: list[tuple[tuple[str, int], ...]]) -> Job[Outcome]:
     done: Any = None
     error: Exception | None = None
     while True:
@@ -46,7 +59,7 @@ def _with(
             outcome: Outcome = stop.value
             return outcome
         if isinstance(wanted, Task) and wanted.spec.group:
-            wanted = replace(wanted, spec=replace(wanted.spec, placement=placement))
+            wanted = replace(wanted, spec=way.of(wanted.spec))
         done = error = None
         try:
             done = yield wanted
@@ -75,3 +88,19 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
         if name in worst.facts
     }
     return replace(worst, facts={**facts, **kept})
+
+
+def of_pairs(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of a case that ran on every pair of nodes: of the first pair that did not pass."""
+    # A node with one device is not tested by itself.
+    alone = [one for one in outcomes if len(set(str(one.facts["placement"]).split())) == 1]
+    ran = [one for one in outcomes if one.status is not Status.NOT_AVAILABLE or one not in alone]
+    wrong = [one for one in ran if one.status.bad or one.status is Status.NOT_AVAILABLE]
+    others = [one for one in ran if one.status is not Status.PASSED]
+    found = next(iter([*wrong, *others, *ran, *outcomes]))
+    facts = {name: value for name, value in found.facts.items() if name != "placement"}
+    facts[pairs.RAN] = "; ".join(str(one.facts["placement"]) for one in ran)
+    facts[pairs.WRONG] = "; ".join(str(one.facts["placement"]) for one in wrong)
+    if not wrong:
+        return replace(found, facts=facts)
+    return replace(found, message=f"on {found.facts['placement']}: {found.message}", facts=facts)

@@ -22,7 +22,7 @@ from distparity.core.torch_facts import ScenarioFacts, TorchFacts
 from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer
 from distparity.results.journal import Journal, Taken, paths, place
-from distparity.session import device_search, resume, selection, shares, wording
+from distparity.session import device_search, pairs, resume, selection, shares, wording
 from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList
 from distparity.session.cell import GONE, Cell
 from distparity.session.course import Course
@@ -141,7 +141,10 @@ class Run:
             self._redactor.spare(self._names())
             self.expected.assign(self.torch, self.cells)
             spools = self.launcher.spools
-            self.course = Course(self.torch, self.cells, options.limit, spools, options.placements)
+            pairs_of = self.scheduler.fleet if options.each_pair else None
+            self.course = Course(
+                self.torch, self.cells, options.limit, spools, options.placements, pairs_of
+            )
         except (BadRequest, StartError) as error:
             # The output of a failed import may contain secrets.
             message, detail = self._redactor.text(str(error)), self._redactor.text(error.detail)
@@ -312,7 +315,8 @@ class Run:
             return {}
         fleet = self.scheduler.fleet
         taking = fleet.names(sorted(fleet.takers))
-        return {"nodes": taking, "placement": self.options.placements}
+        placement = "each pair" if self.options.each_pair else self.options.placements
+        return {"nodes": taking, "placement": placement}
 
     def outcome(self, case: Case) -> Outcome:
         """Wait for the outcome of a case; later cases run at the same time if there is room."""
@@ -459,6 +463,8 @@ class Run:
             self.complaints += [
                 f"{name} was lost: it {why}" for name, why in self.scheduler.fleet.lost.items()
             ]
+        for cell in self.cells if self.options.each_pair else []:
+            self.notes += pairs.matrix(cell.outcomes.values())
         for cell in self.cells:
             if cell.journal is not None:
                 made = {} if self._rounds is None else {"rounds": self._rounds.made}

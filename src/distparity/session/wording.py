@@ -115,6 +115,8 @@ def where(device: str, options: Options) -> list[str]:
         words += ["--axis", f"{name}={value}"]
     if options.placement is not None:
         words += ["--placement", options.placement]
+    if options.each_pair:
+        words.append("--each-pair")
     return words
 
 

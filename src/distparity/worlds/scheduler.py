@@ -417,8 +417,8 @@ class Scheduler:
         """The nodes whose devices a world may have."""
         if not self.fleet.several:
             return (0,)
-        nodes = spec.nodes or tuple(self.fleet.takers)
-        if spec.group:
+        nodes = tuple(dict.fromkeys(spec.nodes)) or tuple(self.fleet.takers)
+        if spec.group and not spec.nodes:
             self.fleet.demand(spec.size, spec.placement)
         have = sum(pool.on(node) for node in nodes if node in self.fleet.nodes)
         if have < spec.size and not pool.sharing:
