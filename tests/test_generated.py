@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ import torch
 
 from distparity import operations
 from distparity.operations.base import Check, Exact, Operation, Request
-from distparity.operations.generated import guard, samples
+from distparity.operations.generated import guard, program, samples
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
 from distparity.operations.judge import Findings, Made, Where, judge
+from distparity.session import explain
 
 WHERE = Where((2, 13), "cpu", "float64")
 
@@ -208,6 +210,44 @@ def test_how_a_check_ends(
 
     assert found == ends
     assert world.renewed == renewed
+
+
+@pytest.mark.parametrize(
+    ("way", "name"),
+    [
+        pytest.param("sum", "0 on 2: S0", id="results and gradients"),
+        pytest.param("where", "0 on 2: S0,R,R", id="a call in another order"),
+        pytest.param("cat", "0 on 2: S0,R", id="a list of tensors"),
+        pytest.param("T", "0 on 2: S0", id="an attribute"),
+        pytest.param("index_add", "0 on 2: S1,R,R in place", id="in place"),
+        pytest.param("narrow", "0 on 2: S0 written through", id="through a view"),
+        pytest.param("mm", "0 on 2x2: X0.S0,R.R", id="two dims of a mesh"),
+    ],
+)
+def test_a_check_as_a_program_is_short_and_is_python(way: str, name: str) -> None:
+    request = _request(way, 4 if "2x2" in name else 2)
+    (check,) = [one for one in operations.load()["operator"].checks(request) if one.name == name]
+
+    text = program.write(check)
+
+    assert text is not None
+    compile(text, "program.py", "exec")
+    assert len(text.splitlines()) < 80
+    assert "distparity" not in text
+
+
+def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
+    # In torch 2.13, the result of this one has the shape of a part.
+    request = _request("index_add")
+    checks = operations.load()["operator"].checks(request)
+    (check,) = [one for one in checks if one.name == "0 on 2: S1,R,R in place"]
+    file = tmp_path / "program.py"
+    file.write_text(program.write(check) or "", "utf-8")
+
+    shown, said = explain.shows(file)
+
+    assert shown, said
+    assert "[5, 3], not torch.float64 [5, 5]" in said
 
 
 def test_what_is_not_torchs_is_not_marked_as_its_answer() -> None:

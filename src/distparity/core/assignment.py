@@ -119,6 +119,8 @@ class Operating(Record):
     seed: int
     #: The name of the fault to inject, if any.
     mutant: str | None = None
+    #: Only the checks with these names; empty for all.
+    checks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

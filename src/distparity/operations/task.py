@@ -13,6 +13,7 @@ from distparity import operations
 from distparity.core.assignment import Operating, Weighing
 from distparity.operations import faults
 from distparity.operations.base import Check, Operation, Request, Site
+from distparity.operations.generated.program import write
 from distparity.operations.judge import Made, Where, judge
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
@@ -21,7 +22,7 @@ from distparity.training.trajectory import Tensors, Trajectory
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["operate", "weigh"]
+__all__ = ["operate", "spell", "weigh"]
 
 Answer = tuple[dict[str, Any], list[bytes]]
 
@@ -52,7 +53,7 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
     whose: dict[str, str] = {}
     traces: dict[str, str] = {}
     number = next(_NUMBERS)
-    for check in operation.checks(request):
+    for check in _checks(operation, request, case):
         try:
             parts = check.run(site)
         except Exception as error:
@@ -97,8 +98,21 @@ def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     ]
     declared = asked.no_reductions, asked.refuses
     where = Where(installed(), asked.device_type, asked.case.dtype, *declared)
-    found = judge(operation, list(operation.checks(request)), made, where)
+    found = judge(operation, _checks(operation, request, asked.case), made, where)
     return found.conclude().to_json(), []
+
+
+def spell(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Write the first check of a case as a program that needs torch alone; none for some checks."""
+    case = Operating.from_json(args)
+    operation, request = _asked(case)
+    checks = _checks(operation, request, case)
+    return {"program": write(checks[0]) if checks else None}, []
+
+
+def _checks(operation: Operation, request: Request, case: Operating) -> list[Check]:
+    every = operation.checks(request)
+    return [check for check in every if not case.checks or check.name in case.checks]
 
 
 def _asked(case: Operating) -> tuple[Operation, Request]:

@@ -84,11 +84,13 @@ class Course:
         seed: int = SEED,
         fresh: bool = False,
         alive: bool = True,
+        checks: tuple[str, ...] = (),
     ) -> Job[Outcome]:
         """Run the case with one placement.
 
         ``mutant`` names a deliberate fault to inject. With ``fresh``, the case runs in a new world.
-        With ``alive=False``, the check that the scenario is evidence is left out.
+        With ``alive=False``, the check that the scenario is evidence is left out. ``checks`` are the
+        names of the only checks of an operation to make; empty for all.
         """
         refusal = self.out_of_reach(case)
         if refusal is not None:
@@ -97,7 +99,9 @@ class Course:
         if case.scenario in self.torch.operations:
             generated = self.torch.operations[case.scenario].generated
             limit = self.limit * (_GENERATED if generated else 1)
-            outcome = yield from operate(case, limit, found, mutant=mutant, seed=seed, fresh=fresh)
+            outcome = yield from operate(
+                case, limit, found, mutant=mutant, seed=seed, fresh=fresh, checks=checks
+            )
         else:
             training = Training.of(
                 case,

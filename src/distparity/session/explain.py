@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
+from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome
+from distparity.session.operation_case import spell
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["explain", "plot", "table"]
+__all__ = ["explain", "plot", "shows", "table"]
 
+#: The longest time that a written program may take, in seconds.
+_MOST_SECONDS = 300
 #: Left, top, width and height of the plot's area, in pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 70, 40, 520, 260
 _STYLE = 'font-family="sans-serif" font-size="12" role="img"'
@@ -24,10 +30,17 @@ _COLOURS = {
 }
 
 
-def explain(options: Options, mutant: str | None = None) -> list[tuple[str, Outcome]]:
+def explain(
+    options: Options,
+    mutant: str | None = None,
+    checks: tuple[str, ...] = (),
+    program: Path | None = None,
+) -> list[tuple[str, Outcome]]:
     """Run the cases that ``options`` names on each device; returns the id and outcome of each.
 
-    Raises :class:`distparity.core.bad_request.BadRequest`.
+    ``checks`` are the names of the only checks of an operation to make; empty for all. The first that
+    is wrong is written to ``program`` as a program that needs torch alone. Raises
+    :class:`distparity.core.bad_request.BadRequest`.
     """
     run = Run(options)
     run.start()
@@ -35,13 +48,34 @@ def explain(options: Options, mutant: str | None = None) -> list[tuple[str, Outc
         run.ready()
         scheduler = run.scheduler
         assert scheduler is not None
-        return [
-            (case.id, scheduler.run(run.course.job(case, mutant=mutant)))
-            for cell in run.cells
-            for case in cell.cases
-        ]
+        found = []
+        for case in [case for cell in run.cells for case in cell.cases]:
+            outcome = scheduler.run(run.course.job(case, mutant=mutant, checks=checks))
+            found.append((case.id, outcome))
+            if program is not None and outcome.diverged:
+                text = scheduler.run(spell(case, outcome.diverged[0], run.options.limit))
+                if text is None:
+                    raise BadRequest(
+                        f"--program: no program for {outcome.diverged[0]!r} of {case.id}"
+                    )
+                program.write_text(text, "utf-8")
+        return found
     finally:
         run.close(reported=True)
+
+
+def shows(program: Path) -> tuple[bool, str]:
+    """Run a written program; whether it shows the defect, and its last line."""
+    done = subprocess.run(
+        [sys.executable, program],
+        capture_output=True,
+        text=True,
+        timeout=_MOST_SECONDS,
+        check=False,
+    )
+    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
+    said = last[0] if last else f"it ended with {done.returncode} and said nothing"
+    return said.startswith("defect:"), said
 
 
 def table(case: str, outcome: Outcome) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from distparity.core.assignment import Operating, Weighing
+from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
 from distparity.core.judgement import Judgement
 from distparity.core.outcome import Outcome, Status
@@ -15,7 +16,7 @@ from distparity.session.training_case import JUDGE, SEED, broken, failed, marks,
 from distparity.worlds.scheduler import Job
 from distparity.worlds.world import Failure, Spec, Task
 
-__all__ = ["operate"]
+__all__ = ["operate", "spell"]
 
 #: The most refused or diverged checks that are listed by name.
 _MOST_TOLD = 8
@@ -29,13 +30,17 @@ def operate(
     mutant: str | None = None,
     seed: int = SEED,
     fresh: bool = False,
+    checks: tuple[str, ...] = (),
 ) -> Job[Outcome]:
     """Call the operation in a world, and compare each rank's result with plain arithmetic.
 
     ``found`` is the case's device; ``limit`` is the time limit of a task, in seconds. ``mutant``
-    names a deliberate fault to inject. With ``fresh``, the case runs in a new world.
+    names a deliberate fault to inject. With ``fresh``, the case runs in a new world. ``checks`` are the
+    names of the only checks to make; empty for all.
     """
-    what = Operating(case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant)
+    what = Operating(
+        case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant, checks
+    )
     world = Spec(case.device, case.world_size)
     run = yield Task(world, "operate", what.to_json(), limit=limit, fresh=fresh)
     if isinstance(run, Failure):
@@ -60,6 +65,18 @@ def operate(
     trace = next(filter(None, traces), "")
     outcome = replace(outcome, detail=f"{outcome.detail}\n\n{trace}" if trace else outcome.detail)
     return with_findings(outcome, [run])
+
+
+def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str | None]:
+    """Write a check as a program that needs torch alone; None if there is none for such a check."""
+    what = Operating(
+        case.scenario, case.strategy, case.dtype, case.world_size, seed, checks=(check,)
+    )
+    done = yield Task(JUDGE, "spell", what.to_json(), limit=limit)
+    if isinstance(done, Failure):
+        raise BadRequest(f"no program for {check!r}: {done.message}", done.detail)
+    found: str | None = done.results[0]["program"]
+    return found
 
 
 def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:

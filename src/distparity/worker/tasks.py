@@ -33,7 +33,7 @@ from distparity.devices import arithmetic, backends, examination, numerics
 from distparity.devices.context import RankContext
 from distparity.drawing.grammar import is_drawn
 from distparity.operations.sizes import sweep
-from distparity.operations.task import operate, weigh
+from distparity.operations.task import operate, spell, weigh
 from distparity.scenarios import drawn
 from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
@@ -441,6 +441,7 @@ TASKS: dict[str, Task] = {
         alive,
         judge,
         operate,
+        spell,
         weigh,
     )
 }

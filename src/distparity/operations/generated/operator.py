@@ -36,7 +36,7 @@ from distparity.operations.generated.guard import (
 from distparity.operations.generated.placing import DTensor, joined, part
 from distparity.verification.constants import FACTOR
 
-__all__ = ["Operator"]
+__all__ = ["OfSample", "Operator"]
 
 _PARTIAL = ("Psum", "Pavg", "Pmax", "Pmin")
 #: Samples of one operator that run with integers and complex numbers, and on meshes of four ranks.
@@ -167,8 +167,14 @@ class _Sample:
             for one in self.tensors
         ]
 
+    @property
+    def call_name(self) -> str:
+        """The function's name in the registry."""
+        found: str = samples.load()[self.operator]["call"]
+        return found
+
     def function(self) -> Callable[..., Any]:
-        return samples.resolve(samples.load()[self.operator]["call"])
+        return samples.resolve(self.call_name)
 
     def call(
         self, tensors: list[torch.Tensor], function: Callable[..., Any] | None = None, **more: Any
@@ -253,7 +259,7 @@ def _alike(sample: _Sample, mesh: str, dim: int, most: int | None) -> tuple[str,
 # -- the checks ------------------------------------------------------------------------------------
 
 
-class _OfSample(GuardedCheck):
+class OfSample(GuardedCheck):
     #: What is asked, in the check's name.
     word: ClassVar[str] = ""
 
@@ -395,7 +401,7 @@ def _real(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.resolve_neg().clone(memory_format=torch.contiguous_format)
 
 
-class _Forward(_OfSample):
+class _Forward(OfSample):
     """The results, and the gradients of a weighted sum of them."""
 
     def __init__(
@@ -504,7 +510,7 @@ def _product(one: torch.Tensor, n: int, seed: int) -> torch.Tensor:
     return one * weights.to(one.dtype)
 
 
-class _InPlace(_OfSample):
+class _InPlace(OfSample):
     word = "in place"
 
     def act(self, site: Site) -> Tensors:
@@ -516,7 +522,7 @@ class _InPlace(_OfSample):
         return self._changed(tensors, _directly)
 
     def _changed(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
-        name = samples.load()[self.sample.operator]["call"].rpartition(".")[2]
+        name = self.sample.call_name.rpartition(".")[2]
 
         def method(first: Any, *rest: Any, **words: Any) -> Any:
             return getattr(first, f"{name}_")(*rest, **words)
@@ -525,7 +531,7 @@ class _InPlace(_OfSample):
         return _record(leaves[:1], "changed input")
 
 
-class _Out(_OfSample):
+class _Out(OfSample):
     def __init__(
         self, request: Request, sample: _Sample, mesh: str, how: tuple[str, ...], out: str
     ) -> None:
@@ -553,7 +559,7 @@ class _Out(_OfSample):
             return _record(self.sample.call(tensors), "out")
 
 
-class _Write(_OfSample):
+class _Write(OfSample):
     word = "written through"
 
     def act(self, site: Site) -> Tensors:
