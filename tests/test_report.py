@@ -514,6 +514,17 @@ def test_scenarios_stand_by_family_in_every_view(tmp_path: Path) -> None:
     ]
 
 
+def test_bound_of_an_operation_is_no_worst_ratio_beside_a_training(tmp_path: Path) -> None:
+    reached = {"status": "passed", "ratio": "0.9998", "checks": "11"}
+    both = cells.write(
+        tmp_path, "2.4", "cpu", {"all_reduce/tensor-ws2-f": reached, CASE: cells.PASSED}
+    )
+    alone = cells.write(tmp_path, "2.5", "cpu", {"all_reduce/tensor-ws2-f": reached})
+
+    worst = [column.worst for column in report(both, alone).columns]
+    assert [one and one[1] for one in worst] == [0.1, 0.9998]
+
+
 def test_declared_failure_is_no_worst_ratio(tmp_path: Path) -> None:
     declared = {"status": "expected failure", "ratio": "1e6", "message": "known"}
     path = cells.write(tmp_path, "2.4", "cpu", {CASE: declared, "b/ddp-ws2-f": cells.PASSED})

@@ -642,6 +642,19 @@ def test_case_has_the_runs_of_its_cell_by_date(browse: Opened, dated: Path) -> N
     assert page.one("#panel .by-date .history").text == "broken 2026-11-21"
 
 
+def test_bound_that_is_always_reached_is_not_the_darkest(browse: Opened, tmp_path: Path) -> None:
+    reached = {"status": "passed", "ratio": "0.9998", "checks": "11"}
+    results = {"all_reduce/tensor-ws2-f": reached, "a/ddp-ws2-f": cells.PASSED}
+    cells.write(tmp_path, "2.13", "cpu", results)
+    write([tmp_path], tmp_path / "report")
+    page = browse(tmp_path / "report" / "index.html").visit("open=*")
+
+    drawn = [str(cell.get_attribute("class")).split() for cell in page.all("tbody [role=gridcell]")]
+    assert not any("p4" in classes for classes in drawn)
+    page.visit("col=2.13-cpu")
+    assert "a/ddp-ws2-f" in page.one("#panel").text.partition("Worst ratio")[2].splitlines()[0]
+
+
 def test_case_leads_to_its_sources(browse: Opened, dated: Path) -> None:
     links = browse(dated).visit("case=a/ddp-ws2-f").all("#panel .sources a")
 

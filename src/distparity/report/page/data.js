@@ -58,6 +58,8 @@ const rerunOf = (column, one) => text(column.rerun[one.index]);
 // The files of its scenario and strategy, in the version of distparity that ran it.
 const sourcesOf = (column, one) =>
   [one.scenario, `/${one.strategy}`].map((name) => text(column.sources[name])).filter(Boolean);
+// Of an operation: what it may be off by is a bound that some sum always reaches.
+const boundedIn = (column, one) => column.more[one.index]?.checks !== undefined;
 const moreOf = (column, one) =>
   Object.entries(column.more[one.index] ?? {}).map(([name, place]) => [name, text(place)]);
 

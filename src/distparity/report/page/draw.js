@@ -42,9 +42,9 @@ const BINS = [
   { to: Infinity, key: "x2" },
 ];
 
-function bin(ratio) {
-  // What an exact sum may be off by is what some sum is off by: 1 is no more than it should be.
-  if (ratio === 1) return "p2";
+function bin(ratio, bounded = false) {
+  // What an operation may be off by is what some sum is off by: 1 is no more than it should be.
+  if (bounded || ratio === 1) return "p2";
   return BINS.find((one) => ratio <= one.to).key;
 }
 
@@ -96,9 +96,9 @@ const EDGES = [
 ];
 
 // A case in a column: its fill, and what stands in it.
-function look(status, ratio) {
+function look(status, ratio, bounded = false) {
   if (status === PASSED || (status.key === "failed" && ratio > 1)) {
-    return `s-${status.key} ${ratio === null ? "unjudged" : bin(ratio)}`;
+    return `s-${status.key} ${ratio === null ? "unjudged" : bin(ratio, bounded && ratio <= 1)}`;
   }
   return `s-${status.key} mark`;
 }

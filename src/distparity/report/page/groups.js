@@ -37,7 +37,7 @@ function tally(node, column) {
 }
 
 function count(among, column) {
-  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0, known: 0, silent: 0 };
+  const found = { total: 0, passed: 0, counts: new Map(), worst: null, where: null, bad: 0, known: 0, silent: 0, bounded: false };
   for (const one of among) {
     const status = statusOf(column, one);
     if (status === ABSENT) continue;
@@ -48,9 +48,13 @@ function count(among, column) {
     // A failure that is declared has its mark; it must not hide the next one behind its ratio.
     if (status.family === "known") found.known += 1;
     const ratio = status.family === "known" ? null : column.ratio[one.index];
-    if (ratio !== null && (found.worst === null || ratio > found.worst)) {
+    const bounded = status === PASSED && boundedIn(column, one);
+    // Of a bound that is always reached, the ratio says nothing beside that of a training.
+    const more = found.bounded === bounded ? ratio > found.worst : found.bounded;
+    if (ratio !== null && (found.worst === null || more)) {
       found.worst = ratio;
       found.where = one;
+      found.bounded = bounded;
     }
   }
   found.passed = found.counts.get(PASSED) ?? 0;

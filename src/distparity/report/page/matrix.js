@@ -339,7 +339,7 @@ function branchCell(node, column) {
       matrix.width < WIDTH.word ? null : el("span", { class: "word" }, marks[0].short),
     );
   }
-  const hue = found.worst === null ? "unjudged" : bin(found.worst);
+  const hue = found.worst === null ? "unjudged" : bin(found.worst, found.bounded);
   const cell = el(
     "td",
     { ...attributes, class: `cell branch ${hue}${edge(found)}${found.silent ? " partly" : ""}` },
@@ -378,7 +378,7 @@ function leafCell(one, column) {
     {
       role: "gridcell",
       tabindex: "-1",
-      class: `cell ${look(status, ratio)}${chosen}`,
+      class: `cell ${look(status, ratio, boundedIn(column, one))}${chosen}`,
       "aria-label": label,
       title: label,
     },

@@ -88,7 +88,7 @@ function outcomes(one, shown, chosen, choose) {
         el("button", { type: "button", "aria-pressed": String(column === chosen), onclick: () => choose(column) }, `${column.torch} ${column.device}`),
       ),
       el("td", {}, badge(status)),
-      el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
+      el("td", { class: "number" }, swatch(column.ratio[one.index], boundedIn(column, one)), short(column.ratio[one.index])),
       el("td", { class: "number" }, short(error)),
       el("td", { class: "number" }, time ? `${short(time)} s` : ""),
     );
@@ -126,8 +126,8 @@ function runsOfCell(one, column) {
 const day = (run) => run.started.slice(0, 10);
 const when = (run) => run.started.slice(0, 16).replace("T", " ");
 
-function swatch(ratio) {
-  return ratio === null ? null : el("span", { class: `swatch ${bin(ratio)}`, "aria-hidden": "true" });
+function swatch(ratio, bounded = false) {
+  return ratio === null ? null : el("span", { class: `swatch ${bin(ratio, bounded && ratio <= 1)}`, "aria-hidden": "true" });
 }
 
 function account(one, column) {
@@ -191,7 +191,7 @@ function groupDetails(path, column) {
       { class: said ? "above" : null },
       el("th", { scope: "row" }, caseLink(one, column, name(one))),
       el("td", {}, badge(statusOf(column, one))),
-      el("td", { class: "number" }, swatch(column.ratio[one.index]), short(column.ratio[one.index])),
+      el("td", { class: "number" }, swatch(column.ratio[one.index], boundedIn(column, one)), short(column.ratio[one.index])),
     );
     return said ? [line, el("tr", {}, el("td", { class: "message", colspan: 3 }, said))] : [line];
   });
@@ -221,7 +221,7 @@ function columnDetails(column) {
     .reverse()
     .filter((status) => found.counts.has(status))
     .map((status) => badge(status, `${found.counts.get(status)} ${status.name}`));
-  const worst = found.where && el("p", {}, "Worst ratio ", swatch(found.worst), `${short(found.worst)}: `, caseLink(found.where, column));
+  const worst = found.where && el("p", {}, "Worst ratio ", swatch(found.worst, found.bounded), `${short(found.worst)}: `, caseLink(found.where, column));
   const before = earlier(column);
   const compare =
     before &&
