@@ -204,7 +204,7 @@ def check(faults: Sequence[str], ran: Ran, quiet: Mapping[str, Outcome]) -> Comp
         if one.who == "rank" and one.action in DEADLY and known > AFTER_DEATH:
             said.late.append(f"{what} was known after {known:.2f} s")
     # A run that its controller does not survive, or cannot write, has the results so far.
-    cut = any(one.who == "controller" and "missing" in one.allowed for one in draws)
+    cut = any(one.ends_run for one in draws)
     poor = any(one.action == "no-descriptors" for one in draws)
     for case, outcome in quiet.items():
         now = found.get(case, Outcome(Status.MISSING))
@@ -214,7 +214,8 @@ def check(faults: Sequence[str], ran: Ran, quiet: Mapping[str, Outcome]) -> Comp
             said.wrong.append(f"{case} is {now.status.value}: {now.message}")
     if ran.xml != {case: outcome.status.value for case, outcome in found.items()}:
         said.wrong.append("the XML and the side file disagree")
-    ended = any(one.who == "controller" and one.moment == "ending" for one in draws)
+    # Every case may have its result before the controller is killed.
+    ended = any(one.who == "controller" and one.moment in ("idle", "ending") for one in draws)
     bad = any(outcome.status.bad for outcome in found.values())
     if not (ended or poor) and (ran.code != 0) != bad:
         said.wrong.append(f"exit code {ran.code}")

@@ -156,6 +156,7 @@ def test_examples_of_the_help_are_right(words: str, monkeypatch: pytest.MonkeyPa
 
 def test_shared_options_mean_the_same_in_every_command() -> None:
     words = ["--device", "cpu,sim", "--world-size", "2,4", "--scenario", "basic"]
+    words += ["--device", "sim", "--world-size", "4,2", "--scenario", "basic"]
     found = [
         arguments.options(cli.parser().parse_args([name, *own, *words]))
         for name, own in (

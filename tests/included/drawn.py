@@ -210,9 +210,15 @@ class Drawn(NamedTuple):
     @property
     def allowed(self) -> set[str]:
         """What the case may be then."""
-        if self.moment == "ending" or (self.moment == "idle" and self.who != "controller"):
+        if self.moment in ("idle", "ending"):
+            # It has its result already.
             return {"passed"}
         return ACTIONS[self.who][self.action][1]
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether other cases may be left without a result."""
+        return self.who == "controller" and "missing" in ACTIONS[self.who][self.action][1]
 
     def __str__(self) -> str:
         whom = "every rank" if self.who == "rank" and self.every else f"the {self.who}"

@@ -250,8 +250,8 @@ def declare(add: Callable[..., Any], *names: str, **defaults: Any) -> None:
 
 
 def words(values: Sequence[str] | None) -> list[str]:
-    """The words of an option that may be repeated, or have a list."""
-    return [word for value in values or [] for word in value.split(",") if word]
+    """The words of an option that may be repeated, or have a list, each once."""
+    return list(dict.fromkeys(word for value in values or [] for word in value.split(",") if word))
 
 
 def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
@@ -264,7 +264,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         raise BadRequest(f"--worlds {worlds}: it must be at least 1")
     seed = _seed(given)
     found = Options(
-        devices=[*(words(given.device) or ["auto"]), *words(getattr(given, "require", None))],
+        devices=words([*(given.device or ["auto"]), *(getattr(given, "require", None) or [])]),
         world_sizes=_sizes(getattr(given, "world_size", None)) or list(sizes),
         limit=getattr(given, "case_timeout", 60.0),
         report_dir=Path(getattr(given, "report_dir", "reports")),
@@ -355,7 +355,8 @@ def _axes(values: Sequence[str]) -> dict[str, str]:
 def _sizes(values: Sequence[str] | None) -> list[int]:
     found = [word for value in values or [] for word in value.split(",")]
     try:
-        return [int(word) for word in found]
+        # A size that is named twice makes no case twice.
+        return list(dict.fromkeys(map(int, found)))
     except ValueError:
         raise BadRequest(
             f"--world-size {','.join(values or [])!r}: it takes whole numbers, for example 2,4"
