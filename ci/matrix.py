@@ -106,6 +106,9 @@ def _gitlab_job(job: dict[str, str], image: str) -> dict[str, Any]:
         "stage": "cells",
         "image": image.format(**job),
         "timeout": "45 minutes",
+        # Shares of a cell install the same torch.
+        "cache": {"key": f"{job['session']}-{job['device']}", "paths": [".cache/"]},
+        "variables": {"UV_CACHE_DIR": ".cache/uv", "PIP_CACHE_DIR": ".cache/pip"},
         "script": [
             "pip install 'nox[uv]'",
             f"nox -s {job['session']} -- {job['options']}",

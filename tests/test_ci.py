@@ -101,6 +101,18 @@ def test_every_job_has_a_time_limit() -> None:
     assert "timeout(time: 3, unit: 'HOURS')" in _groovy()
 
 
+def test_cells_of_one_torch_share_a_cache_of_wheels() -> None:
+    words = ("--gitlab", "--tag", "nightly", "--shards", "2")
+    child = yaml.safe_load(_run("matrix.py", *words).stdout)
+    cell = yaml.safe_load((CI / "github.yml").read_text())["jobs"]["cell"]
+    (cache,) = (s for s in cell["steps"] if s.get("uses", "").startswith("actions/cache@"))
+
+    assert {job["cache"]["key"] for name, job in child.items() if name.startswith("nightly")} == {
+        "tests-nightly-cpu"
+    }
+    assert all(f"matrix.{fact}" in cache["with"]["key"] for fact in ("session", "device", "python"))
+
+
 def test_no_cell_is_an_error() -> None:
     done = _run("matrix.py", "--device", "hpu")
 
