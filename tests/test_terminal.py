@@ -96,6 +96,15 @@ def test_matrix_that_is_too_wide_goes_on_below() -> None:
     assert [name for head in heads for name in head] == [f"strategy{n:02}" for n in range(12)]
 
 
+def test_matrix_of_hundreds_of_ways_has_one_column() -> None:
+    names = [f"way{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(matrix_view.COLUMNS + 1)]
+    table = {f"{scenario}/{name}": [P] for scenario in ("one", "two") for name in names}
+
+    lines = _matrix(table, width=60)
+
+    assert [line.split() for line in lines] == [["all"], ["one", "61/61"], ["two", "61/61"]]
+
+
 @pytest.mark.parametrize("width", [0, 1, 12])
 def test_matrix_in_no_room_shows_all_the_same(width: int) -> None:
     assert len(_matrix({"scenario/one": [P], "scenario/two": [P]}, width)) == 5

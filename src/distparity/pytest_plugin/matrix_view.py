@@ -23,6 +23,8 @@ _GAP = "  "
 #: More scenarios than this do not fit on a screen. Then a row is a family of scenarios, and below it
 #: are only those of its scenarios with a bad result.
 SCENARIOS = 30
+#: With more families of strategies than this, all are one column: generated cases have hundreds.
+COLUMNS = 60
 
 
 def marks(encoding: str | None) -> dict[str, str]:
@@ -73,10 +75,12 @@ def matrix(
     statuses = {
         case: outcomes[case.id].status if case.id in outcomes else Status.MISSING for case in cases
     }
+    many = len({_family(case.strategy) for case in statuses}) > COLUMNS
     squares: dict[tuple[str, str], _Square] = {}
     for row, members in _rows(statuses, families or {}).items():
         for case in members:
-            square = squares.setdefault((row, _family(case.strategy)), _Square())
+            column = "all" if many else _family(case.strategy)
+            square = squares.setdefault((row, column), _Square())
             square.counts[statuses[case]] += 1
     if len(squares) < 2:
         return []
