@@ -15,6 +15,7 @@ from conftest import Distparity
 from distparity.core.case import Case
 from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
+from distparity.drawing import known
 from distparity.drawing.grammar import FIELDS, LAYERS, Draw, NoSentence, draw
 from distparity.drawing.shrink import contains, shrink
 from distparity.scenarios import get
@@ -23,6 +24,7 @@ from distparity.training import promises
 from distparity.training.loop import Recipe
 
 torch.set_num_threads(1)
+ROOT = Path(__file__).parents[1]
 
 
 def drawn(count: int, seed: int = 0) -> list[Draw]:
@@ -201,6 +203,17 @@ def test_the_reason_is_what_two_cases_have_in_common(
     outcome: Outcome, why: tuple[str, ...] | None
 ) -> None:
     assert fuzz.reason(outcome) == why
+
+
+def test_known_defects_have_their_programs_and_are_told_by_name() -> None:
+    for one in known.every():
+        scenario, _, name = one.case.partition("/")
+        strategy, _, size = name.rpartition("-ws")
+        small = Case(scenario, strategy, int(size), "float32", "cpu")
+        assert Draw.of(scenario)
+        assert (ROOT / one.program).is_file()
+        assert known.name_of(small, tuple(one.reasons[0].split(": "))) == one.name
+        assert known.name_of(small, ("raised", "another")) is None
 
 
 def test_a_deliberate_fault_is_found_and_shrunk(distparity: Distparity, tmp_path: Path) -> None:

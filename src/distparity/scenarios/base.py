@@ -217,9 +217,8 @@ class Scenario:
     def after_wrap(self, model: nn.Module) -> None:
         """Called once, after the model is wrapped and before the optimizer is made.
 
-        Random numbers that it draws on the CPU in torch's default dtype (``torch.randn(3)``) are the same
-        on every rank and in the reference runs; methods that draw in place (``normal_``) draw others in
-        another dtype.
+        Random numbers that it draws on the CPU (``torch.randn``, ``normal_``) are the same on every rank
+        and in the reference runs, as long as a tensor is whole: one that is sharded gets others.
         """
 
     def before_step(self, model: nn.Module, step: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from distparity.core.participation import Participation
 from distparity.devices import delays
 from distparity.scenarios import Batch, Scenario
 from distparity.strategies import Pending, Strategy, Tensors
+from distparity.torch_support.random_alike import RandomAlike
 from distparity.training.trajectory import Step, Trajectory
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ class _Run:
             self._keep(found, "initial", self.strategy.parameters(self.made.model))
         else:
             assert folder is not None
-            self.strategy.load(self.made.model, self.made.optimizer, folder)
+            self._load(folder)
         with self._uneven():
             for number in participation.steps:
                 found.steps[number] = self._step(number)
@@ -176,7 +178,7 @@ class _Run:
         if participation.ends:
             found.optimizer = state
         elif folder is not None:
-            self.strategy.save(self.made.model, self.made.optimizer, folder)
+            self._save(folder)
         for where, kind, tensors in self.pending:
             getattr(where, kind).update(self._copy(tensors))
         for step in self.skipped:
@@ -264,16 +266,29 @@ class _Run:
         """
         return self.scenario.reload_after == number and not self.strategy.alone
 
+    def _save(self, folder: str) -> None:
+        """Save everything for another world."""
+        self.strategy.save(self.made.model, self.made.optimizer, folder)
+        if self.context.rank == 0:
+            for part in self.made.plain:
+                torch.save(getattr(self.made, part).state_dict(), Path(folder, part))
+
+    def _load(self, folder: str) -> None:
+        """Load what another world has saved."""
+        self.strategy.load(self.made.model, self.made.optimizer, folder)
+        for part in self.made.plain:
+            # A world of this run has written it, so it may be read with all that it has.
+            state = torch.load(Path(folder, part), weights_only=False)
+            getattr(self.made, part).load_state_dict(state)
+
     def _reload(self) -> None:
         """Continue with a new model that loads the state of the old one."""
         new = _make(self.recipe, self.strategy, self.context)
         delays.pause()
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
-        # These have state dicts of their own, in plain Python.
-        for part in ("schedule", "scaler"):
-            if getattr(new, part) is not None:
-                getattr(new, part).load_state_dict(getattr(self.made, part).state_dict())
+        for part in new.plain:
+            getattr(new, part).load_state_dict(getattr(self.made, part).state_dict())
         self.made = new
 
 
@@ -288,6 +303,11 @@ class _Made:
     scaler: Any
     #: Whether the backward pass already makes the optimizer's step.
     stepped: bool
+
+    @property
+    def plain(self) -> list[str]:
+        """What has a state dict of its own, in plain Python."""
+        return [part for part in ("schedule", "scaler") if getattr(self, part) is not None]
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss to call ``backward`` on, from the unscaled one."""
@@ -332,7 +352,8 @@ def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
         # the tracing is what is checked.
         model.compile(backend="aot_eager")
     # What it draws must be what the oracle draws, and what it leaves of the generator nobody's business.
-    with torch.random.fork_rng(devices=[]), _Drawing(recipe.seed, recipe.dtype):
+    alike = nullcontext() if recipe.compute is recipe.dtype else RandomAlike(recipe.dtype)
+    with torch.random.fork_rng(devices=[]), _Drawing(recipe.seed, recipe.dtype), alike:
         scenario.after_wrap(inner)
     optimizer = strategy.optimizer(scenario, model)
     if scenario.step_in_backward:
