@@ -59,15 +59,20 @@ class Nodes(Fakes):
 
     def __init__(self) -> None:
         super().__init__()
+        self.launcher.name = "node1"
+        self.launcher.address, self.launcher.interface = "10.0.0.1", "eth0"
+        self.scheduler.fleet.cpu_ranks = 2
+        self.cut = True
+        self.join(1)
+
+    def join(self, number: int) -> None:
+        """node2 joins, for the first time or again."""
         ours, theirs = socket.socketpair()
         about = {"name": "node2", "address": "10.0.0.2", "interface": "eth0"}
         self.pipe = Pipe(ours)
         guest = Guest(cast("Tunnel", self.pipe), about)
-        self.node = RemoteNode(1, "node2", guest, SETUP)
-        self.launcher.name = "node1"
-        self.launcher.address, self.launcher.interface = "10.0.0.1", "eth0"
+        self.node = RemoteNode(number, "node2", guest, SETUP)
         self.scheduler.add_node(self.node, cores=2)
-        self.scheduler.fleet.cpu_ranks = 2
         self.relay = Relay(cast("Tunnel", Pipe(theirs)))
         self.there: FakeLauncher | None = None
         self.cut = False
@@ -76,7 +81,7 @@ class Nodes(Fakes):
         assert isinstance(self.relay.launcher, FakeLauncher)
         self.there = self.relay.launcher
         self.there.other_end.send({"op": "ready", "facts": {}})
-        while self.scheduler.fleet.takers != [0, 1]:
+        while self.scheduler.fleet.takers != [0, number]:
             self.turn()
 
     def turn(self, seconds: float = 0.0) -> None:
@@ -99,7 +104,14 @@ class Nodes(Fakes):
         """Nothing comes from the node any more, as its tunnel says."""
         self.cut = True
         self.pipe.reason = why
-        self.relay.controller.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """The node's process ends."""
+        self.relay.close()
+        if self.there is not None:
+            self.there.finish()
+            self.there = None
 
 
 @pytest.fixture
@@ -111,10 +123,8 @@ def nodes() -> Iterator[Nodes]:
         stack.enter_context(mock.patch("fake_ranks.Fakes", Nodes))
         found = cast("Nodes", stack.enter_context(fakes()))
         yield found
-        found.relay.close()
+        found.leave()
         found.node.channel.close()
-        if found.there is not None:
-            found.there.finish()
 
 
 TASKS = (
@@ -207,6 +217,19 @@ def test_a_node_that_vanishes_fails_what_ran_there_and_nothing_else(nodes: Nodes
     assert str(nodes.handles[2][1].error) == (
         "2 ranks, spread, need 2 nodes, and 1 is left: node2 has sent no heartbeat for 4 s"
     )
+
+
+def test_a_node_that_comes_back_has_ranks_again(nodes: Nodes) -> None:
+    nodes.start("ok")
+    nodes.run()
+    nodes.vanish("closed the connection")
+    while "node2" not in nodes.scheduler.fleet.lost:
+        nodes.turn()
+    nodes.join(2)
+    nodes.start("ok")
+    nodes.run()
+    assert nodes.outcomes() == ["ok 0", "ok 1"]
+    assert [name for name, _ in nodes.handles[1][1].value.places] == ["node1", "node2"]
 
 
 def test_rubbish_from_a_node_costs_the_node(nodes: Nodes) -> None:

@@ -84,8 +84,8 @@ class Relay:
             if self.launcher is not None:
                 self.launcher.close(reported=True)
             until = time.monotonic() + 2
-            while self.controller.pending and time.monotonic() < until:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                while self.controller.pending and time.monotonic() < until:
                     self.controller.flush()
             self.close()
         return self._over

@@ -20,8 +20,8 @@ __all__ = ["BEAT", "CONTROLLER_LOST", "NODE_LOST", "Tunnel"]
 BEAT = 0.5
 #: Seconds without a byte after which the controller takes a node for lost, and a node the controller.
 #: The controller comes first, so that it can say why the case under way failed.
-NODE_LOST = 4.0
-CONTROLLER_LOST = 7.0
+NODE_LOST = 3.5
+CONTROLLER_LOST = 6.0
 #: Seconds for what was written before the end to leave.
 _LAST_WORDS = 2.0
 _HEAD = struct.Struct(">I")
