@@ -197,6 +197,6 @@ def test_the_matrix_of_jobs_has_the_cells_of_a_file(tmp_path: Path) -> None:
         "runner": "bmg-2",
         "python": "3.12",
     }
-    assert jobs["2.13-cpu"]["options"] == "--cells cells.toml --only plain"
+    assert jobs["2.13-cpu"]["options"] == "--cells cells.toml --only plain --wheel cpu"
     # There is no torch 2.4 for this device.
     assert "2.4-xpu+ccl+card=BMG" not in jobs

@@ -13,7 +13,7 @@ import torch
 
 from distparity import operations
 from distparity.operations.base import Check, Exact, Operation, Request
-from distparity.operations.generated import guard, program, samples
+from distparity.operations.generated import collective_layout, guard, program, samples
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
 from distparity.operations.judge import Findings, Made, Where, judge
@@ -265,3 +265,7 @@ def test_equal_values_are_right_whatever_they_are(value: float) -> None:
     found = judge(operation, [check], [Made({f"{check.name}: x": whole}, {})], WHERE)
 
     assert not found.divergences
+
+
+def test_ways_of_layouts_are_those_of_the_collectives() -> None:
+    assert collective_layout.CollectiveLayout.ways == tuple(collective_layout._COLLECTIVES)

@@ -36,6 +36,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["uv", "virtualenv"])
 def _checkout(folder: Path) -> Path:
     for name in ("noxfile.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
+    (folder / "ci").mkdir()
+    shutil.copy(ROOT / "ci/metadata.py", folder / "ci")
     for name in ("src", "defects"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return folder

@@ -31,7 +31,7 @@ from distparity.strategies.ddp import Ddp
 
 FOREVER = 3600
 #: Longer than the time limit of the campaign's cases, in seconds.
-BEYOND_LIMIT = 7.0
+BEYOND_LIMIT = 11.0
 
 
 def _channel() -> int:

@@ -52,7 +52,31 @@ _COLLECTIVES = _collectives()
 
 class CollectiveLayout(Operation):
     name = "collective_layout"
-    ways = tuple(_COLLECTIVES)
+    #: Literals, because the names of ways are read from the files; a test compares.
+    ways = (
+        "all_gather_list",
+        "all_gather_tensor",
+        "all_gather_functional",
+        "all_gather_coalesced",
+        "all_reduce_tensor",
+        "all_reduce_functional",
+        "all_reduce_coalesced",
+        "all_to_all_list",
+        "all_to_all_tensor",
+        "all_to_all_functional",
+        "broadcast_tensor",
+        "broadcast_functional",
+        "gather_list",
+        "reduce_tensor",
+        "reduce_scatter_list",
+        "reduce_scatter_tensor",
+        "reduce_scatter_functional",
+        "reduce_scatter_coalesced",
+        "scatter_list",
+        "send_recv_tensor",
+        "send_recv_async",
+        "send_recv_batch",
+    )
     dtypes = ("float32", "int64")
     generated = True
 
