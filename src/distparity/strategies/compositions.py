@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
 from torch.distributed.fsdp import ShardingStrategy
 
 from distparity.strategies._meshes import DeviceMesh, mesh
@@ -108,7 +107,7 @@ class LossParallelFsdp2(TensorParallelFsdp2):
     tier = "drawn"
     needs = LossParallelism.needs
     style = LossParallelism.style
-    learn = LossParallelism.learn
+    learn, within = LossParallelism.learn, LossParallelism.within
 
 
 class LossParallelImplicit(LossParallelism):
@@ -118,18 +117,10 @@ class LossParallelImplicit(LossParallelism):
     title = "classes split, loss_parallel; plain tensors count as replicated"
     tier = "drawn"
 
-    def learn(
-        self,
-        losses: Callable[[nn.Module, Batch], Iterable[torch.Tensor]],
-        model: nn.Module,
-        batch: Batch,
-        weight: float,
-        turn: tuple[int, int],
-        *,
-        scale: Callable[[torch.Tensor], torch.Tensor],
-    ) -> torch.Tensor:
-        with _implicit():
-            return super().learn(losses, model, batch, weight, turn, scale=scale)
+    @contextmanager
+    def within(self) -> Iterator[None]:
+        with super().within(), _implicit():
+            yield
 
 
 def _implicit() -> Any:

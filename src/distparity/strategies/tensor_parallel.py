@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -162,11 +162,15 @@ class LossParallelism(TensorParallel):
         *,
         scale: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        with loss_parallel():
+        with self.within():
             share = super().learn(losses, model, batch, weight, turn, scale=scale)
         found = whole(share)
         assert found is not None
         return found
+
+    def within(self) -> AbstractContextManager[Any]:
+        """Within it, losses are of split classes."""
+        return loss_parallel()
 
 
 class _WithData(TensorParallel):

@@ -15,17 +15,18 @@ from torch.nn import functional as F
 
 from distparity.scenarios.base import Batch, Scenario
 
-WIDTH, HEAD, TOKENS, CLASSES = 8, 2, 8, 12
+WIDTH, HEAD, TOKENS, FEATURES, CLASSES = 8, 2, 8, 6, 12
 
 
 class Attention(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, width: int, head: int) -> None:
         super().__init__()
-        self.query = nn.Linear(WIDTH, WIDTH)
+        self.head = head
+        self.query = nn.Linear(width, width)
         # A bias of the keys adds the same to all scores of a query: its gradient would be only rounding.
-        self.key = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.value = nn.Linear(WIDTH, WIDTH)
-        self.out = nn.Linear(WIDTH, WIDTH)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = (self._heads(at(x)) for at in (self.query, self.key, self.value))
@@ -35,19 +36,21 @@ class Attention(nn.Module):
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         # The number of heads is taken from the tensor, because a rank may have only some of them.
-        return x.view(*x.shape[:-1], -1, HEAD).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.head).transpose(1, 2)
 
 
-class Model(nn.Module):
-    def __init__(self) -> None:
+class Block(nn.Module):
+    """From ``[rows, tokens, FEATURES]`` to ``[rows, tokens, CLASSES]``; ``head`` is the width of a head."""
+
+    def __init__(self, width: int, head: int, hidden: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(6, WIDTH)
-        self.before = nn.LayerNorm(WIDTH)
-        self.attention = Attention()
-        self.between = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 2 * WIDTH)
-        self.down = nn.Linear(2 * WIDTH, WIDTH)
-        self.head = nn.Linear(WIDTH, CLASSES)
+        self.embed = nn.Linear(FEATURES, width)
+        self.before = nn.LayerNorm(width)
+        self.attention = Attention(width, head)
+        self.between = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+        self.head = nn.Linear(width, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.embed(x)
@@ -74,13 +77,13 @@ class TransformerBlock(Scenario):
     traits = ("attention",)
 
     def model(self) -> nn.Module:
-        return Model()
+        return Block(WIDTH, HEAD, 2 * WIDTH)
 
     def units(self, model: nn.Module) -> list[nn.Module]:
         return [model.attention, model.up, model.down]  # type: ignore[list-item]
 
     def batch(self, rows: int) -> Batch:
-        return torch.randn(rows, TOKENS, 6), torch.randint(CLASSES, (rows, TOKENS))
+        return torch.randn(rows, TOKENS, FEATURES), torch.randint(CLASSES, (rows, TOKENS))
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         x, target = batch
