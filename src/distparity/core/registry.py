@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["Clash", "family", "name", "subclasses", "unique"]
+__all__ = ["Clash", "family", "file", "name", "subclasses", "unique"]
 
 T = TypeVar("T")
 
@@ -45,3 +46,8 @@ def name(kind: type) -> str:
 def family(kind: type) -> str:
     """The family of a class: the folder of its module."""
     return kind.__module__.rpartition(".")[0].rpartition(".")[2]
+
+
+def file(kind: type) -> str:
+    """The file that defines a class."""
+    return str(sys.modules[kind.__module__].__file__)

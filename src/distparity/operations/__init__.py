@@ -12,7 +12,7 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from distparity.core.registry import family, name, subclasses
+from distparity.core.registry import family, file, name, subclasses
 from distparity.core.torch_facts import OperationFacts
 from distparity.operations import faults
 from distparity.operations.base import Check, Exact, Operation, Site
@@ -34,7 +34,7 @@ def facts() -> dict[str, OperationFacts]:
     """The declarations of each operation, by its name."""
     return {
         key: OperationFacts(
-            file=str(importlib.import_module(type(operation).__module__).__file__),
+            file=file(type(operation)),
             family=family(type(operation)),
             dtypes=tuple(operation.dtypes),
             pairs_only=tuple(operation.pairs_only),

@@ -16,7 +16,7 @@ from distparity.core.registry import name, subclasses, unique
 from distparity.drawing.grammar import is_drawn
 from distparity.scenarios.base import Batch, Scenario
 
-__all__ = ["Batch", "Scenario", "check", "get", "load", "sources"]
+__all__ = ["Batch", "Scenario", "check", "get", "load"]
 
 #: It makes a scenario from a name, and has none of its own.
 _DRAWN = f"{__name__}.drawn"
@@ -59,9 +59,3 @@ def is_anchor(kind: type[Scenario]) -> bool:
 def is_foreign(kind: type[Scenario]) -> bool:
     """Whether another package or a test file defines it."""
     return not kind.__module__.startswith(f"{__name__}.")
-
-
-def sources() -> dict[str, str]:
-    """The file that defines each scenario."""
-    modules = {key: type(value).__module__ for key, value in load().items()}
-    return {key: str(importlib.import_module(module).__file__) for key, module in modules.items()}

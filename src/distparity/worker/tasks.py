@@ -6,7 +6,6 @@ The controller knows only their names: it never imports this module, or torch.
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +17,7 @@ import torch.distributed as dist
 from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, processes, refusal
 from distparity.core.assignment import Judging, Question, Stored, Training
-from distparity.core.registry import family
+from distparity.core.registry import family, file
 from distparity.core.sweep import Sweep
 from distparity.core.torch_facts import (
     DeviceFacts,
@@ -75,7 +74,7 @@ def facts(names: Iterable[str] = ()) -> TorchFacts:
         devices=tuple(devices.kinds()),
         rounding={name: FACTOR * torch.finfo(getattr(torch, name)).eps / 2 for name in _FLOATS},
         scenarios={
-            **{name: _scenario(name, one) for name, one in scenarios.load().items()},
+            **{name: _scenario(one) for name, one in scenarios.load().items()},
             **{name: _drawn(name) for name in names if drawn.lacking(name) is None},
         },
         operations=operations.facts(),
@@ -86,17 +85,13 @@ def facts(names: Iterable[str] = ()) -> TorchFacts:
 
 
 def _drawn(name: str) -> ScenarioFacts:
-    return replace(_facts(drawn.build(name)), file=str(drawn.__file__), family="")
+    return replace(_scenario(drawn.build(name)), family="")
 
 
-def _scenario(name: str, scenario: scenarios.Scenario) -> ScenarioFacts:
-    return replace(_facts(scenario), file=scenarios.sources()[name])
-
-
-def _facts(scenario: scenarios.Scenario) -> ScenarioFacts:
+def _scenario(scenario: scenarios.Scenario) -> ScenarioFacts:
     precision = scenario.precision
     return ScenarioFacts(
-        file="",
+        file=file(type(scenario)),
         family=family(type(scenario)),
         anchor=scenarios.is_anchor(type(scenario)),
         slow=bool(vars(type(scenario)).get("slow", False)),
@@ -113,7 +108,7 @@ def _facts(scenario: scenarios.Scenario) -> ScenarioFacts:
 
 def _strategy(strategy: strategies.Strategy) -> StrategyFacts:
     return StrategyFacts(
-        file=str(sys.modules[type(strategy).__module__].__file__),
+        file=file(type(strategy)),
         title=strategy.title,
         tier=strategy.tier,
         limits=tuple(strategy.limits),
