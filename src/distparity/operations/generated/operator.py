@@ -510,18 +510,26 @@ def _product(one: torch.Tensor, n: int, seed: int) -> torch.Tensor:
     return one * weights.to(one.dtype)
 
 
-class _InPlace(OfSample):
-    word = "in place"
+class _Changing(OfSample):
+    """A call that writes to its first input."""
 
     def act(self, site: Site) -> Tensors:
         with torch.no_grad():
             leaves = self.leaves(site, self.sample)
-            return self.finish(site, self._changed(leaves, asked))
+            return self.finish(site, self.changed(leaves, asked))
 
     def evaluate(self, tensors: list[torch.Tensor]) -> Tensors:
-        return self._changed(tensors, _directly)
+        return self.changed(tensors, _directly)
 
-    def _changed(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
+    def changed(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
+        """Make the call through ``ask``; returns the input afterwards."""
+        raise NotImplementedError
+
+
+class _InPlace(_Changing):
+    word = "in place"
+
+    def changed(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
         name = self.sample.call_name.rpartition(".")[2]
 
         def method(first: Any, *rest: Any, **words: Any) -> Any:
@@ -559,18 +567,10 @@ class _Out(OfSample):
             return _record(self.sample.call(tensors), "out")
 
 
-class _Write(OfSample):
+class _Write(_Changing):
     word = "written through"
 
-    def act(self, site: Site) -> Tensors:
-        with torch.no_grad():
-            leaves = self.leaves(site, self.sample)
-            return self.finish(site, self._written(leaves, asked))
-
-    def evaluate(self, tensors: list[torch.Tensor]) -> Tensors:
-        return self._written(tensors, _directly)
-
-    def _written(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
+    def changed(self, leaves: list[torch.Tensor], ask: Callable[..., Any]) -> Tensors:
         views = ask(lambda: self.sample.call(leaves))
         ask(lambda: views[0].mul_(3))
         return _record(leaves[:1], "input")
