@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Distparity
+from conftest import Distparity, Suite
 
+from distparity import strategies
 from distparity.core.case import Case
 from distparity.core.judgement import Divergence, Quantity
 from distparity.core.outcome import Outcome, Status
@@ -214,6 +215,20 @@ def test_known_defects_have_their_programs_and_are_told_by_name() -> None:
         assert (ROOT / one.program).is_file()
         assert known.name_of(small, tuple(one.reasons[0].split(": "))) == one.name
         assert known.name_of(small, ("raised", "another")) is None
+
+
+# Some strategies' modules of torch use torch.jit.script.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_strategies_of_draws_alone_train(suite: Suite) -> None:
+    """No scenario of the suite has them. Each runs here once, but for known defects of torch."""
+    broken = {one.case.partition("/")[2].rpartition("-ws")[0] for one in known.every()}
+    cases = [
+        f"drawn.mlp.ce/{name}-ws{max(2, how.least_ranks, how.ranks_multiple_of)}-float32"
+        for name, how in strategies.load().items()
+        if how.tier == "drawn" and name not in broken
+    ]
+    assert len(cases) >= 5
+    assert suite(*cases).statuses("here-cpu") == dict.fromkeys(cases, "passed")
 
 
 def test_a_deliberate_fault_is_found_and_shrunk(distparity: Distparity, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed.fsdp import ShardingStrategy
 
-from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies._meshes import mesh
 from distparity.strategies.fsdp1 import Fsdp1OrigParams
 from distparity.strategies.tensor_parallel import (
     LossParallelism,
@@ -19,7 +19,6 @@ from distparity.strategies.tensor_parallel import (
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
-    from distparity.scenarios import Batch
 
 
 class _Hybrid(Fsdp1OrigParams):
@@ -64,14 +63,8 @@ class TensorParallelFsdp2Of1(TensorParallelFsdp2):
     least_ranks = 2
     ranks_multiple_of = 1
 
-    def both(self, context: RankContext) -> DeviceMesh:
-        return mesh(context, (1, context.world_size), ("data", "tensor"))
-
-    def rows(self, batch: Batch, context: RankContext) -> Batch:
-        return batch
-
-    def rows_shared_by(self, context: RankContext) -> int:
-        return context.world_size
+    def shape(self, context: RankContext) -> tuple[int, int]:
+        return 1, context.world_size
 
 
 class TensorParallelOf1Fsdp2(TensorParallelFsdp2):
@@ -83,31 +76,20 @@ class TensorParallelOf1Fsdp2(TensorParallelFsdp2):
     least_ranks = 2
     ranks_multiple_of = 1
 
-    def both(self, context: RankContext) -> DeviceMesh:
-        return mesh(context, (context.world_size, 1), ("data", "tensor"))
-
-    def rows(self, batch: Batch, context: RankContext) -> Batch:
-        return tuple(tensor.chunk(context.world_size)[context.rank] for tensor in batch)
-
-    def rows_shared_by(self, context: RankContext) -> int:
-        return 1
+    def shape(self, context: RankContext) -> tuple[int, int]:
+        return context.world_size, 1
 
 
-class SequenceParallelFsdp2(TensorParallelFsdp2):
+class SequenceParallelFsdp2(SequenceParallelism, TensorParallelFsdp2):
     name = "fsdp2_tp_sequence"
     title = "SequenceParallel between layers split by 2 ranks, fully_shard over the others"
     tier = "drawn"
-    needs = SequenceParallelism.needs
-    style = SequenceParallelism.style
 
 
-class LossParallelFsdp2(TensorParallelFsdp2):
+class LossParallelFsdp2(LossParallelism, TensorParallelFsdp2):
     name = "fsdp2_tp_loss"
     title = "classes split by 2 ranks and loss_parallel, fully_shard over the others"
     tier = "drawn"
-    needs = LossParallelism.needs
-    style = LossParallelism.style
-    learn, within = LossParallelism.learn, LossParallelism.within
 
 
 class LossParallelImplicit(LossParallelism):

@@ -174,7 +174,7 @@ class LossParallelism(TensorParallel):
 
 
 class _WithData(TensorParallel):
-    """2-D: tensor parallel within pairs of ranks, data parallel between them.
+    """2-D: tensor parallel within some ranks, by default pairs, and data parallel between them.
 
     It has no name, so it makes no cases.
     """
@@ -186,17 +186,22 @@ class _WithData(TensorParallel):
     def mesh(self, context: RankContext) -> DeviceMesh:
         return self.both(context)["tensor"]
 
+    def shape(self, context: RankContext) -> tuple[int, int]:
+        """How many ranks split the data, and how many split each layer."""
+        return context.world_size // 2, 2
+
     def both(self, context: RankContext) -> DeviceMesh:
-        return mesh(context, (context.world_size // 2, 2), ("data", "tensor"))
+        return mesh(context, self.shape(context), ("data", "tensor"))
 
     def data(self, context: RankContext) -> DeviceMesh:
         return self.both(context)["data"]
 
     def rows(self, batch: Batch, context: RankContext) -> Batch:
-        return tuple(tensor.chunk(context.world_size // 2)[context.rank // 2] for tensor in batch)
+        data, tensor = self.shape(context)
+        return tuple(one.chunk(data)[context.rank // tensor] for one in batch)
 
     def rows_shared_by(self, context: RankContext) -> int:
-        return 2
+        return self.shape(context)[1]
 
 
 class TensorParallelFsdp1(_WithData):
