@@ -217,8 +217,8 @@ def test_known_defects_have_their_programs_and_are_told_by_name() -> None:
         assert known.name_of(small, ("raised", "another")) is None
 
 
-# Some strategies' modules of torch use torch.jit.script.
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+# Some strategies' modules of torch use torch.jit.
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_strategies_of_draws_alone_train(suite: Suite) -> None:
     """No scenario of the suite has them. Each runs here once, but for known defects of torch."""
     broken = {one.case.partition("/")[2].rpartition("-ws")[0] for one in known.every()}
