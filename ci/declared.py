@@ -44,7 +44,7 @@ def counts(facts: TorchFacts) -> str:
     ]
     tables: list[str] = []
     for select in selection.SELECTIONS:
-        listed = select != selection.GENERATED
+        listed = select != "generated"
         rows: dict[str, dict[str, int]] = {}
         left_out = 0
         cases = selection.cases(select, facts, "cpu", DEFAULT_WORLD_SIZES)
@@ -96,6 +96,8 @@ CONTENT = {
     "every dtype; variants run the anchors, in one world size",
     "full": "every strategy runs every scenario, in every dtype, including the slow ones",
     "large": "core strategies train models of millions of parameters, in float32 and one world size",
+    "sizes": "collectives with messages from one element to `--largest` bytes ([sizes.md](sizes.md)), "
+    "which are in no other selection",
     "generated": "torch's operators and collectives with generated inputs "
     "([operations.md](operations.md#generated-cases)), which are in no other selection",
 }

@@ -56,21 +56,21 @@ def _cases(select: str, facts: TorchFacts) -> set[str]:
 
 
 def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
-    quick, default, full, large, generated = (
+    quick, default, full, large, sizes, generated = (
         _cases(select, facts) for select in selection.SELECTIONS
     )
 
     assert quick < default < full
-    assert full | large | generated <= _cases(selection.EVERY, facts)
-    assert large.isdisjoint(full)
-    assert generated.isdisjoint(full)
+    assert full | large | sizes | generated <= _cases(selection.EVERY, facts)
+    assert full.isdisjoint(large | sizes | generated)
+    assert sizes.isdisjoint(generated)
 
 
 def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> None:
     every = selection.cases("quick", facts, "cpu", (2, 4))
     cases = [case for case in every if case.scenario in facts.scenarios]
 
-    written = {name for name, what in facts.operations.items() if not what.generated}
+    written = {name for name, what in facts.operations.items() if not what.selection}
     assert {case.scenario for case in every} >= written
     of_the_suite = {name for name, how in facts.strategies.items() if how.tier != "drawn"}
     assert {case.strategy for case in cases} == of_the_suite

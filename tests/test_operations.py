@@ -49,6 +49,7 @@ CASES = [
         ("dtensor_softmax", "shard", 2, "float32"),
         ("operator", "sum", 2, "float64"),
         ("boundary", "redistribute", 2, "float64"),
+        ("sizes_reduce_scatter", "wait", 2, "uint8"),
     ]
 ]
 
@@ -57,7 +58,8 @@ CASES = [
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Case, str | None], Outcome]:
     """What becomes of every case: without a fault, and with every one that concerns it."""
     folder = tmp_path_factory.mktemp("run")
-    run = Run(Options(devices=["cpu"], report_dir=folder, cases=[case.id for case in CASES]))
+    names = [case.id for case in CASES]
+    run = Run(Options(devices=["cpu"], report_dir=folder, cases=names, largest=1 << 18))
     run.start()
     try:
         run.ready()
@@ -100,7 +102,7 @@ def test_every_check_that_a_fault_concerns_sees_it(
         (case.id, fault): outcome.status
         for ((case, fault), outcome), checks in zip(faulty.items(), answers, strict=True)
         if any(check not in outcome.facts.get("refused", "") for check in checks)
-        or case.scenario.startswith(("dtensor", "operator", "boundary"))
+        or case.scenario.startswith(("dtensor", "operator", "boundary", "sizes"))
     }
     assert {key: found for key, found in must_fail.items() if found is not Status.FAILED} == {}
 
@@ -123,6 +125,7 @@ def test_every_fault_concerns_some_case(
         "part_lost",
         "gradient_summed",
         "partial_lost",
+        "large_tail_lost",
     } == {fault for _, fault in outcomes if fault is not None}
 
 

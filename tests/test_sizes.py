@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import Suite
 
+from distparity import operations
 from distparity.core.bad_request import BadRequest
-from distparity.core.sweep import Measured, Sweep
-from distparity.operations import sizes as ranks_side
-from distparity.operations.sizes import UNWRITTEN, elements, modulus, origin
-from distparity.session import sizes
+from distparity.operations.base import Request, Site
+from distparity.operations.judge import Made, Where, judge
+from distparity.operations.sizes import base
+from distparity.operations.sizes.base import (
+    UNWRITTEN,
+    Calls,
+    Measured,
+    OverSizes,
+    Sweep,
+    elements,
+    modulus,
+    origin,
+)
+from distparity.session import arguments
 
-DTYPES = [getattr(torch, name) for name in sizes.DTYPES]
+DTYPES = [getattr(torch, name) for name in OverSizes.dtypes]
+REDUCTIONS = ["SUM", "MAX", "MIN", "PRODUCT", "BAND", "BOR", "BXOR", "AVG"]
 
 
 def test_sizes_are_around_powers_of_two() -> None:
     found = list(elements(70, 2))
 
-    assert {1, 2, 63, 64, 65, 67} <= set(found)
+    assert {1, 2, 63, 64, 65, 67, 70} <= set(found)
     assert all(count <= 70 for count in found)
     assert any(count % 2 and count * 4 % 16 for count in found)
 
 
+@pytest.mark.parametrize("most", [1, 7, 64, 1000, 1 << 24])
+def test_a_few_sizes_are_of_every_kind_and_have_the_largest(most: int) -> None:
+    few, every = list(elements(most, 2, every=False)), list(elements(most, 2))
+
+    assert few[-1] == every[-1] == most
+    assert set(few) <= set(every)
+    assert len(few) <= most.bit_length() + 1
+    assert most < 1000 or {15, 32, 65, 131} < set(few)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("op", ["SUM", "MAX", None])
+@pytest.mark.parametrize("op", [*REDUCTIONS, None])
 @pytest.mark.parametrize("ranks", [2, 4, 8])
 def test_every_result_is_exact(dtype: torch.dtype, op: str | None, ranks: int) -> None:
-    most = (modulus(dtype, ranks, op) - 1) * (ranks if op == "SUM" else 1)
+    top = modulus(dtype, ranks, op) - 1
+    most = {"SUM": top * ranks, "AVG": top * ranks, "PRODUCT": 2 ** min(ranks, 6)}.get(
+        op or "", top
+    )
 
     assert torch.tensor(most).to(dtype).long() == most
-    assert dtype is not torch.uint8 or modulus(dtype, ranks, op) <= UNWRITTEN
+    small = dtype in (torch.uint8, torch.int8)
+    assert not small or op == "PRODUCT" or most < UNWRITTEN
 
 
 def test_another_rank_place_or_chunk_has_other_numbers() -> None:
@@ -45,43 +76,67 @@ def test_another_rank_place_or_chunk_has_other_numbers() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 5, 65_000, 300_000])
-@pytest.mark.parametrize("op", [None, "SUM", "MAX", "MIN"])
+@pytest.mark.parametrize("op", [None, *REDUCTIONS])
 @pytest.mark.parametrize("table", [1 << 27, 1 << 10], ids=["kept", "made again"])
 def test_numbers_are_those_of_the_definition(
     monkeypatch: pytest.MonkeyPatch, start: int, op: str | None, table: int
 ) -> None:
-    monkeypatch.setattr(ranks_side, "TABLE", table)
-    made, ranks = ranks_side.Numbers(250, torch.device("cpu")), [2, 0, 9][: 3 if op else 1]
-    each = [origin(rank, torch.arange(start, start + 999), 250) for rank in ranks]
+    monkeypatch.setattr(base, "TABLE", table)
+    made, ranks = base.Numbers(250, torch.device("cpu")), [2, 0, 9][: 3 if op else 1]
+    each = [origin(rank, torch.arange(start, start + 99), 250) for rank in ranks]
+    plain: dict[str | None, Callable[[list[int]], int]] = {
+        None: lambda terms: terms[0],
+        "SUM": sum,
+        # The division is the caller's.
+        "AVG": sum,
+        "MAX": max,
+        "MIN": min,
+        "PRODUCT": lambda terms: math.prod(2 if term % 5 < 2 else 1 for term in terms),
+        "BAND": lambda terms: functools.reduce(operator.and_, terms),
+        "BOR": lambda terms: functools.reduce(operator.or_, terms),
+        "BXOR": lambda terms: functools.reduce(operator.xor, terms),
+    }
 
     for _ in range(2):
-        found = made(ranks, start, 999, op).long()
-        expected = torch.stack(each)
-        reduced = {"SUM": expected.sum(0), "MAX": expected.amax(0), "MIN": expected.amin(0)}
-        assert found.equal(each[0] if op is None else reduced[op])
+        found = made(ranks, start, 99, op).tolist()
+        terms = zip(*(one.tolist() for one in each), strict=True)
+        assert found == [plain[op](list(some)) for some in terms]
 
 
-def one(operation: str, dtype: torch.dtype = torch.float32) -> tuple[Any, torch.Tensor]:
+def one(
+    operation: str, op: str | None, dtype: torch.dtype = torch.float32
+) -> tuple[Calls, torch.Tensor]:
     """Rank 1 of two with its right result for blocks of 100 elements."""
-    kind = ranks_side.OPERATIONS[operation]
+    kind = operations.load()[operation]
+    assert isinstance(kind, OverSizes)
     context: Any = SimpleNamespace(rank=1, world_size=2, device=torch.device("cpu"))
-    found = ranks_side._One(context, kind, dtype, 100)
+    sweep = Sweep(kind, Request("wait", dtype, 2, 0), op, every=True)
+    found = Calls(Site(context), sweep, 100)
     blocks = [found._expected([0, 1], b, 0, 100, 0) for b in range(kind.gets or 2)]
-    return found, torch.cat(blocks).to(dtype)
+    return found, torch.cat(blocks)
 
 
-@pytest.mark.parametrize("operation", ranks_side.OPERATIONS)
+EXCHANGES = [
+    (name, op)
+    for name in ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
+    for op in (REDUCTIONS if "reduce" in name else [None])
+]
+
+
+@pytest.mark.parametrize(("name", "op"), EXCHANGES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_right_result_is_right_and_any_wrong_element_is_seen(
-    operation: str, dtype: torch.dtype
+    name: str, op: str | None, dtype: torch.dtype
 ) -> None:
-    found, right = one(operation, dtype)
+    found, right = one(f"sizes_{name}", op, dtype)
 
     assert found._compare(right, [0, 1], 0) is None
     for at in (0, 57, len(right) - 1):
         wrong = right.clone()
         wrong[at] += 1
-        assert f"1 elements from {at} of {len(right)}" in found._compare(wrong, [0, 1], 0)
+        text = found._compare(wrong, [0, 1], 0)
+        assert text is not None
+        assert f"1 elements from {at} of {len(right)}" in text
 
 
 def swapped(result: torch.Tensor) -> torch.Tensor:
@@ -108,7 +163,7 @@ def noise(result: torch.Tensor) -> torch.Tensor:
     ids=["blocks swapped", "tail lost", "noise"],
 )
 def test_what_is_wrong_is_told_apart(damage: Any, said: str) -> None:
-    found, right = one("all_gather")
+    found, right = one("sizes_all_gather", None)
 
     text = found._compare(damage(right), [0, 1], 0)
 
@@ -117,8 +172,8 @@ def test_what_is_wrong_is_told_apart(damage: Any, said: str) -> None:
 
 
 def test_another_reduction_is_named() -> None:
-    found, _ = one("reduce_scatter MIN")
-    _, summed = one("reduce_scatter SUM")
+    found, _ = one("sizes_reduce_scatter", "MIN")
+    _, summed = one("sizes_reduce_scatter", "SUM")
 
     text = found._compare(summed, [0, 1], 0)
 
@@ -126,29 +181,91 @@ def test_another_reduction_is_named() -> None:
     assert text.endswith("that is the SUM of all ranks")
 
 
-def test_the_operations_of_both_sides_are_the_same() -> None:
-    assert list(sizes.OPERATIONS) == list(ranks_side.OPERATIONS)
+@pytest.mark.parametrize(
+    ("each", "wrong", "fact"),
+    [
+        (
+            [Measured(9, 900, 0, "", 2e9), Measured(9, 900, 0, "", 3e9)],
+            [],
+            "SUM: 9 sizes, right to 900 B, 2 GB/s",
+        ),
+        (
+            [Measured(9, 900, 0, "", 2e9), Measured(9, 300, 400, "the tail is lost", 3e9)],
+            ["SUM: 400 bytes, rank 1: the tail is lost (ratio inf)"],
+            "SUM: 9 sizes, right to 300 B, wrong from 400 B, 2 GB/s",
+        ),
+        (
+            [Measured(9, 900, 0, "", 2e9), Measured(8, 800, 0, "", 3e9)],
+            ["SUM: the sizes, rank 1: 8 sizes were called (ratio inf)"],
+            "SUM: 9 sizes, right to 800 B, 2 GB/s",
+        ),
+        (
+            [Measured(), Measured()],
+            [f"SUM: the sizes, rank {rank}: 0 sizes were called (ratio inf)" for rank in (0, 1)],
+            "SUM: 0 sizes, right to 0 B, 0 GB/s",
+        ),
+        (
+            [Measured(9, 900, 0, "", 2e9), None],
+            ["SUM: the sizes, rank 1: 0 sizes were called (ratio inf)"],
+            "SUM: 9 sizes, right to 0 B, 0 GB/s",
+        ),
+    ],
+    ids=["right", "wrong on one rank", "fewer sizes", "no size", "no answer"],
+)
+def test_a_size_is_right_if_it_is_right_on_all_ranks(
+    each: list[Measured | None], wrong: list[str], fact: str
+) -> None:
+    kind = operations.load()["sizes_all_reduce"]
+    check = next(iter(kind.checks(Request("wait", torch.float32, 2, 0))))
+    made = [{} if one is None else {"SUM: measured": one.to_tensor()} for one in each]
+
+    found = judge(kind, [check], [Made(one, {}) for one in made], Where((2, 13), "cpu", "float32"))
+
+    assert [str(divergence) for divergence in found.divergences] == wrong
+    assert found.conclude().facts == {"sizes": fact}
+    assert found.passed is not bool(wrong)
 
 
-def test_a_size_is_right_if_it_is_right_on_all_ranks() -> None:
-    fine = Measured(sizes=9, right=900, bandwidth=2e9)
-    bad = Measured(sizes=9, right=300, wrong=400, message="rank 1: ...", bandwidth=3e9)
+def test_what_is_no_record_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="codec"):
+        Measured.of_tensor(torch.tensor([1, 2, 255], dtype=torch.uint8))
 
-    found = sizes.merged([fine, bad])
 
-    assert (found.right, found.wrong, found.message) == (300, 400, "rank 1: ...")
-    assert found.bandwidth == 2e9
-    row = sizes.Row("cpu", 2, Sweep("all_gather", "wait", "float32", 900), found)
-    assert row.bad
-    assert list(sizes.table([row]))[-1] == "all_gather wait float32 at 2 ranks: rank 1: ..."
+@pytest.mark.parametrize(
+    ("ranks", "dtype", "gone"),
+    [
+        (2, torch.float32, set()),
+        (3, torch.float32, {"AVG"}),
+        (8, torch.uint8, {"PRODUCT"}),
+        (16, torch.int64, {"PRODUCT"}),
+    ],
+    ids=str,
+)
+def test_reductions_are_those_with_exact_results(
+    ranks: int, dtype: torch.dtype, gone: set[str]
+) -> None:
+    checks = operations.load()["sizes_all_reduce"].checks(Request("wait", dtype, ranks, 0))
+    whole = {"BAND", "BOR", "BXOR"} if not dtype.is_floating_point else {"AVG"}
+
+    assert {check.name for check in checks} == {"SUM", "PRODUCT", "MIN", "MAX", *whole} - gone
 
 
 @pytest.mark.parametrize(("words", "size"), [("64MiB", 1 << 26), ("4GiB", 1 << 32), ("7", 7)])
 def test_bytes(words: str, size: int) -> None:
-    assert sizes.bytes_of(words) == size
+    assert arguments._bytes(words) == size
 
 
 @pytest.mark.parametrize("words", ["64 MB", "0", "MiB", "-1"])
 def test_what_is_no_size(words: str) -> None:
     with pytest.raises(BadRequest, match="it must be a size"):
-        sizes.bytes_of(words)
+        arguments._bytes(words)
+
+
+def test_a_run_over_sizes_says_what_was_right_and_a_lost_tail_is_red(suite: Suite) -> None:
+    words = ("--select", "sizes", "--largest", "128KiB", "--world-size", "2", "--scenario")
+    ran = suite(*words, "sizes_all_gather,sizes_reduce_scatter", "-k", "float32")
+
+    found = ran.properties("here-cpu")
+    assert {facts["status"] for facts in found.values()} == {"passed"}
+    assert "right to 128 KiB" in found["sizes_all_gather/in_place-ws2-float32"]["sizes"]
+    assert "sizes_all_gather/async-ws2-float32" in ran.output

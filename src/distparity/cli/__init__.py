@@ -15,7 +15,7 @@ __all__ = ["USAGE", "main", "parser"]
 USAGE = 4
 #: By what they are for: the subcommands.
 GROUPS = {
-    "run": ("run", "join", "list", "doctor", "sizes", "upstream", "fuzz"),
+    "run": ("run", "join", "list", "doctor", "upstream", "fuzz"),
     "look at results": ("report", "explain", "bundle", "junit", "figures"),
     "find what changed": ("bisect", "expectations"),
     "check distparity itself": ("selfcheck", "calibrate"),
@@ -35,7 +35,6 @@ EXAMPLES = {
     ),
     "list": ("list 'basic/*'", "list --select full --json"),
     "doctor": ("doctor", "doctor --device cuda --json"),
-    "sizes": ("sizes --device cpu --largest 1MiB", "sizes --device cuda --world-size 8"),
     "upstream": ("upstream fsdp/test_fsdp_core.py --upstream ../pytorch --device xpu",),
     "report": ("report", "report reports-a reports-b -o page --strict 2.13-cpu"),
     "explain": (

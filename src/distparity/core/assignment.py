@@ -121,6 +121,8 @@ class Operating(Record):
     mutant: str | None = None
     #: Only the checks with these names; empty for all.
     checks: tuple[str, ...] = ()
+    #: As for :class:`distparity.operations.base.Request`.
+    largest: int | None = None
 
 
 @dataclass(frozen=True)

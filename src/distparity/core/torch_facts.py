@@ -88,8 +88,12 @@ class OperationFacts(Record):
     dtypes: tuple[str, ...]
     pairs_only: tuple[str, ...]
     default_ranks: int | None
-    #: Whether its cases are in the selection ``generated``, and in no other.
-    generated: bool
+    #: The selection that its cases are in, and in no other; "" for the usual ones.
+    selection: str
+    #: How many times as long as another case one of its cases may take.
+    patience: int
+    #: Whether its cases run while nothing else runs.
+    alone: bool
     #: By way to call it: the dtypes of its cases.
     ways: dict[str, tuple[str, ...]]
 

@@ -39,7 +39,9 @@ def facts() -> dict[str, OperationFacts]:
             dtypes=tuple(operation.dtypes),
             pairs_only=tuple(operation.pairs_only),
             default_ranks=operation.default_ranks,
-            generated=operation.generated,
+            selection=operation.selection,
+            patience=operation.patience,
+            alone=operation.alone,
             ways={way: tuple(operation.dtypes_of(way)) for way in operation.ways},
         )
         for key, operation in load().items()

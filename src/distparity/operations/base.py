@@ -8,7 +8,7 @@ inputs.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,12 +22,14 @@ from distparity.operations.exact import Exact
 from distparity.operations.fault import Fault
 
 if TYPE_CHECKING:
+    from distparity.core.judgement import Divergence
     from distparity.devices.context import RankContext
 
 __all__ = [
     "REFUSED",
     "Check",
     "Exact",
+    "Judged",
     "Operation",
     "Request",
     "Site",
@@ -50,6 +52,16 @@ class Request:
     dtype: torch.dtype
     ranks: int
     seed: int
+    #: The largest message on one rank, in bytes, of what is called over sizes; None for the default.
+    largest: int | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What ranks found that compared their results themselves, and what the report is told of it."""
+
+    wrong: list[Divergence]
+    facts: dict[str, str]
 
 
 @dataclass
@@ -90,6 +102,13 @@ class Check:
         """
         return None
 
+    def judged(self, every: Sequence[Mapping[str, torch.Tensor | None]]) -> Judged | None:
+        """The verdict, if ranks compared their results themselves; ``every`` is :meth:`run`'s, by rank.
+
+        None if the judge compares them with :meth:`expected`.
+        """
+        return None
+
     def run(self, site: Site) -> Tensors:
         """Run it in this rank; returns tensors on the CPU by name, none if the rank has no part in it."""
         raise NotImplementedError
@@ -116,8 +135,14 @@ class Operation:
     pairs_only: ClassVar[tuple[str, ...]] = ()
     #: The largest world size in the default selection, unless only larger ones are requested; None: any.
     default_ranks: ClassVar[int | None] = None
-    #: Whether its cases are generated, and so are in the selection of those alone.
+    #: The selection that its cases are in, and in no other; "" for the usual ones.
+    selection: ClassVar[str] = ""
+    #: Whether nobody promised that what it calls works: whatever torch refuses is not supported.
     generated: ClassVar[bool] = False
+    #: How many times as long as another case one of its cases may take.
+    patience: ClassVar[int] = 1
+    #: Whether its cases run while nothing else runs.
+    alone: ClassVar[bool] = False
     #: What torch or the backend may refuse. A check that is refused with a declared answer is *not
     #: supported*; any other exception is a failure.
     limits: ClassVar[tuple[Limit, ...]] = ()

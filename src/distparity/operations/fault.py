@@ -51,3 +51,6 @@ class Fault:
 
     def after(self, done: Any) -> None:
         """Change a rank's results after a call, in place."""
+
+    def swept(self, result: torch.Tensor) -> None:
+        """Change a rank's result of a call with one of many sizes, in place."""

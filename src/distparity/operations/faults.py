@@ -17,6 +17,7 @@ from distparity.operations.dtensor.base import DTensor, Replicate, TensorOperati
 from distparity.operations.fault import Fault, Partners
 from distparity.operations.generated.boundary import Boundary
 from distparity.operations.generated.operator import Operator
+from distparity.operations.sizes.base import UNWRITTEN, OverSizes
 
 __all__ = ["OfCollectives", "load"]
 
@@ -220,6 +221,19 @@ class ThroughBfloat16(OfCollectives):
         for result in done.results:
             if result.is_floating_point():
                 result.copy_(result.bfloat16())
+
+
+class LargeTail(Fault):
+    name = "large_tail_lost"
+    title = "the last 16 bytes of a result of more than 64 KiB are not what they should be"
+
+    def may(self, operation: Operation, way: str) -> bool:
+        return isinstance(operation, OverSizes)
+
+    def swept(self, result: torch.Tensor) -> None:
+        size = result.element_size()
+        if result.numel() * size > 1 << 16:
+            result[-(16 // size) :] = UNWRITTEN
 
 
 class _OfTensors(Fault):

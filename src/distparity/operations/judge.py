@@ -52,10 +52,17 @@ class Findings(Verdict):
     checks: int = 0
     #: Checks that torch or the backend refused, with the declared fact and the refusal.
     refused: dict[str, str] = field(default_factory=dict)
+    #: What ranks say of checks that they judged themselves, by name.
+    facts: dict[str, str] = field(default_factory=dict)
 
     def conclude(self) -> Judgement:
         """The verdict as a record."""
-        return replace(super().conclude(), checks=self.checks, refused=dict(self.refused))
+        return replace(
+            super().conclude(),
+            checks=self.checks,
+            refused=dict(self.refused),
+            facts=dict(self.facts),
+        )
 
     def samples(self) -> list[Divergence]:
         """The first divergence of each check."""
@@ -85,8 +92,17 @@ def judge(
             continue
         for rank, text in raised.items():
             found.note(Divergence(Quantity(None, check.name, "the call"), rank, f"raised {text}"))
-        if not raised:
-            _results(found, check, [_of(check, record) for record in records])
+        if raised:
+            continue
+        every = [_of(check, record) for record in records]
+        judged = check.judged(every)
+        if judged is None:
+            _results(found, check, every)
+            continue
+        for one in judged.wrong:
+            found.note(one)
+        for name, text in judged.facts.items():
+            found.facts[name] = "; ".join(filter(None, [found.facts.get(name), text]))
     return found
 
 

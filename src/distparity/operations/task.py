@@ -116,5 +116,6 @@ def _checks(operation: Operation, request: Request, case: Operating) -> list[Che
 
 
 def _asked(case: Operating) -> tuple[Operation, Request]:
-    request = Request(case.way, getattr(torch, case.dtype), case.ranks, case.seed)
+    dtype = getattr(torch, case.dtype)
+    request = Request(case.way, dtype, case.ranks, case.seed, case.largest)
     return operations.load()[case.operation], request

@@ -323,6 +323,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.section("distparity")
     for cell in run.cells:
         terminalreporter.write_line(summary.counts(cell))
+        for line in summary.sizes(cell):
+            terminalreporter.write_line(line)
         if config.get_verbosity() >= 0:
             _write_matrix(config, cell)
         every = "A" in config.option.reportchars

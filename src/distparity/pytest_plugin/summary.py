@@ -10,7 +10,7 @@ from distparity.core.outcome import Status
 from distparity.core.statuses import BY_NAME, counted
 from distparity.session.cell import Cell
 
-__all__ = ["causes", "counts"]
+__all__ = ["causes", "counts", "sizes"]
 
 #: This many causes of a family are listed, and this many cases of a cause that makes the run fail.
 _CAUSES, _CASES = 12, 4
@@ -33,6 +33,21 @@ def counts(cell: Cell) -> str:
     trained = {case: ratio for case, ratio in ratios.items() if not _operation(cell, case)}
     worst = max(trained or ratios, key=lambda case: ratios[case], default=None)
     return line if worst is None else f"{line}; worst ratio {ratios[worst]:.3g} ({worst})"
+
+
+def sizes(cell: Cell) -> Iterator[str]:
+    """What was called over sizes: a line for each case, and for each reduction that was wrong."""
+    for case in cell.cases:
+        outcome = cell.outcomes.get(case.id)
+        told = "" if outcome is None else str(outcome.facts.get("sizes", ""))
+        first, *others = told.split("; ")
+        wrong = [one for one in others if "wrong from" in one]
+        for line in filter(None, [first, *wrong]):
+            what, _, found = line.partition(": ")
+            yield f"  {case.id:<44}  {what:<8}  {found}"
+        if len(wrong) < len(others):
+            rest = ", ".join(one.partition(":")[0] for one in others if one not in wrong)
+            yield f"  {'':<44}  right as well: {rest}"
 
 
 def causes(

@@ -41,7 +41,13 @@ OF_A_RUN: dict[str, Table] = {
             "choices": SELECTIONS,
             "default": "default",
             "help": "how many cases: quick covers every strategy and every family of scenarios, full "
-            "is all cases but those of large, which trains models of millions of parameters (default %(default)s)",
+            "is all cases but those of the others: large trains models of millions of parameters, sizes "
+            "calls collectives with up to gigabytes, generated has torch's operators (default %(default)s)",
+        },
+        "--largest": {
+            "metavar": "BYTES",
+            "help": "the largest message on one rank of the selection sizes: 64MiB, 4GiB (default: 64MiB "
+            "on cpu, 1GiB elsewhere)",
         },
         "--world-size": {
             "action": "append",
@@ -278,6 +284,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         sharing=getattr(given, "share_devices", None),
         backend=getattr(given, "backend", None),
         axes=_axes(getattr(given, "axis", [])),
+        largest=_bytes(getattr(given, "largest", None)),
         arithmetic=getattr(given, "arithmetic", "exact"),
         log=not getattr(given, "no_log", False),
         perturb=getattr(given, "perturb", None),
@@ -350,6 +357,16 @@ def _axes(values: Sequence[str]) -> dict[str, str]:
             raise BadRequest(f"--axis {value}: it is NAME=VALUE, the name in small letters")
         found[name] = text
     return found
+
+
+def _bytes(words: str | None) -> int | None:
+    """Bytes of a size such as ``64MiB`` or ``4GiB``; None if there is none."""
+    if words is None:
+        return None
+    found = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", words)
+    if found is None or not int(found[1]):
+        raise BadRequest(f"--largest {words!r}: it must be a size, for example 64MiB or 4GiB")
+    return int(found[1]) << 10 * ["", "KiB", "MiB", "GiB"].index(found[2])
 
 
 def _sizes(values: Sequence[str] | None) -> list[int]:

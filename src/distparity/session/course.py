@@ -22,15 +22,11 @@ from distparity.worlds.scheduler import Job
 __all__ = ["Course"]
 
 
-#: A case of a generated operation may take so many times as long: it has up to hundreds of checks, each
-#: with a time limit of its own.
-_GENERATED = 10
-
-
 class Course:
     """Makes the scheduler's job for each case.
 
-    ``limit`` is the time limit of a task, in seconds, but for large scenarios, which have more; ``spools`` has the run's spool files.
+    ``limit`` is the time limit of a task, in seconds, but for large scenarios and some operations, which
+    have more; ``spools`` has the run's spool files; ``largest`` is as for :class:`Operating`.
     """
 
     def __init__(
@@ -41,11 +37,13 @@ class Course:
         spools: Spools,
         placements: tuple[str, ...] = (),
         fleet: Fleet | None = None,
+        largest: int | None = None,
     ) -> None:
         self.torch = torch
         self.limit = limit
         self._spools = spools
         self._placements = placements
+        self._largest = largest
         #: The nodes whose pairs all run each case; None if they do not.
         self._fleet = fleet
         self._cells = {cell.device: cell for cell in cells}
@@ -97,10 +95,17 @@ class Course:
             return refusal
         found = self.cell(case).found
         if case.scenario in self.torch.operations:
-            generated = self.torch.operations[case.scenario].generated
-            limit = self.limit * (_GENERATED if generated else 1)
+            what = self.torch.operations[case.scenario]
             outcome = yield from operate(
-                case, limit, found, mutant=mutant, seed=seed, fresh=fresh, checks=checks
+                case,
+                self.limit * what.patience,
+                found,
+                mutant=mutant,
+                seed=seed,
+                fresh=fresh,
+                checks=checks,
+                largest=self._largest,
+                alone=what.alone,
             )
         else:
             training = Training.of(

@@ -31,18 +31,21 @@ def operate(
     seed: int = SEED,
     fresh: bool = False,
     checks: tuple[str, ...] = (),
+    largest: int | None = None,
+    alone: bool = False,
 ) -> Job[Outcome]:
     """Call the operation in a world, and compare each rank's result with plain arithmetic.
 
     ``found`` is the case's device; ``limit`` is the time limit of a task, in seconds. ``mutant``
     names a deliberate fault to inject. With ``fresh``, the case runs in a new world. ``checks`` are the
-    names of the only checks to make; empty for all.
+    names of the only checks to make; empty for all. ``largest`` is as for :class:`Operating`. With
+    ``alone``, the operation is called while nothing else runs.
     """
     what = Operating(
-        case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant, checks
+        case.scenario, case.strategy, case.dtype, case.world_size, seed, mutant, checks, largest
     )
     world = Spec(case.device, case.world_size)
-    run = yield Task(world, "operate", what.to_json(), limit=limit, fresh=fresh)
+    run = yield Task(world, "operate", what.to_json(), limit=limit, fresh=fresh, alone=alone)
     if isinstance(run, Failure):
         return failed(case, run)
     weighing = Weighing(
@@ -82,6 +85,7 @@ def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str | N
 def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
     checks, refused = found.checks, found.refused
     facts["checks"] = checks - len(refused)
+    facts.update(found.facts)
     if refused:
         facts["refused"] = "; ".join(_grouped(refused))
     if checks and len(refused) == checks:

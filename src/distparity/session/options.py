@@ -38,6 +38,8 @@ class Options:
     #: The user chose only a part of the cases, by a name or an expression.
     part: bool = False
     cases: list[str] = field(default_factory=list)
+    #: The largest message of the selection ``sizes``, in bytes on one rank; None for the default.
+    largest: int | None = None
     #: How many of the cases: one of :data:`distparity.session.selection.SELECTIONS`.
     select: str = "default"
     #: Only these scenarios; None for all.
@@ -95,6 +97,7 @@ class Options:
         """
         plain = (
             "select",
+            "largest",
             "limit",
             "sharing",
             "arithmetic",

@@ -143,7 +143,13 @@ class Run:
             spools = self.launcher.spools
             pairs_of = self.scheduler.fleet if options.each_pair else None
             self.course = Course(
-                self.torch, self.cells, options.limit, spools, options.placements, pairs_of
+                self.torch,
+                self.cells,
+                options.limit,
+                spools,
+                options.placements,
+                pairs_of,
+                options.largest,
             )
         except (BadRequest, StartError) as error:
             # The output of a failed import may contain secrets.

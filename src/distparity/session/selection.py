@@ -1,4 +1,4 @@
-"""The selections of cases: ``quick``, ``default``, ``full``, ``large`` and ``generated``."""
+"""The selections of cases: ``quick``, ``default``, ``full``, ``large``, ``sizes``, ``generated``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from distparity.core.case import Case
 from distparity.core.torch_facts import OperationFacts, ScenarioFacts, StrategyFacts, TorchFacts
 from distparity.drawing.grammar import is_drawn
 
-__all__ = ["EVERY", "GENERATED", "SELECTIONS", "cases", "operations"]
+__all__ = ["EVERY", "OPERATIONS", "SELECTIONS", "cases", "operations"]
 
-#: The cases of generated operations, which are in no other selection.
-GENERATED = "generated"
-#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own,
-#: and ``generated`` has operations of its own.
-SELECTIONS = ("quick", "default", "full", "large", GENERATED)
+#: Those that have operations of their own, which are in no other selection, and no scenarios.
+OPERATIONS = ("sizes", "generated")
+#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own.
+SELECTIONS = ("quick", "default", "full", "large", *OPERATIONS)
 #: In place of a selection: all that a case can be named from.
 EVERY = "every"
 #: The one scenario that variants run at every world size and in the quick selection: it calls a
@@ -33,7 +32,7 @@ def cases(
 
     Only those of ``scenarios``, unless that is None.
     """
-    if select == GENERATED:
+    if select in OPERATIONS:
         return operations(select, torch, device, sizes, scenarios)
     heads = _heads(torch.scenarios)
     plainest = {name: _plainest(torch.scenarios, how) for name, how in torch.strategies.items()}
@@ -57,7 +56,7 @@ def operations(
     """The cases of operations, only of those in ``names`` unless that is None; the quick selection has one per operation."""
     found = []
     for name, what in torch.operations.items():
-        fits = select == EVERY or what.generated is (select == GENERATED)
+        fits = select == EVERY or what.selection == (select if select in OPERATIONS else "")
         if fits and (names is None or name in names):
             own = [
                 Case(name, way, size, dtype, device)
@@ -73,7 +72,7 @@ def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) ->
     """The world sizes at which an operation is called in a way."""
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
     most = what.default_ranks
-    if select in ("full", EVERY, GENERATED) or most is None:
+    if select in ("full", EVERY, *OPERATIONS) or most is None:
         return room
     # If only larger worlds are requested, use them.
     return [size for size in room if size <= most] or room

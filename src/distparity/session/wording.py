@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +134,22 @@ def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) ->
         words += ["--case", case.id]
     if not set(sizes) <= set(DEFAULT_WORLD_SIZES):
         words += ["--world-size", ",".join(map(str, sizes))]
-    for name in options.include:
-        words += ["--include", name]
-    if options.arithmetic != "exact":
-        words += ["--arithmetic", options.arithmetic]
+    return shlex.join([*words, *_how(options)])
+
+
+def _how(options: Options) -> Iterator[str]:
+    """The words of a command that runs cases as these options do."""
+    values: dict[str, Sequence[object]] = {
+        "--include": options.include,
+        "--largest": [] if options.largest is None else [options.largest],
+        "--arithmetic": [] if options.arithmetic == "exact" else [options.arithmetic],
+        "--perturb": [] if options.perturb is None else [options.perturb],
+        "--expectations": options.expectations,
+    }
+    for name, given in values.items():
+        for value in given:
+            yield from (name, str(value))
     if not options.log:
-        words.append("--no-log")
-    if options.perturb is not None:
-        words += ["--perturb", str(options.perturb)]
-    for path in options.expectations:
-        words += ["--expectations", str(path)]
+        yield "--no-log"
     if not options.known_defects:
-        words.append("--no-known-defects")
-    return shlex.join(words)
+        yield "--no-known-defects"

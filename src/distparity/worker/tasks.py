@@ -18,7 +18,6 @@ from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, processes, refusal
 from distparity.core.assignment import Judging, Question, Stored, Training
 from distparity.core.registry import family, file
-from distparity.core.sweep import Sweep
 from distparity.core.torch_facts import (
     DeviceFacts,
     MutantFacts,
@@ -31,7 +30,6 @@ from distparity.core.torch_facts import (
 from distparity.devices import arithmetic, backends, examination, numerics
 from distparity.devices.context import RankContext
 from distparity.drawing.grammar import is_drawn
-from distparity.operations.sizes import sweep
 from distparity.operations.task import operate, spell, weigh
 from distparity.scenarios import drawn
 from distparity.torch_support import origin, private
@@ -224,11 +222,6 @@ def smoke(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
     """Try every collective, and log each, in one file per rank."""
     examination.collectives(context, args["log"])
     return {}, []
-
-
-def sizes(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Call a collective with every size of a sweep; answers with what this rank saw."""
-    return sweep(context, Sweep.from_json(args)).to_json(), []
 
 
 def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
@@ -428,7 +421,6 @@ TASKS: dict[str, Task] = {
         probe,
         examine,
         smoke,
-        sizes,
         ask,
         parity,
         consult,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from distparity.operations.arithmetic import wide
-from distparity.operations.base import Check, Exact, Operation, Request, Site, Tensors, seeded
-from distparity.operations.generated.guard import GuardedCheck, asked, mesh_of
+from distparity.operations.base import Check, Exact, Request, Site, Tensors, seeded
+from distparity.operations.generated.guard import Generated, GuardedCheck, asked, mesh_of
 from distparity.operations.generated.placing import joined, part, placements
 from distparity.verification.constants import FACTOR
 
@@ -31,7 +31,7 @@ _MOVES = ("redistribute", "redistribute_async")
 _TERMS = ("Psum", "Pavg", "Pmax", "Pmin")
 
 
-class Boundary(Operation):
+class Boundary(Generated):
     name = "boundary"
     ways = (
         "redistribute",
@@ -44,7 +44,6 @@ class Boundary(Operation):
         "distribute_tensor",
     )
     dtypes = ("float64",)
-    generated = True
 
     def checks(self, request: Request) -> Iterator[Check]:
         for mesh in ("2",) if request.ranks == 2 else ("4", "2x2") if request.ranks == 4 else ():

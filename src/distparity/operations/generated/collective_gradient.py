@@ -22,7 +22,6 @@ from distparity.operations.arithmetic import wide
 from distparity.operations.base import (
     Check,
     Exact,
-    Operation,
     Request,
     Site,
     Tensors,
@@ -30,7 +29,7 @@ from distparity.operations.base import (
     seeded,
     teams,
 )
-from distparity.operations.generated.guard import GuardedCheck, asked, group_of
+from distparity.operations.generated.guard import Generated, GuardedCheck, asked, group_of
 from distparity.verification.constants import FACTOR
 
 __all__ = ["CollectiveGradient"]
@@ -150,11 +149,10 @@ _SEEN = ("weighed", "summed", "transposed")
 _REDUCES = ("all_reduce", "reduce_scatter", "reduce")
 
 
-class CollectiveGradient(Operation):
+class CollectiveGradient(Generated):
     name = "collective_gradient"
     ways = tuple(_WAYS)
     dtypes = ("float64",)
-    generated = True
 
     def checks(self, request: Request) -> Iterator[Check]:
         kind = _WAYS[request.way][0]

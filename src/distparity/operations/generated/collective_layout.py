@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from distparity.core.registry import name, subclasses
-from distparity.operations.base import Check, Operation, Request, Site, Tensors
+from distparity.operations.base import Check, Request, Site, Tensors
 from distparity.operations.buffers import Buffer
 from distparity.operations.collectives import (
     all_gather,
@@ -25,7 +25,7 @@ from distparity.operations.collectives import (
     send_recv,
 )
 from distparity.operations.collectives.base import NONCONTIGUOUS, Collective, Exchange, Setting
-from distparity.operations.generated.guard import GuardedCheck, asked
+from distparity.operations.generated.guard import Generated, GuardedCheck, asked
 
 __all__ = ["CollectiveLayout"]
 
@@ -50,7 +50,7 @@ _NAMES = {module.__name__ for module in _MODULES}
 _COLLECTIVES = _collectives()
 
 
-class CollectiveLayout(Operation):
+class CollectiveLayout(Generated):
     name = "collective_layout"
     #: Literals, because the names of ways are read from the files; a test compares.
     ways = (
@@ -78,7 +78,6 @@ class CollectiveLayout(Operation):
         "send_recv_batch",
     )
     dtypes = ("float32", "int64")
-    generated = True
 
     def checks(self, request: Request) -> Iterator[Check]:
         collective = _COLLECTIVES[request.way]

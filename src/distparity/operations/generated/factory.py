@@ -18,8 +18,14 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from distparity.operations.arithmetic import wide
-from distparity.operations.base import Check, Exact, Operation, Request, Site, Tensors
-from distparity.operations.generated.guard import GuardedCheck, asked, control_of, mesh_of
+from distparity.operations.base import Check, Exact, Request, Site, Tensors
+from distparity.operations.generated.guard import (
+    Generated,
+    GuardedCheck,
+    asked,
+    control_of,
+    mesh_of,
+)
 from distparity.operations.generated.placing import joined, part, placements
 
 _NAME = "torch.distributed.tensor"
@@ -64,11 +70,10 @@ _RANGES = {
 }
 
 
-class Factory(Operation):
+class Factory(Generated):
     name = "factory"
     ways = (*_NUMBERS, *_RANDOM, *_FILLS)
     dtypes = ("float64",)
-    generated = True
 
     def checks(self, request: Request) -> Iterator[Check]:
         for mesh in ("2",) if request.ranks == 2 else ("4", "2x2") if request.ranks == 4 else ():

@@ -19,10 +19,19 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
-from distparity.operations.base import Check, Exact, Request, Site, Tensors, members
+from distparity.operations.base import (
+    Check,
+    Exact,
+    Operation,
+    Request,
+    Site,
+    Tensors,
+    members,
+)
 from distparity.torch_support import private
 
 __all__ = [
+    "Generated",
     "GuardedCheck",
     "HungError",
     "RaisedError",
@@ -45,6 +54,15 @@ _MOST_HANGS = 2
 _WAITED = re.compile(r"[Tt]imed out|timeout|Connection (closed|reset|refused)|Broken pipe")
 #: What torch was asked is in its words for a reader.
 _MOST_TOLD = 140
+
+
+class Generated(Operation):
+    """The base class of operations whose checks are generated, hundreds in a case."""
+
+    generated = True
+    selection = "generated"
+    # Each check has a time limit of its own.
+    patience = 10
 
 
 class RefusedError(Exception):

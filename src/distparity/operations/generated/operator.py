@@ -22,10 +22,11 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from distparity.operations.arithmetic import wide
-from distparity.operations.base import Check, Exact, Operation, Request, Site, Tensors, seeded
+from distparity.operations.base import Check, Exact, Request, Site, Tensors, seeded
 from distparity.operations.fault import Fault
 from distparity.operations.generated import samples
 from distparity.operations.generated.guard import (
+    Generated,
     GuardedCheck,
     RaisedError,
     asked,
@@ -64,11 +65,10 @@ _REFUSED = "gradient, refused"
 _ROUNDOFF = torch.finfo(torch.float32).eps / 2
 
 
-class Operator(Operation):
+class Operator(Generated):
     name = "operator"
     ways: ClassVar[tuple[str, ...]] = tuple(samples.load())
     dtypes = ("float64",)
-    generated = True
 
     def checks(self, request: Request) -> Iterator[Check]:
         operator = _Operator(request.way, request.seed)

@@ -1,0 +1,1 @@
+"""Collectives over sizes, from one element to ``--largest`` bytes: the selection ``sizes``."""
