@@ -90,6 +90,8 @@ class FakeRank:
         what = frame["task"]
         if what == "one-dies":
             what = "die" if self.spec["rank"] == 0 else "silent"
+        if what == "last-silent":
+            what = "silent" if self.spec["rank"] == 3 else "ok"
         if what == "raise":
             error = {"op": "raised", "id": frame["id"], "kind": "ValueError", "text": "no"}
             self.channel.send({**error, "traceback": "", "when": 0.0, "seen": {}})

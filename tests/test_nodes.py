@@ -19,6 +19,7 @@ from fake_ranks import FakeLauncher, Fakes, fakes, job, outcome_of
 
 from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome, Status
+from distparity.core.wire import Frame
 from distparity.nodes import greeting, launched, relay
 from distparity.nodes.door import Door, Guest
 from distparity.nodes.join import what_differs
@@ -171,6 +172,37 @@ def test_an_answer_says_where_its_ranks_were(
     nodes.start("ok", size, placement=placement)
     nodes.run()
     assert tuple(name for name, _ in nodes.handles[0][1].value.places) == where
+
+
+def test_a_case_is_one_frame_to_a_node_and_one_back(nodes: Nodes) -> None:
+    nodes.start("ok", 6)
+    nodes.run()
+    crossed: list[str] = []
+    ours, theirs = nodes.node.hear, nodes.relay._on_to
+
+    def hear(frame: Frame) -> Frame | None:
+        if frame["op"] == "from":
+            crossed.append(f"from {[rank for rank, _ in frame['said']]}")
+        return ours(frame)
+
+    def to(frame: Frame) -> None:
+        crossed.append(frame["message"]["op"])
+        theirs(frame)
+
+    with (
+        mock.patch.object(nodes.node, "hear", hear),
+        mock.patch.object(nodes.relay, "_on_to", to, create=True),
+    ):
+        nodes.start("ok", 6)
+        nodes.run()
+    assert crossed == ["task", "from [1, 3, 5]"]
+
+
+def test_an_answer_waits_for_no_rank_that_gives_none(nodes: Nodes) -> None:
+    nodes.start("last-silent", 4)
+    nodes.run()
+    fates = [report.fate.value for report in nodes.handles[0][1].value.ranks]
+    assert fates == ["answered", "answered", "answered", "silent"]
 
 
 def test_what_ranks_store_there_is_here(nodes: Nodes, tmp_path: Path) -> None:
@@ -407,6 +439,26 @@ def test_silence_is_noticed_and_a_busy_node_is_not_silent(door: Door) -> None:
     time.sleep(3 * BEAT)
     assert ours.reason == ""
     end(theirs, ours)
+
+
+def test_a_node_that_is_not_listened_to_stops_no_other(door: Door) -> None:
+    """All are carried by one thread. What the first sends fills every buffer, and comes in the end."""
+    flood, other = Tunnel(_greet(door), 5.0), Tunnel(_greet(door), 5.0)
+    first, second = door.guests.get().tunnel, door.guests.get().tunnel
+    data = bytes(12 << 20)
+    thread = threading.Thread(target=flood.inside.sendall, args=(data,))
+    thread.start()
+    time.sleep(0.2)
+    other.inside.sendall(b"hello")
+    second.inside.settimeout(2)
+    assert second.inside.recv(8) == b"hello"
+    end(other)
+    assert second.inside.recv(8) == b""
+    left = len(data)
+    while left:
+        left -= len(first.inside.recv(1 << 20))
+    thread.join()
+    end(flood, first, second)
 
 
 def test_who_does_not_know_the_token_is_turned_away(door: Door) -> None:

@@ -32,7 +32,7 @@ POINTS = [
     *((World, name) for name in ("__init__", "assign", "on_forked", "on_connected", "on_frame")),
     *((World, name) for name in ("on_exit", "on_rubbish", "tick", "retire", "_hand_out")),
     *((World, name) for name in ("_finish", "_upset", "_bury", "_failure", "_bound_output")),
-    *((World, name) for name in ("_help_the_dying", "_on_end_of_task", "_send_port")),
+    *((World, name) for name in ("_help_the_dying", "_on_end_of_task", "_send_all")),
     *((PostMortem, name) for name in ("__post_init__", "step", "_report", "_send")),
     *((Launcher, name) for name in ("fork", "forget", "signal", "kill", "accept")),
     *((Channel, name) for name in ("queue", "flush", "poll", "trust")),

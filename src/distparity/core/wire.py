@@ -37,22 +37,24 @@ class Frame(dict[str, Any]):
     """A received JSON object, with its byte strings in :attr:`blobs`."""
 
     blobs: list[bytes]
+    #: The bytes of its JSON text.
+    size: int = 0
 
 
-def check(frame: Frame, schemas: dict[str, dict[str, type | tuple[type, ...]]]) -> str:
+def check(frame: Frame, schemas: dict[str, dict[str, tuple[type, ...]]]) -> str:
     """Check the types of a frame's fields; returns its ``op``.
 
-    ``schemas`` has the types of the fields, by operation. Raises :class:`ProtocolError` if the
+    ``schemas`` has the possible types of each field, by operation. Raises :class:`ProtocolError` if the
     operation is unknown, or a field is missing or of another type.
     """
     op = frame.get("op")
     if not isinstance(op, str) or op not in schemas:
         raise ProtocolError(f"not an operation: {str(op)[:60]!r}")
-    for name, kind in schemas[op].items():
-        value = frame.get(name)
-        # In JSON true is not a number, although a bool is an int in Python.
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ProtocolError(f"{op}: {name!r} is {type(value).__name__}")
+    for name, kinds in schemas[op].items():
+        # Its very type: in JSON true is not a number, although a bool is an int in Python.
+        kind = type(frame.get(name))
+        if kind not in kinds:
+            raise ProtocolError(f"{op}: {name!r} is {kind.__name__}")
     return op
 
 
@@ -191,6 +193,7 @@ class Channel:
             return None
         frame = Frame(message)
         frame.blobs = []
+        frame.size = start - _HEAD.size
         with memoryview(self._in) as view:
             for size in sizes:
                 frame.blobs.append(bytes(view[start : start + size]))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from distparity.nodes import greeting
-from distparity.nodes.tunnel import NODE_LOST, Tunnel
+from distparity.nodes.tunnel import NODE_LOST, Carrier, Tunnel
 
 __all__ = ["Door", "Guest"]
 
@@ -48,6 +48,7 @@ class Door:
         self.turned_away: Counter[str] = Counter()
         #: Nodes that know the token and may not join, each with the reason.
         self.refused: list[str] = []
+        self._carrier = Carrier()
         self._seats = threading.BoundedSemaphore(_STRANGERS)
         threading.Thread(target=self._listen, name="distparity-door", daemon=True).start()
 
@@ -57,6 +58,7 @@ class Door:
             self._listener.shutdown(socket.SHUT_RDWR)
         for one in (self._listener, self.bell, self._hammer):
             one.close()
+        self._carrier.close()
 
     def _listen(self) -> None:
         while True:
@@ -81,7 +83,7 @@ class Door:
                 self._ring()
                 return
             greeting.send(sock, {})
-            self.guests.put(Guest(Tunnel(sock, NODE_LOST), about))
+            self.guests.put(Guest(Tunnel(sock, NODE_LOST, self._carrier), about))
             self._ring()
         except greeting.Refused as error:
             self.turned_away[str(error)] += 1

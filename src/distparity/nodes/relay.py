@@ -36,6 +36,9 @@ PATIENCE = 20.0
 HELLO = 4096
 #: The most bytes of a trajectory in one frame.
 _PART = 4 << 20
+#: What ranks say to which nothing but the other ranks' same words adds anything, and the most bytes of it.
+_MAY_WAIT = ("ready", "answer")
+_MOST_HELD = 256 << 10
 
 
 class _Rank:
@@ -66,6 +69,8 @@ class Relay:
         self.launcher: Launcher | None = None
         self.worlds: dict[int, dict[int, _Rank]] = {}
         self._processes: dict[int, _Rank] = {}
+        #: By world: what its ranks have said, and waits for what the others say.
+        self._held: dict[int, list[tuple[int, Frame]]] = {}
         self._strangers: dict[Channel, float] = {}
         #: By the controller's name for it: a folder here.
         self._folders: dict[str, str] = {}
@@ -141,16 +146,14 @@ class Relay:
         }
 
     def _on_to(self, frame: Frame) -> None:
-        rank = self.worlds.get(frame["world"], {}).get(frame["rank"])
-        if rank is None:
-            return
         message = frame["message"]
-        if message["op"] == "task":
-            self._prepare(rank, message["args"])
-        if rank.channel is None:
-            rank.early.append((message, frame.blobs))
-        else:
-            rank.channel.queue(message, frame.blobs)
+        for rank in self.worlds.get(frame["world"], {}).values():
+            if message["op"] == "task":
+                self._prepare(rank, message["args"])
+            if rank.channel is None:
+                rank.early.append((message, frame.blobs))
+            else:
+                rank.channel.queue(message, frame.blobs)
 
     def _prepare(self, rank: _Rank, args: dict[str, Any]) -> None:
         """Put this machine's file and folder in the place of the controller's."""
@@ -192,6 +195,7 @@ class Relay:
             rank.files[0].empty()
 
     def _on_forget(self, frame: Frame) -> None:
+        self._held.pop(frame["world"], None)
         for rank in self.worlds.pop(frame["world"], {}).values():
             self._hang_up(rank)
             if rank.spool is not None:
@@ -222,8 +226,9 @@ class Relay:
             elif frame["op"] == "exit":
                 rank = self._processes.pop(frame["pid"], None)
                 if rank is not None:
-                    # What it wrote last comes before its end.
+                    # What it wrote and said last comes before its end.
                     self._tell_files(rank)
+                    self._tell_held(rank.of["world"])
             self.controller.queue(frame)
         if not alive:
             self._over = "the fork server of this node died"
@@ -256,7 +261,6 @@ class Relay:
         channel.trust()
         rank.channel = channel
         self._selector.register(channel, selectors.EVENT_READ, lambda _: self._on_rank(rank))
-        self.controller.queue({"op": "connected", **rank.of})
         for message, blobs in rank.early:
             channel.queue(message, blobs)
         rank.early.clear()
@@ -273,6 +277,7 @@ class Relay:
             frames, alive = rank.channel.poll()
         except ProtocolError as error:
             self._hang_up(rank)
+            self._tell_held(rank.of["world"])
             self.controller.queue({"op": "rubbish", **rank.of, "text": str(error)})
             return
         self._hear(rank, frames)
@@ -285,8 +290,19 @@ class Relay:
                 self._send_results(rank)
             elif frame.get("op") == "raised":
                 self._tell_files(rank)
-            said = {"op": "from", **rank.of, "now": time.monotonic(), "message": frame}
-            self.controller.queue(said, frame.blobs)
+            world = rank.of["world"]
+            held = self._held.setdefault(world, [])
+            held.append((rank.of["rank"], frame))
+            waits = frame.get("op") in _MAY_WAIT and not frame.blobs and frame.size <= _MOST_HELD
+            if not waits or len(held) >= len(self.worlds.get(world, ())):
+                self._tell_held(world)
+
+    def _tell_held(self, world: int) -> None:
+        """Tell the controller what ranks of a world have said, in one frame."""
+        said = self._held.pop(world, [])
+        if said:
+            told = {"op": "from", "world": world, "now": time.monotonic(), "said": said}
+            self.controller.queue(told, said[-1][1].blobs)
 
     def _send_results(self, rank: _Rank) -> None:
         """Send what the rank has put into its file and its folder, before its answer."""
@@ -330,6 +346,8 @@ class Relay:
         if now < self._looked + LOOK_AT_FILES:
             return
         self._looked = now
+        for world in list(self._held):
+            self._tell_held(world)
         for rank in self._every():
             self._tell_files(rank)
         often = now < self._attention

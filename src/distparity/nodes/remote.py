@@ -16,22 +16,26 @@ from distparity.worlds.output import OutputFile
 
 __all__ = ["FILES", "RemoteNode"]
 
-Fields = dict[str, "type | tuple[type, ...]"]
-
 #: The frames that a node may send, by operation.
-SCHEMAS: dict[str, Fields] = {
-    "ready": {"facts": dict},
-    "failed": {"error": str, "traceback": str},
-    "gone": {"why": str},
-    "forked": {"world": int, "pids": list, "error": str},
-    "exit": {"pid": int, "status": int},
-    "connected": {"world": int, "rank": int},
-    "from": {"world": int, "rank": int, "now": (int, float), "message": dict},
-    "rubbish": {"world": int, "rank": int, "text": str},
-    "file": {"world": int, "rank": int, "which": int, "size": int, "start": int, "whole": int},
-    "states": {"states": dict},
-    "spool": {"world": int, "rank": int, "size": int, "at": int},
-    "tree": {"world": int, "rank": int, "name": str},
+SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
+    "ready": {"facts": (dict,)},
+    "failed": {"error": (str,), "traceback": (str,)},
+    "gone": {"why": (str,)},
+    "forked": {"world": (int,), "pids": (list,), "error": (str,)},
+    "exit": {"pid": (int,), "status": (int,)},
+    "from": {"world": (int,), "now": (int, float), "said": (list,)},
+    "rubbish": {"world": (int,), "rank": (int,), "text": (str,)},
+    "file": {
+        "world": (int,),
+        "rank": (int,),
+        "which": (int,),
+        "size": (int,),
+        "start": (int,),
+        "whole": (int,),
+    },
+    "states": {"states": (dict,)},
+    "spool": {"world": (int,), "rank": (int,), "size": (int,), "at": (int,)},
+    "tree": {"world": (int,), "rank": (int,), "name": (str,)},
 }
 #: A rank's files: the output, the stacks, the stack reporter's line.
 FILES = 3
@@ -78,21 +82,28 @@ class _RemoteRank:
 
     def __init__(self, files: list[RemoteFile]) -> None:
         self.files = files
-        #: The controller's own file and folder that the rank's task names.
-        self.spool = self.folder = ""
-        #: Where in that file the rank's trajectories begin, and why they could not be stored.
+        #: Where in its task's file the rank's trajectories begin, and why they could not be stored.
         self.base = 0
         self.error = ""
 
 
-class RemoteLink:
-    """Where frames for a rank on another node are queued."""
+class _RemoteWorld:
+    """The ranks that a world has there."""
 
-    def __init__(self, node: RemoteNode, world: int, rank: int) -> None:
-        self._node, self._world, self._rank = node, world, rank
+    def __init__(self) -> None:
+        self.ranks: dict[int, _RemoteRank] = {}
+        #: The controller's own file and folder that its task names.
+        self.spool = self.folder = ""
+
+
+class RemoteLink:
+    """Where frames for all ranks that a world has on another node are queued."""
+
+    def __init__(self, node: RemoteNode, world: int) -> None:
+        self._node, self._world = node, world
 
     def queue(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
-        self._node.send(self._world, self._rank, message, blobs)
+        self._node.send(self._world, message, blobs)
 
 
 class RemoteNode:
@@ -111,9 +122,8 @@ class RemoteNode:
         self.failed = ""
         self._said = ""
         self._states: dict[int, tuple[str, bool]] = {}
-        self._ranks: dict[tuple[int, int], _RemoteRank] = {}
-        #: The last task of each world whose folder was sent.
-        self._sent: dict[int, int] = {}
+        self.stopped: set[int] = set()
+        self._worlds: dict[int, _RemoteWorld] = {}
         self.channel.queue({"op": "setup", **setup})
 
     @property
@@ -125,21 +135,18 @@ class RemoteNode:
 
     def fork(self, world: int, specs: list[dict[str, Any]]) -> list[list[RemoteFile]]:
         found = []
+        ranks = self._worlds.setdefault(world, _RemoteWorld()).ranks
         for one in specs:
             # The node makes the one that its rank gets.
             one["token"] = secrets.token_hex(16)
             files = [RemoteFile(self, world, one["rank"]) for _ in range(FILES)]
-            self._ranks[world, one["rank"]] = _RemoteRank(files)
+            ranks[one["rank"]] = _RemoteRank(files)
             found.append(files)
         self.channel.queue({"op": "fork", "world": world, "ranks": specs})
         return found
 
     def forget(self, world: int) -> None:
-        mine = [key for key in self._ranks if key[0] == world]
-        for key in mine:
-            del self._ranks[key]
-        self._sent.pop(world, None)
-        if mine:
+        if self._worlds.pop(world, None):
             self.channel.queue({"op": "forget", "world": world})
 
     def signal(self, pids: list[int], number: int, *, main: bool = False) -> None:
@@ -154,21 +161,19 @@ class RemoteNode:
     def wants_to_run(self, pid: int, *, main: bool = True) -> bool:
         return self._states.get(pid, ("gone", False))[1]
 
-    def send(
-        self, world: int, rank: int, message: dict[str, Any], blobs: Sequence[bytes] = ()
-    ) -> None:
-        """Send a frame to a rank; a folder that its task names goes ahead."""
-        known = self._ranks.get((world, rank))
+    def send(self, world: int, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send a frame to all ranks of a world there; a folder that their task names goes ahead."""
+        known = self._worlds.get(world)
         if known is None:
             return
         if message["op"] == "task":
             args = message["args"]
             known.spool, known.folder = args.get("spool") or "", args.get("folder") or ""
-            known.error = ""
-            if known.folder and self._sent.get(world) != message["id"]:
-                self._sent[world] = message["id"]
+            for rank in known.ranks.values():
+                rank.error = ""
+            if known.folder:
                 self._send_folder(world, known.folder)
-        self.channel.queue({"op": "to", "world": world, "rank": rank, "message": message}, blobs)
+        self.channel.queue({"op": "to", "world": world, "message": message}, blobs)
 
     def _send_folder(self, world: int, folder: str) -> None:
         for path in Path(folder).rglob("*"):
@@ -215,6 +220,11 @@ class RemoteNode:
                 int(pid): (str(state), bool(wants))
                 for pid, (state, wants) in frame["states"].items()
             }
+            self.stopped = {
+                processes.on_node(self.number, pid)
+                for pid, (state, _) in self._states.items()
+                if state == "stopped"
+            }
         elif op == "forked":
             frame["pids"] = [processes.on_node(self.number, int(pid)) for pid in frame["pids"]]
             return frame
@@ -223,11 +233,21 @@ class RemoteNode:
             frame["memory"] = frame.get("memory") is True
             return frame
         else:
-            return self._of_rank(op, frame)
+            return self._of_world(op, frame)
         return None
 
-    def _of_rank(self, op: str, frame: Frame) -> Frame | None:
-        known = self._ranks.get((frame["world"], frame["rank"]))
+    def _of_world(self, op: str, frame: Frame) -> Frame | None:
+        world = self._worlds.get(frame["world"])
+        if world is None:
+            return None
+        if op == "from":
+            ahead = time.monotonic() - frame["now"]
+            frame["said"] = [_heard(world, ahead, one) for one in frame["said"]]
+            if frame["said"]:
+                # Whatever has byte strings is the last in its frame.
+                frame["said"][-1][1].blobs = frame.blobs
+            return frame
+        known = world.ranks.get(frame["rank"])
         if known is None:
             return None
         if op == "file":
@@ -235,58 +255,66 @@ class RemoteNode:
                 raise ProtocolError("no such file")
             known.files[frame["which"]].told(frame)
         elif op == "spool":
-            self._store(known, frame)
+            self._store(known, world.spool, frame)
         elif op == "tree":
-            _write(known, frame["name"], frame.blobs)
+            _write(world.folder, frame["name"], frame.blobs)
         else:
-            if op == "from":
-                self._adapt(known, frame)
             return frame
         return None
 
-    def _store(self, known: _RemoteRank, frame: Frame) -> None:
+    def _store(self, known: _RemoteRank, path: str, frame: Frame) -> None:
         """Put a part of a rank's trajectories into the file of its case."""
         try:
             if frame["at"] == 0:
-                known.base = spool.reserve(known.spool, frame["size"])
+                known.base = spool.reserve(path, frame["size"])
             if not known.error:
-                with Path(known.spool).open("r+b") as file:
+                with Path(path).open("r+b") as file:
                     file.seek(known.base + frame["at"])
                     file.writelines(frame.blobs)
         except OSError as error:
             known.error = f"the controller cannot store the trajectories: {error}"
 
-    def _adapt(self, known: _RemoteRank, frame: Frame) -> None:
-        """Put a rank's frame into this machine's terms: its clock, and places in the case's file."""
-        message = frame["message"]
-        if isinstance(message.get("when"), (int, float)):
-            # The clocks of two machines began at different times.
-            message["when"] += time.monotonic() - frame["now"]
-        result = message.get("result")
-        if isinstance(result, dict) and isinstance(result.get("places"), list):
-            if known.error:
-                frame["message"] = {
-                    "op": "raised",
-                    "id": message.get("id"),
-                    "kind": "OSError",
-                    "text": known.error,
-                    "traceback": "",
-                    "when": time.monotonic(),
-                    "seen": {},
-                    "origin": "other",
-                }
-            else:
-                result["places"] = [known.base + place for place in result["places"]]
-
-    def link(self, world: int, rank: int) -> RemoteLink:
-        return RemoteLink(self, world, rank)
+    def link(self, world: int) -> RemoteLink:
+        return RemoteLink(self, world)
 
 
-def _write(known: _RemoteRank, name: str, blobs: list[bytes]) -> None:
-    """Write a file of a checkpoint into the folder of the rank's task, and nowhere else."""
+def _heard(world: _RemoteWorld, ahead: float, one: Any) -> tuple[int, Frame]:
+    """A rank's number, and what it said in this machine's terms: its clock, its places in the file.
+
+    The clock here is ``ahead`` of the node's, in seconds. Raises :class:`ProtocolError`.
+    """
+    number, message = one if type(one) is list and len(one) == 2 else (-1, None)
+    known = world.ranks.get(number) if type(number) is int else None
+    if known is None or type(message) is not dict:
+        raise ProtocolError("not what a rank said")
+    if type(message.get("when")) in (int, float):
+        # The clocks of two machines began at different times.
+        message["when"] += ahead
+    result = message.get("result")
+    if type(result) is dict and type(result.get("places")) is list:
+        if known.error:
+            message = {
+                "op": "raised",
+                "id": message.get("id"),
+                "kind": "OSError",
+                "text": known.error,
+                "traceback": "",
+                "when": time.monotonic(),
+                "seen": {},
+                "origin": "other",
+            }
+        else:
+            result["places"] = [known.base + place for place in result["places"]]
+    found = Frame(message)
+    found.blobs = []
+    return number, found
+
+
+def _write(folder: str, name: str, blobs: list[bytes]) -> None:
+    """Write a file of a checkpoint into the folder of a task, and nowhere else."""
     parts = Path(name).parts
-    if not known.folder or not parts or ".." in parts or os.path.isabs(name):  # noqa: PTH117
+    if not folder or not parts or ".." in parts or os.path.isabs(name):  # noqa: PTH117
         raise ProtocolError(f"not a file of a checkpoint: {name[:60]!r}")
-    path = Path(known.folder, *parts)
+    path = Path(folder, *parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(blobs))

@@ -44,6 +44,9 @@ class Node(Protocol):
 class Remote(Node, Protocol):
     """A node on another machine, which says what its ranks do on one channel."""
 
+    #: Which of its ranks' processes somebody has stopped.
+    stopped: set[int]
+
     @property
     def channel(self) -> Channel: ...
 
@@ -54,7 +57,9 @@ class Remote(Node, Protocol):
     def hear(self, frame: Frame) -> Frame | None:
         """Take a frame; returns it if the scheduler has to act on it. Raises for rubbish."""
 
-    def link(self, world: int, rank: int) -> Link: ...
+    def link(self, world: int) -> Link:
+        """Where frames go for all ranks that a world has on the node."""
+
     def hang_up(self) -> None: ...
 
 
@@ -129,6 +134,10 @@ class Fleet:
             files.update({spec["rank"]: some for spec, some in zip(part, own, strict=True)})
         return [files[spec["rank"]] for spec in specs]
 
+    def link(self, world: int, node: int) -> Link | None:
+        """Where frames go for all ranks that a world has on another node; None for this machine."""
+        return cast("Remote", self.nodes[node]).link(world) if node else None
+
     def forget(self, world: int) -> None:
         for node in self.nodes.values():
             node.forget(world)
@@ -144,6 +153,14 @@ class Fleet:
     def state(self, pid: int) -> str:
         node = self.nodes.get(processes.node_of(pid))
         return "gone" if node is None else node.state(processes.local(pid))
+
+    def any_stopped(self, pids: Iterable[int]) -> bool:
+        """Whether somebody has stopped one of these processes."""
+        there = set[int]().union(*(node.stopped for node in self.remote))
+        return any(
+            pid in there if processes.node_of(pid) else self.launcher.state(pid) == "stopped"
+            for pid in pids
+        )
 
     def wants_to_run(self, pid: int, *, main: bool = True) -> bool:
         node = self.nodes.get(processes.node_of(pid))

@@ -116,6 +116,8 @@ class Scheduler:
         self._shared: dict[Hashable, _Handle] = {}
         #: Processes that were told to end, by id, and the devices that they hold until then.
         self._ending: dict[int, tuple[str, Held]] = {}
+        #: Channels that did not take all at once.
+        self._behind: set[Channel] = set()
         #: Connections that have not said which rank they are, oldest first, each with its deadline.
         self._strangers: dict[Channel, float] = {}
         #: Says why a node whose torch is imported may not take part; "" if it may.
@@ -368,6 +370,7 @@ class Scheduler:
     def _hang_up(self, rank: Rank) -> None:
         channel, rank.channel = rank.channel, None
         if isinstance(channel, Channel):
+            self._behind.discard(channel)
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(channel)
             channel.close()
@@ -549,18 +552,23 @@ class Scheduler:
             self._sparing(world, self._flush_world, world)
 
     def _flush_world(self, world: World) -> None:
-        for rank in world.ranks:
-            # What goes to another node is flushed with the node's channel.
+        # What goes to another node is flushed with the node's channel.
+        for rank in world.here:
             if isinstance(rank.channel, Channel):
                 # If the rank is dead, the fork server will report how.
                 with contextlib.suppress(OSError):
                     self._flush_channel(rank.channel)
 
     def _flush_channel(self, channel: Channel) -> None:
+        if not channel.pending and channel not in self._behind:
+            return
         channel.flush()
         wanted = selectors.EVENT_READ
         if channel.pending:
             wanted |= selectors.EVENT_WRITE
+            self._behind.add(channel)
+        else:
+            self._behind.discard(channel)
         key = self._selector.get_map().get(channel.fileno())
         if key is not None and key.events != wanted:
             self._selector.modify(channel, wanted, key.data)
@@ -590,20 +598,22 @@ class Scheduler:
             self._on_fork_server_frame(frame, node.number)
             return
         world = self._numbered(frame["world"])
-        if world is None or not 0 <= frame["rank"] < len(world.ranks):
+        if world is None:
             return
-        rank = world.ranks[frame["rank"]]
-        if frame["op"] == "connected":
-            self._sparing(world, world.on_connected, rank, node.link(world.number, rank.number))
-        elif frame["op"] == "from":
-            message = Frame(frame["message"])
-            message.blobs = frame.blobs
-            self._sparing(world, self._hear, world, rank, [message])
-        else:
-            self._sparing(world, self._refuse, world, rank, ProtocolError(frame["text"]))
+        if frame["op"] == "from":
+            self._sparing(world, self._hear_all, world, frame["said"])
+            return
+        error = ProtocolError(frame["text"])
+        self._sparing(world, self._refuse, world, world.ranks[frame["rank"]], error)
+
+    def _hear_all(self, world: World, said: list[tuple[int, Frame]]) -> None:
+        """Hear what several ranks of a world have said, each by its number."""
+        for number, message in said:
+            self._hear(world, world.ranks[number], [message])
 
     def _lose(self, node: Remote, why: str, cores: int) -> None:
         """Go on without a node: the tasks that ran on it fail, and worlds are made of what is left."""
+        self._behind.discard(node.channel)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(node.channel)
         node.hang_up()

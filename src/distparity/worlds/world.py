@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,25 +34,25 @@ MOST_OUTPUT = 64 << 20
 LOOK_AT_FILES = 0.15
 
 #: The frames that a rank may send, by operation.
-SCHEMAS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "store": {"port": int},
+SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
+    "store": {"port": (int,)},
     "ready": {},
     "raised": {
-        "id": int,
-        "kind": str,
-        "text": str,
-        "traceback": str,
+        "id": (int,),
+        "kind": (str,),
+        "text": (str,),
+        "traceback": (str,),
         "when": (int, float),
-        "seen": dict,
-        "origin": str,
+        "seen": (dict,),
+        "origin": (str,),
     },
     "answer": {
-        "id": int,
-        "result": dict,
+        "id": (int,),
+        "result": (dict,),
         "seconds": (int, float),
-        "calls": int,
-        "left": list,
-        "findings": list,
+        "calls": (int,),
+        "left": (list,),
+        "findings": (list,),
     },
 }
 
@@ -177,6 +178,13 @@ class World:
             Rank(rank, str(spec["token"]), name, *mine)
             for rank, (spec, mine, name) in enumerate(zip(specs, files, names, strict=True))
         ]
+        #: Those on this machine.
+        self.here = [rank for rank, node in zip(self.ranks, nodes, strict=True) if node == 0]
+        links = {node: launcher.link(number, node) for node in set(nodes)}
+        for rank, node in zip(self.ranks, nodes, strict=True):
+            rank.channel = links[node]
+        #: The ranks that are not ready yet, or have not answered the task.
+        self._awaited = set(range(spec.size))
 
     # -- what the scheduler does ---------------------------------------------------------------
 
@@ -235,8 +243,8 @@ class World:
     @property
     def stopped(self) -> bool:
         """Whether somebody has stopped one of its idle ranks, which would answer no task."""
-        ranks = self.ranks if self.state is State.IDLE else []
-        return any(self.launcher.state(rank.pid) == "stopped" for rank in ranks)
+        idle = self.state is State.IDLE
+        return idle and self.launcher.any_stopped(rank.pid for rank in self.ranks)
 
     def put_off(self, seconds: float) -> None:
         """Extend the deadline by ``seconds``, during which the controller could not listen."""
@@ -270,9 +278,10 @@ class World:
             self._upset("crash")
 
     def on_connected(self, rank: Rank, channel: Link) -> None:
-        """Record the connection of a rank."""
+        """Record the connection of a rank on this machine."""
         rank.channel = channel
-        self._send_port(rank)
+        if self._port is not None:
+            channel.queue(self._join)
 
     def on_frame(self, rank: Rank, frame: Frame) -> None:
         """Handle a frame of a rank; raises :class:`ProtocolError` if it is invalid."""
@@ -282,11 +291,10 @@ class World:
             return
         if op == "store":
             self._port = frame["port"]
-            for other in self.ranks:
-                self._send_port(other)
+            self._send_all(self._join)
         elif op == "ready":
             rank.ready = True
-            if all(other.ready for other in self.ranks) and self.state is State.STARTING:
+            if self.state is State.STARTING and self._was_last(rank):
                 self.state = State.IDLE
                 if self.task is not None:
                     self._hand_out()
@@ -353,21 +361,28 @@ class World:
             return
         rank.answer = frame
         rank.when = time.monotonic()
-        if all(other.answer is not None for other in self.ranks):
+        if self._was_last(rank):
             self._finish()
         elif self._trouble is not None:
             self._upset(self._trouble)
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _send(self, rank: Rank, message: dict[str, Any], blobs: list[bytes] | None = None) -> None:
-        if rank.channel is not None:
-            rank.channel.queue(message, blobs or [])
+    def _send_all(self, message: dict[str, Any], blobs: Sequence[bytes] = ()) -> None:
+        """Send a frame to every rank that is connected: one to each rank here, one to each other node."""
+        for link in dict.fromkeys(rank.channel for rank in self.ranks):
+            if link is not None:
+                link.queue(message, blobs)
 
-    def _send_port(self, rank: Rank) -> None:
-        """Tell a rank the store's port, once both the port and the rank are known."""
-        if self._port is not None:
-            self._send(rank, {"op": "join", "port": self._port})
+    @property
+    def _join(self) -> dict[str, Any]:
+        """What tells a rank the store's port."""
+        return {"op": "join", "port": self._port}
+
+    def _was_last(self, rank: Rank) -> bool:
+        """Whether no other rank is awaited any more."""
+        self._awaited.discard(rank.number)
+        return not self._awaited
 
     def _hand_out(self) -> None:
         assert self.task is not None
@@ -377,13 +392,9 @@ class World:
         self._deadline = self.used + self.task.limit
         for rank in self.ranks:
             rank.answer = rank.error = None
-            message = {
-                "op": "task",
-                "id": self._tasks,
-                "task": self.task.name,
-                "args": self.task.args,
-            }
-            self._send(rank, message, self.task.blobs)
+        self._awaited.update(range(self.spec.size))
+        task = {"op": "task", "id": self._tasks, "task": self.task.name, "args": self.task.args}
+        self._send_all(task, self.task.blobs)
 
     def _finish(self) -> None:
         answers = [rank.answer for rank in self.ranks if rank.answer is not None]
