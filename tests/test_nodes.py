@@ -443,8 +443,8 @@ def test_silence_is_noticed_and_a_busy_node_is_not_silent(door: Door) -> None:
 
 def test_a_node_that_is_not_listened_to_stops_no_other(door: Door) -> None:
     """All are carried by one thread. What the first sends fills every buffer, and comes in the end."""
-    flood, other = Tunnel(_greet(door), 5.0), Tunnel(_greet(door), 5.0)
-    first, second = door.guests.get().tunnel, door.guests.get().tunnel
+    flood, first = Tunnel(_greet(door), 5.0), door.guests.get().tunnel
+    other, second = Tunnel(_greet(door), 5.0), door.guests.get().tunnel
     data = bytes(12 << 20)
     thread = threading.Thread(target=flood.inside.sendall, args=(data,))
     thread.start()

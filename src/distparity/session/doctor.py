@@ -35,7 +35,7 @@ from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Job, Scheduler
 from distparity.worlds.world import Failure, Spec, Task
 
-__all__ = ["Examined", "Report", "Step", "doctor", "lines"]
+__all__ = ["Examined", "Report", "Step", "complaint", "doctor", "lines", "of_step"]
 
 #: Seconds for all steps of one device, in addition to those that it declares for its start.
 LIMIT = device_search.PROBE_LIMIT
@@ -103,12 +103,15 @@ class Report:
     wanted: list[str]
     #: What the user asked for: the commands that doctor prints ask for the same.
     options: Options = field(default_factory=Options)
+    #: On several nodes: what lies between them, and what they found themselves.
+    nodes: list[Step] = field(default_factory=list)
 
     @property
     def works(self) -> bool:
         """Whether a run would work."""
         fit = {one.kind for one in self.devices if one.fit}
-        sound = all(step.error is None for step in [*self.machine, *self.torch])
+        steps = [*self.machine, *self.torch, *self.nodes]
+        sound = all(step.error is None or step.optional for step in steps)
         return sound and bool(self.wanted) and fit.issuperset(self.wanted)
 
     def to_json(self) -> dict[str, Any]:
@@ -400,7 +403,7 @@ def lines(report: Report) -> list[str]:
     """Format a report: one line per fact, and below each failure what to do about it."""
     found: list[str] = []
     for step in [*report.torch, *report.machine]:
-        found += _line("", step)
+        found += of_step("", step)
     for one in report.devices:
         if not one.here and one.kind not in report.wanted:
             reason = next(step.error or "" for step in one.steps if step.error)
@@ -409,7 +412,7 @@ def lines(report: Report) -> list[str]:
             continue
         found.append(f"{one.kind}: {'ready' if one.fit else 'NOT READY'}")
         for step in one.steps:
-            found += _line("  ", step)
+            found += of_step("  ", step)
         bad = next((s for s in one.steps if s.error is not None and not s.optional), None)
         if bad is None:
             found += ["  next:", one.next]
@@ -420,6 +423,7 @@ def lines(report: Report) -> list[str]:
             found += [f"  next: {todo}, then:", again]
     if not report.works:
         broken = [one.kind for one in report.devices if one.kind in report.wanted and not one.fit]
+        broken += [step.name for step in report.nodes if step.error is not None]
         what = ", ".join(broken) or "see above" if report.wanted else "this machine has no device"
         found.append(f"a run would not work: {what}")
     else:
@@ -427,7 +431,24 @@ def lines(report: Report) -> list[str]:
     return found
 
 
-def _line(indent: str, step: Step) -> list[str]:
+def complaint(report: Report) -> str:
+    """What is wrong, in one line; "" if a run would work."""
+    steps = [
+        *report.machine,
+        *report.torch,
+        *(step for one in report.devices for step in one.steps),
+    ]
+    wanted = {one.kind for one in report.devices if one.kind in report.wanted}
+    absent = [one for one in report.devices if not one.here and one.kind not in wanted]
+    spared = [id(step) for one in absent for step in one.steps]
+    wrong = [step for step in steps if step.error and not step.optional and id(step) not in spared]
+    return "; ".join(f"{step.name}: {step.error}" for step in wrong[:3]) or (
+        "" if report.works else "no device"
+    )
+
+
+def of_step(indent: str, step: Step) -> list[str]:
+    """The lines of a step."""
     took = "" if step.seconds is None else f" ({step.seconds:.3f} s)"
     if step.error is None:
         own = "" if step.own is None else ", by the device" if step.own else ", by default"
