@@ -58,6 +58,12 @@ class Cell:
         self.suite = suites[0]
         self.facts = {p.name.removeprefix("distparity."): p.value for p in self.suite.properties()}
         self.cases = {_identity(case): _result(case) for case in self.suite}
+        #: Skipped because a node was lost: declared, and missing.
+        self.lost = {
+            _identity(case)
+            for case in self.suite
+            if any(fact.name == "lost_nodes" for fact in case.properties())
+        }
         self.expected = sum(
             getattr(found, "type", None) == EXPECTED for case in self.suite for found in case.result
         )
@@ -77,6 +83,8 @@ class Cell:
         for case, (kind, message) in self.cases.items():
             if kind in ("failures", "errors") and case not in known:
                 yield f"{case}: {message}"
+            if case in self.lost:
+                yield f"{case}: missing: {message}"
             if kind == "skipped" and not message:
                 yield f"{case}: skipped without a reason"
             if kind == "passed" and case in known:

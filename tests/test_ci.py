@@ -322,6 +322,7 @@ FACTS = {
 PASSED = Outcome(Status.PASSED)
 FAILED = Outcome(Status.FAILED, "step 0, gradient of a.weight")
 SKIPPED = Outcome(Status.NOT_SUPPORTED, "float64 on xpu: it has none")
+LOST = Outcome(Status.NOT_AVAILABLE, "1 node is left", facts={"lost_nodes": "node2"})
 Write = Callable[..., Path]
 
 
@@ -373,6 +374,7 @@ def test_cell_is_named_by_its_torch_and_its_device(write: Write, cell: str, devi
     [
         ([PASSED, FAILED, PASSED], {}, "2.13-cpu: s/1: failed: step 0, gradient of a.weight"),
         ([PASSED, PASSED], {}, "2.13-cpu: s/2: missing: no result: finished"),
+        ([PASSED, PASSED, LOST], {}, "2.13-cpu: s/2: missing: not available: 1 node is left"),
         ([SKIPPED] * 3, {}, "2.13-cpu: nothing ran: every case was skipped"),
         ([PASSED] * 4, {}, "2.13-cpu: 3 cases were declared, and 4 are there"),
         ([PASSED] * 3, {"torch": "2.1.3"}, "2.13-cpu: it is about torch 2.1.3"),
@@ -384,6 +386,7 @@ def test_cell_is_named_by_its_torch_and_its_device(write: Write, cell: str, devi
     ids=[
         "failed",
         "missing",
+        "lost",
         "skipped",
         "declared",
         "torch",
@@ -494,12 +497,17 @@ def _strict(folder: Path, *words: str) -> tuple[int, str]:
         ([SKIPPED] * 3, [], ""),
         ([SKIPPED] * 3, ["--strict"], "2.13-cpu: nothing ran: 3 not supported"),
         (
+            [PASSED, PASSED, LOST],
+            ["--strict"],
+            "2.13-cpu: 1 of 3 cases did not run: node2 was lost",
+        ),
+        (
             [PASSED] * 3,
             ["--strict", "2.13-cpu", "2.4-cpu"],
             "2.4-cpu: absent: no file has this cell",
         ),
     ],
-    ids=["red is shown", "some ran", "lenient", "all skipped", "absent"],
+    ids=["red is shown", "some ran", "lenient", "all skipped", "a lost node", "absent"],
 )
 def test_strict_report_is_red_where_a_cell_shows_nothing(
     write: Write, outcomes: list[Outcome], words: list[str], complaint: str

@@ -585,9 +585,26 @@ def test_a_case_is_placed_and_says_where() -> None:
     }
 
 
-def test_a_case_that_cannot_be_placed_is_not_available() -> None:
-    _, outcome = _drive(placed(_case(), Way("spread"), "cpu"), None, NotPlaced("1 node is left"))
+@pytest.mark.parametrize("lost", [(), ("node2",)], ids=["never", "no more"])
+def test_a_case_that_cannot_be_placed_is_not_available(lost: tuple[str, ...]) -> None:
+    refused = NotPlaced("1 node is left", lost)
+    _, outcome = _drive(placed(_case(), Way("spread"), "cpu"), None, refused)
     assert (outcome.status, outcome.message) == (Status.NOT_AVAILABLE, "1 node is left")
+    assert outcome.facts.get("lost_nodes", "") == " ".join(lost)
+
+
+def test_the_text_of_a_failure_says_where_its_ranks_were() -> None:
+    def wrong() -> Any:
+        yield Task(Spec("cpu", 2), "parity", {})
+        return Outcome(Status.FAILED, "wrong", "step 0: 1 is not 2")
+
+    answer = Answer([], [], 0.0, places=(("node1", 0), ("node2", 0)))
+    _, outcome = _drive(placed(wrong(), Way("spread"), "cpu"), answer)
+    assert outcome.detail.splitlines() == [
+        "step 0: 1 is not 2",
+        "",
+        "ranks, spread: nodes node1 node2; devices cpu cpu",
+    ]
 
 
 def test_a_pair_has_its_nodes(nodes: Nodes) -> None:

@@ -2,7 +2,8 @@
 
 A report has only the cells that exist, so an absent cell would go unnoticed, and a cell in which every
 case was skipped has no failure. So the user must say which cells there should be. A cell that never
-started, or that has no result, shows nothing either.
+started, or that has no result, shows nothing either. A cell of several nodes that lost one has cases that
+it declared and could not run any more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = ["not_shown"]
 
 #: The bad outcomes that say nothing about parity.
 _NO_JUDGEMENT = ("error", "missing")
+#: The fact of a case that could not run any more.
+_LOST = "lost_nodes"
 
 
 def not_shown(report: Report, cells: Iterable[str]) -> list[str]:
@@ -34,3 +37,8 @@ def _about(column: Column) -> Iterator[str]:
     elif len(silent) == len(column.counts):
         counts = counted({name: column.counts[name] for name in silent})
         yield f"{column.name}: nothing ran: {counts}"
+    # Skipped, and yet declared while it could run.
+    lost = [result.more[_LOST] for result in column.results.values() if _LOST in result.more]
+    if lost:
+        nodes = ", ".join(dict.fromkeys(" ".join(lost).split()))
+        yield f"{column.name}: {len(lost)} of {len(column.results)} cases did not run: {nodes} was lost"

@@ -15,6 +15,10 @@ from distparity.worlds.world import Answer, Failure, Spec, Task
 __all__ = ["Way", "merged", "of_pairs", "placed"]
 
 
+#: The fact of an outcome: the nodes without which the case could not run any more.
+LOST = "lost_nodes"
+
+
 class Way(NamedTuple):
     """How a case's worlds lie on nodes: by a placement, or on a pair of nodes, by their numbers."""
 
@@ -39,6 +43,9 @@ def placed(job: Job[Outcome], way: Way, device: str) -> Job[Outcome]:
         outcome = yield from _with(job, way, where)
     except NotPlaced as refused:
         outcome = Outcome(Status.NOT_AVAILABLE, str(refused))
+        if refused.lost:
+            # It was declared when they were there: whoever counts what was judged must know.
+            outcome.facts[LOST] = " ".join(refused.lost)
     facts: dict[str, Any] = {"placement": way.name}
     if where:
         facts["nodes"] = " then ".join(" ".join(name for name, _ in world) for world in where)
@@ -46,7 +53,15 @@ def placed(job: Job[Outcome], way: Way, device: str) -> Job[Outcome]:
             " ".join(device if device == "cpu" else f"{device}:{index}" for _, index in world)
             for world in where
         )
+        if outcome.status.bad:
+            outcome = replace(outcome, detail=_with_places(outcome.detail, facts))
     return replace(outcome, facts={**outcome.facts, **facts})
+
+
+def _with_places(detail: str, facts: dict[str, Any]) -> str:
+    """The text of a failure, and where its ranks were."""
+    lines = [f"ranks, {facts['placement']}: nodes {facts['nodes']}; devices {facts['devices']}"]
+    return "\n\n".join([*filter(None, [detail]), *lines])
 
 
 def _with(job: Job[Outcome], way: Way, where: list[tuple[tuple[str, int], ...]]) -> Job[Outcome]:

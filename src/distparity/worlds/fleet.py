@@ -18,7 +18,11 @@ __all__ = ["Fleet", "Node", "NotPlaced", "Remote"]
 
 
 class NotPlaced(Exception):
-    """A world needs nodes that this run does not have, or has no more."""
+    """A world needs nodes that this run does not have, or has no more: those of ``lost``."""
+
+    def __init__(self, message: str, lost: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.lost = tuple(lost)
 
 
 class Node(Protocol):
@@ -107,7 +111,8 @@ class Fleet:
         if left < need:
             raise NotPlaced(
                 f"{size} ranks, {placement or 'packed'}, need {need} nodes, and {left} "
-                f"{'is' if left == 1 else 'are'} left{self.gone}"
+                f"{'is' if left == 1 else 'are'} left{self.gone}",
+                self.lost,
             )
 
     @property

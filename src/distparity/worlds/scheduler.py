@@ -427,7 +427,8 @@ class Scheduler:
         if have < spec.size and not pool.sharing:
             raise NotPlaced(
                 f"{spec.size} ranks on {spec.device} need {spec.size} devices, and the nodes that are "
-                f"left have {have}{self.fleet.gone}"
+                f"left have {have}{self.fleet.gone}",
+                self.fleet.lost,
             )
         return nodes
 
@@ -436,7 +437,7 @@ class Scheduler:
         if spec.nodes or not (spec.group and self.fleet.several):
             gone = [node for node in spec.nodes if node not in self.fleet.nodes]
             if gone:
-                raise NotPlaced(f"node {gone[0]} is gone")
+                raise NotPlaced(f"node {gone[0]} is gone", self.fleet.lost)
             return spec.nodes or (0,) * spec.size
         load: dict[int, int] = {}
         for world in self._busy:
