@@ -1,4 +1,4 @@
-"""Ten rounds of the campaign of faults, for real; ``nox -s campaign`` does as many as one likes.
+"""Fifty rounds of the campaign of faults, for real; ``nox -s campaign`` does as many as one likes.
 
 The scheduler alone goes through many more, with ranks in the test's process:
 ``test_scheduler_states.py``.
@@ -19,7 +19,8 @@ from faulty_runs import OTHERS, cases
 
 from distparity.core.outcome import Outcome, Status
 
-FAULTS = [f"7-{number}" for number in range(12)]
+FAULTS = [f"1-{number}" for number in range(50)]
+BATCHES = list(campaign.batches(FAULTS))
 
 
 def test_a_seed_draws_the_same_faults_again() -> None:
@@ -60,8 +61,8 @@ def test_each_fault_has_one_run() -> None:
     assert all(len(batch) == 1 or not any(drawn.draw(f).alone for f in batch) for batch in found)
 
 
-def test_no_invariant_is_violated() -> None:
-    batch = next(campaign.batches(FAULTS))
+@pytest.mark.parametrize("batch", BATCHES, ids=[batch[0] for batch in BATCHES])
+def test_no_invariant_is_violated(batch: list[str]) -> None:
     ran = campaign.run(batch)
 
     assert campaign.check(batch, ran, {}).wrong == []
