@@ -66,6 +66,22 @@ def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None
     assert sizes.isdisjoint(generated)
 
 
+@pytest.mark.parametrize(
+    ("need", "have", "why"),
+    [
+        (0, 1 << 30, None),
+        (160 << 30, 160 << 30, None),
+        (160 << 30, 0, None),
+        (160 << 30, 3 << 29, "it needs 160 GiB of memory, and this machine has 1.5 GiB"),
+    ],
+    ids=["needs none", "has it", "unknown", "has less"],
+)
+def test_a_machine_without_the_memory_is_told(
+    facts: TorchFacts, need: int, have: int, why: str | None
+) -> None:
+    assert replace(facts.scenarios["basic"], memory=need).too_large(have) == why
+
+
 def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> None:
     every = selection.cases("quick", facts, "cpu", (2, 4))
     cases = [case for case in every if case.scenario in facts.scenarios]

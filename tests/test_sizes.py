@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import Suite
 
 from distparity import operations
@@ -248,6 +249,30 @@ def test_reductions_are_those_with_exact_results(
     whole = {"BAND", "BOR", "BXOR"} if not dtype.is_floating_point else {"AVG"}
 
     assert {check.name for check in checks} == {"SUM", "PRODUCT", "MIN", "MAX", *whole} - gone
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "other", "largest"),
+    [
+        ("cpu", 1 << 20, 1 << 20, 64 << 20),
+        ("meta", 80 << 30, 1 << 30, 1 << 30),
+        ("meta", None, 1 << 30, 1 << 30),
+        ("meta", 16 << 30, 1 << 30, 512 << 20),
+        ("meta", 80 << 30, 7 << 20, 7 << 20),
+    ],
+    ids=["cpu", "enough", "unknown", "little", "less on another rank"],
+)
+def test_ranks_agree_on_the_largest_size(
+    monkeypatch: pytest.MonkeyPatch, device: str, free: int | None, other: int, largest: int
+) -> None:
+    store = dist.HashStore()
+    store.set("distparity/largest/7/0", str(other))
+    monkeypatch.setattr(base, "_ASKED", iter([7]))
+    monkeypatch.setattr(base.private, "default_store", lambda: store)
+    kind = SimpleNamespace(free_memory=lambda: free)
+    context: Any = SimpleNamespace(rank=1, world_size=2, device=torch.device(device), kind=kind)
+
+    assert base._largest(context) == largest
 
 
 @pytest.mark.parametrize(("words", "size"), [("64MiB", 1 << 26), ("4GiB", 1 << 32), ("7", 7)])

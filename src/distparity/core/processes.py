@@ -23,6 +23,7 @@ __all__ = [
     "hear_of_parents_end",
     "keep_freed_memory",
     "local",
+    "memory",
     "memory_kills",
     "node_of",
     "offer_to_memory_killer",
@@ -124,6 +125,14 @@ def widen_signal_stack(size: int = 1 << 20) -> None:
 
 
 _SIGNAL_STACKS: list[mmap.mmap] = []
+
+
+def memory() -> int:
+    """The machine's memory in bytes; 0 if the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def keep_freed_memory(most: int = 1 << 30) -> None:

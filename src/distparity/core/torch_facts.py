@@ -33,6 +33,8 @@ class ScenarioFacts(Record):
     anchor: bool
     slow: bool
     large: bool
+    #: Bytes of memory that the machine must have; 0: nobody asks.
+    memory: int
     #: torch's names; the first is the one for the smaller selections.
     dtypes: tuple[str, ...]
     features: tuple[str, ...]
@@ -47,7 +49,14 @@ class ScenarioFacts(Record):
     @property
     def patience(self) -> int:
         """How many times the time limit of a case its tasks have."""
-        return 5 if self.large else 1
+        return 60 if self.memory else 5 if self.large else 1
+
+    def too_large(self, memory: int) -> str | None:
+        """Why a machine with so many bytes of memory (0: unknown) cannot run it; None if it can."""
+        if not 0 < memory < self.memory:
+            return None
+        need, have = self.memory / 2**30, memory / 2**30
+        return f"it needs {need:.0f} GiB of memory, and this machine has {have:.1f} GiB"
 
 
 @dataclass(frozen=True)

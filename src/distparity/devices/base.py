@@ -256,6 +256,11 @@ class Device:
         if forget is not None:
             forget()
 
+    def free_memory(self) -> int | None:
+        """The free memory of this rank's device, in bytes; None if it does not tell."""
+        told = getattr(self.module(), "mem_get_info", None)
+        return None if told is None else int(told()[0])
+
     def peak_memory(self) -> int | None:
         """The peak of the memory in use since :meth:`forget_peak`, in bytes; None if not counted."""
         peak = getattr(self.module(), "max_memory_allocated", None)

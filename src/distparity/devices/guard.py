@@ -79,6 +79,7 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "sharing": (_are_ways, "a list of Sharing, with patterns that do not match everything"),
     "lacks": (_maps_text, "a dict of str to str"),
     "peak_memory": (_or_none(_is_count), "int or None"),
+    "free_memory": (_or_none(_is_count), "int or None"),
     "findings": (_are_lines, "a list of str"),
     "replay": (_maps_text, "a dict of str to str"),
     "no_reductions": (_maps_text, "a dict of str to str"),

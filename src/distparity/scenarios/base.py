@@ -43,6 +43,8 @@ class Scenario:
     #: A model of millions of parameters: only in the selection ``large``, with the core strategies. Like
     #: :attr:`slow`, it is not inherited.
     large: ClassVar[bool] = False
+    #: Bytes of memory, and as many of the disk, that the machine must have; 0: nobody asks.
+    memory: ClassVar[int] = 0
     #: The number of micro-batches per step; their gradients accumulate.
     micro_batches: ClassVar[int] = 1
     #: Whether ranks exchange gradients only with the last micro-batch (``no_sync``), or with each.

@@ -47,7 +47,7 @@ OF_A_RUN: dict[str, Table] = {
         "--largest": {
             "metavar": "BYTES",
             "help": "the largest message on one rank of the selection sizes: 64MiB, 4GiB (default: 64MiB "
-            "on cpu, 1GiB elsewhere)",
+            "on cpu, 1GiB elsewhere, or less if the device has not 32 times as much free)",
         },
         "--world-size": {
             "action": "append",

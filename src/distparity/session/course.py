@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distparity.core import refusal
+from distparity.core import processes, refusal
 from distparity.core.assignment import Question, Training
 from distparity.core.case import Case
 from distparity.core.known_limit import ATTEMPTED
@@ -126,7 +126,11 @@ class Course:
         """The outcome of a case that cannot run here whatever torch supports; None for any other."""
         found, facts = self.cell(case).found, case.facts
         if case.scenario not in self.torch.operations:
-            features = self.torch.scenarios[case.scenario].features
+            scenario = self.torch.scenarios[case.scenario]
+            small = scenario.too_large(processes.memory())
+            if small is not None:
+                return Outcome(Status.NOT_AVAILABLE, f"{case.scenario}: {small}", facts=facts)
+            features = scenario.features
             why = self.torch.strategies[case.strategy].refuses(features)
             if why is not None:
                 return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=facts)

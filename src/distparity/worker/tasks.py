@@ -94,6 +94,7 @@ def _scenario(scenario: scenarios.Scenario) -> ScenarioFacts:
         anchor=scenarios.is_anchor(type(scenario)),
         slow=bool(vars(type(scenario)).get("slow", False)),
         large=bool(vars(type(scenario)).get("large", False)),
+        memory=scenario.memory,
         dtypes=tuple(scenario.dtypes),
         features=tuple(scenario.features()),
         computes_in=scenario.computes_in(),

@@ -9,11 +9,12 @@ compared on the device, block by block, and the judge is told the outcome.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,11 @@ from distparity.core.record import Record
 from distparity.operations import arithmetic
 from distparity.operations.base import Check, Judged, Operation, Request, Site, Tensors
 from distparity.operations.collectives.base import Collective
+from distparity.torch_support import private
 from distparity.verification.findings import Divergence, Quantity
+
+if TYPE_CHECKING:
+    from distparity.devices.context import RankContext
 
 __all__ = ["OverSizes", "Sweep", "elements", "origin"]
 
@@ -37,8 +42,9 @@ FLIGHT = 3
 LOOK = 64
 #: No input has it: what is in a result that was never written.
 UNWRITTEN = 127
-#: The largest message on one rank unless the user says otherwise: on the CPU, and elsewhere.
-LARGEST = (64 << 20, 1 << 30)
+#: The largest message on one rank unless the user says otherwise: on the CPU, and elsewhere, where it is
+#: at most this part of the device's free memory.
+LARGEST, ELSEWHERE, PART = 64 << 20, 1 << 30, 32
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -231,6 +237,23 @@ class OverSizes(Operation):
         return total * self.passes * part / seconds
 
 
+def _largest(context: RankContext) -> int:
+    """The largest message on one rank in bytes, the same on all ranks."""
+    if context.device.type == "cpu":
+        return LARGEST
+    free = context.kind.free_memory()
+    mine = ELSEWHERE if free is None else min(ELSEWHERE, free // PART)
+    # Through the store: collectives are what is asked here.
+    store: Any = private.default_store()
+    name = f"distparity/largest/{next(_ASKED)}"
+    store.set(f"{name}/{context.rank}", str(mine))
+    return min(int(store.get(f"{name}/{rank}")) for rank in range(context.world_size))
+
+
+#: Numbers of questions; all ranks of a world have the same tasks, so their numbers are equal.
+_ASKED = itertools.count()
+
+
 class Sweep(Check):
     """One reduction, or the one exchange, of a collective over all sizes."""
 
@@ -246,10 +269,10 @@ class Sweep(Check):
         ranks = self.request.ranks
         blocks = max(self.kind.gives or ranks, self.kind.gets or ranks)
         size = torch.empty((), dtype=self.request.dtype).element_size()
+        largest = self.request.largest or _largest(site.context)
         if site.context.device.type == "cpu":
             # Otherwise the kernel clears every message anew, which takes half of the time.
             processes.keep_freed_memory()
-        largest = self.request.largest or LARGEST[site.context.device.type != "cpu"]
         found = Measured()
         for count in elements(largest // size // blocks, ranks, every=self.every):
             one, total = Calls(site, self, count), count * blocks * size
