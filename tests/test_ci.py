@@ -19,6 +19,7 @@ from distparity import releases
 from distparity.core.outcome import Outcome, Status
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, paths
+from distparity.session import arguments
 
 CI = Path(__file__).parents[1] / "ci"
 
@@ -589,3 +590,38 @@ def test_page_is_not_made_of_two_runs_that_disagree(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "both claim the cell '2.4-cpu'" in done.stderr
     assert not (tmp_path / "versions.md").exists()
+
+
+# -- a vendor's repository -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", sorted((CI / "vendor").iterdir()), ids=lambda path: path.name)
+def test_files_for_vendors_call_what_there_is(file: Path) -> None:
+    text = file.read_text()
+    called = re.findall(r"distparity\"?,? \"?(doctor|run|report)\b([^#\n&]*)", text)
+    known = {"doctor": arguments.flags(), "run": arguments.flags(), "report": ["--strict"]}
+
+    assert called or "ENTRYPOINT" in text
+    for command, words in called:
+        assert set(re.findall(r"--[a-z-]+", words)) <= set(known[command]), (command, words)
+    options = re.findall(r"\"(--[a-z-]+)\"", text)
+    assert set(options) <= set(arguments.flags())
+    assert "git clone" not in text
+
+
+@pytest.mark.parametrize("file", ["github.yml", "gitlab.yml"])
+def test_jobs_for_vendors_report_after_failures_too(file: str) -> None:
+    text = (CI / "vendor" / file).read_text()
+    found = yaml.safe_load(text)
+
+    if file == "gitlab.yml":
+        assert "distparity report" in found["distparity"]["after_script"][0]
+        assert found["distparity"]["artifacts"]["when"] == "always"
+        return
+    # YAML reads the key `on` as true.
+    assert found[True]["repository_dispatch"] == {"types": ["pull_request", "push"]}
+    steps = found["jobs"]["cell"]["steps"]
+    last = [step for step in steps if step.get("if") == "always()"]
+    assert any("distparity report" in step.get("run", "") for step in last)
+    torch = next(step for step in steps if step.get("with", {}).get("path") == "pytorch")
+    assert "pull_request.head.sha" in torch["with"]["ref"]

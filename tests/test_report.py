@@ -684,6 +684,19 @@ def test_failures_that_are_alike_are_one_line_of_the_summary(tmp_path: Path) -> 
     ]
 
 
+RATES = {
+    "all": ({"passed": 3, "not supported": 2}, "100 %"),
+    "one of 2,000 is not right": ({"passed": 1999, "failed": 1}, "99.9 %"),
+    "a known defect is no success": ({"passed": 1, "expected failure": 1}, "50 %"),
+    "nothing": ({"not supported": 4}, "none judged"),
+}
+
+
+@pytest.mark.parametrize(("counts", "rate"), RATES.values(), ids=RATES)
+def test_rate_is_of_what_was_judged(counts: dict[str, int], rate: str) -> None:
+    assert markdown._rate(counts) == rate
+
+
 TITLES = {
     "passed": "no failures in 1 case of 1 cell",
     "not supported": "none of 1 case in 1 cell passed",

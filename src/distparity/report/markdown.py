@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distparity.core.cause import grouped
 from distparity.core.statuses import BY_NAME, PASSED, STATUSES
@@ -59,12 +59,21 @@ def _head(report: Report) -> Iterator[str]:
     else:
         yield f"# distparity: none of {cases} in {cells} passed\n\n"
     shown = [name for name in counts if name != PASSED.name] + [PASSED.name]
-    yield f"| cell | {' | '.join(map(_marked, shown))} | worst ratio |\n"
-    yield "|---|" + "--:|" * (len(shown) + 1) + "\n"
+    yield f"| cell | rate | {' | '.join(map(_marked, shown))} | worst ratio |\n"
+    yield "|---|" + "--:|" * (len(shown) + 2) + "\n"
     for column in report.columns:
         own = column.counts
         row = [str(own.get(name, "")) for name in shown]
-        yield f"| {escape(column.title)} | {' | '.join(row)} | {_worst(column)} |\n"
+        yield f"| {escape(column.title)} | {_rate(own)} | {' | '.join(row)} | {_worst(column)} |\n"
+
+
+def _rate(counts: Mapping[str, int]) -> str:
+    """The share of the cases that were judged in which parity holds; never 100 % if one is not right."""
+    good, judged = (
+        sum(number for name, number in counts.items() if BY_NAME[name].family in families)
+        for families in (("good",), ("good", "known", "bad"))
+    )
+    return f"{math.floor(1000 * good / judged) / 10:g} %" if judged else "none judged"
 
 
 def _marked(name: str) -> str:
