@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from distparity import releases
+from distparity.cli import run
 from distparity.core.outcome import Outcome, Status
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, paths
@@ -302,6 +303,21 @@ def test_jenkins_goes_on_to_the_report_when_a_cell_failed() -> None:
     assert ["nox" in guarded[0], "junit" in guarded[1]] == [True, True]
     assert "allowEmptyResults: false" in guarded[1]
     assert cells.index("stash name") > cells.index(guarded[1])
+
+
+def test_kubernetes_job_starts_one_process_on_each_node() -> None:
+    """The operator refuses a job without a container of this name, and tells torchrun the nodes."""
+    job = yaml.safe_load((CI / "pytorchjob.yaml").read_text())
+    specs = job["spec"]["pytorchReplicaSpecs"]
+    (container,) = specs["Master"]["template"]["spec"]["containers"]
+
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
+    assert job["spec"]["nprocPerNode"] == "1"
+    assert specs["Master"]["replicas"] == 1
+    assert specs["Worker"]["template"] == specs["Master"]["template"]
+    assert container["name"] == "pytorch"
+    assert container["command"][:4] == ["torchrun", "-m", "distparity", "run"]
+    assert run.check(container["command"][4:]).device == ["cuda"]
 
 
 # -- the check of reports --------------------------------------------------------------------------
