@@ -1,16 +1,15 @@
 """What becomes of a run over two nodes when one of them, or what joins them, fails.
 
-    python benchmarks/node_faults.py [FAULT ...]
-
 Makes two hosts on this machine (network namespaces; needs root), starts ``distparity run`` on both as
-srun would, lets one thing go wrong while a case is under way, and prints one line of the table in
-``docs/many-nodes.md`` for each.
+srun would, and lets one thing go wrong while a case is under way. The row "another torch" needs
+$OTHER_PYTHON, which has one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+HEADINGS = ("what fails", "known after", "what is said", "the next case", "exit code", "left")
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
 import two_hosts  # noqa: E402
+from _measure import Table, arguments, publish  # noqa: E402
 from two_hosts import BEFORE, UNDER_WAY, Trial  # noqa: E402
 
 
@@ -179,6 +180,63 @@ for words in (b"GET / HTTP/1.1\\r\\n\\r\\n", b"\\0" * 64):
     yield end
 
 
+def blocked(trial: Trial) -> Iterator[str]:
+    """The node answers no connection that another one begins: the doctor, and a run."""
+    trial.hosts.block(2)
+    trial.start(timeout=20)
+    trial.began = time.time()
+    trial.until(lambda: BEFORE in trial.results)
+    yield trial.said(BEFORE)
+    yield trial.end()
+
+
+def late(trial: Trial) -> Iterator[str]:
+    trial.under_way = "multiple_forward/ddp-ws2-float32"
+    trial.began = time.time()
+    trial.start(late=10)
+    trial.until(lambda: BEFORE in trial.results)
+    yield f"{trial.said(BEFORE)} on {trial.results[BEFORE][1]['facts']['nodes']}".replace(
+        trial.hosts.mark, ""
+    )
+    yield trial.end()
+
+
+def requeued(trial: Trial) -> Iterator[str]:
+    """Slurm ends every process of the job, and starts it again."""
+    trial.words.append("--resume")
+    trial.start(timeout=8)
+    trial.case_under_way()
+    for pid in trial.left():
+        os.kill(pid, signal.SIGKILL)
+    for process in (trial.one, trial.two):
+        process.wait()
+    trial.both["SLURM_RESTART_COUNT"] = "1"
+    trial.start(timeout=8)
+    yield from _resumed(trial)
+
+
+def restarted(trial: Trial) -> Iterator[str]:
+    """torchrun starts all its processes again after the node's has died."""
+    trial.words.append("--resume")
+    trial.launcher = ["--max-restarts=2"]
+    trial.start(timeout=8)
+    trial.case_under_way()
+    agent = trial.two.pid
+    (worker,) = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    os.kill(int(worker), signal.SIGKILL)
+    yield from _resumed(trial)
+
+
+def _resumed(trial: Trial) -> Iterator[str]:
+    trial.until(lambda: UNDER_WAY in trial.results)
+    took = trial.results[UNDER_WAY][0] - trial.began
+    end = trial.end()
+    (xml,) = (trial.folder / "reports").glob("*.xml")
+    resumed = re.search('distparity.resumed" value="([^"]+)"', xml.read_text())
+    yield f"{took:.1f} s | the run goes on {resumed[1] if resumed else 'from its beginning'}"
+    yield end
+
+
 def _once(find: Callable[[], list[Path]]) -> list[Path]:
     while not (found := find()):
         time.sleep(0.05)
@@ -197,23 +255,32 @@ FAULTS: dict[str, tuple[str, Callable[[Trial], Iterator[str]]]] = {
     "disk-full": ("the node's disk is full", disk_full),
     "another-torch": ("the node has another torch", another_torch),
     "stranger": ("strangers, and a node with a wrong token", stranger),
+    "blocked": ("the node drops connections that others begin", blocked),
+    "late": ("the node comes 10 s late", late),
+    "requeued": ("Slurm queues the job again (`--resume`)", requeued),
+    "restarted": ("the node's process dies; torchrun restarts all (`--resume`)", restarted),
 }
 
 
 def main() -> None:
-    asked = sys.argv[1:] or list(FAULTS)
-    print("| fault | known after | what is said | the case after it | exit code | left behind |")
-    print("|---|---|---|---|---|---|")
-    with two_hosts.two_hosts() as hosts:
-        for name in asked:
-            title, act = FAULTS[name]
-            with tempfile.TemporaryDirectory() as place:
-                trial = Trial(hosts, Path(place))
-                try:
-                    print(" | ".join([f"| {title}", *act(trial)]), "|", flush=True)
-                finally:
-                    for pid in trial.left():
-                        os.kill(pid, signal.SIGKILL)
+    parser = arguments(__doc__, repeat=1)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"of {', '.join(FAULTS)}")
+    given = parser.parse_args()
+    table = Table("node_faults", HEADINGS)
+    for name in given.faults or FAULTS:
+        title, act = FAULTS[name]
+        with two_hosts.two_hosts() as hosts, tempfile.TemporaryDirectory() as place:
+            trial = Trial(hosts, Path(place))
+            try:
+                table.add(title, *" | ".join(act(trial)).split(" | "))
+            finally:
+                for pid in trial.left():
+                    os.kill(pid, signal.SIGKILL)
+        print(" | ".join(table.rows[-1]), flush=True)
+    table.notes = [
+        "Known after: until the result is in the side file; for a controller, until the node has no process.",
+    ]
+    publish(table, given.markdown)
 
 
 if __name__ == "__main__":

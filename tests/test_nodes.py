@@ -20,9 +20,8 @@ from fake_ranks import FakeLauncher, Fakes, fakes, job, outcome_of
 from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome, Status
 from distparity.core.wire import Frame
-from distparity.nodes import greeting, launched, relay
+from distparity.nodes import greeting, join, launched, relay
 from distparity.nodes.door import Door, Guest
-from distparity.nodes.join import what_differs
 from distparity.nodes.relay import Relay
 from distparity.nodes.remote import RemoteNode
 from distparity.nodes.tunnel import BEAT, Tunnel
@@ -264,6 +263,15 @@ def test_a_node_that_comes_back_has_ranks_again(nodes: Nodes) -> None:
     assert [name for name, _ in nodes.handles[1][1].value.places] == ["node1", "node2"]
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_node_ends_as_the_run_does(nodes: Nodes, failed: bool) -> None:
+    """torchrun would otherwise start a controller again that failed, and no node."""
+    nodes.node.dismiss(failed=failed)
+    nodes.node.channel.flush()
+    assert nodes.relay.run() == ""
+    assert nodes.relay.failed is failed
+
+
 def test_rubbish_from_a_node_costs_the_node(nodes: Nodes) -> None:
     nodes.relay.controller.queue({"op": "file", "world": "one"})
     for _ in range(5):
@@ -381,7 +389,21 @@ def test_token_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
 )
 def test_what_may_not_mix(theirs: dict[str, str], said: str) -> None:
     mine = {"name": "node1", "torch": "2.13.0", "python": "3.11", "distparity": "1"}
-    assert what_differs("node2", {**mine, **theirs}, mine) == said
+    assert join.what_differs("node2", {**mine, **theirs}, mine) == said
+
+
+def test_a_node_asks_again_where_the_controller_is(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart, what it finds first may be of a controller that is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = gone.getsockname()[1]
+    said = iter([closed, closed, door.port])
+    monkeypatch.setattr(join.time, "sleep", lambda _: None)
+    where = lambda: {"address": "127.0.0.1", "port": next(said), "token": TOKEN}  # noqa: E731
+    join._connect(where, None, 10.0).close()
+    assert next(said, None) is None
+    end(door.guests.get(timeout=5).tunnel)
 
 
 # -- the connection ------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import TESTS, Suite
@@ -184,6 +186,15 @@ def test_a_module_that_was_changed_is_another_option(
     changed = {key for key, value in options.deciding.items() if value != before[key]}
 
     assert changed == {option}
+
+
+def test_what_could_not_run_without_a_lost_node_runs_again(tmp_path: Path) -> None:
+    path = share(tmp_path, 1, EVERY[:2])
+    found = journal.read(path)
+    lost = Outcome(Status.NOT_AVAILABLE, "1 node is left", facts={"lost_nodes": "node2"})
+    done = {**found.done, EVERY[1]: lost}
+    with mock.patch.object(journal, "read", return_value=replace(found, done=done)):
+        assert list(resume.results(path, found.header)) == [EVERY[0]]
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def why_not() -> str:
     if missing:
         return f"not available: no {', '.join(missing)} on this machine"
     done = subprocess.run(
-        ["unshare", "--net", "--uts", "ip", "link", "add", "br0", "type", "bridge"],
+        ["unshare", "--net", "--uts", "--mount", "ip", "link", "add", "br0", "type", "bridge"],
         capture_output=True,
         text=True,
         check=False,
@@ -85,12 +85,23 @@ class Hosts:
     def heal(self, host: int) -> None:
         self._ip("link", "set", f"{self.name(host)}v", "up")
 
+    def block(self, host: int) -> None:
+        """Have a host drop every connection that another one begins."""
+        rule = ["-A", "INPUT", "-i", "eth0", "-p", "tcp", "--syn", "-j", "DROP"]
+        net = f"--net=/run/netns/{self.name(host)}"
+        subprocess.run(["nsenter", net, "iptables", *rule], check=True)
+
     def start(
         self, host: int, words: Sequence[str], log: Path, environ: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
         """Start a program on a host, in a session of its own; its output goes to ``log``."""
-        inside = ["nsenter", f"--net=/run/netns/{self.name(host)}", "unshare", "--uts", "sh", "-c"]
-        command = [*inside, 'hostname "$0"; exec "$@"', self.name(host), *words]
+        inside = ["nsenter", f"--net=/run/netns/{self.name(host)}", "unshare", "--uts", "--mount"]
+        # Each resolves both names, as torchrun wants.
+        names = log.parent / "hosts"
+        lines = [f"{self.address(one)} {self.name(one)}\n" for one in (1, 2)]
+        names.write_text("".join(["127.0.0.1 localhost\n", *lines]))
+        begin = 'hostname "$0"; mount --bind "$1" /etc/hosts; shift; exec "$@"'
+        command = [*inside, "sh", "-c", begin, self.name(host), str(names), *words]
         path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
         with log.open("wb") as out:
             return subprocess.Popen(
@@ -104,9 +115,17 @@ class Hosts:
             )
 
     def run(
-        self, host: int, folder: Path, words: Sequence[str], **environ: str
+        self,
+        host: int,
+        folder: Path,
+        words: Sequence[str],
+        launcher: Sequence[str] = (),
+        **environ: str,
     ) -> subprocess.Popen[bytes]:
-        """Start ``distparity run`` on a host as srun would, as one of two tasks."""
+        """Start ``distparity run`` on a host as srun would, as one of two tasks.
+
+        ``launcher`` are words of torchrun, if that is what the task is.
+        """
         step = {
             "SLURM_JOB_ID": self.mark,
             "SLURM_STEP_ID": "0",
@@ -115,7 +134,18 @@ class Hosts:
             "SLURM_PROCID": str(host - 1),
             "SLURM_LAUNCH_NODE_IPADDR": f"{self.net}.254",
         }
-        command = [sys.executable, "-m", "distparity", "run", "--device", "cpu", "--cell", "x"]
+        if launcher:
+            launcher = [
+                "-m",
+                "torch.distributed.run",
+                *launcher,
+                "--nnodes=2",
+                "--nproc-per-node=1",
+            ]
+            launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={self.address(1)}:29400"]
+            launcher += [f"--local-addr={self.address(host)}"]
+        command = [sys.executable, *launcher, "-m", "distparity", "run"]
+        command += ["--device", "cpu", "--cell", "x"]
         command += ["--report-dir", str(folder / "reports"), *words]
         return self.start(host, command, folder / f"log{host}", {**step, **environ})
 
@@ -138,16 +168,22 @@ class Trial:
     folder: Path
     under_way: str = UNDER_WAY
     words: list[str] = field(default_factory=list)
+    #: For the second host, and for both.
     environ: dict[str, str] = field(default_factory=lambda: {"SUITE_MARK": "none"})
+    both: dict[str, str] = field(default_factory=dict)
+    launcher: list[str] = field(default_factory=list)
     began: float = 0.0
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 60.0, late: float = 0.0) -> None:
+        """Start both, the second ``late`` seconds after the first."""
         common = ["--include", "injected", "--case-timeout", str(timeout), "--worlds", "1"]
         for case in (BEFORE, self.under_way, AFTER):
             common += ["--case", case]
         common += self.words
-        self.one = self.hosts.run(1, self.folder, common)
-        self.two = self.hosts.run(2, self.folder, common, **self.environ)
+        self.one = self.hosts.run(1, self.folder, common, self.launcher, **self.both)
+        time.sleep(late)
+        both = {**self.both, **self.environ}
+        self.two = self.hosts.run(2, self.folder, common, self.launcher, **both)
 
     def log(self, host: int) -> str:
         return (self.folder / f"log{host}").read_text(errors="replace")
@@ -156,8 +192,8 @@ class Trial:
     def results(self) -> dict[str, tuple[float, dict[str, Any]]]:
         found = {}
         for path in (self.folder / "reports").rglob("*.jsonl"):
-            # The last line may be half written.
-            for line in path.read_text().rpartition("\n")[0].splitlines():
+            # The last line may be half written; an empty one is where another process went on.
+            for line in filter(None, path.read_text().rpartition("\n")[0].splitlines()):
                 entry = json.loads(line)
                 if "case" in entry:
                     found[entry["case"]] = entry["at"], entry["outcome"]

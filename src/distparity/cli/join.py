@@ -39,4 +39,5 @@ def _act(given: argparse.Namespace) -> int:
     if not host or not port.isdecimal():
         raise BadRequest(f"{given.controller}: it is HOST:PORT")
     token = launched.token_in(given.token_file, make=False)
-    return join.serve(host.strip("[]"), int(port), token, given.interface, given.wait)
+    where = {"address": host.strip("[]"), "port": int(port), "token": token}
+    return join.serve(lambda: where, given.interface, given.wait)

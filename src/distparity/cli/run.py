@@ -61,9 +61,8 @@ def _among_nodes(words: list[str]) -> list[str]:
     from distparity.nodes import join
 
     Path(given.report_dir).mkdir(parents=True, exist_ok=True)
-    said = launched.Meeting(launch.by, Path(given.report_dir)).read()
-    limit = launched.JOIN_LIMIT
-    sys.exit(join.serve(said["address"], said["port"], said["token"], given.interface, limit))
+    meeting = launched.Meeting(launch.by, Path(given.report_dir))
+    sys.exit(join.serve(meeting.read, given.interface, launched.JOIN_LIMIT))
 
 
 def become_pytest(words: list[str]) -> NoReturn:

@@ -8,6 +8,7 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -47,30 +48,34 @@ def what_differs(name: str, theirs: dict[str, Any], mine: dict[str, Any]) -> str
     )
 
 
-def serve(address: str, port: int, token: str, interface: str | None, limit: float) -> int:
-    """Join the controller at an address, trying for ``limit`` seconds; returns the exit code.
+def serve(where: Callable[[], Mapping[str, Any]], interface: str | None, limit: float) -> int:
+    """Join the controller, trying for ``limit`` seconds; returns the exit code: 1 if the run failed.
 
-    Raises :class:`BadRequest` if it cannot be reached, or does not want this node.
+    ``where`` says where it is, before every attempt: its ``address``, ``port`` and ``token``. Raises :class:`BadRequest` if it cannot be reached, or does not want this node.
     """
     asked = network.chosen(interface)
     start.ahead()
     try:
-        sock = _connect(address, port, token, asked, limit)
+        sock = _connect(where, asked, limit)
     except BaseException:
         start.take().discard()
         raise
-    print(f"distparity: {socket.gethostname()} has joined {address}:{port}", file=sys.stderr)
-    gone = Relay(Tunnel(sock, CONTROLLER_LOST)).run()
+    at = "{}:{}".format(*sock.getpeername()[:2])
+    print(f"distparity: {socket.gethostname()} has joined {at}", file=sys.stderr)
+    relay = Relay(Tunnel(sock, CONTROLLER_LOST))
+    gone = relay.run()
     if gone:
         print(f"distparity: {socket.gethostname()} ends: {gone}", file=sys.stderr)
-    return 1 if gone else 0
+    return 1 if gone or relay.failed else 0
 
 
-def _connect(address: str, port: int, token: str, asked: str | None, limit: float) -> Any:
+def _connect(where: Callable[[], Mapping[str, Any]], asked: str | None, limit: float) -> Any:
     until = time.monotonic() + limit
     while True:
+        said = where()
+        address, port = said["address"], said["port"]
         try:
-            return greeting.greet(address, port, token, lambda sock: _about(sock, asked))
+            return greeting.greet(address, port, said["token"], lambda sock: _about(sock, asked))
         except greeting.Refused as error:
             raise BadRequest(f"{address}:{port}: {error}") from None
         except OSError as error:

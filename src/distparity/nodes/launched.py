@@ -92,7 +92,10 @@ class Meeting:
         part.replace(self.path)
 
     def read(self, limit: float = JOIN_LIMIT) -> dict[str, Any]:
-        """Wait for the controller's message. Raises :class:`BadRequest` after ``limit`` seconds."""
+        """Wait for the controller's message. Raises :class:`BadRequest` after ``limit`` seconds.
+
+        After torchrun has restarted its processes, it may still be that of the controller before.
+        """
         if self._by == "torchrun":
             helper = self._start(None, limit)
             out, error = helper.communicate()
@@ -122,8 +125,8 @@ class Meeting:
         asked = {
             "host": env["MASTER_ADDR"],
             "port": int(env["MASTER_PORT"]),
-            # After torchrun has restarted its processes, it is another run.
-            "key": f"distparity/{env.get('TORCHELASTIC_RESTART_COUNT', '0')}",
+            # Without a count of restarts: each of torchrun's agents counts only those that it began.
+            "key": "distparity",
             "value": value,
             "serve": value is not None and not agents,
             "seconds": limit,

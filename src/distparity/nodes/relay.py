@@ -77,11 +77,12 @@ class Relay:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self.controller, selectors.EVENT_READ, self._on_controller)
         self._over: str | None = None
+        self.failed = False
         self._looked = self._looked_at_processes = 0.0
         self._attention = 0.0
 
     def run(self) -> str:
-        """Serve; returns why the controller is gone, or "" if the run is over."""
+        """Serve; returns why the controller is gone, or "" if the run is over: :attr:`failed` or not."""
         try:
             while self._over is None:
                 self.turn(LOOK_AT_FILES)
@@ -120,7 +121,8 @@ class Relay:
         if not alive and self._over is None:
             self._over = f"the controller {self.tunnel.reason or 'closed the connection'}"
 
-    def _on_done(self, _: Frame) -> None:
+    def _on_done(self, frame: Frame) -> None:
+        self.failed = frame["failed"]
         self._over = ""
 
     def _on_setup(self, frame: Frame) -> None:

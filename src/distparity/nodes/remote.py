@@ -182,9 +182,9 @@ class RemoteNode:
                 tree = {"op": "tree", "world": world, "folder": folder, "name": name}
                 self.channel.queue(tree, [path.read_bytes()])
 
-    def dismiss(self) -> None:
-        """Tell it that the run is over."""
-        self.channel.queue({"op": "done"})
+    def dismiss(self, *, failed: bool) -> None:
+        """Tell it that the run is over, and whether it failed."""
+        self.channel.queue({"op": "done", "failed": failed})
 
     def has_left(self) -> bool:
         """Whether it has ended its ranks and closed the connection, after it was dismissed."""

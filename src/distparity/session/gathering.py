@@ -132,12 +132,15 @@ class Gathering:
             self._refused.append(f"{node.name} {why}")
         return why
 
-    def close(self) -> None:
-        """Shut the door, and let the nodes end."""
+    def close(self, *, failed: bool) -> None:
+        """Shut the door, and let the nodes end, with the controller's success or failure.
+
+        Otherwise torchrun would start the controller again after a failure, without the nodes.
+        """
         if self._scheduler is not None:
             left: list[Any] = self._scheduler.fleet.remote
             for node in left:
-                node.dismiss()
+                node.dismiss(failed=failed)
             until = time.monotonic() + _LEAVING
             while left and time.monotonic() < until:
                 left = [node for node in left if not node.has_left()]

@@ -10,6 +10,7 @@ from typing import Any
 from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome
 from distparity.results import journal
+from distparity.session.placement import LOST
 
 __all__ = ["results"]
 
@@ -20,7 +21,7 @@ _OF_THE_RUN = {"command", "platform", "ranks_busy", "resumed", "deselected", "no
 def results(path: Path, header: Mapping[str, Any]) -> dict[str, Outcome]:
     """The outcomes in a side file, by case, if ``header`` is that of the same run.
 
-    Raises :class:`BadRequest` if there is no side file, or if it is of another torch, device, options or
+    Without those of cases that could not run because a node was lost. Raises :class:`BadRequest` if there is no side file, or if it is of another torch, device, options or
     declared cases; the message says in what they differ.
     """
     try:
@@ -32,7 +33,9 @@ def results(path: Path, header: Mapping[str, Any]) -> dict[str, Outcome]:
         if before.get(name) != now.get(name):
             said = f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
             raise BadRequest(f"--resume: {path} is of another run: {said}; run without --resume")
-    return {case: found.done[case] for case in header["cases"] if case in found.done}
+    done = {case: found.done[case] for case in header["cases"] if case in found.done}
+    # What could not run because a node was lost may have its nodes again.
+    return {case: one for case, one in done.items() if LOST not in one.facts}
 
 
 def _plain(header: Mapping[str, Any]) -> dict[str, Any]:

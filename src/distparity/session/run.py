@@ -264,7 +264,11 @@ class Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             header = self._redactor.all(header)
             resumed = None
-            if self.options.resume:
+            begins = self.options.nodes is not None and not path.exists()
+            if self.options.resume and begins:
+                # A launcher starts a run again with the same words.
+                self.notes.append(f"{path}: there is nothing to resume; the run begins")
+            elif self.options.resume:
                 cell.outcomes = resume.results(path, header)
                 resumed = {"results": len(cell.outcomes), "command": header["facts"]["command"]}
                 self.notes.append(f"{path}: resumed after {len(cell.outcomes)} results")
@@ -481,13 +485,13 @@ class Run:
                 self.complaints += _disagreement(cell, path) if path else []
                 self.complaints += [complaint] if complaint else []
         # If the XML cannot be written here, the fork server may succeed: without descriptors, for example.
-        self.close(reported=saved)
+        self.close(reported=saved, failed=self._red)
         return written
 
-    def close(self, *, reported: bool = False) -> None:
-        """End every process; may be called at any time, and again."""
+    def close(self, *, reported: bool = False, failed: bool = True) -> None:
+        """End every process; may be called at any time, and again. Nodes hear whether the run failed."""
         if self._gathering is not None:
-            self._gathering.close()
+            self._gathering.close(failed=failed)
             self.notes += self._gathering.notes
             self._gathering = None
         if self.scheduler is not None:
@@ -496,6 +500,12 @@ class Run:
         if self.launcher is not None:
             self.launcher.close(reported=reported)
             self.launcher = None
+
+    @property
+    def _red(self) -> bool:
+        flaky = self.options.allow_flaky
+        red = any(cell.red(allow_flaky=flaky) for cell in self.cells)
+        return red or bool(self.complaints or self.nothing_shown())
 
     def nothing_shown(self) -> list[str]:
         """The named devices for which every case was skipped."""
