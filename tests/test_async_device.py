@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +22,9 @@ sys.path.insert(0, str(ROOT / "packages/async_device/src"))
 
 from distparity_async.checker import HOST, Access, Checker, History, Site  # noqa: E402
 from distparity_async.memory import Memory  # noqa: E402
+from distparity_async.order.campaign import Campaign, Found, Job  # noqa: E402
+from distparity_async.order.equivalents import EQUIVALENT  # noqa: E402
+from distparity_async.order.statements import MODULES, Rewrite, Statement  # noqa: E402
 from distparity_async.runtime import Runtime  # noqa: E402
 from distparity_async.scheduler import Mark, Mode, Scheduler  # noqa: E402
 
@@ -234,7 +239,9 @@ def test_a_freed_block_is_overwritten_by_the_next_allocation_on_its_stream() -> 
 
 
 @pytest.mark.parametrize(
-    ("how", "races"), [("alone", 1), ("waited for", 0), ("recorded", 0)], ids=str
+    ("how", "races"),
+    [("alone", 1), ("waited for", 0), ("recorded", 0), ("recorded on one that waits", 0)],
+    ids=str,
 )
 def test_a_block_that_another_stream_reads_must_be_held(how: str, races: int) -> None:
     raw, runtime, pointer = allocator("late")
@@ -249,11 +256,30 @@ def test_a_block_that_another_stream_reads_must_be_held(how: str, races: int) ->
         runtime.block(2, 0, 0)
     if how == "recorded":
         runtime.record_stream(pointer, 0, other)
+    if how == "recorded on one that waits":
+        third = runtime.new_stream(0, 0)
+        runtime.record(2, 0, other)
+        runtime.block(2, 0, third)
+        runtime.record_stream(pointer, 0, third)
     raw.freed.append(pointer)
 
     runtime.allocate(100, 0, 0)
 
     assert len(runtime.races()) == races
+
+
+def test_what_went_before_a_case_is_ordered_before_it() -> None:
+    raw, runtime, pointer = allocator("late")
+    other = runtime.new_stream(0, 0)
+    runtime.issue(
+        runtime.scheduler.stream(0, other), "write", [(pointer, 0, 100, True)], lambda: None
+    )
+    runtime.begin(Mode("eager"))
+    raw.freed.append(pointer)
+
+    runtime.allocate(100, 0, 0)
+
+    assert runtime.races() == []
 
 
 def test_a_recorded_block_is_handed_out_when_its_stream_has_passed() -> None:
@@ -312,6 +338,94 @@ def test_the_host_is_watched_while_a_stream_is_at_pinned_memory() -> None:
     assert str(HOST) in runtime.races()[0]
 
 
+# -- mutants of order ------------------------------------------------------------------------------
+
+SOURCE = """
+class Group:
+    def pre(self, work):
+        self.stream.wait_event(self.event)
+        work.wait()
+        self.event.record()
+        _no_dispatch_record_stream(self.tensor, self.stream)
+        self.kept.append(HeldState(self.tensor, self.event))
+        return wait_tensor(self.tensor), State(self.name)
+
+    def post(self, work):
+        return work.wait() if self.ready else work.wait()
+"""
+
+
+def test_what_makes_order_is_found_in_a_source() -> None:
+    noted: list[Statement] = []
+
+    tree = Rewrite("torch.some.module", noted).visit(ast.parse(SOURCE))
+
+    assert [(one.kind, one.name.removeprefix("module.Group.")) for one in noted] == [
+        ("wait", "pre: self.stream.wait_event(self.event)"),
+        ("wait", "pre: work.wait()"),
+        ("record", "pre: _no_dispatch_record_stream(self.tensor, self.stream)"),
+        ("keep", "pre: HeldState(self.tensor, self.event)"),
+        ("wait", "pre: wait_tensor(self.tensor)"),
+        ("wait", "post: work.wait()"),
+        ("wait", "post: work.wait() (2)"),
+    ]
+    assert ast.unparse(tree).count("if _is_left_out(") == len(noted)
+
+
+RIGHT = Found(["right"], [], {"m.f: x.wait()": 2})
+
+
+class FakeWorlds:
+    """Ranks that find what a table says: by the mode, and by whether a statement is left out."""
+
+    def __init__(self, **found: Found) -> None:
+        self.found = found
+
+    def run(self, job: Job) -> Found:
+        return self.found.get(f"{job.mode}_{job.left_out and 'without'}", RIGHT)
+
+
+REPORTED = Found(["right"], ["no order"], {})
+WRONG = Found(["wrong"], [], {})
+FAILED = Found(failure="Traceback\nValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("found", "equivalent", "state", "passed"),
+    [
+        ({"eager_without": REPORTED}, False, "caught", True),
+        ({"eager_without": WRONG}, False, "caught", False),
+        ({"late_without": WRONG}, False, "caught", False),
+        ({"eager_without": REPORTED, "late_without": WRONG}, False, "caught", True),
+        ({}, False, "MISSED", False),
+        ({"eager_without": FAILED, "late_without": FAILED}, False, "FAILS", False),
+        ({}, True, "equivalent", True),
+        ({"late_without": WRONG}, True, "NOT EQUIVALENT", False),
+        ({"eager_None": REPORTED}, False, None, False),
+        ({"late_None": WRONG}, False, None, False),
+        ({"late_None": FAILED}, False, None, False),
+    ],
+)
+def test_a_mutant_that_nobody_notices_needs_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+    found: dict[str, Found],
+    equivalent: bool,
+    state: str | None,
+    passed: bool,
+) -> None:
+    statement = Statement("torch.m", "f", 1, "wait", "x.wait()")
+    monkeypatch.setitem(MODULES, "torch.m", "FSDP2")
+    if equivalent:
+        monkeypatch.setitem(EQUIVALENT, statement.name, "another one waits")
+    campaign = Campaign(FakeWorlds(**found), ["eager", "late"], statements=["x.wait"])
+    campaign.tell = lambda line: None
+
+    campaign.run(["training"], [statement])
+
+    assert [one.state for one in campaign.mutants] == ([] if state is None else [state])
+    assert campaign.passed is passed
+
+
 # -- what the suite makes of it --------------------------------------------------------------------
 
 
@@ -354,12 +468,13 @@ def _no_device() -> str:
 
 asim = pytest.mark.skipif(bool(_no_device()), reason=_no_device())
 
+#: One process asks the device everything; each line begins with what was asked.
 PROGRAM = """
-import sys, torch, distparity_async as asim
+import io, torch, distparity_async as asim
 asim.register()
 torch.ones(1, device="asim")
 side = torch.asim.Stream()
-for mode in sys.argv[1:]:
+for mode in ("eager", "late"):
     asim.begin(mode)
     for right in (True, False):
         given = torch.ones(4, device="asim")
@@ -369,26 +484,62 @@ for mode in sys.argv[1:]:
             taken = given * 2
         if right:
             torch.asim.current_stream().wait_stream(side)
-        print(mode, right, taken.cpu().tolist(), len(asim.races()))
+        print("wait:", mode, right, taken.cpu().tolist(), len(asim.races()))
         torch.asim.synchronize()
+asim.begin("late")
+rows = torch.arange(6.0, device="asim").reshape(2, 3)
+rows.t_()
+print("view:", list(rows.shape), rows[0].cpu().tolist())
+READS = {
+    "add": lambda host: host + 1,
+    "numpy": lambda host: host.numpy(),
+    "tolist": lambda host: host.tolist(),
+    "save": lambda host: torch.save(host, io.BytesIO()),
+}
+given = torch.ones(4, device="asim")
+for name, read in READS.items():
+    for waits in (True, False):
+        asim.begin("eager")
+        host = given.to("cpu", non_blocking=True)
+        if waits:
+            torch.asim.synchronize()
+        read(host)
+        print("pinned:", name, waits, len(asim.races()))
 """
 
 
-@asim
-def test_a_wait_that_is_left_out_is_seen_in_every_mode() -> None:
+@pytest.fixture(scope="module")
+def answers() -> dict[str, list[str]]:
+    """What the program prints, by its first words."""
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "eager", "late"],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False
     )
+    assert ran.returncode == 0, ran.stderr
+    told = [line.partition(": ") for line in ran.stdout.splitlines()]
+    return {about: [line for one, _, line in told if one == about] for about, _, _ in told}
 
-    assert ran.stdout.splitlines() == [
+
+@asim
+def test_a_wait_that_is_left_out_is_seen_in_every_mode(answers: dict[str, list[str]]) -> None:
+    assert answers["wait"] == [
         "eager True [2.0, 2.0, 2.0, 2.0] 0",
         "eager False [2.0, 2.0, 2.0, 2.0] 2",
         "late True [2.0, 2.0, 2.0, 2.0] 0",
         "late False [nan, nan, nan, nan] 2",
-    ], ran.stderr
+    ]
+
+
+@asim
+def test_a_view_in_place_changes_the_tensor_at_once(answers: dict[str, list[str]]) -> None:
+    assert answers["view"] == ["[3, 2] [0.0, 3.0]"]
+
+
+@asim
+def test_the_host_reads_pinned_memory_in_any_way(answers: dict[str, list[str]]) -> None:
+    ways = ("add", "numpy", "tolist", "save")
+
+    wanted = [f"{way} {waits} {races}" for way in ways for waits, races in ((True, 0), (False, 1))]
+    assert answers["pinned"] == wanted
 
 
 @asim
@@ -423,20 +574,20 @@ def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it(mode: str, laye
     assert said in ran.stdout.splitlines()[-1]
 
 
-IN_PLACE = """
-import torch, distparity_async as asim
-asim.register()
-asim.begin("late")
-rows = torch.arange(6.0, device="asim").reshape(2, 3)
-rows.t_()
-print(list(rows.shape), rows[0].cpu().tolist())
-"""
-
-
 @asim
-def test_a_view_in_place_changes_the_tensor_at_once() -> None:
+def test_statements_of_torch_that_are_left_out_are_seen() -> None:
+    parts = ["_reduce_scatter", "post_backward: ReduceScatterState", "_wait_batch_p2p"]
+    parts += ["foreach_reduce: reduce_scatter_stream.wait_stream", "_root_pre_forward"]
+    trainings = [f"--training={name}" for name in ("FSDP2, reduced", "pipelines, GPipe")]
+
     ran = subprocess.run(
-        [sys.executable, "-c", IN_PLACE], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "distparity_async.order", *trainings, *parts],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
-    assert ran.stdout == "[3, 2] [0.0, 3.0]\n", ran.stderr
+    lines = ran.stdout.splitlines()
+    assert lines[:2] == ["FSDP2, reduced precision: silent", "pipelines, GPipe: silent"], ran.stderr
+    states = Counter(line.partition(":")[0] for line in lines[2:-2])
+    assert (ran.returncode, states) == (0, {"caught": 4, "equivalent": 1}), ran.stdout

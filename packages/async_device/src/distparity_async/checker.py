@@ -13,7 +13,7 @@ All of it is plain Python and knows nothing of torch. The host's own accesses ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,10 +84,6 @@ class History:
             for key in [key for key, access in kept.items() if is_over(access)]:
                 del kept[key]
 
-    def forget_streams(self, streams: Container[Any]) -> None:
-        """Forget what these streams did: somebody else sees to it that they have passed."""
-        self.forget(lambda access: access.stream in streams)
-
 
 class Checker:
     """The clocks of all streams, and the races that were found."""
@@ -138,7 +134,11 @@ class Checker:
                 self.learn(self._clocks[stream])
 
     def is_known_to_host(self, access: Access) -> bool:
-        return self._clocks[HOST].get(access.stream, 0) >= access.position
+        return self.is_before(access, HOST)
+
+    def is_before(self, access: Access, stream: Any) -> bool:
+        """Whether what a stream does next comes after an access."""
+        return self._clocks.get(stream, {}).get(access.stream, 0) >= access.position
 
     # -- accesses ------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 An asynchronous collective runs on a stream of its group's own, which waits for the current one; to
 wait for its work is to have the current stream wait. A synchronous one runs on the current stream.
-A work keeps its tensors alive until somebody waits for it, or until the host knows that it is done.
+A work keeps its tensors alive until somebody waits for it; if nobody does, its group keeps them until
+it is done.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ class _Answers:
         with self._runtime.lock:
             return self._runtime.has_passed(self._end)
 
+    def is_kept(self) -> bool:
+        """Whether its tensors must be kept. Once it is done, the allocator is told of its stream."""
+        if self._kept is not None and self._end.mark.is_done():
+            for tensor in self._kept:
+                self._runtime.memory.record_stream(
+                    self._native.place(tensor)[0], self._end.mark.stream
+                )
+            self._kept = None
+        return self._kept is not None
+
 
 class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     """A process group in Python; torch calls it by these names, from Python and from C++."""
@@ -72,11 +83,12 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         self._gloo: Any = _distributed_c10d.ProcessGroupGloo(store, rank, size, timeout)
         self._runtime = state.runtime()
         self._native = state.native()
-        #: The group's own stream on each device.
-        self._streams: dict[int, Any] = {}
+        #: The group's own streams: one on each device, and one for each peer and direction.
+        self._streams: dict[Any, Any] = {}
         #: The last collective: those of one group are done in the order in which they were called.
         self._last: Mark | None = None
-        self._under_way: list[_Transfer] = []
+        #: The works that nobody has waited for.
+        self._under_way: list[_Answers] = []
         # torch keeps a group's name, and for which devices it is, with a group's backends.
         custom = dist.ProcessGroup.BackendType.CUSTOM
         self._set_default_backend(custom)
@@ -106,7 +118,7 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         with runtime.lock:
             current = runtime.scheduler.stream(device, self._native.current_stream(device))
             is_async = bool(getattr(opts, "asyncOp", True)) if opts is not None else True
-            stream = self._own(device) if is_async else current
+            stream = self._stream_of(device) if is_async else current
             if stream is not current:
                 runtime.follow(stream, runtime.mark(current))
             touches = [(*self._native.place(tensor), False) for tensor in given if _is_ours(tensor)]
@@ -134,10 +146,12 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
             finally:
                 self._native.set_stream(device, before)
 
-    def _own(self, device: int) -> Any:
-        if device not in self._streams:
-            self._streams[device] = self._runtime.scheduler.new_stream(device, -1)
-        return self._streams[device]
+    def _stream_of(self, device: int, whose: Any = None) -> Any:
+        """The group's own stream on a device, or the one of transfers with a peer."""
+        key = (device, whose)
+        if key not in self._streams:
+            self._streams[key] = self._runtime.scheduler.new_stream(device, -1)
+        return self._streams[key]
 
     def _hosts(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         return [self._native.on_host(one) if _is_ours(one) else one for one in tensors]
@@ -146,7 +160,11 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         if end is None:
             return self._native.make_work(_Done(), results, -1)
         answers = _Answers(self._runtime, self._native, device, end, kept)
+        self._keep(answers)
         return self._native.make_work(answers, results, device)
+
+    def _keep(self, answers: _Answers) -> None:
+        self._under_way = [one for one in (*self._under_way, answers) if one.is_kept()]
 
     def _await(self, work: Any) -> None:
         """Wait for gloo; who waits long has something else done, as a device would."""
@@ -350,8 +368,9 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     # -- between two ranks ---------------------------------------------------------------------
 
     # Ranks run other programs there, and a queue that is done late would wait for a peer that waits
-    # for this one. So they begin at once, after what the current stream has to do, and the host
-    # waits for their work.
+    # for this one. So the bytes are sent at once, after what the current stream has to do, and whoever
+    # waits for the work has the host wait for them. The order is that of a stream, for each peer and
+    # direction: nobody who does not wait for the work comes after it.
 
     def send(self, tensors: list[torch.Tensor], rank: int, tag: int) -> Any:
         return self._between("send", tensors, rank, tag, writes=False)
@@ -362,20 +381,29 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
     def _between(
         self, name: str, tensors: list[torch.Tensor], rank: int, tag: int, *, writes: bool
     ) -> Any:
-        runtime = self._runtime
-        for tensor in filter(_is_ours, tensors):
-            device = tensor.device.index
-            with runtime.lock:
-                stream = runtime.scheduler.stream(device, self._native.current_stream(device))
-                touches = [(*self._native.place(tensor), writes)]
-                runtime.issue(stream, f"c10d::{name}", touches, lambda: None)
-                runtime.synchronize_stream(stream.device, stream.number)
-        call = self._gloo.recv if writes else self._gloo.send
-        transfer = _Transfer(call(self._hosts(tensors), rank, tag), tensors)
-        # Who sends need not keep the work, nor the tensors: they are kept until gloo has done.
-        self._under_way = [one for one in self._under_way if not one.is_completed()] + [transfer]
-        device = tensors[0].device.index if _is_ours(tensors[0]) else -1
-        return self._native.make_work(transfer, tensors, device)
+        begin = self._gloo.recv if writes else self._gloo.send
+        on_device = [tensor for tensor in tensors if _is_ours(tensor)]
+        if not on_device:
+            return self._native.make_work(_HostTransfer(begin(tensors, rank, tag)), tensors, -1)
+        runtime, device = self._runtime, on_device[0].device.index
+        with runtime.lock:
+            current = runtime.scheduler.stream(device, self._native.current_stream(device))
+            before = runtime.mark(current)
+            # Its values must be there, but the host is told nothing: on a device it would not wait.
+            runtime.scheduler.reach(before.mark)
+            stream = self._stream_of(device, (rank, writes))
+            runtime.follow(stream, before)
+            touches = [(*self._native.place(tensor), writes) for tensor in on_device]
+            runtime.issue(stream, f"c10d::{name}", touches, lambda: None)
+            end = runtime.mark(stream)
+            work = begin(self._hosts(tensors), rank, tag)
+            transfer = _Transfer(runtime, self._native, device, end, on_device, work)
+            self._keep(transfer)
+            before_it = self._native.set_stream(device, stream.number)
+            try:
+                return self._native.make_work(transfer, tensors, device)
+            finally:
+                self._native.set_stream(device, before_it)
 
     def barrier(self, opts: Any = None) -> Any:
         self._runtime.synchronize_device(self._native.current_device())
@@ -383,18 +411,40 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         return self._work(None, -1, [])
 
 
-class _Transfer:
-    """What a work between two ranks is asked."""
+class _HostTransfer:
+    """What a work between two ranks is asked whose bytes gloo carries."""
 
-    def __init__(self, work: Any, tensors: list[torch.Tensor]) -> None:
+    def __init__(self, work: Any) -> None:
         self._work = work
-        self._tensors = tensors
 
     def wait(self) -> None:
         self._work.wait()
 
     def is_completed(self) -> bool:
         return bool(self._work.is_completed())
+
+
+class _Transfer(_Answers):
+    """The same for tensors of the device."""
+
+    def __init__(
+        self, runtime: Runtime, native: Any, device: int, end: Event, kept: Any, work: Any
+    ) -> None:
+        super().__init__(runtime, native, device, end, kept)
+        self._work = work
+
+    def wait(self) -> None:
+        if self._kept is not None:
+            # gloo's may be waited for once.
+            self._work.wait()
+        super().wait()
+
+    def is_completed(self) -> bool:
+        return bool(self._work.is_completed()) and super().is_completed()
+
+    def is_kept(self) -> bool:
+        # Its stream is done at once. gloo is done with it for whoever waits for it.
+        return self._kept is not None
 
 
 class _Done:

@@ -12,6 +12,7 @@ queue before can touch them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -116,7 +117,10 @@ class Memory:
                 continue
             self._count(block.stream.device).add(-block.size)
             block.recorded = {one: one.issued for one in block.recorded}
-            block.history.forget_streams(block.recorded)
+            if self._checker is not None:
+                # It is held until these have passed, and with them what they come after.
+                for one in block.recorded:
+                    block.history.forget(functools.partial(self._checker.is_before, stream=one))
             self._freed.setdefault(block.stream, []).append(block)
         self._unpark()
 
@@ -189,6 +193,11 @@ class Memory:
         if self._checker is not None and block.pointer not in self._shared:
             self._shared[block.pointer] = block
             self._watch()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a stream may still be at pinned memory."""
+        return bool(self._shared)
 
     def settle(self) -> None:
         """The host has waited for something: where nothing is under way, there is nothing to watch."""

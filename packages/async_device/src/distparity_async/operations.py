@@ -455,6 +455,24 @@ def _join(runtime: Runtime, native: Any, device: int, stream: Any) -> None:
     runtime.follow(stream, runtime.mark(there))
 
 
+# -- what the host reads without an operation -------------------------------------------------------
+
+
+def _told(runtime: Runtime, native: Any, name: str) -> Callable[..., Any]:
+    """A method of tensors that reads their bytes behind torch's dispatcher, told to the checker."""
+    method = getattr(torch.Tensor, name)
+
+    @functools.wraps(method)
+    def told(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        if is_plain and tensor.device.type == "cpu" and runtime.memory.is_watched:
+            base, low, high = native.place(tensor)
+            runtime.host_access(base + low, base + high, False, f"Tensor.{name}")
+        return method(tensor, *args, **kwargs)
+
+    return told
+
+
 # -- registration ----------------------------------------------------------------------------------
 
 
@@ -470,6 +488,9 @@ def install(runtime: Runtime, native: Any) -> None:
         aten.impl(op, functools.partial(operations.run, op), "PrivateUse1")
     # ``parameter.data = on_another_device``: torch has PrivateUse1 not on its list of the dense.
     aten.impl("_has_compatible_shallow_copy_type", _is_compatible, "PrivateUse1")
+    # ``torch.save`` takes a tensor apart by the last.
+    for name in ("numpy", "tolist", "__reduce_ex__"):
+        setattr(torch.Tensor, name, _told(runtime, native, name))
     autocast = torch.library.Library("_", "IMPL")
     autocast.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for op in _LOWERED:

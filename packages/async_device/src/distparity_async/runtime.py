@@ -59,6 +59,8 @@ class Runtime:
         """Begin a case: chance begins anew, and what the checker found before is forgotten."""
         with self.lock:
             self.scheduler.drain()
+            # What frees memory later, of what went before, is behind all of that.
+            self._learn_streams(list(self.scheduler.streams.values()))
             self.mode = mode
             self.scheduler.begin(mode)
             if self.checker is not None:

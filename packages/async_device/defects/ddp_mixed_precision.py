@@ -1,0 +1,55 @@
+"""DDP's ``mixed_precision`` exchanges memory that was never written, and its streams do not wait.
+
+    ASIM_MODE=eager python packages/async_device/defects/ddp_mixed_precision.py
+
+DDP casts its buckets when it is made, but views of the old ones take the first gradients: what the
+first backward exchanges, and leaves as gradients, is what the new memory holds by chance (NaN here). The
+order has gaps as well. The stream that casts the parameters before a forward does not wait for the
+optimizer's step, and memory of cast parameters and gradients is given back while another stream may
+read it. The program compares the gradients of two backwards with the same parameters and rows.
+
+The last line begins with ``defect:`` and the exit code is 1 where they differ or accesses have no order;
+with ``right:`` and 0 where neither is so. It needs torch and distparity-async.
+"""
+
+import sys
+import tempfile
+
+import distparity_async as asim
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel.distributed import _MixedPrecision
+
+
+def main() -> int:
+    asim.register()
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(16, 16) for _ in range(4)]
+    half = _MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+    batch = torch.ones(4, 16, device="asim")
+    found = []
+    with tempfile.NamedTemporaryFile() as store:
+        dist.init_process_group("asimccl", init_method=f"file://{store.name}", rank=0, world_size=1)
+        inner = torch.nn.Sequential(*layers).to("asim")
+        model = DistributedDataParallel(inner, mixed_precision=half, bucket_cap_mb=0.001)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        asim.begin()
+        for _ in range(2):
+            optimizer.zero_grad()
+            model(batch).square().mean().backward()
+            found.append(torch.cat([one.grad.flatten() for one in model.parameters()]))
+        optimizer.step()
+        model(batch)
+    races = asim.races()
+    wrong = not torch.equal(*found)
+    print("\n".join(races))
+    verdict = "defect" if wrong or races else "right"
+    said = f"sums of gradients {[one.sum().item() for one in found]}"
+    said += f", {len(races)} pairs of accesses without an order"
+    print(f"{verdict}: torch {torch.__version__}, mode {asim.mode()}: {said}")
+    return int(verdict == "defect")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
