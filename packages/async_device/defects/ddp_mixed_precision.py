@@ -38,7 +38,8 @@ def main() -> int:
         for _ in range(2):
             optimizer.zero_grad()
             model(batch).square().mean().backward()
-            found.append(torch.cat([one.grad.flatten() for one in model.parameters()]))
+            gradients = [one.grad for one in model.parameters() if one.grad is not None]
+            found.append(torch.cat([one.flatten() for one in gradients]))
         optimizer.step()
         model(batch)
     races = asim.races()
