@@ -162,6 +162,13 @@ def defects(session: nox.Session, row: releases.Row) -> None:
     session.run("python", "ci/defects.py", *rest)
 
 
+def order(session: nox.Session, row: releases.Row) -> None:
+    """Leave out each wait of torch's wrappers with one torch, on the device that sees it."""
+    _, rest = _ready(session, row)
+    _install(session, PLUGINS["asim"])
+    session.run("python", "-m", "distparity_async.order", *rest)
+
+
 def _ready(session: nox.Session, row: releases.Row) -> tuple[argparse.Namespace, list[str]]:
     """Install torch and distparity, and return the options; leave red reports if that fails."""
     options, rest = _cell_options(row, session.posargs)
@@ -412,6 +419,8 @@ for _row in SIM_ROWS:
     _register(_row, "sim", _title, ["sim"], functools.partial(tests, plugins=["sim"]))
     _title = f"Run the suite with torch {_row.name} on one with asynchronous streams (ASIM_MODE)."
     _register(_row, "async", _title, ["async"], functools.partial(tests, plugins=["asim"]))
+    _title = f"Leave out each wait of torch {_row.name}'s wrappers, and see that it is noticed."
+    _register(_row, "order", _title, ["order"], order)
 
 
 # -- the project itself ----------------------------------------------------------------------------
@@ -570,7 +579,7 @@ def versions(session: nox.Session) -> None:
 KNOWN = [row.session for row in releases.ROWS] + [f"defects-{row.name}" for row in releases.ROWS]
 KNOWN += [f"upstream-{row.name}" for row in releases.ROWS]
 KNOWN += [f"{command}-{row.name}" for command in TOOLS for row in releases.RELEASES]
-KNOWN += [f"{device}-{row.name}" for device in ("sim", "async") for row in SIM_ROWS]
+KNOWN += [f"{device}-{row.name}" for device in ("sim", "async", "order") for row in SIM_ROWS]
 KNOWN += [
     "selftest",
     "lint",
