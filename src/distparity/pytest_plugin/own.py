@@ -144,6 +144,8 @@ class OwnRun:
         for item in self.items:
             if item.case.device == "auto":
                 item.case = replace(item.case, device=kinds[0])
+                # pytest keeps it, and has asked for it before.
+                vars(item).pop("location", None)
         own = [item.case for item in self.items if item.case in self._run.listed]
         ahead = [] if hasattr(self.config, "workerinput") else own
         self._run.declare(list(dict.fromkeys(own)), ahead=ahead)
