@@ -9,6 +9,7 @@ compared on the device, block by block, and the judge is told the outcome.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import time
@@ -38,6 +39,8 @@ BLOCK = 1 << 22
 TABLE = 1 << 27
 #: Calls that are in flight at once in the way ``async``.
 FLIGHT = 3
+#: Beyond two to this power of elements, a few sizes are enough where not every one is called.
+LARGE = 16
 #: Elements that are looked at to say what a wrong result is.
 LOOK = 64
 #: No input has it: what is in a result that was never written.
@@ -52,10 +55,12 @@ def elements(most: int, ranks: int, *, every: bool = True) -> Iterator[int]:
     """Numbers of elements up to ``most``: powers of two, and around each.
 
     One less and one more, and one that is a multiple neither of 16 bytes nor of the ranks. Without
-    ``every``, one of the four for each power, in turn, and ``most``.
+    ``every``, one of the four for each power, in turn, and ``most``; of the large powers, every third.
     """
     found = {most} if most else set()
     for power in range(most.bit_length()):
+        if not every and power > LARGE and (most.bit_length() - power) % 3:
+            continue
         size = 1 << power
         odd = size + 3 if (size + 3) % ranks else size + 5
         around = [size - 1, size, size + 1, odd]
@@ -78,11 +83,6 @@ def origin(rank: int, places: torch.Tensor, mod: int) -> torch.Tensor:
     return (places + 3 * (places // mod) + 5 * (places // 65_521) + 29 * rank) % mod
 
 
-def _factors(found: torch.Tensor) -> torch.Tensor:
-    """Factors 1 and 2 in place of numbers, so that products are exact."""
-    return 1 + (found % 5 < 2).to(found.dtype)
-
-
 _REDUCE: dict[str, Callable[..., torch.Tensor]] = {
     "SUM": torch.add,
     "AVG": torch.add,
@@ -96,34 +96,36 @@ _REDUCE: dict[str, Callable[..., torch.Tensor]] = {
 
 
 class Numbers:
-    """What ranks have at any places, in int16: the numbers of rank 0 are made once, and kept.
+    """What ranks have at any places: the numbers of rank 0 are made once, and kept, one byte each.
 
-    In int64, arithmetic for each element took most of a sweep's time.
+    Another rank's number, and any reduction of some ranks', is a function of rank 0's, so it is looked
+    up. In arithmetic on each element, it took most of a sweep's time.
     """
 
     def __init__(self, mod: int, device: torch.device) -> None:
         self.mod, self.device = mod, device
         self._table = torch.empty(0, dtype=torch.uint8, device=device)
+        self._known: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def __call__(
-        self, ranks: Sequence[int], start: int, length: int, op: str | None
+        self, ranks: Sequence[int], start: int, length: int, op: str | None, dtype: torch.dtype
     ) -> torch.Tensor:
-        """The reduction ``op`` of what ``ranks`` have from ``start`` on: int16, ``[length]``.
+        """The reduction ``op`` of what ``ranks`` have from ``start`` on: ``[length]``, exact in ``dtype``."""
+        key = (*ranks, op, dtype)
+        if key not in self._known:
+            self._known[key] = self._by_number(ranks, op).to(dtype).to(self.device)
+        return self._known[key].index_select(0, self._of_rank_0(start, length).int())
 
-        A mean is given as the sum.
-        """
-        base = self._of_rank_0(start, length).short()
-        found = self._of_rank(ranks[0], base, op)
-        for rank in ranks[1:]:
-            found = _REDUCE[op or "SUM"](found, self._of_rank(rank, base, op))
-        return found
-
-    def _of_rank(self, rank: int, base: torch.Tensor, op: str | None) -> torch.Tensor:
-        by = 29 * rank % self.mod
-        found = base + by
-        if by:
-            found = torch.where(found >= self.mod, found - self.mod, found)
-        return _factors(found) if op == "PRODUCT" else found
+    def _by_number(self, ranks: Sequence[int], op: str | None) -> torch.Tensor:
+        """The reduction for each number that rank 0 can have: ``[mod]``."""
+        first, *others = (
+            (torch.arange(self.mod, device="cpu") + 29 * rank) % self.mod for rank in ranks
+        )
+        if op == "PRODUCT":
+            # Of factors 1 and 2, so that products are exact.
+            first, *others = (1 + (each % 5 < 2).long() for each in (first, *others))
+        found = functools.reduce(_REDUCE[op or "SUM"], others, first)
+        return found.double() / len(ranks) if op == "AVG" else found
 
     def _of_rank_0(self, start: int, length: int) -> torch.Tensor:
         stop = start + length
@@ -207,12 +209,12 @@ class OverSizes(Operation):
             return ["SUM"]
         found = arithmetic.ops(request.dtype, request.ranks)
         # The mean of whole numbers is exact in floating point if it divides by a power of two; a
-        # product of factors 2 if the dtype, and int16, have it.
+        # product of factors 2 as long as the dtype has it.
         power = request.ranks & (request.ranks - 1) == 0
         small = request.dtype in (torch.uint8, torch.int8)
         fit = {
             "AVG": request.dtype.is_floating_point and power,
-            "PRODUCT": request.ranks <= (6 if small else 14),
+            "PRODUCT": request.ranks <= (6 if small else 15),
         }
         return [op for op in found if fit.get(op, True)]
 
@@ -397,7 +399,7 @@ class Calls:
     ) -> torch.Tensor:
         # Other calls in flight have other numbers at the same place.
         made = numbers(self._mod(ranks), self.context.device)
-        return made(sources, start + 11 * number + self.shift, length, op)
+        return made(sources, start + 11 * number + self.shift, length, op, self.dtype)
 
     def _expected(
         self, ranks: Sequence[int], block: int, start: int, length: int, number: int
@@ -406,8 +408,7 @@ class Calls:
         me = ranks.index(self.context.rank)
         sources, theirs = self.kind.source(me, block, len(ranks))
         start += theirs * self.count
-        found = self._numbers(sources, ranks, start, length, number, self.op).to(self.dtype)
-        return found / len(ranks) if self.op == "AVG" else found
+        return self._numbers(sources, ranks, start, length, number, self.op)
 
     def _compare(self, taken: torch.Tensor, ranks: Sequence[int], number: int) -> str | None:
         for block in range(self.kind.gets or len(ranks)):
@@ -449,12 +450,12 @@ class Calls:
             start = theirs * self.count + place
             for op in _REDUCE:
                 found = self._numbers(sources, ranks, start, len(look), 0, op)
-                if look.equal(found.to(self.dtype)):
+                if look.equal(found):
                     return f"that is the {op} of all ranks"
         for theirs in range(len(ranks)):
             for rank in range(len(ranks)):
                 start = theirs * self.count + place
                 found = self._numbers([rank], ranks, start, len(look), 0, self.op)
-                if look.equal(found.to(self.dtype)):
+                if look.equal(found):
                     return f"that is block {theirs} of rank {ranks[rank]}'s input"
         return "neither of one rank nor unwritten"
