@@ -238,13 +238,14 @@ def test_a_freed_block_is_overwritten_by_the_next_allocation_on_its_stream() -> 
     assert (before, raw.filled.count(pointer)) == (1, 2)
 
 
+@pytest.mark.parametrize("mode", ["eager", "late"])
 @pytest.mark.parametrize(
     ("how", "races"),
     [("alone", 1), ("waited for", 0), ("recorded", 0), ("recorded on one that waits", 0)],
     ids=str,
 )
-def test_a_block_that_another_stream_reads_must_be_held(how: str, races: int) -> None:
-    raw, runtime, pointer = allocator("late")
+def test_a_block_that_another_stream_reads_must_be_held(mode: str, how: str, races: int) -> None:
+    raw, runtime, pointer = allocator(mode)
     other = runtime.new_stream(0, 0)
     runtime.block(1, 0, other)  # an event that was never recorded
     runtime.record(1, 0, 0)
