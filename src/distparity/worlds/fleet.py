@@ -88,7 +88,7 @@ class Fleet:
     @property
     def remote(self) -> list[Remote]:
         """The nodes other than this machine."""
-        return [cast("Remote", node) for number, node in self.nodes.items() if number]
+        return cast("list[Remote]", [node for number, node in self.nodes.items() if number])
 
     def names(self, numbers: Iterable[int]) -> tuple[str, ...]:
         """The names of nodes; empty if there is only this machine."""
@@ -161,7 +161,7 @@ class Fleet:
 
     def any_stopped(self, pids: Iterable[int]) -> bool:
         """Whether somebody has stopped one of these processes."""
-        there = set[int]().union(*(node.stopped for node in self.remote))
+        there = set[int]().union(*(node.stopped for node in self.remote if node.stopped))
         return any(
             pid in there if processes.node_of(pid) else self.launcher.state(pid) == "stopped"
             for pid in pids

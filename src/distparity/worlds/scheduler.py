@@ -546,9 +546,10 @@ class Scheduler:
         except Exception as error:
             self._note(error)
         for node in self.fleet.remote:
-            # If it is gone, reading from it will show that.
-            with contextlib.suppress(OSError):
-                self._flush_channel(node.channel)
+            if node.channel.pending or node.channel in self._behind:
+                # If it is gone, reading from it will show that.
+                with contextlib.suppress(OSError):
+                    self._flush_channel(node.channel)
         for world in list(self._worlds):
             self._sparing(world, self._flush_world, world)
 
