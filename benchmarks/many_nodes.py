@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import resource
 import select
 import socket
@@ -34,6 +35,8 @@ from distparity.worlds.world import Answer, Spec, Task
 TOKEN = "t" * 32
 #: The arguments of a task, about as large as those of a training.
 ARGS = {"scenario": "multiple_forward", "more": "x" * 400}
+#: Milliseconds of a case that the controller may take at the largest size.
+AIM = 50
 HEADINGS = (
     *("nodes", "ranks", "a case, ms", "slowest, ms", "the controller's CPU, ms"),
     *("cases of 2 ranks a second", "a world starts, ms", "memory, MiB"),
@@ -150,9 +153,49 @@ def measure(nodes: int, each: int, repeat: int) -> dict[str, Any]:
     return {"start": started, "cases": cases, "cpu": cpu, "rate": rate, "memory": held}
 
 
+def plot(rows: list[tuple[int, float, float]]) -> str:
+    """Draw a case's time and the controller's CPU time over the ranks, as SVG with logarithmic axes."""
+    left, top, wide, high = 60, 30, 380, 220
+    low, span = math.log10(0.5), math.log10(200) - math.log10(0.5)
+    first, last = (math.log2(rows[at][0]) for at in (0, -1))
+
+    def place(ranks: float, ms: float) -> tuple[float, float]:
+        x = left + wide * (math.log2(ranks) - first) / ((last - first) or 1.0)
+        return x, top + high * (1 - (math.log10(ms) - low) / span)
+
+    size = f'width="{left + wide + 60}" height="{top + high + 50}"'
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">'
+    ]
+    lines.append('<rect width="100%" height="100%" fill="white"/>')
+    for ms in (1, 5, 10, 50, 100):
+        y = place(rows[0][0], ms)[1]
+        colour = "#b00" if ms == AIM else "#ccc"
+        lines.append(
+            f'<line x1="{left}" x2="{left + wide}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}"/>'
+        )
+        lines.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{ms} ms</text>')
+    for ranks, *_ in rows:
+        x = place(ranks, 1)[0]
+        lines.append(f'<text x="{x:.1f}" y="{top + high + 18}" text-anchor="middle">{ranks}</text>')
+    lines.append(
+        f'<text x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">ranks</text>'
+    )
+    for number, (name, dash) in enumerate((("a case", "none"), ("the controller's CPU", "4"))):
+        points = [place(row[0], row[1 + number]) for row in rows]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        look = f'fill="none" stroke="#036" stroke-width="2" stroke-dasharray="{dash}"'
+        lines.append(f'<polyline points="{path}" {look}/>')
+        y = 18 + 14 * number
+        lines.append(f'<line x1="{left + 10}" x2="{left + 40}" y1="{y - 4}" y2="{y - 4}" {look}/>')
+        lines.append(f'<text x="{left + 46}" y="{y}">{name}</text>')
+    return "\n".join([*lines, "</svg>", ""])
+
+
 def main() -> None:
     parser = arguments(__doc__, repeat=20)
     parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32, 128])
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
     parser.add_argument("--ranks-per-node", type=int, default=8)
     parser.add_argument("--stand-in", type=int, metavar="PORT", help="be the nodes")
     parser.add_argument("--json", action="store_true", help="print what one size measures")
@@ -164,6 +207,7 @@ def main() -> None:
         print(json.dumps(measure(given.nodes[0], given.ranks_per_node, given.repeat)))
         return
     table = Table("many_nodes", HEADINGS)
+    drawn = []
     for nodes in given.nodes:
         # A process of its own for each size, so that memory is that size's.
         words = [sys.executable, __file__, "--json", "--nodes", str(nodes)]
@@ -171,6 +215,7 @@ def main() -> None:
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         cases = sorted(1000 * seconds for seconds in found["cases"])
+        drawn.append((nodes * given.ranks_per_node, cases[len(cases) // 2], 1000 * found["cpu"]))
         table.add(
             nodes,
             nodes * given.ranks_per_node,
@@ -189,6 +234,8 @@ def main() -> None:
         ),
     ]
     publish(table, given.markdown)
+    if given.plot is not None:
+        given.plot.write_text(plot(drawn))
 
 
 if __name__ == "__main__":

@@ -120,11 +120,12 @@ class Hosts:
         folder: Path,
         words: Sequence[str],
         launcher: Sequence[str] = (),
+        verb: str = "run",
         **environ: str,
     ) -> subprocess.Popen[bytes]:
         """Start ``distparity run`` on a host as srun would, as one of two tasks.
 
-        ``launcher`` are words of torchrun, if that is what the task is.
+        ``launcher`` are words of torchrun, if that is what the task is. ``verb`` is another subcommand.
         """
         step = {
             "SLURM_JOB_ID": self.mark,
@@ -144,8 +145,7 @@ class Hosts:
             ]
             launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={self.address(1)}:29400"]
             launcher += [f"--local-addr={self.address(host)}"]
-        command = [sys.executable, *launcher, "-m", "distparity", "run"]
-        command += ["--device", "cpu", "--cell", "x"]
+        command = [sys.executable, *launcher, "-m", "distparity", verb, "--device", "cpu"]
         command += ["--report-dir", str(folder / "reports"), *words]
         return self.start(host, command, folder / f"log{host}", {**step, **environ})
 
@@ -176,7 +176,16 @@ class Trial:
 
     def start(self, timeout: float = 60.0, late: float = 0.0) -> None:
         """Start both, the second ``late`` seconds after the first."""
-        common = ["--include", "injected", "--case-timeout", str(timeout), "--worlds", "1"]
+        common = [
+            "--cell",
+            "x",
+            "--include",
+            "injected",
+            "--case-timeout",
+            str(timeout),
+            "--worlds",
+            "1",
+        ]
         for case in (BEFORE, self.under_way, AFTER):
             common += ["--case", case]
         common += self.words
