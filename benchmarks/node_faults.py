@@ -7,6 +7,7 @@ $OTHER_PYTHON, which has one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -121,14 +122,9 @@ def disk_full(trial: Trial) -> Iterator[str]:
         trial.under_way = "multiple_forward/ddp-ws2-float32"
         trial.start()
         trial.until(lambda: (small / "filled").exists() or list(small.glob("distparity-*/world*")))
-        (small / "filled").write_bytes(b"") if not (small / "filled").exists() else None
-        with (small / "filled").open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-            except OSError:
-                pass
+        with contextlib.suppress(OSError), (small / "filled").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
         trial.began = time.time()
         trial.until(lambda: trial.one.poll() is not None)
         bad = [name for name, (_, one) in trial.results.items() if one["status"] != "passed"]
