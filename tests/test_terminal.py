@@ -21,7 +21,9 @@ from distparity.core.torch_facts import DeviceFacts
 from distparity.pytest_plugin import matrix_view, summary
 from distparity.pytest_plugin.matrix_view import marks
 from distparity.pytest_plugin.progress import Progress
+from distparity.session import wording
 from distparity.session.cell import Cell
+from distparity.session.options import Options
 
 # -- the matrix ------------------------------------------------------------------------------------
 
@@ -474,3 +476,24 @@ def test_a_run_looks_the_same_wherever_it_is_started(tmp_path: Path) -> None:
     assert "SKIPPED" not in found.stdout
     assert f"rootdir: {tmp_path}" in found.stdout
     assert "  1 not supported: ddp: reentrant checkpoints" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran", "words"),
+    [
+        ([2, 4], [4], ""),
+        ([2], [2], ""),
+        ([4], [4], " --world-size 4"),
+        ([2, 3], [3], " --world-size 3"),
+        ([4, 8], [4, 8], " --world-size 4,8"),
+    ],
+    ids=["the usual", "pairs", "no pairs", "another size", "larger ones"],
+)
+def test_a_command_that_runs_cases_again_has_their_world_sizes(
+    asked: list[int], ran: list[int], words: str
+) -> None:
+    cases = [Case("dtensor_losses", "shard", size, "float32", "cpu") for size in ran]
+    options = Options(devices=["cpu"], world_sizes=asked, known_defects=True)
+
+    named = "".join(f" --case {case.id}" for case in cases)
+    assert wording.rerun(cases, options, {}) == f"distparity run --device cpu{named}{words}"
