@@ -214,7 +214,8 @@ def _reports(mutant: Mutant) -> str:
     if "eager" in mutant.reports:
         training, count = mutant.reports["eager"]
         return f"{count}: {training}"
-    return f"none: {mutant.why_equivalent or mutant.state}"
+    numbers = "the numbers are wrong" if mutant.wrong else mutant.state
+    return f"none: {mutant.why_equivalent or numbers}"
 
 
 def _problems(found: dict[str, Found]) -> Iterator[str]:
