@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -93,6 +94,35 @@ def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(check
     }
     (error, *_) = outcomes.values()
     assert error.message.endswith("ModuleNotFoundError: No module named 'no_such_module'")
+
+
+@pytest.mark.parametrize("name", ["../outside.py", "/outside.py", "a/../../outside.py"])
+def test_archive_with_a_file_outside_of_it_is_refused(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "a.tar"
+    with tarfile.open(source, "w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+
+    with pytest.raises(BadRequest, match="it has a file outside of it"):
+        upstream._folder(source, tmp_path / "scratch")
+    assert not list(tmp_path.rglob("outside.py"))
+
+
+def test_archive_is_its_files_without_links(tmp_path: Path) -> None:
+    source = tmp_path / "a.tar"
+    with tarfile.open(source, "w") as archive:
+        link = tarfile.TarInfo("pytorch/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+        file = tarfile.TarInfo("pytorch/test/distributed/test_a.py")
+        file.size = 4
+        archive.addfile(file, io.BytesIO(b"pass"))
+    (tmp_path / "scratch").mkdir()
+
+    found = upstream._folder(source, tmp_path / "scratch")
+
+    assert [path.name for path in found.iterdir()] == ["test_a.py"]
+    assert (found / "test_a.py").read_text() == "pass"
+    assert not list(tmp_path.rglob("link"))
 
 
 def test_what_is_all_skipped_or_fewer_than_declared_is_red(
