@@ -70,6 +70,8 @@ class Table:
     headings: Sequence[str]
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: Whether this process has measured it, so that its machine and its load are part of it.
+    measured: bool = True
 
     def add(self, *cells: object) -> None:
         self.rows.append([str(cell) for cell in cells])
@@ -78,12 +80,14 @@ class Table:
         lines = [list(self.headings), *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.headings))]
         body = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([machine(), "", *(line.rstrip() for line in body), "", *self.notes])
+        head = [machine(), ""] if self.measured else []
+        return "\n".join([*head, *(line.rstrip() for line in body), "", *self.notes])
 
     def markdown(self) -> str:
         lines = [list(self.headings), ["---"] * len(self.headings), *self.rows]
         body = ["| " + " | ".join(line) + " |" for line in lines]
-        return "\n".join([*body, "", *(f"- {note}" for note in [*self.notes, machine()])])
+        notes = [*self.notes, *([machine()] if self.measured else [])]
+        return "\n".join([*body, "", *(f"- {note}" for note in notes)])
 
 
 def machine() -> str:
