@@ -372,6 +372,7 @@ def test_a_number_of_seconds(number: object, seconds: float) -> None:
         (12345678, "12345678"),
         (None, "None"),
         (True, "True"),
+        ({"SUM": "a", "MIN": 2}, "SUM: a; MIN: 2"),
     ],
     ids=str,
 )

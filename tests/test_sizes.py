@@ -187,27 +187,27 @@ def test_another_reduction_is_named() -> None:
         (
             [Measured(9, 900, 0, "", 2e9), Measured(9, 900, 0, "", 3e9)],
             [],
-            "SUM: 9 sizes, right to 900 B, 2 GB/s",
+            "9 sizes, right to 900 B, 2 GB/s",
         ),
         (
             [Measured(9, 900, 0, "", 2e9), Measured(9, 300, 400, "the tail is lost", 3e9)],
             ["SUM: 400 bytes, rank 1: the tail is lost (ratio inf)"],
-            "SUM: 9 sizes, right to 300 B, wrong from 400 B, 2 GB/s",
+            "9 sizes, right to 300 B, wrong from 400 B, 2 GB/s",
         ),
         (
             [Measured(9, 900, 0, "", 2e9), Measured(8, 800, 0, "", 3e9)],
             ["SUM: the sizes, rank 1: 8 sizes were called (ratio inf)"],
-            "SUM: 9 sizes, right to 800 B, 2 GB/s",
+            "9 sizes, right to 800 B, 2 GB/s",
         ),
         (
             [Measured(), Measured()],
             [f"SUM: the sizes, rank {rank}: 0 sizes were called (ratio inf)" for rank in (0, 1)],
-            "SUM: 0 sizes, right to 0 B, 0 GB/s",
+            "0 sizes, right to 0 B, 0 GB/s",
         ),
         (
             [Measured(9, 900, 0, "", 2e9), None],
             ["SUM: the sizes, rank 1: 0 sizes were called (ratio inf)"],
-            "SUM: 9 sizes, right to 0 B, 0 GB/s",
+            "9 sizes, right to 0 B, 0 GB/s",
         ),
     ],
     ids=["right", "wrong on one rank", "fewer sizes", "no size", "no answer"],
@@ -222,7 +222,7 @@ def test_a_size_is_right_if_it_is_right_on_all_ranks(
     found = judge(kind, [check], [Made(one, {}) for one in made], Where((2, 13), "cpu", "float32"))
 
     assert [str(divergence) for divergence in found.divergences] == wrong
-    assert found.conclude().facts == {"sizes": fact}
+    assert found.conclude().told == {"SUM": fact}
     assert found.passed is not bool(wrong)
 
 

@@ -10,6 +10,8 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Suite, command, environment
@@ -497,3 +499,24 @@ def test_a_command_that_runs_cases_again_has_their_world_sizes(
 
     named = "".join(f" --case {case.id}" for case in cases)
     assert wording.rerun(cases, options, {}) == f"distparity run --device cpu{named}{words}"
+
+
+SIZES = {
+    "all right": ((), ["SUM       a", "right as well: MIN, MAX"]),
+    "one is wrong": (("MIN",), ["SUM       a", "MIN       b", "right as well: MAX"]),
+    "the first is wrong": (("SUM",), ["SUM       a", "MIN       b", "right as well: MAX"]),
+    "all wrong": (("SUM", "MIN", "MAX"), ["SUM       a", "MIN       b", "MAX       c"]),
+}
+
+
+@pytest.mark.parametrize(("wrong", "shown"), SIZES.values(), ids=SIZES)
+def test_sizes_have_the_first_that_is_right_and_all_that_are_wrong(
+    wrong: tuple[str, ...], shown: list[str]
+) -> None:
+    cases = [Case("sizes_all_reduce", "wait", size, "float32", "cpu") for size in (2, 4)]
+    told = {"SUM": "a", "MIN": "b", "MAX": "c"}
+    outcomes = {cases[0].id: Outcome(Status.PASSED, facts={"sizes": told}, diverged=wrong)}
+    cell: Any = SimpleNamespace(cases=cases, outcomes=outcomes)
+
+    found = [line.removeprefix(f"  {cases[0].id}").strip() for line in summary.sizes(cell)]
+    assert found == shown

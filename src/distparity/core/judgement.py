@@ -86,8 +86,8 @@ class Judgement(Record):
     #: with the declared fact and the refusal.
     checks: int = 0
     refused: dict[str, str] = field(default_factory=dict)
-    #: Of an operation: what the report is told in addition.
-    facts: dict[str, str] = field(default_factory=dict)
+    #: Of an operation, by check: what is told of it, right or wrong.
+    told: dict[str, str] = field(default_factory=dict)
     #: The divergences by which the same fault is known again: of training the first and the last,
     #: of an operation the first of each check. Empty if nothing diverged.
     samples: tuple[Divergence, ...] = ()

@@ -61,7 +61,7 @@ class Judged:
     """What ranks found that compared their results themselves, and what the report is told of it."""
 
     wrong: list[Divergence]
-    facts: dict[str, str]
+    told: str
 
 
 @dataclass

@@ -52,8 +52,8 @@ class Findings(Verdict):
     checks: int = 0
     #: Checks that torch or the backend refused, with the declared fact and the refusal.
     refused: dict[str, str] = field(default_factory=dict)
-    #: What ranks say of checks that they judged themselves, by name.
-    facts: dict[str, str] = field(default_factory=dict)
+    #: What ranks say of checks that they judged themselves, by check.
+    told: dict[str, str] = field(default_factory=dict)
 
     def conclude(self) -> Judgement:
         """The verdict as a record."""
@@ -61,7 +61,7 @@ class Findings(Verdict):
             super().conclude(),
             checks=self.checks,
             refused=dict(self.refused),
-            facts=dict(self.facts),
+            told=dict(self.told),
         )
 
     def samples(self) -> list[Divergence]:
@@ -101,8 +101,7 @@ def judge(
             continue
         for one in judged.wrong:
             found.note(one)
-        for name, text in judged.facts.items():
-            found.facts[name] = "; ".join(filter(None, [found.facts.get(name), text]))
+        found.told[check.name] = judged.told
     return found
 
 

@@ -39,15 +39,13 @@ def sizes(cell: Cell) -> Iterator[str]:
     """What was called over sizes: a line for each case, and for each reduction that was wrong."""
     for case in cell.cases:
         outcome = cell.outcomes.get(case.id)
-        told = "" if outcome is None else str(outcome.facts.get("sizes", ""))
-        first, *others = told.split("; ")
-        wrong = [one for one in others if "wrong from" in one]
-        for line in filter(None, [first, *wrong]):
-            what, _, found = line.partition(": ")
-            yield f"  {case.id:<44}  {what:<8}  {found}"
-        if len(wrong) < len(others):
-            rest = ", ".join(one.partition(":")[0] for one in others if one not in wrong)
-            yield f"  {'':<44}  right as well: {rest}"
+        told = {} if outcome is None else outcome.facts.get("sizes", {})
+        right = [] if outcome is None else [name for name in told if name not in outcome.diverged]
+        for name, found in told.items():
+            if name not in right[1:]:
+                yield f"  {case.id:<44}  {name:<8}  {found}"
+        if right[1:]:
+            yield f"  {'':<44}  right as well: {', '.join(right[1:])}"
 
 
 def causes(

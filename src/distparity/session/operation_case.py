@@ -85,7 +85,8 @@ def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str | N
 def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
     checks, refused = found.checks, found.refused
     facts["checks"] = checks - len(refused)
-    facts.update(found.facts)
+    if found.told:
+        facts["sizes"] = dict(found.told)
     if refused:
         facts["refused"] = "; ".join(_grouped(refused))
     if checks and len(refused) == checks:

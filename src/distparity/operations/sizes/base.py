@@ -307,7 +307,7 @@ class Sweep(Check):
                 wrong.append(Divergence(where, rank, one.message))
             elif not one.sizes or one.sizes != each[0].sizes:
                 wrong.append(Divergence(where, rank, f"{one.sizes} sizes were called"))
-        return Judged(wrong, {"sizes": f"{self.name}: {self._told(each)}"})
+        return Judged(wrong, self._told(each))
 
     def _told(self, each: Sequence[Measured]) -> str:
         # A size is right if it is right on all ranks, and as fast as on the slowest.
