@@ -469,6 +469,26 @@ def _no_device() -> str:
 
 asim = pytest.mark.skipif(bool(_no_device()), reason=_no_device())
 
+@asim
+@pytest.mark.parametrize(
+    ("compiler", "headers", "fact"),
+    [
+        ("no-such-compiler -O1", "", "there is no C++ compiler (no-such-compiler"),
+        ("true", "/nowhere", "there is no /nowhere/Python.h, Python's headers"),
+    ],
+)
+def test_what_the_build_lacks_is_told_as_a_fact(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, headers: str, fact: str
+) -> None:
+    from distparity_async import build
+
+    monkeypatch.setenv("DISTPARITY_ASYNC_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda _: headers)
+
+    assert str(build.absent()).startswith(fact)
+
+
 #: One process asks the device everything; each line begins with what was asked.
 PROGRAM = """
 import io, torch, distparity_async as asim
@@ -544,7 +564,7 @@ def test_the_host_reads_pinned_memory_in_any_way(answers: dict[str, list[str]]) 
 
 
 @asim
-@pytest.mark.parametrize("mode", ["eager", "late", "random:3"])
+@pytest.mark.parametrize("mode", ["late", "random:3"])
 def test_the_suite_is_green_on_it(suite: Suite, mode: str) -> None:
     cases = [f"multiple_forward/{how}-ws2-float32" for how in ("ddp", "fsdp1", "fsdp2")]
 
@@ -557,8 +577,7 @@ def test_the_suite_is_green_on_it(suite: Suite, mode: str) -> None:
 
 
 @asim
-@pytest.mark.parametrize(("mode", "layers"), [("eager", "[]"), ("late", "[2, 3, 4, 5]")], ids=str)
-def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it(mode: str, layers: str) -> None:
+def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it() -> None:
     program = ROOT / "packages/async_device/defects/fsdp2_all_reduce_hook.py"
 
     ran = subprocess.run(
@@ -566,11 +585,11 @@ def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it(mode: str, laye
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "ASIM_MODE": mode, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        env={**os.environ, "ASIM_MODE": "late", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
     )
 
     has_it = tuple(map(int, version("torch").split(".")[:2])) < (2, 15)
-    said = f"wrong gradients of layers {layers}, 2 pairs" if has_it else "of layers [], 0 pairs"
+    said = "wrong gradients of layers [2, 3, 4, 5], 2 pairs" if has_it else "of layers [], 0 pairs"
     assert ran.returncode == has_it, ran.stderr
     assert said in ran.stdout.splitlines()[-1]
 
