@@ -388,7 +388,22 @@ class FakeWorlds:
 
 REPORTED = Found(["right"], ["no order"], {})
 WRONG = Found(["wrong"], [], {})
+BOTH = Found(["wrong"], ["no order"], {})
 FAILED = Found(failure="Traceback\nValueError: no")
+
+
+def left_out(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Found], equivalent: bool
+) -> Campaign:
+    """A campaign over one statement, in which the ranks found that."""
+    statement = Statement("torch.m", "f", 1, "wait", "x.wait()")
+    monkeypatch.setitem(MODULES, "torch.m", "FSDP2")
+    if equivalent:
+        monkeypatch.setitem(EQUIVALENT, statement.name, "another one waits")
+    campaign = Campaign(FakeWorlds(**found), ["eager", "late"], statements=["x.wait"])
+    campaign.tell = lambda line: None
+    campaign.run(["training"], [statement])
+    return campaign
 
 
 @pytest.mark.parametrize(
@@ -414,17 +429,27 @@ def test_a_mutant_that_nobody_notices_needs_a_reason(
     state: str | None,
     passed: bool,
 ) -> None:
-    statement = Statement("torch.m", "f", 1, "wait", "x.wait()")
-    monkeypatch.setitem(MODULES, "torch.m", "FSDP2")
-    if equivalent:
-        monkeypatch.setitem(EQUIVALENT, statement.name, "another one waits")
-    campaign = Campaign(FakeWorlds(**found), ["eager", "late"], statements=["x.wait"])
-    campaign.tell = lambda line: None
-
-    campaign.run(["training"], [statement])
+    campaign = left_out(monkeypatch, found, equivalent)
 
     assert [one.state for one in campaign.mutants] == ([] if state is None else [state])
     assert campaign.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("found", "equivalent", "row"),
+    [
+        ({"eager_without": REPORTED, "late_without": WRONG}, False, "1 | wrong | training"),
+        ({"late_without": BOTH}, False, "none | 1, wrong | training"),
+        ({}, True, "none | none | another one waits"),
+        ({}, False, "none | none | MISSED"),
+    ],
+)
+def test_the_table_has_the_checker_and_the_numbers_of_each_mode(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Found], equivalent: bool, row: str
+) -> None:
+    campaign = left_out(monkeypatch, found, equivalent)
+
+    assert list(campaign.markdown("2.13.0"))[-1] == f"| `m:1` `x.wait()` | {row} |"
 
 
 # -- what the suite makes of it --------------------------------------------------------------------
@@ -468,6 +493,7 @@ def _no_device() -> str:
 
 
 asim = pytest.mark.skipif(bool(_no_device()), reason=_no_device())
+
 
 @asim
 @pytest.mark.parametrize(
