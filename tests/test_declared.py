@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -51,8 +52,8 @@ def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: TorchFact
     assert any(line.startswith("-basic = ") for line in found)
 
 
-def _cases(select: str, facts: TorchFacts) -> set[str]:
-    return {case.id for case in selection.cases(select, facts, "cpu", (2, 4))}
+def _cases(select: str, facts: TorchFacts, sizes: Sequence[int] = (2, 4)) -> set[str]:
+    return {case.id for case in selection.cases(select, facts, "cpu", sizes)}
 
 
 def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
@@ -64,6 +65,15 @@ def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None
     assert full | large | sizes | generated <= _cases(selection.EVERY, facts)
     assert full.isdisjoint(large | sizes | generated)
     assert sizes.isdisjoint(generated)
+
+
+@pytest.mark.parametrize("sizes", [(2,), (4,), (4, 8)], ids=str)
+def test_a_case_can_be_named_whatever_world_sizes_it_is_selected_with(
+    facts: TorchFacts, sizes: Sequence[int]
+) -> None:
+    selected = set().union(*(_cases(one, facts, sizes) for one in selection.SELECTIONS))
+
+    assert selected <= _cases(selection.EVERY, facts, (2, 4, 8))
 
 
 @pytest.mark.parametrize(

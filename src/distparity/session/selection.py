@@ -70,9 +70,11 @@ def operations(
 
 def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) -> list[int]:
     """The world sizes at which an operation is called in a way."""
+    if select == EVERY:
+        return list(sizes)
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
     most = what.default_ranks
-    if select in ("full", EVERY, *OPERATIONS) or most is None:
+    if select in ("full", *OPERATIONS) or most is None:
         return room
     # If only larger worlds are requested, use them.
     return [size for size in room if size <= most] or room

@@ -132,9 +132,7 @@ def rerun(cases: Sequence[Case], options: Options, replay: Mapping[str, str]) ->
     words += ["distparity", "run", *where(device, options)]
     for case in cases:
         words += ["--case", case.id]
-    # Some ways to call an operation run at 2 ranks alone, if 2 ranks are asked for.
-    without_pairs = options.world_sizes and 2 not in options.world_sizes
-    if without_pairs or not set(sizes) <= set(DEFAULT_WORLD_SIZES):
+    if not set(sizes) <= set(DEFAULT_WORLD_SIZES):
         words += ["--world-size", ",".join(map(str, sizes))]
     return shlex.join([*words, *_how(options)])
 
