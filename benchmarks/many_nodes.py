@@ -1,12 +1,16 @@
-"""What the controller adds to a case over many nodes: stand-ins for the nodes, whose ranks take no time.
+"""What the controller adds to a case over several nodes, with real ranks and with stand-ins.
 
-The stand-ins are one other process on this machine. They join as nodes do (TLS, the token, frames), and
-their ranks answer every task at once: no torch, no fork. The door, the scheduler, its worlds and the
-controller's end of each node are those of a run.
+Real ranks are forked on two hosts (network namespaces on this machine; needs root) that join by
+``distparity join``. They have torch and a process group, and a task that only asks a device a constant.
+
+The stand-ins for many nodes are one other process on this machine. They join as nodes do (TLS, the token,
+frames), and their ranks answer every task at once: no torch, no fork. The door, the scheduler, its worlds
+and the controller's end of each node are those of a run in both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -15,12 +19,15 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import two_hosts
 from _measure import Table, arguments, publish
 from fake_ranks import FakeLauncher, job
 
@@ -34,11 +41,13 @@ from distparity.worlds.world import Answer, Spec, Task
 
 TOKEN = "t" * 32
 #: The arguments of a task, about as large as those of a training.
-ARGS = {"scenario": "multiple_forward", "more": "x" * 400}
+ARGS = {"device": "cpu", "scenario": "multiple_forward", "more": "x" * 400}
+#: A task in which a rank does next to nothing.
+TASK = "patience"
 #: Milliseconds of a case that the controller may take at the largest size.
 AIM = 50
 HEADINGS = (
-    *("nodes", "ranks", "a case, ms", "slowest, ms", "the controller's CPU, ms"),
+    *("nodes", "ranks", "they are", "a case, ms", "slowest, ms", "the controller's CPU, ms"),
     *("cases of 2 ranks a second", "a world starts, ms", "memory, MiB"),
 )
 
@@ -104,15 +113,51 @@ def memory() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def measure(nodes: int, each: int, repeat: int) -> dict[str, Any]:
-    """One size: seconds of each case on all ranks, cases of two ranks a second, and memory."""
+#: Where the controller listens, and what makes the nodes join at a port: returns what waits for their end.
+Where = tuple[str, Callable[[int], Callable[[], object]]]
+
+
+@contextlib.contextmanager
+def stand_ins(count: int) -> Iterator[Where]:
+    """``count`` nodes in one process."""
+
+    def join(port: int) -> Callable[[], object]:
+        words = [sys.executable, __file__, "--stand-in", str(port), "--nodes", str(count)]
+        return functools.partial(subprocess.Popen(words).wait, 30)
+
+    yield "127.0.0.1", join
+
+
+@contextlib.contextmanager
+def real() -> Iterator[Where]:
+    """Two hosts on which ``distparity join`` forks ranks."""
+    with two_hosts.two_hosts() as hosts, tempfile.TemporaryDirectory() as place:
+        address = f"{hosts.net}.254"
+        token = Path(place, "token")
+        token.write_text(TOKEN)
+        token.chmod(0o600)
+
+        def join(port: int) -> Callable[[], object]:
+            words = [sys.executable, "-m", "distparity", "join", f"{address}:{port}"]
+            words += ["--token-file", str(token)]
+            made = [hosts.start(host, words, Path(place, f"log{host}")) for host in (1, 2)]
+            return lambda: [one.wait(30) for one in made]
+
+        yield address, join
+
+
+def measure(where: Where, nodes: int, each: int, repeat: int, count: int) -> dict[str, Any]:
+    """One size: seconds of each case on all ranks, cases of two ranks a second, and memory.
+
+    The rate is that of ``count`` cases.
+    """
     before = memory()
-    door = Door(TOKEN, "127.0.0.1", 0, lambda _: "")
+    address, join = where
+    door = Door(TOKEN, address, 0, lambda _: "")
     launcher = FakeLauncher()
     scheduler = Scheduler(launcher, room=nodes * each)
     scheduler.fleet.takers.clear()
-    words = [sys.executable, __file__, "--stand-in", str(door.port), "--nodes", str(nodes)]
-    process = subprocess.Popen(words)
+    ended = join(door.port)
     for number in range(1, nodes + 1):
         guest = door.guests.get(timeout=60)
         node = RemoteNode(number, str(guest.about["name"]), guest, launcher.setup)
@@ -123,7 +168,7 @@ def measure(nodes: int, each: int, repeat: int) -> dict[str, Any]:
 
     def one(size: int) -> float:
         began = time.perf_counter()
-        done = scheduler.run(job(Task(Spec("cpu", size, placement="spread"), "none", dict(ARGS))))
+        done = scheduler.run(job(Task(Spec("cpu", size, placement="spread"), TASK, dict(ARGS))))
         assert isinstance(done, Answer)
         assert len(done.results) == size
         return time.perf_counter() - began
@@ -135,29 +180,34 @@ def measure(nodes: int, each: int, repeat: int) -> dict[str, Any]:
     held = memory() - before
     pair = Spec("cpu", 2, placement="packed")
 
-    def pairs(count: int) -> float:
+    def pairs(number: int) -> float:
         began = time.perf_counter()
-        made = scheduler.side_by_side(range(count), lambda _: job(Task(pair, "none", dict(ARGS))))
+        made = scheduler.side_by_side(range(number), lambda _: job(Task(pair, TASK, dict(ARGS))))
         assert all(isinstance(done, Answer) for _, done in made)
-        return count / (time.perf_counter() - began)
+        return number / (time.perf_counter() - began)
 
     # The first of them start their worlds.
-    pairs(400)
-    rate = pairs(1000)
+    pairs(count // 2)
+    rate = pairs(count)
     for left in scheduler.fleet.remote:
         left.hang_up()
     scheduler.close()
     launcher.finish()
     door.close()
-    process.wait(30)
+    ended()
     return {"start": started, "cases": cases, "cpu": cpu, "rate": rate, "memory": held}
 
 
-def plot(rows: list[tuple[int, float, float]]) -> str:
+#: Of one size: its ranks, and milliseconds of a case and of the controller's CPU time.
+Point = tuple[int, float, float]
+
+
+def plot(stand_ins: list[Point], real: list[Point]) -> str:
     """Draw a case's time and the controller's CPU time over the ranks, as SVG with logarithmic axes."""
-    left, top, wide, high = 60, 30, 380, 220
+    left, top, wide, high = 60, 58, 420, 220
     low, span = math.log10(0.5), math.log10(200) - math.log10(0.5)
-    first, last = (math.log2(rows[at][0]) for at in (0, -1))
+    sizes = [point[0] for point in (*real, *stand_ins)]
+    first, last = math.log2(sizes[0]), math.log2(sizes[-1])
 
     def place(ranks: float, ms: float) -> tuple[float, float]:
         x = left + wide * (math.log2(ranks) - first) / ((last - first) or 1.0)
@@ -169,24 +219,31 @@ def plot(rows: list[tuple[int, float, float]]) -> str:
     ]
     lines.append('<rect width="100%" height="100%" fill="white"/>')
     for ms in (1, 5, 10, 50, 100):
-        y = place(rows[0][0], ms)[1]
+        y = place(sizes[0], ms)[1]
         colour = "#b00" if ms == AIM else "#ccc"
         lines.append(
             f'<line x1="{left}" x2="{left + wide}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}"/>'
         )
         lines.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{ms} ms</text>')
-    for ranks, *_ in rows:
+    for ranks in sizes:
         x = place(ranks, 1)[0]
         lines.append(f'<text x="{x:.1f}" y="{top + high + 18}" text-anchor="middle">{ranks}</text>')
     lines.append(
         f'<text x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">ranks</text>'
     )
-    for number, (name, dash) in enumerate((("a case", "none"), ("the controller's CPU", "4"))):
-        points = [place(row[0], row[1 + number]) for row in rows]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        look = f'fill="none" stroke="#036" stroke-width="2" stroke-dasharray="{dash}"'
+    drawn = (
+        ("a case, stand-ins", "#036", "none", 1, stand_ins),
+        ("the controller's CPU, stand-ins", "#036", "4", 2, stand_ins),
+        ("a case, real ranks", "#a50", "none", 1, real),
+        ("the controller's CPU, real ranks", "#a50", "4", 2, real),
+    )
+    for number, (name, colour, dash, which, points) in enumerate(drawn):
+        if not points:
+            continue
+        path = " ".join("{:.1f},{:.1f}".format(*place(one[0], one[which])) for one in points)
+        look = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         lines.append(f'<polyline points="{path}" {look}/>')
-        y = 18 + 14 * number
+        y = 14 + 13 * number
         lines.append(f'<line x1="{left + 10}" x2="{left + 40}" y1="{y - 4}" y2="{y - 4}" {look}/>')
         lines.append(f'<text x="{left + 46}" y="{y}">{name}</text>')
     return "\n".join([*lines, "</svg>", ""])
@@ -197,6 +254,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
     parser.add_argument("--ranks-per-node", type=int, default=8)
+    parser.add_argument(
+        "--real", type=int, nargs="*", default=[2, 4, 8, 16], help="real ranks over two nodes"
+    )
     parser.add_argument("--stand-in", type=int, metavar="PORT", help="be the nodes")
     parser.add_argument("--json", action="store_true", help="print what one size measures")
     given = parser.parse_args()
@@ -204,21 +264,36 @@ def main() -> None:
         StandIns(given.stand_in, *given.nodes).serve()
         return
     if given.json:
-        print(json.dumps(measure(given.nodes[0], given.ranks_per_node, given.repeat)))
+        nodes, each = given.nodes[0], given.ranks_per_node
+        joined = real() if given.real else stand_ins(nodes)
+        with joined as where:
+            count = 200 if given.real else 1000
+            print(json.dumps(measure(where, nodes, each, given.repeat, count)))
         return
     table = Table("many_nodes", HEADINGS)
-    drawn = []
-    for nodes in given.nodes:
+    table.notes = [
+        f"A case is on all ranks, which do next to nothing; median and slowest of {given.repeat} cases.",
+        "Real ranks, and the stand-ins for the nodes, use the same cores as the controller.",
+    ]
+    why = two_hosts.why_not() if given.real else ""
+    if why:
+        table.notes.append(f"Real ranks: {why}.")
+    sizes = [(2, ranks // 2, "real") for ranks in given.real if not why]
+    sizes += [(nodes, given.ranks_per_node, "stand-ins") for nodes in given.nodes]
+    points: dict[str, list[Point]] = {"real": [], "stand-ins": []}
+    for nodes, each, kind in sizes:
         # A process of its own for each size, so that memory is that size's.
         words = [sys.executable, __file__, "--json", "--nodes", str(nodes)]
-        words += ["--ranks-per-node", str(given.ranks_per_node), "--repeat", str(given.repeat)]
+        words += ["--ranks-per-node", str(each), "--repeat", str(given.repeat)]
+        words += ["--real", *(["2"] if kind == "real" else [])]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         cases = sorted(1000 * seconds for seconds in found["cases"])
-        drawn.append((nodes * given.ranks_per_node, cases[len(cases) // 2], 1000 * found["cpu"]))
+        points[kind].append((nodes * each, cases[len(cases) // 2], 1000 * found["cpu"]))
         table.add(
             nodes,
-            nodes * given.ranks_per_node,
+            nodes * each,
+            kind,
             f"{cases[len(cases) // 2]:.1f}",
             f"{cases[-1]:.1f}",
             f"{1000 * found['cpu']:.1f}",
@@ -227,15 +302,9 @@ def main() -> None:
             f"{found['memory']:.1f}",
         )
         print(" ".join(table.rows[-1]), flush=True)
-    table.notes = [
-        (
-            f"A case has {given.ranks_per_node} ranks on every node; median and slowest of "
-            f"{given.repeat} cases. The stand-ins for the nodes use the same cores."
-        ),
-    ]
     publish(table, given.markdown)
     if given.plot is not None:
-        given.plot.write_text(plot(drawn))
+        given.plot.write_text(plot(points["stand-ins"], points["real"]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ HEADINGS = ("what fails", "known after", "what is said", "the next case", "exit 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
 
+import slurm  # noqa: E402
 import two_hosts  # noqa: E402
 from _measure import Table, arguments, publish  # noqa: E402
 from two_hosts import BEFORE, UNDER_WAY, Trial  # noqa: E402
@@ -202,17 +202,33 @@ def late(trial: Trial) -> Iterator[str]:
 
 
 def requeued(trial: Trial) -> Iterator[str]:
-    """Slurm ends every process of the job, and starts it again."""
-    trial.words.append("--resume")
-    trial.start(timeout=8)
-    trial.case_under_way()
-    for pid in trial.left():
-        os.kill(pid, signal.SIGKILL)
-    for process in (trial.one, trial.two):
-        process.wait()
-    trial.both["SLURM_RESTART_COUNT"] = "1"
-    trial.start(timeout=8)
-    yield from _resumed(trial)
+    """``scontrol requeue`` for a job of a real Slurm."""
+    with slurm.slurm(trial.hosts, trial.folder / "slurm") as cluster:
+        words = ["--device", "cpu", "--report-dir", "reports", *trial.options(timeout=8)]
+        # As it would be after "activate".
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environ = {"PATH": path, "PYTHONPATH": str(TESTS / "included")}
+        log = ["--open-mode=append", f"--output={trial.folder / 'log1'}"]
+        script = str(TESTS.parent / "ci" / "slurm.sbatch")
+        job = cluster.say(
+            *("sbatch", "--parsable", *log, script, *words), cwd=trial.folder, environ=environ
+        )
+        trial.marks = {f"SLURM_JOB_ID={job}", *(f"{k}={v}" for k, v in cluster.environ.items())}
+        (trial.folder / "log2").touch()
+        trial.case_under_way()
+        cluster.say("scontrol", "requeue", job)
+        trial.until(lambda: cluster.job(job)["JobState"] == "PENDING")
+        # By itself, Slurm waits two minutes.
+        cluster.say("scontrol", "update", f"JobId={job}", "StartTime=now")
+        trial.until(lambda: UNDER_WAY in trial.results)
+        took = trial.results[UNDER_WAY][0] - trial.began
+        trial.until(
+            lambda: cluster.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING")
+        )
+        after = trial.results[two_hosts.AFTER][1]["status"]
+        code = cluster.job(job)["ExitCode"].partition(":")[0]
+        yield f"{took:.1f} s | the run goes on {trial.resumed()}"
+        yield f"{after} | {code} | {len(trial.left())} processes"
 
 
 def restarted(trial: Trial) -> Iterator[str]:
@@ -224,16 +240,10 @@ def restarted(trial: Trial) -> Iterator[str]:
     agent = trial.two.pid
     (worker,) = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
     os.kill(int(worker), signal.SIGKILL)
-    yield from _resumed(trial)
-
-
-def _resumed(trial: Trial) -> Iterator[str]:
     trial.until(lambda: UNDER_WAY in trial.results)
     took = trial.results[UNDER_WAY][0] - trial.began
     end = trial.end()
-    (xml,) = (trial.folder / "reports").glob("*.xml")
-    resumed = re.search('distparity.resumed" value="([^"]+)"', xml.read_text())
-    yield f"{took:.1f} s | the run goes on {resumed[1] if resumed else 'from its beginning'}"
+    yield f"{took:.1f} s | the run goes on {trial.resumed()}"
     yield end
 
 
@@ -257,7 +267,10 @@ FAULTS: dict[str, tuple[str, Callable[[Trial], Iterator[str]]]] = {
     "stranger": ("strangers, and a node with a wrong token", stranger),
     "blocked": ("the node drops connections that others begin", blocked),
     "late": ("the node comes 10 s late", late),
-    "requeued": ("Slurm queues the job again (`--resume`)", requeued),
+    "requeued": (
+        "`scontrol requeue` ends the job and queues it again (`--resume`)",
+        requeued,
+    ),
     "restarted": ("the node's process dies; torchrun restarts all (`--resume`)", restarted),
 }
 

@@ -181,8 +181,9 @@ def recorded(
             marks=pin.marks,
         )
         entries = parse(ENTRY, file.name)
-        recording.add("2.13.0", "cpu", known(entries, {CASE.id: result}))
-    recording.write(anew=True)
+        results = {CASE.id: result}
+        recording.add("2.13.0", "cpu", known(entries, results), results)
+    recording.write()
     return recording
 
 
@@ -204,6 +205,16 @@ def test_two_runs_that_differ_are_no_pin(file: Path) -> None:
 
     assert recorded(file, Pin.of(KNOWN), other).apart == {f"torch 2.13.0, {CASE.id}"}
     assert load([file]).pins == {}
+
+
+def test_pins_of_cases_that_did_not_run_are_kept(file: Path) -> None:
+    kept = {"a/b-ws4-float32": Pin.of(KNOWN)}
+    before = {**kept, CASE.id: Pin.of(KNOWN)}
+    suffixed(file).write_text(written({("2.13.0", "cpu"): before}))
+
+    recorded(file, Pin.of(KNOWN), where="other.toml:2")
+
+    assert load([file]).pins == {("2.13.0", "cpu"): kept}
 
 
 WHERE = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -173,22 +174,20 @@ class Trial:
     both: dict[str, str] = field(default_factory=dict)
     launcher: list[str] = field(default_factory=list)
     began: float = 0.0
+    #: What only the processes of the run have in their environment.
+    marks: set[str] = field(default_factory=set)
+
+    def options(self, timeout: float = 60.0) -> list[str]:
+        """The options of the run."""
+        found = ["--cell", "x", "--include", "injected", "--worlds", "1"]
+        found += ["--case-timeout", str(timeout)]
+        for case in (BEFORE, self.under_way, AFTER):
+            found += ["--case", case]
+        return found + self.words
 
     def start(self, timeout: float = 60.0, late: float = 0.0) -> None:
         """Start both, the second ``late`` seconds after the first."""
-        common = [
-            "--cell",
-            "x",
-            "--include",
-            "injected",
-            "--case-timeout",
-            str(timeout),
-            "--worlds",
-            "1",
-        ]
-        for case in (BEFORE, self.under_way, AFTER):
-            common += ["--case", case]
-        common += self.words
+        common = self.options(timeout)
         self.one = self.hosts.run(1, self.folder, common, self.launcher, **self.both)
         time.sleep(late)
         both = {**self.both, **self.environ}
@@ -230,15 +229,16 @@ class Trial:
 
     def left(self, host: int | None = None) -> list[int]:
         """The processes of this run, on one host or both."""
-        mark = f"SLURM_JOB_ID={self.hosts.mark}".encode()
-        rank = f"SLURM_PROCID={0 if host is None else host - 1}".encode()
+        marks = self.marks or {f"SLURM_JOB_ID={self.hosts.mark}"}
+        if host is not None:
+            marks = {*marks, f"SLURM_PROCID={host - 1}"}
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             try:
-                words = path.read_bytes().split(b"\0")
+                words = set(path.read_text(errors="replace").split("\0"))
             except OSError:
                 continue
-            if mark in words and (host is None or rank in words):
+            if marks <= words:
                 found.append(int(path.parent.name))
         return found
 
@@ -247,6 +247,12 @@ class Trial:
         # The other processes there are the fork server and its ranks, which have sessions of their own.
         (pid,) = (pid for pid in self.left(2) if os.getsid(pid) == self.two.pid)
         return pid
+
+    def resumed(self) -> str:
+        """After which results the run went on, as its XML says."""
+        (xml,) = (self.folder / "reports").glob("*.xml")
+        found = re.search('distparity.resumed" value="([^"]+)"', xml.read_text())
+        return found[1] if found else "from its beginning"
 
     def end(self) -> str:
         """Wait for the end; returns the exit codes, and what became of the case after."""

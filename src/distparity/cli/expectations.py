@@ -136,8 +136,8 @@ def _pin(given: argparse.Namespace) -> int:
         entries = parse(given.file.read_text(encoding="utf-8"), given.file.name)
         for column in _columns(given.results):
             results = {_case(row, column.device).id: one for row, one in column.results.items()}
-            recorded.add(column.version.public, column.device, known(entries, results))
-        number = recorded.write(anew=True)
+            recorded.add(column.version.public, column.device, known(entries, results), results)
+        number = recorded.write()
     except (_Unread, expectations.Wrong, OSError, ValueError) as error:
         return _refuse(str(error))
     print(f"wrote the pins of {number} case{'' if number == 1 else 's'} to {recorded.path}")
@@ -279,7 +279,7 @@ def _write(path: Path, found: _Proposed) -> int:
         for torch, cell, results in found.failed:
             recorded.add(torch, cell, results)
         path.write_text(text, encoding="utf-8")
-        recorded.write(anew=False)
+        recorded.write()
     except (OSError, UnicodeDecodeError) as error:
         return _refuse(f"{path}: {error}")
     except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,17 @@ class Recording:
         self.apart: set[str] = set()
         self._fresh: Pins = {}
 
-    def add(self, torch: str, cell: str, results: Mapping[str, Any]) -> None:
-        """Note failed cases of a run; ``results`` are those of the report's reader, by the case's id."""
+    def add(
+        self, torch: str, cell: str, results: Mapping[str, Any], ran: Iterable[str] = ()
+    ) -> None:
+        """Note failed cases of a run; ``results`` are those of the report's reader, by the case's id.
+
+        The pins that cases of ``ran`` had before are forgotten.
+        """
         there = self._fresh.setdefault((torch, cell), {})
+        before = self.pins.get((torch, cell), {})
+        for case in ran:
+            before.pop(case, None)
         for case, result in results.items():
             # What a device finds is no number, and its entry has a pattern for it.
             if result.failure == "findings":
@@ -40,13 +48,10 @@ class Recording:
             else:
                 there[case] = both
 
-    def write(self, *, anew: bool) -> int:
-        """Write the file of pins; returns the number of cases in it.
-
-        ``anew`` says that what was there of the cells that were added is gone.
-        """
+    def write(self) -> int:
+        """Write the file of pins; returns the number of cases in it."""
         for (torch, cell), cases in self._fresh.items():
-            kept = {} if anew else self.pins.get((torch, cell), {})
+            kept = self.pins.get((torch, cell), {})
             fresh = {c: pin for c, pin in cases.items() if f"torch {torch}, {c}" not in self.apart}
             self.pins[torch, cell] = {**kept, **fresh}
         self.pins = {cell: cases for cell, cases in self.pins.items() if cases}
