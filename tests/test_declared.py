@@ -13,6 +13,7 @@ import pytest
 
 from distparity.core.torch_facts import TorchFacts
 from distparity.session import selection
+from distparity.session.arguments import OF_PAIRS
 
 ROOT = Path(__file__).parents[1]
 #: A name of a scenario, a strategy or both, as the inventory writes it.
@@ -74,6 +75,10 @@ def test_a_case_can_be_named_whatever_world_sizes_it_is_selected_with(
     selected = set().union(*(_cases(one, facts, sizes) for one in selection.SELECTIONS))
 
     assert selected <= _cases(selection.EVERY, facts, (2, 4, 8))
+
+
+def test_what_each_pair_of_nodes_runs_is_there(facts: TorchFacts) -> None:
+    assert set(OF_PAIRS) <= _cases("default", facts, (2,))
 
 
 @pytest.mark.parametrize(

@@ -865,3 +865,29 @@ def test_case_has_the_files_of_its_scenario_and_strategy(tmp_path: Path) -> None
         "scenarios/a.py",
         "strategies/ddp.py",
     ]
+
+
+# -- each pair of nodes ----------------------------------------------------------------------------
+
+
+def paired(folder: Path) -> Path:
+    """A run with ``--each-pair``, in which the second of two nodes is wrong."""
+    ran = "n1 n1; n1 n2; n2:0 n2:1; n2:0 n2:2; n2:1 n2:2"
+    bad = {"status": "failed", "message": "wrong", "pairs_wrong": "n1 n2; n2:0 n2:2"}
+    results = {
+        "a/ddp-ws2-float32": {**cells.PASSED, "pairs": ran, "pairs_wrong": ""},
+        "b/ddp-ws2-float32": {**bad, "pairs": ran},
+    }
+    return cells.write(folder, "2.13", "cpu", results)
+
+
+def test_each_pair_of_nodes_is_a_matrix_that_names_the_bad_one(tmp_path: Path) -> None:
+    found = report(paired(tmp_path))
+    text = markdown.render(found)
+    for line in ("|  | n1 | n2 |", "| n1 | 0/2 | 1/2 |", "| n2 | 1/2 | 1/6 |"):
+        assert line in text
+    assert "| n2:0 | - | 0/2 | 1/2 |" in text
+    assert "**n2 is in every pair that was wrong**" in text
+    (column,) = html.payload(found)["columns"]
+    assert column["pairs"]["conclusion"] == "n2 is in every pair that was wrong"
+    assert [len(table) for table in column["pairs"]["tables"]] == [3, 4]

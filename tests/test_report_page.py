@@ -176,6 +176,23 @@ def test_rows_open_level_by_level(browse: Opened, small: Path) -> None:
     assert expanded == ["true", "false", "true", None, None, "false"]
 
 
+def test_a_column_has_each_pair_of_nodes_and_names_the_bad_one(
+    browse: Opened, tmp_path: Path
+) -> None:
+    ran = {"pairs": "n1 n1; n1 n2; n2 n2", "nodes": "n1 n2", "devices": "cpu cpu"}
+    wrong = {**ran, "status": "failed", "pairs_wrong": "n1 n2; n2 n2"}
+    cells.write(tmp_path, "2.13", "cpu", {"a/ddp-ws2-float32": wrong})
+    write([tmp_path], tmp_path / "report")
+
+    page = browse(tmp_path / "report" / "index.html").visit("col=2.13-cpu")
+
+    assert [cell.text for cell in page.all(".pairs td")] == ["0/1", "1/1", "1/1", "1/1"]
+    assert len(page.all(".pairs .f-bad")) == 3
+    assert page.one(".conclusion").text == "n2 is in every pair that was wrong"
+    page.visit("case=a/ddp-ws2-float32&col=2.13-cpu")
+    assert "n1 n2" in page.one(".account .facts").text
+
+
 @pytest.fixture(scope="module")
 def broad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two families of scenarios, strategies that are settings of others, and declared failures."""

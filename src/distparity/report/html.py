@@ -154,6 +154,7 @@ def _column(
         "host": column.host,
         "seconds": round(column.seconds, 3),
         "facts": column.facts,
+        "pairs": {"tables": column.pairs.tables, "conclusion": column.pairs.conclusion},
         # -1: this cell does not have the case.
         "status": [-1 if one is None else numbers[one.status] for one in results],
         "ratio": [None if one is None else _number(one.ratio) for one in results],

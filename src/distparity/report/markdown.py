@@ -28,7 +28,7 @@ _SPECIAL = re.compile(r"[&<>|`*\[\]\\~@#$\r\n]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]
 
 def render(report: Report) -> str:
     """The summary as text of at most :data:`LIMIT` bytes."""
-    parts = [*_head(report), *_failures(report)]
+    parts = [*_head(report), *_pairs(report), *_failures(report)]
     for part in (*_matrix(report), *_facts(report)):
         if _size([*parts, part]) > LIMIT - 200:
             parts.append("\nThe rest did not fit; the HTML report has it.\n")
@@ -85,6 +85,20 @@ def _worst(column: Column) -> str:
         return "none judged"
     case, ratio = column.worst
     return f"{_short(ratio)} ({escape(case.id)})"
+
+
+def _pairs(report: Report) -> Iterator[str]:
+    """Node against node, of runs with ``--each-pair``."""
+    for column in report.columns:
+        for number, (head, *rows) in enumerate(column.pairs.tables):
+            if not number:
+                yield f"\n## Each pair of nodes: {escape(column.title)}\n\n"
+                yield "Cases that were wrong, of those that ran.\n"
+            yield f"\n| {' | '.join(map(escape, head))} |\n|---|{'--:|' * len(rows)}\n"
+            for row in rows:
+                yield f"| {' | '.join(map(escape, row))} |\n"
+        if column.pairs.conclusion:
+            yield f"\n**{escape(column.pairs.conclusion)}**\n"
 
 
 def _failures(report: Report) -> Iterator[str]:

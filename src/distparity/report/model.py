@@ -11,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from distparity.core.cause import cause
 from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, STATUSES
+from distparity.results.pairs import Matrix
 
 __all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
 
@@ -122,6 +123,12 @@ class Column:
         ]
         pairs = [(case, one.ratio) for case, one in said or judged if one.ratio is not None]
         return max(pairs, key=lambda pair: pair[1], default=None)
+
+    @property
+    def pairs(self) -> Matrix:
+        """Node against node, if the run was one with ``--each-pair``."""
+        results = self.results.values()
+        return Matrix.of((one.more, BY_NAME[one.status].family == "bad") for one in results)
 
     def merge(self, other: Column) -> None:
         """Merge another run of this cell; raises :class:`Conflict` if the two disagree.

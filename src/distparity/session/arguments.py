@@ -18,9 +18,19 @@ from distparity.session.rounds import Plan, duration
 from distparity.session.selection import SELECTIONS
 from distparity.session.shares import Share
 
-__all__ = ["OF_A_RUN", "declare", "flags", "options", "words"]
+__all__ = ["OF_A_RUN", "OF_PAIRS", "declare", "flags", "options", "words"]
 
 Table = dict[str, dict[str, Any]]
+
+#: What each pair of nodes runs if nothing was chosen: the collectives, and one training.
+OF_PAIRS = tuple(
+    f"{name}-ws2-float32"
+    for name in (
+        *("all_reduce/tensor", "reduce/tensor", "broadcast/tensor", "send_recv/tensor"),
+        *("all_gather/list", "gather/list", "reduce_scatter/list", "scatter/list"),
+        *("all_to_all/list", "basic/fsdp2"),
+    )
+)
 
 #: By the title of a group: the options of a run.
 OF_A_RUN: dict[str, Table] = {
@@ -125,8 +135,8 @@ OF_A_RUN: dict[str, Table] = {
         },
         "--each-pair": {
             "action": "store_true",
-            "help": "run each case with two ranks on every pair of nodes, and within each, and say which "
-            "node is in every pair that is wrong",
+            "help": "run each case with two ranks on every pair of nodes, and of devices within each, and "
+            "say which is in every pair that is wrong (default: the collectives and one training)",
         },
         "--interface": {
             "metavar": "NAME",
@@ -269,15 +279,20 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
     if worlds is not None and worlds < 1:
         raise BadRequest(f"--worlds {worlds}: it must be at least 1")
     seed = _seed(given)
+    cases = list(getattr(given, "case", None) or [])
+    select, each_pair = getattr(given, "select", "default"), getattr(given, "each_pair", False)
+    scenarios = words(getattr(given, "scenario", None)) or None
+    if each_pair and not cases and scenarios is None and select == "default":
+        cases = list(OF_PAIRS)
     found = Options(
         devices=words([*(given.device or ["auto"]), *(getattr(given, "require", None) or [])]),
         world_sizes=_sizes(getattr(given, "world_size", None)) or list(sizes),
         limit=getattr(given, "case_timeout", 60.0),
         report_dir=Path(getattr(given, "report_dir", "reports")),
         cell=getattr(given, "cell", None),
-        select=getattr(given, "select", "default"),
-        cases=list(getattr(given, "case", None) or []),
-        scenarios=words(getattr(given, "scenario", None)) or None,
+        select=select,
+        cases=cases,
+        scenarios=scenarios,
         include=list(getattr(given, "include", [])),
         plugins=list(getattr(given, "device_plugin", [])),
         room=worlds,
@@ -298,7 +313,7 @@ def options(given: Any, sizes: Sequence[int] = (), **more: Any) -> Options:
         known_defects=not getattr(given, "no_known_defects", False),
         nodes=_nodes(given),
         placement=getattr(given, "placement", None),
-        each_pair=getattr(given, "each_pair", False),
+        each_pair=each_pair,
         **more,
     )
     found.check()

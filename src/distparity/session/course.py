@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from distparity.core import processes, refusal
@@ -11,11 +12,12 @@ from distparity.core.known_limit import ATTEMPTED
 from distparity.core.outcome import Outcome, Status
 from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
-from distparity.session import pairs
+from distparity.results import pairs
 from distparity.session.cell import Cell
 from distparity.session.operation_case import operate
 from distparity.session.placement import Way, merged, of_pairs, placed
 from distparity.session.training_case import SEED, evaluate
+from distparity.worlds.device_pool import Pool
 from distparity.worlds.fleet import Fleet
 from distparity.worlds.scheduler import Job
 
@@ -38,6 +40,7 @@ class Course:
         placements: tuple[str, ...] = (),
         fleet: Fleet | None = None,
         largest: int | None = None,
+        pools: Mapping[str, Pool] | None = None,
     ) -> None:
         self.torch = torch
         self.limit = limit
@@ -46,6 +49,7 @@ class Course:
         self._largest = largest
         #: The nodes whose pairs all run each case; None if they do not.
         self._fleet = fleet
+        self._pools = pools or {}
         self._cells = {cell.device: cell for cell in cells}
 
     def cell(self, case: Case) -> Cell:
@@ -61,18 +65,25 @@ class Course:
         if not self._placements:
             return (yield from self._once(case, **how))
         outcomes: list[Outcome] = []
-        for way in self._ways():
+        for way in self._ways(case.device):
             once = self._once(case, **how)
             outcomes.append((yield from placed(once, way, case.device)))
             if self._fleet is None and outcomes[-1].status is not Status.PASSED:
                 break
         return merged(outcomes) if self._fleet is None else of_pairs(outcomes)
 
-    def _ways(self) -> list[Way]:
+    def _ways(self, device: str) -> list[Way]:
         if self._fleet is None:
             return [Way(placement) for placement in self._placements]
-        every = pairs.every(self._fleet.takers)
-        return [Way(" ".join(self._fleet.names(pair)), pair) for pair in every]
+        return [
+            Way(pairs.name(self._fleet.names(pair), devices), pair, devices)
+            for pair, devices in pairs.every(self._fleet.takers, self._devices(device))
+        ]
+
+    def _devices(self, device: str) -> Callable[[int], int]:
+        """How many devices of its own a rank could have on a node; one on the CPU, and if ranks share it."""
+        pool = self._pools.get(device)
+        return (lambda _: 1) if pool is None or pool.sharing else pool.on
 
     def _once(
         self,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from distparity.core.outcome import Outcome, Status
-from distparity.session import pairs
+from distparity.results import pairs
 from distparity.worlds.fleet import NotPlaced
 from distparity.worlds.scheduler import Job
 from distparity.worlds.world import Answer, Failure, Spec, Task
@@ -20,17 +20,22 @@ LOST = "lost_nodes"
 
 
 class Way(NamedTuple):
-    """How a case's worlds lie on nodes: by a placement, or on a pair of nodes, by their numbers."""
+    """How a case's worlds lie on nodes: by a placement, or on a pair of nodes, by their numbers.
+
+    ``devices`` are the indices of a pair's devices; without them, any.
+    """
 
     name: str
     pair: tuple[int, ...] = ()
+    devices: tuple[int, ...] = ()
 
     def of(self, spec: Spec) -> Spec:
         """The world to make in place of ``spec``."""
         if not self.pair:
             return replace(spec, placement=self.name)
         nodes = tuple(self.pair[rank % 2] for rank in range(spec.size))
-        return replace(spec, placement="spread", nodes=nodes)
+        devices = self.devices if spec.size == len(self.devices) else ()
+        return replace(spec, placement="spread", nodes=nodes, devices=devices)
 
 
 def placed(job: Job[Outcome], way: Way, device: str) -> Job[Outcome]:
@@ -108,7 +113,7 @@ def merged(outcomes: Sequence[Outcome]) -> Outcome:
 def of_pairs(outcomes: Sequence[Outcome]) -> Outcome:
     """The outcome of a case that ran on every pair of nodes: of the first pair that did not pass."""
     # A node with one device is not tested by itself.
-    alone = [one for one in outcomes if len(set(str(one.facts["placement"]).split())) == 1]
+    alone = [one for one in outcomes if pairs.alone(str(one.facts["placement"]))]
     ran = [one for one in outcomes if one.status is not Status.NOT_AVAILABLE or one not in alone]
     wrong = [one for one in ran if one.status.bad or one.status is Status.NOT_AVAILABLE]
     others = [one for one in ran if one.status is not Status.PASSED]

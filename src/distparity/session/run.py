@@ -20,9 +20,9 @@ from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
 from distparity.core.torch_facts import ScenarioFacts, TorchFacts
 from distparity.core.wire import TooLarge
-from distparity.results import fallback, junit_writer
+from distparity.results import fallback, junit_writer, pairs
 from distparity.results.journal import Journal, Taken, paths, place
-from distparity.session import device_search, pairs, resume, selection, shares, wording
+from distparity.session import device_search, resume, selection, shares, wording
 from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList
 from distparity.session.cell import GONE, Cell
 from distparity.session.course import Course
@@ -150,6 +150,7 @@ class Run:
                 options.placements,
                 pairs_of,
                 options.largest,
+                self.scheduler.pools,
             )
         except (BadRequest, StartError) as error:
             # The output of a failed import may contain secrets.
@@ -474,7 +475,9 @@ class Run:
                 f"{name} was lost: it {why}" for name, why in self.scheduler.fleet.lost.items()
             ]
         for cell in self.cells if self.options.each_pair else []:
-            self.notes += pairs.matrix(cell.outcomes.values())
+            self.notes += pairs.Matrix.of(
+                (one.facts, one.status.bad) for one in cell.outcomes.values()
+            ).lines()
         for cell in self.cells:
             if cell.journal is not None:
                 made = {} if self._rounds is None else {"rounds": self._rounds.made}

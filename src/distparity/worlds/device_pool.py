@@ -70,8 +70,14 @@ class Pool:
         others: Iterable[Held],
         placement: str = "",
         nodes: Sequence[int] = (0,),
+        wanted: Held | None = None,
     ) -> Held | None:
-        """Devices for a world of ``size`` ranks that none of ``others`` holds; None if too few are free."""
+        """Devices for a world of ``size`` ranks that none of ``others`` holds; None if too few are free.
+
+        With ``wanted``, these or none.
+        """
+        if wanted is not None:
+            return None if wanted.clashes(others) else wanted
         held = {place for other in others for place in other.places}
         free = {
             node: [index for index in range(self.on(node)) if (node, index) not in held]

@@ -402,13 +402,14 @@ class Scheduler:
                 tuple(nodes[:rank].count(node) for rank, node in enumerate(nodes)), "", nodes
             )
         nodes = self._nodes_with(pool, spec)
+        wanted = Held(spec.devices, nodes=spec.nodes) if spec.devices else None
         if not pool.exclusive:
-            return pool.take(spec.size, self._held(spec.device), spec.placement, nodes)
+            return pool.take(spec.size, self._held(spec.device), spec.placement, nodes, wanted)
         mine = [world for world in self._worlds if world.spec.device == spec.device]
         # A bare process may have opened the first device of any kind.
         ending = [held for device, held in self._ending.values() if device in ("", spec.device)]
         held = [*(world.held for world in mine), *ending]
-        found = pool.take(spec.size, held, spec.placement, nodes)
+        found = pool.take(spec.size, held, spec.placement, nodes, wanted)
         if found is None:
             # Idle worlds are ended to make room, which is free once their processes have ended.
             for world in mine:

@@ -71,6 +71,8 @@ class Spec:
     placement: str = ""
     #: The number of each rank's node, if they are asked for.
     nodes: tuple[int, ...] = ()
+    #: With them, the index of each rank's device, if that is asked for.
+    devices: tuple[int, ...] = ()
 
 
 @dataclass

@@ -234,9 +234,26 @@ function columnDetails(column) {
     title("cell", column.title, `${plural(found.total, "case")}, ${column.seconds.toFixed(0)} s`),
     el("p", { class: "badges" }, badges),
     worst || null,
+    ...pairsOf(column),
     compare || null,
     facts(factsOf(column)),
   ].filter(Boolean);
+}
+
+// Of a run with --each-pair: node against node, and the one that all wrong pairs share.
+function pairsOf({ pairs }) {
+  const drawn = pairs.tables.map(([head, ...rows], number) =>
+    el(
+      "table",
+      { class: "outcomes pairs" },
+      el("caption", {}, `Each pair of ${number ? "devices" : "nodes"}: cases that were wrong, of those that ran`),
+      el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, rows.map(([name, ...cells]) =>
+        el("tr", {}, el("th", { scope: "row" }, name), cells.map((text) => el("td", { class: /^[1-9]/.test(text) ? "number f-bad" : "number" }, text)))),
+      ),
+    ),
+  );
+  return [...drawn, ...(pairs.conclusion ? [el("p", { class: "conclusion" }, pairs.conclusion)] : [])];
 }
 
 // The same device under the torch before.
