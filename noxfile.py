@@ -160,6 +160,9 @@ def defects(session: nox.Session, row: releases.Row) -> None:
     """Run the programs that show torch's known defects, with one torch."""
     _, rest = _ready(session, row)
     session.run("python", "ci/defects.py", *rest)
+    if row in SIM_ROWS:
+        _install(session, PLUGINS["asim"])
+        session.run("python", "ci/order_defects.py")
 
 
 def order(session: nox.Session, row: releases.Row) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from distparity.session.findings import with_findings
 from distparity.worlds.world import Answer
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "packages/async_device/src"))
+sys.path[:0] = [str(ROOT / "packages/async_device/src"), str(ROOT / "ci")]
 
+import order_defects  # noqa: E402
 from distparity_async.checker import HOST, Access, Checker, History, Site  # noqa: E402
 from distparity_async.memory import Memory  # noqa: E402
 from distparity_async.order.campaign import Campaign, Found, Job  # noqa: E402
@@ -382,7 +384,10 @@ class FakeWorlds:
     def __init__(self, **found: Found) -> None:
         self.found = found
 
+        self.jobs: list[Job] = []
+
     def run(self, job: Job) -> Found:
+        self.jobs.append(job)
         return self.found.get(f"{job.mode}_{job.left_out and 'without'}", RIGHT)
 
 
@@ -393,7 +398,10 @@ FAILED = Found(failure="Traceback\nValueError: no")
 
 
 def left_out(
-    monkeypatch: pytest.MonkeyPatch, found: dict[str, Found], equivalent: bool
+    monkeypatch: pytest.MonkeyPatch,
+    found: dict[str, Found],
+    equivalent: bool,
+    trainings: Sequence[str] = ("training",),
 ) -> Campaign:
     """A campaign over one statement, in which the ranks found that."""
     statement = Statement("torch.m", "f", 1, "wait", "x.wait()")
@@ -402,7 +410,7 @@ def left_out(
         monkeypatch.setitem(EQUIVALENT, statement.name, "another one waits")
     campaign = Campaign(FakeWorlds(**found), ["eager", "late"], statements=["x.wait"])
     campaign.tell = lambda line: None
-    campaign.run(["training"], [statement])
+    campaign.run(trainings, [statement])
     return campaign
 
 
@@ -435,6 +443,14 @@ def test_a_mutant_that_nobody_notices_needs_a_reason(
     assert campaign.passed is passed
 
 
+def test_other_modes_confirm_what_was_noticed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = left_out(monkeypatch, {"eager_without": REPORTED}, False, ["a", "b", "c"])
+
+    assert isinstance(campaign.worlds, FakeWorlds)
+    ran = [(one.mode, one.training) for one in campaign.worlds.jobs if one.left_out]
+    assert ran == [("eager", "a"), ("late", "a"), ("late", "b")]
+
+
 @pytest.mark.parametrize(
     ("found", "equivalent", "row"),
     [
@@ -450,6 +466,37 @@ def test_the_table_has_the_checker_and_the_numbers_of_each_mode(
     campaign = left_out(monkeypatch, found, equivalent)
 
     assert list(campaign.markdown("2.13.0"))[-1] == f"| `m:1` `x.wait()` | {row} |"
+
+
+# -- defects of torch ------------------------------------------------------------------------------
+
+RIGHT_LINE = "right: torch 2.13.0, mode late: right numbers, 0 pairs of accesses without an order"
+RACY_LINE = "defect: torch 2.13.0, mode late: right numbers, 2 pairs of accesses without an order"
+WRONG_LINE = "defect: torch 2.13.0, mode late: wrong loss, 2 pairs of accesses without an order"
+
+
+@pytest.mark.parametrize(
+    ("eager", "late", "found"),
+    [
+        (RIGHT_LINE, RIGHT_LINE, "right"),
+        (f"no order between\n{RACY_LINE}", WRONG_LINE, "2 pairs; wrong in late"),
+        (RACY_LINE, RACY_LINE, "2 pairs"),
+        (RIGHT_LINE, "Traceback", "fails in late"),
+    ],
+)
+def test_what_a_program_finds_is_a_cell(eager: str, late: str, found: str) -> None:
+    assert order_defects.cell({"eager": eager, "late": late}) == found
+
+
+def test_a_release_is_a_column_of_the_page() -> None:
+    marks = f"before\n{order_defects.BEGIN}\n{order_defects.END}\nafter\n"
+    table = {"a": {"2.10": "right"}, "b": {"2.9": "2 pairs", "2.10": "right"}}
+
+    page = order_defects.written(marks, table)
+
+    assert order_defects.read(marks) == {}
+    assert order_defects.read(page) == {**table, "a": {"2.9": "not run", "2.10": "right"}}
+    assert (page.startswith("before\n"), page.endswith("\nafter\n")) == (True, True)
 
 
 # -- what the suite makes of it --------------------------------------------------------------------

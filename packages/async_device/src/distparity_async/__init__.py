@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["autoload", "begin", "mode", "races", "register"]
+__all__ = ["autoload", "begin", "conclude", "mode", "races", "register"]
 
 _registered = False
 
@@ -77,3 +77,21 @@ def races() -> list[str]:
     from distparity_async import state
 
     return state.runtime().races()
+
+
+def conclude(wrong: str) -> int:
+    """Print the races and what a program found, in its last line; returns the program's exit code.
+
+    ``wrong`` is what of its numbers is wrong, empty where all are right. The line begins with
+    ``defect:`` (the code is 1) where numbers are wrong or accesses have no order, else with
+    ``right:`` (0).
+    """
+    import torch
+
+    found = races()
+    print("\n".join(found))
+    verdict = "defect" if wrong or found else "right"
+    numbers = f"wrong {wrong}" if wrong else "right numbers"
+    said = f"{numbers}, {len(found)} pairs of accesses without an order"
+    print(f"{verdict}: torch {torch.__version__}, mode {mode()}: {said}")
+    return int(verdict == "defect")

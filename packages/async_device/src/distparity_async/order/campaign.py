@@ -14,6 +14,9 @@ __all__ = ["Campaign", "Found", "Job", "Mutant"]
 
 #: A run of the whole in which fewer mutants are reached says little.
 LEAST = 25
+#: In other modes than the first, a statement is left out in so many trainings, those first in which it
+#: was noticed: their numbers confirm what the checker has seen.
+CONFIRMED_IN = 2
 #: The checker alone must see so many of those that make a difference.
 SHARE = 0.95
 
@@ -85,12 +88,16 @@ class Mutant:
         seen += ["wrong"] if mode in self.wrong else []
         return ", ".join(seen) or "none"
 
+    @property
+    def noticed_in(self) -> list[str]:
+        """The trainings in which it was noticed, the first one first."""
+        return [*(training for training, _ in self.reports.values()), *self.wrong.values()]
+
     def told(self) -> str:
         """The training in which it was noticed first, or why it was not."""
         if self.why_equivalent is not None and not self.is_caught:
             return self.why_equivalent
-        seen = [*(training for training, _ in self.reports.values()), *self.wrong.values()]
-        return seen[0] if seen else self.state
+        return self.noticed_in[0] if self.is_caught else self.state
 
 
 @dataclass
@@ -146,8 +153,9 @@ class Campaign:
     def _leave_out(
         self, mutant: Mutant, by: Sequence[str], right: dict[str, dict[str, Found]]
     ) -> None:
-        for mode in self.modes:
-            for name in by:
+        for number, mode in enumerate(self.modes):
+            order = [*dict.fromkeys([*mutant.noticed_in, *by])]
+            for name in order[: CONFIRMED_IN if number else None]:
                 found = self.worlds.run(Job(name, mode, mutant.statement.name))
                 if found.failure:
                     mutant.failures.setdefault(mode, f"{name}: {found.failure}")

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -38,7 +41,6 @@ class Training:
     """One of them: returns the tensors that it computes, on the device."""
 
     name: str
-    wrapper: str
     ranks: int
     run: Callable[[], Tensors]
 
@@ -50,11 +52,20 @@ def _training(
     name: str, ranks: int = 2
 ) -> Callable[[Callable[[], Tensors]], Callable[[], Tensors]]:
     def add(run: Callable[[], Tensors]) -> Callable[[], Tensors]:
-        wrapper = name.partition(",")[0]
-        TRAININGS[name] = Training(name, wrapper, ranks, run)
+        TRAININGS[name] = Training(name, ranks, run)
         return run
 
     return add
+
+
+def _plain(models: dict[str, Callable[[], Any]], ranks: int = 2) -> None:
+    """Those that differ by their model alone, which is trained as usual."""
+    for name, make in models.items():
+        _training(name, ranks)(partial(_train_made, make))
+
+
+def _train_made(make: Callable[[], Any]) -> Tensors:
+    return _train(make())
 
 
 # -- what they share -------------------------------------------------------------------------------
@@ -86,19 +97,47 @@ def _train(
     *,
     before: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
+    forward: Callable[[], AbstractContextManager[Any]] = nullcontext,
     batches: Tensors | None = None,
 ) -> Tensors:
     optimizer = _sgd(model) if optimizer is None else optimizer
     losses = []
     for batch in batches or _batches():
         before()
-        loss = model(batch).square().sum()
+        with forward():
+            loss = model(batch).square().sum()
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         after()
         losses.append(loss.detach())
     return [*losses, *map(_local, model.parameters())]
+
+
+def _accumulate(
+    model: Any, exchange: Callable[[bool], AbstractContextManager[Any] | None]
+) -> Tensors:
+    """Two backwards a step; ``exchange`` is told before each whether it is the last one."""
+    optimizer, losses = _sgd(model), []
+    for number, batch in enumerate(_batches(2 * STEPS)):
+        is_last = number % 2 == 1
+        with exchange(is_last) or nullcontext():
+            loss = model(batch).square().sum()
+            loss.backward()
+        losses.append(loss.detach())
+        if is_last:
+            optimizer.step()
+            optimizer.zero_grad()
+    return [*losses, *map(_local, model.parameters())]
+
+
+def _accumulate_by(make: Callable[[], Any], method: str) -> Tensors:
+    model = make()
+    return _accumulate(model, getattr(model, method))
+
+
+#: In place of an optimizer, where the steps are made in the backward.
+_IN_BACKWARD = SimpleNamespace(step=lambda: None, zero_grad=lambda: None)
 
 
 # -- FSDP2 -----------------------------------------------------------------------------------------
@@ -120,77 +159,54 @@ def _replicas(**options: Any) -> Any:
     return _fsdp2(mesh=mesh, **options)
 
 
-@_training("FSDP2")
-def _() -> Tensors:
-    return _train(_fsdp2())
-
-
-@_training("FSDP2, reduced precision")
-def _() -> Tensors:
-    return _train(_fsdp2(mp_policy=_HALF))
-
-
-@_training("FSDP2, gradients reduced in bfloat16")
-def _() -> Tensors:
-    return _train(_fsdp2(mp_policy=_REDUCED))
-
-
-@_training("FSDP2, offload")
-def _() -> Tensors:
-    return _train(_fsdp2(offload_policy=CPUOffloadPolicy()))
-
-
-@_training("FSDP2, hybrid")
-def _() -> Tensors:
-    return _train(_replicas(mp_policy=_REDUCED))
-
-
-@_training("FSDP2, hybrid on 4 ranks", ranks=4)
-def _() -> Tensors:
+def _on_four(**options: Any) -> Any:
     mesh = init_device_mesh("asim", (2, 2), mesh_dim_names=("replicate", "shard"))
-    return _train(_fsdp2(mesh=mesh, mp_policy=_REDUCED))
+    return _fsdp2(mesh=mesh, **options)
 
 
-@_training("FSDP2, hybrid, exchange between replicas once in two backwards")
-def _() -> Tensors:
-    model = _replicas(mp_policy=_REDUCED)
-    return _accumulate(model, model.set_requires_all_reduce)
+_plain(
+    {
+        "FSDP2": _fsdp2,
+        "FSDP2, reduced precision": lambda: _fsdp2(mp_policy=_HALF),
+        "FSDP2, gradients reduced in bfloat16": lambda: _fsdp2(mp_policy=_REDUCED),
+        "FSDP2, offload": lambda: _fsdp2(offload_policy=CPUOffloadPolicy()),
+        "FSDP2, hybrid": lambda: _replicas(mp_policy=_REDUCED),
+        "FSDP2, no reshard after forward": lambda: _fsdp2(reshard_after_forward=False),
+    }
+)
+_plain(
+    {
+        "FSDP2, hybrid on 4 ranks": lambda: _on_four(mp_policy=_REDUCED),
+        "FSDP2, reshard to half after forward": lambda: _fsdp2(reshard_after_forward=2),
+    },
+    ranks=4,
+)
 
-
-@_training("FSDP2, exchange once in two backwards")
-def _() -> Tensors:
-    model = _fsdp2()
-    return _accumulate(model, model.set_requires_gradient_sync)
+#: Those that accumulate: the model, and its method that is told whether a backward is the last one.
+for _name, _make, _method in (
+    ("FSDP2, exchange once in two backwards", _fsdp2, "set_requires_gradient_sync"),
+    (
+        "FSDP2, hybrid, exchange between replicas once in two backwards",
+        lambda: _replicas(mp_policy=_REDUCED),
+        "set_requires_all_reduce",
+    ),
+    (
+        "FSDP2, accumulation with the end of backward put off",
+        lambda: _fsdp2(mp_policy=_REDUCED),
+        "set_is_last_backward",
+    ),
+    (
+        "FSDP2, hybrid, accumulation with the end of backward put off",
+        lambda: _replicas(mp_policy=_REDUCED),
+        "set_is_last_backward",
+    ),
+):
+    _training(_name)(partial(_accumulate_by, _make, _method))
 
 
 @_training("FSDP2, accumulation with exchange")
 def _() -> Tensors:
     return _accumulate(_fsdp2(), lambda _: None)
-
-
-@_training("FSDP2, accumulation with the end of backward put off")
-def _() -> Tensors:
-    model = _fsdp2(mp_policy=_REDUCED)
-    return _accumulate(model, model.set_is_last_backward)
-
-
-def _accumulate(model: Any, exchange: Callable[[bool], object]) -> Tensors:
-    optimizer, losses = _sgd(model), []
-    for number, batch in enumerate(_batches(2 * STEPS)):
-        exchange(number % 2 == 1)
-        loss = model(batch).square().sum()
-        loss.backward()
-        losses.append(loss.detach())
-        if number % 2 == 1:
-            optimizer.step()
-            optimizer.zero_grad()
-    return [*losses, *map(_local, model.parameters())]
-
-
-@_training("FSDP2, hybrid, accumulation with the end of backward put off")
-def _() -> Tensors:
-    model = _replicas(mp_policy=_REDUCED)
-    return _accumulate(model, model.set_is_last_backward)
 
 
 @_training("FSDP2, all-reduce hook on a stream of its own")
@@ -224,16 +240,6 @@ def _() -> Tensors:
     model = _fsdp2()
     model[0].set_modules_to_backward_prefetch([model[LAYERS - 1]])
     return _train(model)
-
-
-@_training("FSDP2, no reshard after forward")
-def _() -> Tensors:
-    return _train(_fsdp2(reshard_after_forward=False))
-
-
-@_training("FSDP2, reshard to half after forward", ranks=4)
-def _() -> Tensors:
-    return _train(_fsdp2(reshard_after_forward=2))
 
 
 @_training("FSDP2, unshard(async_op=True)")
@@ -303,12 +309,7 @@ def _() -> Tensors:
 
     for parameter in own:
         parameter.register_post_accumulate_grad_hook(step)
-    losses = []
-    for batch in _batches():
-        loss = model(batch).square().sum()
-        loss.backward()
-        losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+    return _train(model, _IN_BACKWARD)
 
 
 @_training("FSDP2, a group of which forward calls a part")
@@ -395,16 +396,8 @@ def _begun_again(model: Any, *, in_backward: bool) -> Tensors:
 
 @_training("FSDP2, activations offloaded by save_on_cpu")
 def _() -> Tensors:
-    model = _fsdp2()
-    optimizer, losses = _sgd(model), []
-    for batch in _batches():
-        with torch.autograd.graph.save_on_cpu(pin_memory=True, device_type="asim"):
-            loss = model(batch).square().sum()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+    offload = torch.autograd.graph.save_on_cpu
+    return _train(_fsdp2(), forward=lambda: offload(pin_memory=True, device_type="asim"))
 
 
 # -- FSDP1 -----------------------------------------------------------------------------------------
@@ -421,35 +414,22 @@ def _fsdp1(**options: Any) -> Any:
 _FSDP1_HALF = MixedPrecision(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
 
 
-@_training("FSDP1")
-def _() -> Tensors:
-    return _train(_fsdp1())
-
-
-@_training("FSDP1, reduced precision")
-def _() -> Tensors:
-    return _train(_fsdp1(mixed_precision=_FSDP1_HALF))
-
-
-@_training("FSDP1, offload")
-def _() -> Tensors:
-    return _train(_fsdp1(cpu_offload=CPUOffload(offload_params=True)))
-
-
-@_training("FSDP1, no limit, prefetch in forward")
-def _() -> Tensors:
-    return _train(_fsdp1(limit_all_gathers=False, forward_prefetch=True))
-
-
-@_training("FSDP1, gradients and optimizer sharded")
-def _() -> Tensors:
-    return _train(_fsdp1(sharding_strategy=ShardingStrategy.SHARD_GRAD_OP))
-
-
-@_training("FSDP1, replicas in reduced precision")
-def _() -> Tensors:
-    options = {"sharding_strategy": ShardingStrategy.NO_SHARD, "mixed_precision": _FSDP1_HALF}
-    return _train(_fsdp1(**options))
+_plain(
+    {
+        "FSDP1": _fsdp1,
+        "FSDP1, reduced precision": lambda: _fsdp1(mixed_precision=_FSDP1_HALF),
+        "FSDP1, offload": lambda: _fsdp1(cpu_offload=CPUOffload(offload_params=True)),
+        "FSDP1, no limit, prefetch in forward": lambda: _fsdp1(
+            limit_all_gathers=False, forward_prefetch=True
+        ),
+        "FSDP1, gradients and optimizer sharded": lambda: _fsdp1(
+            sharding_strategy=ShardingStrategy.SHARD_GRAD_OP
+        ),
+        "FSDP1, replicas in reduced precision": lambda: _fsdp1(
+            sharding_strategy=ShardingStrategy.NO_SHARD, mixed_precision=_FSDP1_HALF
+        ),
+    }
+)
 
 
 def _fsdp1_hybrid(**options: Any) -> Any:
@@ -458,9 +438,7 @@ def _fsdp1_hybrid(**options: Any) -> Any:
     return _fsdp1(sharding_strategy=hybrid, device_mesh=mesh, **options)
 
 
-@_training("FSDP1, hybrid", ranks=4)
-def _() -> Tensors:
-    return _train(_fsdp1_hybrid(mixed_precision=_FSDP1_HALF))
+_plain({"FSDP1, hybrid": lambda: _fsdp1_hybrid(mixed_precision=_FSDP1_HALF)}, ranks=4)
 
 
 @_training("FSDP1, hybrid, accumulation with exchange", ranks=4)
@@ -471,17 +449,7 @@ def _() -> Tensors:
 @_training("FSDP1, exchange once in two backwards")
 def _() -> Tensors:
     model = _fsdp1()
-    optimizer, losses = _sgd(model), []
-    first, *rest = _batches(2 * STEPS)
-    for one, other in zip([first, *rest][::2], rest[::2], strict=True):
-        with model.no_sync():
-            model(one).square().sum().backward()
-        loss = model(other).square().sum()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+    return _accumulate(model, lambda is_last: None if is_last else model.no_sync())
 
 
 @_training("FSDP1, whole parameters between steps")
@@ -562,14 +530,14 @@ def _ddp(**options: Any) -> Any:
     return DistributedDataParallel(_layers(), bucket_cap_mb=0.002, **options)
 
 
-@_training("DDP")
-def _() -> Tensors:
-    return _train(_ddp())
-
-
-@_training("DDP, buckets as views, static graph")
-def _() -> Tensors:
-    return _train(_ddp(gradient_as_bucket_view=True, static_graph=True))
+_plain(
+    {
+        "DDP": _ddp,
+        "DDP, buckets as views, static graph": lambda: _ddp(
+            gradient_as_bucket_view=True, static_graph=True
+        ),
+    }
+)
 
 
 @_training("DDP, optimizer in backward")
@@ -578,26 +546,14 @@ def _() -> Tensors:
 
     inner = _layers()
     _apply_optimizer_in_backward(torch.optim.SGD, inner.parameters(), {"lr": 0.1})
-    model, losses = DistributedDataParallel(inner, bucket_cap_mb=0.002), []
-    for batch in _batches():
-        loss = model(batch).square().sum()
-        loss.backward()
-        losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+    return _train(DistributedDataParallel(inner, bucket_cap_mb=0.002), _IN_BACKWARD)
 
 
 @_training("DDP, a rank that runs out of batches")
 def _() -> Tensors:
     model = _ddp()
-    optimizer, losses = _sgd(model), []
     with model.join():
-        for batch in _batches(STEPS - dist.get_rank()):
-            loss = model(batch).square().sum()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+        return _train(model, batches=_batches(STEPS - dist.get_rank()))
 
 
 @_training("DDP, ZeRO")
@@ -659,11 +615,6 @@ def _() -> Tensors:
     return [whole.detach(), part.detach(), moved.detach(), given.grad * 2]
 
 
-@_training("functional collectives, tensor parallel")
-def _() -> Tensors:
-    return _train(_tensor_parallel(init_device_mesh("asim", (2,))))
-
-
 def _tensor_parallel(mesh: Any) -> Any:
     from torch.distributed.tensor import Replicate, Shard
     from torch.distributed.tensor.parallel import (
@@ -687,6 +638,21 @@ def _tensor_parallel(mesh: Any) -> Any:
     return model
 
 
+def _tensor_parallel_and_fsdp2() -> Any:
+    mesh = init_device_mesh("asim", (2, 2), mesh_dim_names=("data", "tensor"))
+    return _fsdp2(_tensor_parallel(mesh["tensor"]), mesh=mesh["data"])
+
+
+_plain(
+    {
+        "functional collectives, tensor parallel": lambda: _tensor_parallel(
+            init_device_mesh("asim", (2,))
+        )
+    }
+)
+_plain({"functional collectives, tensor parallel and FSDP2": _tensor_parallel_and_fsdp2}, ranks=4)
+
+
 @_training("functional collectives, DTensor")
 def _() -> Tensors:
     from torch.distributed.tensor import DTensor, Replicate, Shard
@@ -698,12 +664,6 @@ def _() -> Tensors:
     turned = split.redistribute(mesh, [Shard(1)])
     later = split.redistribute(mesh, [Replicate()], async_op=True)
     return [whole.to_local() * 2, turned.to_local() * 2, later.to_local() * 2]
-
-
-@_training("functional collectives, tensor parallel and FSDP2", ranks=4)
-def _() -> Tensors:
-    mesh = init_device_mesh("asim", (2, 2), mesh_dim_names=("data", "tensor"))
-    return _train(_fsdp2(_tensor_parallel(mesh["tensor"]), mesh=mesh["data"]))
 
 
 @_training("functional collectives, context parallel")
@@ -763,19 +723,12 @@ def _pipeline(schedule: str, *, per_rank: int = 1) -> Tensors:
     return [*kept, *map(_local, model.parameters())]
 
 
-@_training("pipelines, GPipe")
-def _() -> Tensors:
-    return _pipeline("ScheduleGPipe")
-
-
-@_training("pipelines, 1F1B")
-def _() -> Tensors:
-    return _pipeline("Schedule1F1B")
-
-
-@_training("pipelines, interleaved 1F1B")
-def _() -> Tensors:
-    return _pipeline("ScheduleInterleaved1F1B", per_rank=2)
+for _name, _schedule, _per_rank in (
+    ("pipelines, GPipe", "ScheduleGPipe", 1),
+    ("pipelines, 1F1B", "Schedule1F1B", 1),
+    ("pipelines, interleaved 1F1B", "ScheduleInterleaved1F1B", 2),
+):
+    _training(_name)(partial(_pipeline, _schedule, per_rank=_per_rank))
 
 
 # -- checkpoints -----------------------------------------------------------------------------------
