@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 
-from distparity import strategies
-from distparity.core.assignment import Training
 from distparity.devices.context import RankContext
-from distparity.training.loop import train
+from distparity.training.trajectory import Trajectory
 from distparity.worker import tasks
 
 Answer = tuple[dict[str, Any], list[bytes]]
@@ -20,21 +19,26 @@ Answer = tuple[dict[str, Any], list[bytes]]
 
 def timed_parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """The task ``parity``, with the seconds of its parts and the CPU time of this rank's threads."""
-    plan = Training.from_json(args)
-    strategy = strategies.load()[plan.strategy]
-    recipe = tasks._recipe_of(plan)  # noqa: SLF001  the very recipe that is measured
+    saving: list[float] = []
+
+    def save(run: Trajectory, path: str) -> int:
+        started = time.perf_counter()
+        size = saves(run, path)
+        saving.append(time.perf_counter() - started)
+        return size
+
+    saves = Trajectory.save
     wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
-    run = train(recipe, strategy, context)
-    trained = time.perf_counter()
-    places = [run.save(plan.spool)]
-    own = time.thread_time() - thread
+    with mock.patch.object(Trajectory, "save", save):
+        answer, blobs = tasks.parity(context, args, blobs)
+    seconds, own = time.perf_counter() - wall, time.thread_time() - thread
     return {
-        "train": trained - wall,
-        "serialise": time.perf_counter() - trained,
+        **answer,
+        "train": seconds - sum(saving),
+        "serialise": sum(saving),
         "own": own,
         "others": time.process_time() - process - own,
-        "places": places,
-    }, []
+    }, blobs
 
 
 def count_collectives(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:

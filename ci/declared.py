@@ -84,7 +84,7 @@ HEAD = """\
 |---|---|---|---|
 {totals}
 
-`-m` selects by marker: `core`, `variant`, `anchor`, `slow`, `large`, `family(name="layers")`.
+`-m` selects by marker: `core`, `variant`, `anchor`, `slow`, `large`, `ordered`, `family(name="layers")`.
 
 In the tables, **x** means that the case runs. A number is the number of the reason below why the
 strategy does not run the scenario. A number in brackets is a question that distparity asks torch
@@ -96,6 +96,8 @@ CONTENT = {
     "every dtype; variants run the anchors, in one world size",
     "full": "every strategy runs every scenario, in every dtype, including the slow ones",
     "large": "core strategies train models of millions of parameters, in float32 and one world size",
+    "order": "strategies in which the order of streams matters more ([order.md](order.md)), which are in "
+    "no other selection, run the anchors in float32",
     "sizes": "collectives with messages from one element to `--largest` bytes ([sizes.md](sizes.md)), "
     "which are in no other selection",
     "generated": "torch's operators and collectives with generated inputs "
@@ -204,7 +206,7 @@ class StrategiesPage:
 
     def text(self) -> str:
         tables: list[str] = []
-        for tier in ("core", "variant", "drawn"):
+        for tier in ("core", "variant", "ordered", "drawn"):
             tables += ["", f"## {tier.capitalize()}", ""]
             tables += _header(
                 "strategy", ["what it is", "ranks", "gradient dtype on the wire", "lacks"]

@@ -3,7 +3,7 @@
     nox -s defects-2.13
     python ci/order_defects.py --write
 
-Each program under packages/async_device/defects/ runs in each of the modes ``eager``, ``late`` and
+Each program under defects/order/ runs in each of the modes ``eager``, ``late`` and
 ``side`` with the torch that is here. What they find is a column of the table in docs/order.md. The exit
 code is 1 where the table says something else; ``--write`` puts the column there instead. Where the
 device cannot be built, the fact is told and nothing is run.
@@ -24,7 +24,7 @@ from distparity_async import build
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-PROGRAMS = ROOT / "packages/async_device/defects"
+PROGRAMS = ROOT / "defects/order"
 PAGE = ROOT / "docs/order.md"
 BEGIN, END = "<!-- defects: begin -->", "<!-- defects: end -->"
 MODES = ("eager", "late", "side")

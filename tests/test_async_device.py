@@ -651,7 +651,7 @@ def test_the_suite_is_green_on_it(suite: Suite, mode: str) -> None:
 
 @asim
 def test_the_defect_of_all_reduce_hooks_shows_where_torch_has_it() -> None:
-    program = ROOT / "packages/async_device/defects/fsdp2_all_reduce_hook.py"
+    program = ROOT / "defects/order/fsdp2_all_reduce_hook.py"
 
     ran = subprocess.run(
         [sys.executable, str(program)],

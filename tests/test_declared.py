@@ -58,13 +58,13 @@ def _cases(select: str, facts: TorchFacts, sizes: Sequence[int] = (2, 4)) -> set
 
 
 def test_a_selection_has_all_that_the_smaller_one_has(facts: TorchFacts) -> None:
-    quick, default, full, large, sizes, generated = (
+    quick, default, full, large, order, sizes, generated = (
         _cases(select, facts) for select in selection.SELECTIONS
     )
 
     assert quick < default < full
-    assert full | large | sizes | generated <= _cases(selection.EVERY, facts)
-    assert full.isdisjoint(large | sizes | generated)
+    assert full | large | order | sizes | generated <= _cases(selection.EVERY, facts)
+    assert full.isdisjoint(large | order | sizes | generated)
     assert sizes.isdisjoint(generated)
 
 
@@ -103,7 +103,8 @@ def test_quick_touches_every_strategy_and_every_family(facts: TorchFacts) -> Non
 
     written = {name for name, what in facts.operations.items() if not what.selection}
     assert {case.scenario for case in every} >= written
-    of_the_suite = {name for name, how in facts.strategies.items() if how.tier != "drawn"}
+    own = ("drawn", "ordered")
+    of_the_suite = {name for name, how in facts.strategies.items() if how.tier not in own}
     assert {case.strategy for case in cases} == of_the_suite
     families = {what.family for what in facts.scenarios.values() if not what.large}
     assert {facts.scenarios[case.scenario].family for case in cases} == families

@@ -44,6 +44,7 @@ MARKERS = (
     "anchor: by default, every strategy runs the scenario",
     "slow: the scenario is only in the selection full",
     "large: the scenario is only in the selection large",
+    "ordered: the strategy is only in the selection order",
 )
 
 

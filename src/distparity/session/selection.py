@@ -1,4 +1,4 @@
-"""The selections of cases: ``quick``, ``default``, ``full``, ``large``, ``sizes``, ``generated``."""
+"""The selections of cases: ``quick``, ``default``, ``full``, ``large``, ``order``, ``sizes``, ``generated``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ __all__ = ["EVERY", "OPERATIONS", "SELECTIONS", "cases", "operations"]
 
 #: Those that have operations of their own, which are in no other selection, and no scenarios.
 OPERATIONS = ("sizes", "generated")
-#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own.
-SELECTIONS = ("quick", "default", "full", "large", *OPERATIONS)
+#: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own,
+#: and ``order`` strategies.
+SELECTIONS = ("quick", "default", "full", "large", "order", *OPERATIONS)
 #: In place of a selection: all that a case can be named from.
 EVERY = "every"
 #: The one scenario that variants run at every world size and in the quick selection: it calls a
@@ -44,10 +45,10 @@ def cases(
         for size, dtype in _worlds(select, scenario, what, how, sizes)
         if select != "quick" or _quick(scenario, what, how, heads, plainest[strategy])
     ]
+    if select in ("large", "order"):
+        return found
     # Operations have sizes of their own.
-    return (
-        found if select == "large" else found + operations(select, torch, device, sizes, scenarios)
-    )
+    return found + operations(select, torch, device, sizes, scenarios)
 
 
 def operations(
@@ -90,6 +91,11 @@ def _worlds(
         # The strategy has nothing to do here, so the case would say nothing about torch or device.
         return []
     room = [size for size in sizes if _fits(how, size)]
+    if (how.tier == "ordered") != (select == "order") and select != EVERY:
+        return []
+    if select == "order":
+        fits = how.needs or (what.anchor and not what.slow)
+        return [(size, what.dtypes[0]) for size in room[:1] if fits]
     if select == "large":
         core = what.large and how.tier == "core" and not how.needs
         return [(size, what.dtypes[0]) for size in room[:1] if core]

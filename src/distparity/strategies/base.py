@@ -90,7 +90,7 @@ class Strategy:
     #: A description in one line.
     title: ClassVar[str]
     #: ``core`` runs every scenario in the default selection, ``variant`` only some, ``drawn`` only drawn
-    #: scenarios.
+    #: scenarios, ``ordered`` only those of the selection ``order``.
     tier: ClassVar[str] = "variant"
     limits: ClassVar[tuple[Limit, ...]] = ()
     #: Features of a scenario (:meth:`Scenario.features`) that it cannot run, each with the reason in one

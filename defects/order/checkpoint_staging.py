@@ -1,6 +1,6 @@
 """``DefaultStager`` copies a state on a stream that does not wait for the one that computes it.
 
-    ASIM_MODE=late python packages/async_device/defects/checkpoint_staging.py
+    ASIM_MODE=late python defects/order/checkpoint_staging.py
 
 ``torch.distributed.checkpoint.async_save`` takes a stager. With ``use_async_staging`` and
 ``use_non_blocking_copy`` (both the default), a thread copies the state to the host on a stream of its

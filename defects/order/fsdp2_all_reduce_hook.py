@@ -1,6 +1,6 @@
 """``set_all_reduce_hook(hook, stream=...)`` without hybrid sharding reads memory that is free already.
 
-    ASIM_MODE=late python packages/async_device/defects/fsdp2_all_reduce_hook.py
+    ASIM_MODE=late python defects/order/fsdp2_all_reduce_hook.py
 
 The hook and the cast after it read the reduce-scatter's output on the stream that was given. That
 output belongs to the reduce-scatter's stream, nobody holds it, and the next layer's reduce-scatter

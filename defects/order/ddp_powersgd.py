@@ -1,6 +1,6 @@
 """``powerSGD_hook`` with error feedback gives memory back that another stream still reads.
 
-    ASIM_MODE=late python packages/async_device/defects/ddp_powersgd.py
+    ASIM_MODE=late python defects/order/ddp_powersgd.py
 
 The hook copies a bucket on the current stream, and subtracts from the copy on the stream of a future to
 get the error of its compression. The copy's memory then goes back to the current stream, which does not

@@ -1,6 +1,6 @@
 """DDP's ``mixed_precision`` exchanges memory that was never written, and its streams do not wait.
 
-    ASIM_MODE=eager python packages/async_device/defects/ddp_mixed_precision.py
+    ASIM_MODE=eager python defects/order/ddp_mixed_precision.py
 
 DDP casts its buckets when it is made, but views of the old ones take the first gradients: what the
 first backward exchanges, and leaves as gradients, is what the new memory holds by chance (NaN here). The

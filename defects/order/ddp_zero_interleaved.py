@@ -1,6 +1,6 @@
 """``hook_with_zero_step_interleaved`` makes its step while parameters are still moved to its buckets.
 
-    ASIM_MODE=side python packages/async_device/defects/ddp_zero_interleaved.py
+    ASIM_MODE=side python defects/order/ddp_zero_interleaved.py
 
 ``ZeroRedundancyOptimizer(overlap_with_ddp=True)`` copies the parameters to buckets on the current stream,
 in the first backward with a step. The hook makes that step on the stream of a future, which does not wait
