@@ -183,6 +183,19 @@ def test_a_race_is_told_once_with_both_places() -> None:
     assert race[1] == 2
 
 
+def test_a_race_names_the_tensor_and_is_still_told_once() -> None:
+    checker = Checker({0: "the gradient of 0.weight", 8: ""}.__getitem__)
+    for pointer in (0, 8, 0):
+        history = History(pointer)
+        for stream, writes in (("1", True), ("2", False)):
+            place = checker.issue(stream)
+            checker.access(history, Access(stream, place, 0, 8, writes, lambda: Site("add")))
+
+    ((race, times),) = checker.races.items()
+
+    assert (str(race).partition("), in ")[2], times) == ("the gradient of 0.weight", 3)
+
+
 # -- the allocator ---------------------------------------------------------------------------------
 
 
@@ -580,6 +593,18 @@ for mode in ("eager", "late"):
             torch.asim.current_stream().wait_stream(side)
         print("wait:", mode, right, taken.cpu().tolist(), len(asim.races()))
         torch.asim.synchronize()
+model = torch.nn.Sequential(torch.nn.Linear(4, 4)).to("asim")
+asim.begin("eager")
+model(torch.ones(2, 4, device="asim")).sum().backward()
+asim.begin("eager")
+with torch.no_grad(), torch.asim.stream(side):
+    model[0].weight.mul_(2)
+    model[0].bias.grad.mul_(2)
+model[0].weight + 1
+model[0].bias.grad + 1
+for race in asim.races():
+    print("name:", race.partition("), in ")[2].partition(" (")[0])
+torch.asim.synchronize()
 asim.begin("late")
 rows = torch.arange(6.0, device="asim").reshape(2, 3)
 rows.t_()
@@ -621,6 +646,11 @@ def test_a_wait_that_is_left_out_is_seen_in_every_mode(answers: dict[str, list[s
         "late True [2.0, 2.0, 2.0, 2.0] 0",
         "late False [nan, nan, nan, nan] 2",
     ]
+
+
+@asim
+def test_a_report_has_the_name_of_the_parameter(answers: dict[str, list[str]]) -> None:
+    assert answers["name"] == ["the parameter 0.weight", "the gradient of 0.bias"]
 
 
 @asim

@@ -14,7 +14,7 @@ All of it is plain Python and knows nothing of torch. The host's own accesses ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 __all__ = ["HOST", "Access", "Checker", "Clock", "History", "Race", "Site"]
@@ -62,16 +62,21 @@ class Race:
 
     first: tuple[str, str, Site]
     second: tuple[str, str, Site]
+    #: Whose bytes they were the first time, where that is known.
+    tensor: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         (one, here, at), (other, there, then) = self.first, self.second
-        return f"no order between the {one} on the {here} ({at}) and the {other} on the {there} ({then})"
+        places = f"the {one} on the {here} ({at}) and the {other} on the {there} ({then})"
+        return f"no order between {places}" + (f", in {self.tensor}" if self.tensor else "")
 
 
 @dataclass
 class History:
     """The accesses of a block that later ones may still meet."""
 
+    #: Where the block begins.
+    pointer: int = 0
     #: By stream and span, the latest each.
     reads: dict[tuple[Any, int, int], Access] = field(default_factory=dict)
     writes: dict[tuple[Any, int, int], Access] = field(default_factory=dict)
@@ -86,9 +91,13 @@ class History:
 
 
 class Checker:
-    """The clocks of all streams, and the races that were found."""
+    """The clocks of all streams, and the races that were found.
 
-    def __init__(self) -> None:
+    ``name_of`` says whose memory begins at an address, empty for nobody's.
+    """
+
+    def __init__(self, name_of: Callable[[int], str] = lambda _: "") -> None:
+        self._name_of = name_of
         self._clocks: dict[Any, Clock] = {HOST: {HOST: 0}}
         #: How often the host has learned something; a stream takes it over when it has changed.
         self._news = 0
@@ -146,10 +155,10 @@ class Checker:
         """Hold an access against the earlier ones of its block, and note it."""
         clock = self._clocks[access.stream]
         for earlier in history.writes.values():
-            self._meet(clock, earlier, access)
+            self._meet(history, clock, earlier, access)
         if access.writes:
             for earlier in history.reads.values():
-                self._meet(clock, earlier, access)
+                self._meet(history, clock, earlier, access)
             history.forget(lambda old: access.low <= old.low and old.high <= access.high)
         kept = history.writes if access.writes else history.reads
         kept[access.stream, access.low, access.high] = access
@@ -163,7 +172,7 @@ class Checker:
         self._news += 1
         self.access(history, Access(HOST, clock[HOST], low, high, writes, site))
 
-    def _meet(self, clock: Clock, earlier: Access, later: Access) -> None:
+    def _meet(self, history: History, clock: Clock, earlier: Access, later: Access) -> None:
         if (
             earlier.stream is not later.stream
             and earlier.low < later.high
@@ -171,8 +180,10 @@ class Checker:
             and clock.get(earlier.stream, 0) < earlier.position
         ):
             race = Race(_told(earlier), _told(later))
-            if race in self.races or len(self.races) < MOST:
-                self.races[race] = self.races.get(race, 0) + 1
+            if race in self.races:
+                self.races[race] += 1
+            elif len(self.races) < MOST:
+                self.races[replace(race, tensor=self._name_of(history.pointer))] = 1
 
 
 def _merge(clock: Clock, other: Clock) -> None:

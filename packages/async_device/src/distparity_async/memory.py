@@ -157,7 +157,7 @@ class Memory:
         rounded = _rounded(size)
         pool = self._pool.get(rounded)
         pointer = pool.pop() if pool else self._raw.get_memory(rounded)
-        block = self._live[pointer] = Block(pointer, size, stream, site)
+        block = self._live[pointer] = Block(pointer, size, stream, site, History(pointer))
         return block
 
     def empty_cache(self) -> None:

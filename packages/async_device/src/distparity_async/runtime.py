@@ -10,6 +10,7 @@ from typing import Any
 
 from distparity_async.checker import Access, Checker, Clock, Site
 from distparity_async.memory import Block, Memory, Raw, Statistics
+from distparity_async.names import Names
 from distparity_async.scheduler import Mark, Mode, Scheduler, Stream
 from distparity_async.sites import Here
 
@@ -48,7 +49,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.mode)
-        self.checker = Checker() if self.checks else None
+        self._names = Names()
+        self.checker = Checker(self._names.of) if self.checks else None
         self.memory = Memory(self.raw, self.scheduler, self.checker)
         self.events: dict[int, Event] = {}
         self.draws: dict[int, Draws] = {}
@@ -63,6 +65,7 @@ class Runtime:
             self._learn_streams(list(self.scheduler.streams.values()))
             self.mode = mode
             self.scheduler.begin(mode)
+            self._names.forget()
             if self.checker is not None:
                 self.checker.begin()
 
