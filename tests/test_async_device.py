@@ -601,7 +601,7 @@ with torch.no_grad(), torch.asim.stream(side):
     model[0].weight.mul_(2)
     model[0].bias.grad.mul_(2)
 model[0].weight + 1
-model[0].bias.grad + 1
+-model[0].bias.grad
 for race in asim.races():
     print("name:", race.partition("), in ")[2].partition(" (")[0])
 torch.asim.synchronize()
