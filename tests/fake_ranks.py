@@ -245,7 +245,7 @@ class Fakes:
         sock = socket.socket(socket.AF_UNIX)
         sock.setblocking(False)
         with contextlib.suppress(OSError):
-            sock.connect(self.launcher.address)
+            sock.connect(self.launcher.socket_path)
             sock.send(words)
         self.strangers.append(sock)
 

@@ -198,6 +198,12 @@ def test_a_case_is_one_frame_to_a_node_and_one_back(nodes: Nodes) -> None:
     assert crossed == ["task", "from [1, 3, 5]"]
 
 
+def test_ranks_here_find_the_controller_whatever_its_address_is(nodes: Nodes) -> None:
+    for address in ("10.0.0.1", ""):
+        nodes.launcher.address = address
+        assert nodes.launcher.repair() is None
+
+
 def test_an_answer_waits_for_no_rank_that_gives_none(nodes: Nodes) -> None:
     nodes.start("last-silent", 4)
     nodes.run()
@@ -444,6 +450,14 @@ def test_bytes_cross_in_order_and_the_end_is_known(door: Door) -> None:
     assert ours.tunnel.inside.recv(8) == b""
     assert ours.tunnel.reason == "closed the connection"
     end(ours.tunnel)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_any_address_is_one_of_ipv6_too(address: str) -> None:
+    every = Door(TOKEN, "", 0, lambda _: "")
+    greeting.greet(address, every.port, TOKEN, lambda _: {}).close()
+    end(every.guests.get(timeout=5).tunnel)
+    every.close()
 
 
 def test_silence_is_noticed_and_a_busy_node_is_not_silent(door: Door) -> None:

@@ -27,7 +27,7 @@ class Guest(NamedTuple):
 
 
 class Door:
-    """Listens on ``address`` and ``port`` (0 for any). Nodes that know the token are in :attr:`guests`.
+    """Listens on ``address`` ("" for any) and ``port`` (0 for any). Nodes that know the token are in :attr:`guests`.
 
     ``check`` says why a node may not join, from what it says about itself; "" if it may. For every
     guest there is one byte in :attr:`bell`.
@@ -39,8 +39,12 @@ class Door:
         self._token = token
         self._check = check
         self._context, self._digest = greeting.certificate()
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, port), family=family, backlog=128)
+        # Any address means those of IPv6 too.
+        both = not address and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
+        self._listener = socket.create_server(
+            (address, port), family=family, backlog=128, dualstack_ipv6=both
+        )
         self.port: int = self._listener.getsockname()[1]
         self.guests: queue.SimpleQueue[Guest] = queue.SimpleQueue()
         self.bell, self._hammer = socket.socketpair()

@@ -83,7 +83,7 @@ class Launcher:
         self._before = set(processes.children())
         self.process = self._start()
         self.directory = self.process.directory
-        self.address = os.path.join(self.directory, "ranks")
+        self.socket_path = os.path.join(self.directory, "ranks")
         self.spools = Spools(self.directory)
         self._listen()
         #: The files of the ranks, for every world that is alive.
@@ -92,17 +92,17 @@ class Launcher:
 
     def _listen(self) -> None:
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.address)
+        self.listener.bind(self.socket_path)
         self.listener.listen(128)
         self.listener.setblocking(False)
-        self._place = _identity(self.address)
+        self._place = _identity(self.socket_path)
 
     def repair(self) -> socket.socket | None:
         """Recreate the run's directory and socket if somebody has removed or replaced them.
 
         Returns the old listener, which is closed; None if nothing had to be repaired.
         """
-        if _identity(self.address) == self._place:
+        if _identity(self.socket_path) == self._place:
             return None
         before = self.listener
         before.close()
@@ -123,7 +123,7 @@ class Launcher:
             folder.unlink(missing_ok=True)
             folder.mkdir(mode=0o700)
         Path(self.directory, "scratch").mkdir(exist_ok=True)
-        Path(self.address).unlink(missing_ok=True)
+        Path(self.socket_path).unlink(missing_ok=True)
         self._listen()
 
     def restart(self) -> str:
@@ -236,7 +236,7 @@ class Launcher:
         store = os.path.join(self.directory, f"world{world}-store-{secrets.token_hex(4)}")
         for spec in specs:
             spec["token"] = secrets.token_hex(16)
-            spec["socket"] = self.address
+            spec["socket"] = self.socket_path
             spec["store"] = store
             # A random name, so that no rank can have created the file before.
             name = f"world{world}-rank{spec['rank']}-{secrets.token_hex(4)}"
