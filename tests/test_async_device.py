@@ -15,6 +15,7 @@ import pytest
 from conftest import Suite
 
 from distparity.core.outcome import Outcome, Status
+from distparity.releases.cells import read as cells_of
 from distparity.session.findings import with_findings
 from distparity.worlds.world import Answer
 
@@ -42,6 +43,14 @@ def test_a_mode_says_itself(text: str) -> None:
 def test_what_is_no_mode_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="is no mode of asim; there are eager, late, side"):
         Mode.parse(text)
+
+
+def test_each_mode_has_a_cell_of_its_own() -> None:
+    cells = cells_of(ROOT / "packages/async_device/modes.toml")
+
+    modes = [Mode.parse(cell.environment["ASIM_MODE"]) for cell in cells]
+    assert [str(mode).replace(":", "-") for mode in modes] == [cell.axes["mode"] for cell in cells]
+    assert {cell.device for cell in cells} == {"asim"}
 
 
 def two(mode: str) -> tuple[Scheduler, list[str]]:
