@@ -29,6 +29,8 @@ _ID = re.compile(
 )
 #: torch's device types that the device ``accelerator`` may have.
 _TYPES = ("mps", "mtia", "maia", "privateuseone")
+#: The simulated device of packages/async_device, which the shipped entries name; it need not be installed.
+_OWN = ("asim",)
 #: The folders with the suite's names: a scenario has the name of its file, and the names of strategies
 #: and ways are string literals in the files.
 _SCENARIOS = ("scenarios/*/[!_]*.py", "operations/*/[!_]*.py")
@@ -53,7 +55,7 @@ class Names:
         """The names that the installed torch knows, and the types of the available devices."""
         ways = {way for what in torch.operations.values() for way in what.ways}
         return cls(
-            {*torch.devices, *types, *_TYPES},
+            {*torch.devices, *types, *_TYPES, *_OWN},
             {*torch.scenarios, *torch.operations},
             {*torch.strategies, *ways},
         )
@@ -68,7 +70,7 @@ class Names:
         data = _KEY.findall((package / _DATA).read_text("utf-8"))
         texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
         return cls(
-            {*device_kinds.kinds(), *_TYPES, *own},
+            {*device_kinds.kinds(), *_TYPES, *_OWN, *own},
             {*(path.stem for glob in _SCENARIOS for path in package.glob(glob)), *own},
             {*(name for text in texts for name in _TEXT.findall(text)), *data, *own},
         )
