@@ -22,12 +22,14 @@ from distparity.worlds.world import Answer
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "packages/async_device/src"), str(ROOT / "ci")]
 
+import distparity_async  # noqa: E402
 import order_defects  # noqa: E402
 from distparity_async.checker import HOST, Access, Checker, History, Site  # noqa: E402
 from distparity_async.memory import Memory  # noqa: E402
 from distparity_async.order.campaign import Campaign, Found, Job  # noqa: E402
 from distparity_async.order.equivalents import EQUIVALENT  # noqa: E402
 from distparity_async.order.statements import MODULES, Rewrite, Statement  # noqa: E402
+from distparity_async.plugin import Asim  # noqa: E402
 from distparity_async.runtime import Runtime  # noqa: E402
 from distparity_async.scheduler import Mark, Mode, Scheduler  # noqa: E402
 
@@ -543,6 +545,21 @@ def test_findings_fail_a_case_whose_numbers_are_right(
     assert (found.status, found.message) == (then, message)
     assert (found.failure == "findings") == (then is Status.FAILED and status is Status.PASSED)
     assert ("no order" in found.detail) == (then is Status.FAILED)
+
+
+def test_ranks_that_see_the_same_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = (
+        "the write on the stream 1 of device 3 (a) and the read on the stream 2 of device 3 (b)"
+    )
+    seen = [f"no order between {places}"]
+    monkeypatch.setattr(distparity_async, "races", lambda: seen)
+    monkeypatch.setattr(distparity_async, "begin", lambda: None)
+
+    (found,) = Asim().findings()
+
+    assert (
+        found == "no order between the write on the stream 1 (a) and the read on the stream 2 (b)"
+    )
 
 
 # -- the device ------------------------------------------------------------------------------------
