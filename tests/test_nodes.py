@@ -20,7 +20,7 @@ from fake_ranks import FakeLauncher, Fakes, fakes, job, outcome_of
 from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome, Status
 from distparity.core.wire import Frame
-from distparity.nodes import greeting, join, launched, relay
+from distparity.nodes import greeting, join, launched, network, relay
 from distparity.nodes.door import Door, Guest
 from distparity.nodes.relay import Relay
 from distparity.nodes.remote import RemoteNode
@@ -397,6 +397,48 @@ def test_token_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
 def test_what_may_not_mix(theirs: dict[str, str], said: str) -> None:
     mine = {"name": "node1", "torch": "2.13.0", "python": "3.11", "distparity": "1"}
     assert join.what_differs("node2", {**mine, **theirs}, mine) == said
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "found"),
+    [
+        (None, {}, None),
+        ("ib0", {"GLOO": "eth0"}, "ib0"),
+        (None, {"GLOO": "eth1,eth0", "NCCL": "ib"}, "eth0"),
+        (None, {"NCCL": "ib"}, "ib0"),
+        (None, {"NCCL": "=ib0"}, "ib0"),
+        (None, {"NCCL": "^lo,docker"}, None),
+    ],
+)
+def test_the_interface_is_the_one_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, option: str | None, environ: dict[str, str], found: str | None
+) -> None:
+    _interfaces(monkeypatch, environ)
+    assert network.chosen(option) == found
+
+
+@pytest.mark.parametrize(
+    ("option", "environ", "said"),
+    [
+        ("ib7", {}, "--interface ib7: .* has no such interface; it has lo, eth0, ib0"),
+        (None, {"GLOO": "eth"}, "GLOO_SOCKET_IFNAME=eth: .* has no such interface"),
+        (None, {"NCCL": "=ib"}, "NCCL_SOCKET_IFNAME==ib: .* has no such interface"),
+        (None, {"GLOO": "lo"}, "GLOO_SOCKET_IFNAME=lo: other nodes cannot reach .* by loopback"),
+    ],
+)
+def test_an_interface_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, option: str | None, environ: dict[str, str], said: str
+) -> None:
+    _interfaces(monkeypatch, environ)
+    with pytest.raises(BadRequest, match=said):
+        network.chosen(option)
+
+
+def _interfaces(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    for library in ("GLOO", "NCCL"):
+        monkeypatch.setenv(f"{library}_SOCKET_IFNAME", environ.get(library, ""))
+    names = list(enumerate(["lo", "eth0", "ib0"], 1))
+    monkeypatch.setattr(network.socket, "if_nameindex", lambda: names)
 
 
 def test_a_node_asks_again_where_the_controller_is(

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from distparity.core.bad_request import BadRequest
@@ -20,17 +21,38 @@ _SIOCGIFADDR = 0x8915
 def chosen(interface: str | None) -> str | None:
     """The interface for traffic between ranks, as it is asked for; None if nothing is said.
 
-    ``interface`` is the option's. Raises :class:`BadRequest` if there is no such interface.
+    ``interface`` is the option's. Raises :class:`BadRequest` if there is no such interface, or if other
+    nodes cannot reach it.
     """
     known = [name for _, name in socket.if_nameindex()]
-    if interface is not None and interface not in known:
-        raise BadRequest(
-            f"--interface {interface}: {socket.gethostname()} has no such interface; it has "
-            f"{', '.join(known)}"
-        )
-    # The libraries' own forms, such as a prefix or an exclusion, are left to them.
-    said = [os.environ.get(f"{library}_SOCKET_IFNAME", "") for library in ("GLOO", "NCCL")]
-    return interface or next((name for name in said if name in known), None)
+    said = {
+        f"{name}=": os.environ.get(name, "")
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    }
+    for where, words in {"--interface ": interface or "", **said}.items():
+        # NCCL may be told which to leave out: that chooses none.
+        if not words or words.startswith("^"):
+            continue
+        found = _first(words, known, prefix=where.startswith("NCCL"))
+        host = socket.gethostname()
+        if found is None:
+            raise BadRequest(
+                f"{where}{words}: {host} has no such interface; it has {', '.join(known)}"
+            )
+        if found == "lo":
+            raise BadRequest(f"{where}{words}: other nodes cannot reach {host} by loopback")
+        return found
+    return None
+
+
+def _first(words: str, known: Sequence[str], *, prefix: bool) -> str | None:
+    """The first interface that a list of names, or of their beginnings, names; None if there is none."""
+    exact = words.startswith("=") or not prefix
+    for word in words.removeprefix("=").split(","):
+        for name in known:
+            if name == word or (not exact and name.startswith(word)):
+                return name
+    return None
 
 
 def address_of(interface: str) -> str:
