@@ -286,6 +286,15 @@ def test_rubbish_from_a_node_costs_the_node(nodes: Nodes) -> None:
     assert "not a message" in nodes.scheduler.fleet.lost["node2"]
 
 
+@pytest.mark.parametrize(
+    "frame", [{"op": "connection"}, {"op": "kill", "pids": 1}, {"op": "fork", "world": "one"}]
+)
+def test_rubbish_from_the_controller_ends_the_node(nodes: Nodes, frame: dict[str, Any]) -> None:
+    nodes.node.channel.queue(frame)
+    nodes.node.channel.flush()
+    assert (nodes.relay.run() or "").startswith("the controller said ")
+
+
 @pytest.mark.parametrize("name", ["../escape", "/etc/escape", "a/../../escape", ""])
 def test_a_file_outside_the_checkpoint_is_not_written(
     nodes: Nodes, tmp_path: Path, name: str
@@ -567,6 +576,22 @@ def test_who_does_not_know_the_token_is_turned_away(door: Door) -> None:
     assert sum(door.turned_away.values()) == 3
     assert door.turned_away["a wrong token"] == 1
     assert door.guests.empty()
+
+
+def test_who_sends_a_byte_from_time_to_time_is_turned_away(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "LIMIT", 0.5)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    with client.wrap_socket(socket.create_connection(("127.0.0.1", door.port))) as slow:
+        until = time.monotonic() + 5
+        slow.send(b"\0\0\1\0")
+        with contextlib.suppress(OSError):
+            while not door.turned_away and time.monotonic() < until:
+                slow.send(b"\0")
+                time.sleep(0.2)
+    assert dict(door.turned_away) == {"too slow": 1}
 
 
 def test_somebody_in_between_is_noticed(door: Door) -> None:

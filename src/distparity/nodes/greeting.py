@@ -17,6 +17,7 @@ import ssl
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from distparity.core.bad_request import BadRequest
 
 __all__ = ["LIMIT", "Refused", "accept", "certificate", "greet", "receive", "send"]
 
-#: Seconds for a handshake.
+#: Seconds for a handshake, and for each message of a greeting to arrive whole.
 LIMIT = 10.0
 _HEAD = struct.Struct(">I")
 #: The most bytes of a message before the two know each other.
@@ -135,12 +136,16 @@ def send(sock: socket.socket, message: dict[str, Any]) -> None:
 
 
 def receive(sock: socket.socket) -> dict[str, Any]:
-    """The next message, and not a byte more. Raises :class:`Refused` for anything else."""
-    (size,) = _HEAD.unpack(_exactly(sock, _HEAD.size))
+    """The next message, and not a byte more. Raises :class:`Refused` for anything else, or ``OSError``.
+
+    Who sends a byte from time to time does not keep it waiting.
+    """
+    until = time.monotonic() + LIMIT
+    (size,) = _HEAD.unpack(_exactly(sock, _HEAD.size, until))
     if size > _MOST:
         raise Refused("rubbish")
     try:
-        found = json.loads(_exactly(sock, size))
+        found = json.loads(_exactly(sock, size, until))
     except (ValueError, RecursionError):
         raise Refused("rubbish") from None
     if not isinstance(found, dict):
@@ -148,9 +153,12 @@ def receive(sock: socket.socket) -> dict[str, Any]:
     return found
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
+def _exactly(sock: socket.socket, size: int, until: float) -> bytes:
     data = b""
     while len(data) < size:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise Refused("too slow")
         more = sock.recv(size - len(data))
         if not more:
             raise Refused("it hung up")

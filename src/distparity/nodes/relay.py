@@ -18,7 +18,7 @@ from typing import Any
 from distparity.core import processes
 from distparity.core.own_cases import Module, OwnScenario
 from distparity.core.spool import Spool
-from distparity.core.wire import Channel, Frame, ProtocolError
+from distparity.core.wire import Channel, Frame, ProtocolError, check
 from distparity.nodes.remote import KEPT
 from distparity.nodes.tunnel import Tunnel
 from distparity.worlds.launcher import Launcher, first_frame
@@ -39,6 +39,26 @@ _PART = 4 << 20
 #: What ranks say to which nothing but the other ranks' same words adds anything, and the most bytes of it.
 _MAY_WAIT = ("ready", "answer")
 _MOST_HELD = 256 << 10
+
+
+#: The frames that the controller may send, by operation.
+SCHEMAS: dict[str, dict[str, tuple[type, ...]]] = {
+    "setup": {
+        **dict.fromkeys(("include", "plugins", "own_scenarios", "own_modules"), (list,)),
+        "arithmetic": (str,),
+        "log": (bool,),
+        "backend": (str, type(None)),
+        "perturb": (int, type(None)),
+    },
+    "fork": {"world": (int,), "ranks": (list,)},
+    "to": {"world": (int,), "message": (dict,)},
+    "tree": {"world": (int,), "folder": (str,), "name": (str,)},
+    "signal": {"pids": (list,), "signal": (int,), "main": (bool,)},
+    "kill": {"pids": (list,)},
+    "empty": {"world": (int,), "rank": (int,)},
+    "forget": {"world": (int,)},
+    "done": {"failed": (bool,)},
+}
 
 
 class _Rank:
@@ -115,9 +135,12 @@ class Relay:
     # -- the controller ------------------------------------------------------------------------
 
     def _on_controller(self, _: object) -> None:
-        frames, alive = self.controller.poll()
-        for frame in frames:
-            getattr(self, f"_on_{frame['op']}")(frame)
+        try:
+            frames, alive = self.controller.poll()
+            for frame in frames:
+                getattr(self, f"_on_{check(frame, SCHEMAS)}")(frame)
+        except ProtocolError as error:
+            self._over, alive = f"the controller said {error}", False
         if not alive and self._over is None:
             self._over = f"the controller {self.tunnel.reason or 'closed the connection'}"
 
