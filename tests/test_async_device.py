@@ -110,6 +110,23 @@ def test_what_an_item_raises_comes_to_who_has_it_done() -> None:
     assert mark.is_done()
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["a mark", "all streams"])
+def test_what_comes_after_a_failure_is_done_before_it_is_raised(whole: bool) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    done: list[str] = []
+    scheduler = Scheduler(Mode("late"))
+    stream = scheduler.stream(0, 0)
+    scheduler.put(stream, fails)
+    mark = scheduler.put(stream, lambda: done.append("after"))
+    scheduler.put(scheduler.new_stream(0), lambda: done.append("beside"))
+
+    with pytest.raises(ZeroDivisionError):
+        scheduler.drain() if whole else scheduler.reach(mark)
+    assert done == (["after", "beside"] if whole else ["after"])
+
+
 def test_a_rank_that_is_stuck_gets_on_with_another_stream() -> None:
     scheduler, done = two("late")
     stuck = scheduler.new_stream(0)

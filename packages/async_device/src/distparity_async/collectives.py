@@ -127,11 +127,14 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
             last = self._last
 
             def run() -> None:
-                # A rank may have had a later one of this group done first, by another stream.
-                if last is not None and not last.is_done() and not last.stream.busy:
-                    runtime.scheduler.reach(last)
-                with below(self._native):
-                    act(host_given, host_taken)
+                try:
+                    # A rank may have had a later one of this group done first, by another stream.
+                    if last is not None and not last.is_done() and not last.stream.busy:
+                        runtime.scheduler.reach(last)
+                finally:
+                    # Whatever became of those before: the other ranks are at this one.
+                    with below(self._native):
+                        act(host_given, host_taken)
 
             self._last = runtime.issue(stream, f"c10d::{name}", touches, run)
             end = runtime.mark(stream)

@@ -159,7 +159,11 @@ class Scheduler:
     # -- progress ------------------------------------------------------------------------------
 
     def reach(self, mark: Mark) -> None:
-        """Have everything done that a mark needs. What an item raises comes out here."""
+        """Have everything done that a mark needs, then raise what an item raised, the first of them.
+
+        Nothing stays behind: who put an item on a queue may give up its memory when this raises.
+        """
+        failures: list[Exception] = []
         wanted = [mark]
         while wanted:
             mark = wanted[-1]
@@ -171,7 +175,12 @@ class Scheduler:
             if after is not None and not after.is_done() and not after.stream.busy:
                 wanted.append(after)
                 continue
-            self._one(stream)
+            try:
+                self._one(stream)
+            except Exception as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _one(self, stream: Stream) -> None:
         self._do(stream, stream.queue.popleft().act)
@@ -203,10 +212,16 @@ class Scheduler:
         return False
 
     def drain(self, device: int | None = None) -> None:
-        """Have everything done, on one device or on all."""
+        """Have everything done, on one device or on all; then raise what an item raised."""
+        failures: list[Exception] = []
         for stream in list(self.streams.values()):
             if device in (None, stream.device):
-                self.reach(Mark(stream, stream.issued))
+                try:
+                    self.reach(Mark(stream, stream.issued))
+                except Exception as failure:
+                    failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def ask(self, mark: Mark) -> bool:
         """Whether it is done; who asks again and again hears no, and then yes."""
