@@ -180,6 +180,18 @@ def test_a_dropped_port_has_a_limit_of_its_own(deaf: int, monkeypatch: pytest.Mo
     assert raised.value.size == 0
 
 
+def test_a_store_of_torchrun_that_is_not_reached_is_named_at_once(
+    deaf: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(links, "LIMIT", 0.3)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(deaf))
+    with pytest.raises(BadRequest, match=rf"torchrun's store at 127.0.0.1:{deaf} within 0.3 s"):
+        nodes_doctor.serve(
+            launched.Launch("torchrun", 1, 2), Options(report_dir=tmp_path), None, mock.Mock()
+        )
+
+
 def test_a_message_that_does_not_arrive_is_named_by_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import stat
 import subprocess
 import sys
@@ -79,6 +80,20 @@ class Meeting:
         """A host in whose direction the controller's own interface is."""
         name = "MASTER_ADDR" if self._by == "torchrun" else "SLURM_LAUNCH_NODE_IPADDR"
         return os.environ.get(name, "")
+
+    def dropped(self, limit: float) -> str:
+        """Where connections from here are dropped, for ``limit`` seconds; "" if they are not, or need none."""
+        if self._by != "torchrun":
+            return ""
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        try:
+            socket.create_connection((host, port), limit).close()
+        except TimeoutError:
+            return f"torchrun's store at {host}:{port}"
+        except OSError:
+            # It is refused as long as nobody listens.
+            pass
+        return ""
 
     def publish(self, message: dict[str, Any]) -> None:
         """Leave a message; under torchrun this takes as long as importing torch, and is not waited for."""

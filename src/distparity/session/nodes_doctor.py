@@ -341,6 +341,11 @@ def serve(
     wrong = links.unresolved([host]) if host else {}
     if wrong:
         raise BadRequest(f"{socket.gethostname()}: {host} does not resolve: {wrong[host]}")
+    dropped = meeting.dropped(links.LIMIT)
+    if dropped:
+        raise BadRequest(
+            f"{socket.gethostname()}: no answer from {dropped} within {links.LIMIT:g} s: {_FIREWALL}"
+        )
     options.report_dir.mkdir(parents=True, exist_ok=True)
     said = meeting.read(JOIN_LIMIT)
     where = f"{said['address']}:{said['port']}"
