@@ -47,7 +47,7 @@ TASK = "patience"
 #: Milliseconds of a case that the controller may take at the largest size.
 AIM = 50
 HEADINGS = (
-    *("nodes", "ranks", "they are", "a case, ms", "slowest, ms", "the controller's CPU, ms"),
+    *("nodes", "ranks", "a case, ms", "slowest, ms", "the controller's CPU, ms"),
     *("cases of 2 ranks a second", "a world starts, ms", "memory, MiB"),
 )
 
@@ -251,8 +251,10 @@ def plot(stand_ins: list[Point], real: list[Point]) -> str:
 
 def main() -> None:
     parser = arguments(__doc__, repeat=20)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[8, 32, 128])
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
+    parser.add_argument("--nodes", type=int, nargs="*", default=[8, 32, 128])
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE.svg", help="draw what FILE of --markdown has"
+    )
     parser.add_argument("--ranks-per-node", type=int, default=8)
     parser.add_argument(
         "--real", type=int, nargs="*", default=[2, 4, 8, 16], help="real ranks over two nodes"
@@ -270,30 +272,41 @@ def main() -> None:
             count = 200 if given.real else 1000
             print(json.dumps(measure(where, nodes, each, given.repeat, count)))
         return
-    table = Table("many_nodes", HEADINGS)
-    table.notes = [
-        f"A case is on all ranks, which do next to nothing; median and slowest of {given.repeat} cases.",
-        "Real ranks, and the stand-ins for the nodes, use the same cores as the controller.",
-    ]
+    what = (
+        f"A case is on all ranks, which do next to nothing; median and slowest of {given.repeat}."
+    )
     why = two_hosts.why_not() if given.real else ""
-    if why:
-        table.notes.append(f"Real ranks: {why}.")
-    sizes = [(2, ranks // 2, "real") for ranks in given.real if not why]
-    sizes += [(nodes, given.ranks_per_node, "stand-ins") for nodes in given.nodes]
-    points: dict[str, list[Point]] = {"real": [], "stand-ins": []}
-    for nodes, each, kind in sizes:
+    if given.real and not why:
+        table = Table("real_nodes", HEADINGS)
+        table.notes = [what, "Ranks with torch, in a process group over two hosts on this machine."]
+        _fill(table, [(2, ranks // 2) for ranks in given.real], given.repeat, real=True)
+        publish(table, given.markdown)
+    elif why:
+        print(f"real ranks: {why}")
+    if given.nodes:
+        table = Table("many_nodes", HEADINGS)
+        table.notes = [what, "The stand-ins for the nodes use the same cores."]
+        sizes = [(nodes, given.ranks_per_node) for nodes in given.nodes]
+        _fill(table, sizes, given.repeat, real=False)
+        publish(table, given.markdown)
+    if given.plot is not None and given.markdown is not None:
+        page = given.markdown.read_text()
+        given.plot.write_text(plot(_points(page, "many_nodes"), _points(page, "real_nodes")))
+
+
+def _fill(table: Table, sizes: list[tuple[int, int]], repeat: int, *, real: bool) -> None:
+    """A row for each size, which is a number of nodes and of ranks on each."""
+    for nodes, each in sizes:
         # A process of its own for each size, so that memory is that size's.
         words = [sys.executable, __file__, "--json", "--nodes", str(nodes)]
-        words += ["--ranks-per-node", str(each), "--repeat", str(given.repeat)]
-        words += ["--real", *(["2"] if kind == "real" else [])]
+        words += ["--ranks-per-node", str(each), "--repeat", str(repeat)]
+        words += ["--real", *(["2"] if real else [])]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         cases = sorted(1000 * seconds for seconds in found["cases"])
-        points[kind].append((nodes * each, cases[len(cases) // 2], 1000 * found["cpu"]))
         table.add(
             nodes,
             nodes * each,
-            kind,
             f"{cases[len(cases) // 2]:.1f}",
             f"{cases[-1]:.1f}",
             f"{1000 * found['cpu']:.1f}",
@@ -302,9 +315,13 @@ def main() -> None:
             f"{found['memory']:.1f}",
         )
         print(" ".join(table.rows[-1]), flush=True)
-    publish(table, given.markdown)
-    if given.plot is not None:
-        given.plot.write_text(plot(points["stand-ins"], points["real"]))
+
+
+def _points(page: str, name: str) -> list[Point]:
+    """The rows of a table in a page."""
+    there = page.partition(f"<!-- {name} -->")[2].partition(f"<!-- /{name} -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in there.splitlines() if line.startswith("| ")]
+    return [(int(row[1]), float(row[2]), float(row[4])) for row in rows if row[0].isdecimal()]
 
 
 if __name__ == "__main__":
