@@ -95,6 +95,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="write the column of this torch")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("programs", nargs="*", help="parts of their names; all by default")
     given = parser.parse_args()
     reason = build.absent()
     if reason is not None:
@@ -104,6 +105,8 @@ def main() -> int:
     table, release = read(page), ".".join(version("torch").split(".")[:2])
     differs = []
     for program in sorted(PROGRAMS.glob("*.py")):
+        if given.programs and not any(part in program.stem for part in given.programs):
+            continue
         outputs = {mode: run(program, mode) for mode in MODES}
         found = cell(outputs)
         before = table.setdefault(program.stem, {}).get(release, "not run")
