@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import types
@@ -406,6 +408,19 @@ def test_token_file_is_made_for_its_owner_only(tmp_path: Path) -> None:
 def test_what_may_not_mix(theirs: dict[str, str], said: str) -> None:
     mine = {"name": "node1", "torch": "2.13.0", "python": "3.11", "distparity": "1"}
     assert join.what_differs("node2", {**mine, **theirs}, mine) == said
+
+
+def test_a_store_that_does_not_answer_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launched, "_CLOSING", 0.1)
+    meeting = launched.Meeting("torchrun", tmp_path)
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    helper = meeting._helper = subprocess.Popen(
+        words, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    meeting.close()
+    assert helper.returncode is not None
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def what_differs(name: str, theirs: dict[str, Any], mine: dict[str, Any]) -> str
 def serve(where: Callable[[], Mapping[str, Any]], interface: str | None, limit: float) -> int:
     """Join the controller, trying for ``limit`` seconds; returns the exit code: 1 if the run failed.
 
-    ``where`` says where it is, before every attempt: its ``address``, ``port`` and ``token``. Raises :class:`BadRequest` if it cannot be reached, or does not want this node.
+    ``where`` says where it is, before every attempt: its ``address``, ``port`` and ``token``. Raises
+    :class:`BadRequest` if it cannot be reached, or does not want this node.
     """
     asked = network.chosen(interface)
     start.ahead()

@@ -22,6 +22,8 @@ __all__ = ["JOIN_LIMIT", "Launch", "Meeting", "found", "token_in"]
 
 #: Seconds for all nodes to join.
 JOIN_LIMIT = 300.0
+#: Seconds for torchrun's store to be left.
+_CLOSING = 5.0
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,11 @@ class Meeting:
 
     def close(self) -> None:
         if self._helper is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._helper.communicate(timeout=5)
-            self._helper.kill()
-            self._helper.wait()
+            # Leaving it closes its pipes.
+            with self._helper as helper:
+                with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
+                    helper.communicate(timeout=_CLOSING)
+                helper.kill()
         elif self._by == "slurm":
             self.path.unlink(missing_ok=True)
 

@@ -113,6 +113,7 @@ class Relay:
             with contextlib.suppress(OSError):
                 while self.controller.pending and time.monotonic() < until:
                     self.controller.flush()
+                    time.sleep(0.01)
             self.close()
         return self._over
 
