@@ -130,7 +130,10 @@ def train(
     strategy = strategy.suit(recipe.scenario)
     total = recipe.scenario.steps
     run = _Run(recipe, strategy, context, order, parts, watch)
-    return run.train(participation or Participation(0, range(total), total), folder)
+    try:
+        return run.train(participation or Participation(0, range(total), total), folder)
+    finally:
+        run.release()
 
 
 class _Run:
@@ -152,10 +155,12 @@ class _Run:
         self.pending: list[tuple[Step | Trajectory, str, Pending]] = []
         #: Steps that the scaler skipped: their gradients reached no optimizer.
         self.skipped: list[Step] = []
+        #: Every model of this run, and what wraps it.
+        self.models: list[nn.Module] = []
 
     def train(self, participation: Participation, folder: str | None) -> Trajectory:
         self.context.kind.seed(self.recipe.seed)
-        self.made = _make(self.recipe, self.strategy, self.context)
+        self.made = self._make()
         found = Trajectory(steps=[Step() for _ in range(participation.total)])
         (rows,) = self.strategy.rows((torch.arange(self.recipe.rows, device="cpu"),), self.context)
         found.rows = rows.tolist()
@@ -184,6 +189,20 @@ class _Run:
         for step in self.skipped:
             step.gradient = dict.fromkeys(step.gradient)
         return found
+
+    def release(self) -> None:
+        """Take the tensors away from the models, so that their memory is free for the next case.
+
+        A wrapper's parameter may refer to its module, and the module to a view of that parameter. The
+        view refers to the parameter in C++, where Python's garbage collector sees no cycle: a model
+        under FSDP1 would never be freed.
+        """
+        for model in self.models:
+            for module in model.modules():
+                own = vars(module)
+                for held in (own, own["_parameters"], own["_buffers"]):
+                    for name in [key for key in held if isinstance(held[key], torch.Tensor)]:
+                        del held[name]
 
     def _step(self, number: int) -> Step:
         scenario, strategy, made = self.scenario, self.strategy, self.made
@@ -283,13 +302,49 @@ class _Run:
 
     def _reload(self) -> None:
         """Continue with a new model that loads the state of the old one."""
-        new = _make(self.recipe, self.strategy, self.context)
+        new = self._make()
         delays.pause()
         old = (self.made.model, self.made.optimizer)
         self.strategy.reload(old, (new.model, new.optimizer), self.scenario.reload_by)
         for part in new.plain:
             getattr(new, part).load_state_dict(getattr(self.made, part).state_dict())
         self.made = new
+
+    def _make(self) -> _Made:
+        recipe, scenario = self.recipe, self.scenario
+        strategy, context = self.strategy, self.context
+        inner = recipe.model()
+        self.models.append(inner)
+        state = inner.state_dict()
+        inner = inner.to("meta" if scenario.deferred and strategy.defers else context.device)
+        if scenario.ranks_begin_apart and context.rank != 0:
+            with torch.no_grad():
+                for tensor in [*inner.parameters(), *inner.buffers()]:
+                    tensor.add_(context.rank)
+        if not strategy.alone:
+            scenario.before_wrap(inner)
+        model = strategy.wrap(inner, scenario.units(inner), context)
+        self.models.append(model)
+        if scenario.deferred:
+            strategy.fill(model, state, context)
+        for method in scenario.methods:
+            strategy.enter_by(model, method)
+        if scenario.compiles_whole and not strategy.alone:
+            # In place, so that names do not change. "aot_eager" traces the model but compiles no kernels:
+            # the tracing is what is checked.
+            model.compile(backend="aot_eager")
+        # What it draws must be what the oracle draws, and what it leaves of the generator nobody's business.
+        alike = nullcontext() if recipe.compute is recipe.dtype else RandomAlike(recipe.dtype)
+        with torch.random.fork_rng(devices=[]), _Drawing(recipe.seed, recipe.dtype), alike:
+            scenario.after_wrap(inner)
+        optimizer = strategy.optimizer(scenario, model)
+        if scenario.step_in_backward:
+            strategy.step_in_backward(model, optimizer, scenario.optimizer)
+        scaler = (
+            None if scenario.loss_scale is None else strategy.scaler(context, scenario.loss_scale)
+        )
+        schedule = scenario.schedule(optimizer)
+        return _Made(inner, model, optimizer, schedule, scaler, stepped=scenario.step_in_backward)
 
 
 @dataclass
@@ -329,38 +384,6 @@ class _Made:
         if self.schedule is not None:
             self.schedule.step()
         return stepped
-
-
-def _make(recipe: Recipe, strategy: Strategy, context: RankContext) -> _Made:
-    scenario = recipe.scenario
-    inner = recipe.model()
-    state = inner.state_dict()
-    inner = inner.to("meta" if scenario.deferred and strategy.defers else context.device)
-    if scenario.ranks_begin_apart and context.rank != 0:
-        with torch.no_grad():
-            for tensor in [*inner.parameters(), *inner.buffers()]:
-                tensor.add_(context.rank)
-    if not strategy.alone:
-        scenario.before_wrap(inner)
-    model = strategy.wrap(inner, scenario.units(inner), context)
-    if scenario.deferred:
-        strategy.fill(model, state, context)
-    for method in scenario.methods:
-        strategy.enter_by(model, method)
-    if scenario.compiles_whole and not strategy.alone:
-        # In place, so that names do not change. "aot_eager" traces the model but compiles no kernels:
-        # the tracing is what is checked.
-        model.compile(backend="aot_eager")
-    # What it draws must be what the oracle draws, and what it leaves of the generator nobody's business.
-    alike = nullcontext() if recipe.compute is recipe.dtype else RandomAlike(recipe.dtype)
-    with torch.random.fork_rng(devices=[]), _Drawing(recipe.seed, recipe.dtype), alike:
-        scenario.after_wrap(inner)
-    optimizer = strategy.optimizer(scenario, model)
-    if scenario.step_in_backward:
-        strategy.step_in_backward(model, optimizer, scenario.optimizer)
-    scaler = None if scenario.loss_scale is None else strategy.scaler(context, scenario.loss_scale)
-    schedule = scenario.schedule(optimizer)
-    return _Made(inner, model, optimizer, schedule, scaler, stepped=scenario.step_in_backward)
 
 
 def _backward(
