@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from conftest import Suite
 from distparity import operations
 from distparity.core.bad_request import BadRequest
 from distparity.operations.base import Request, Site
+from distparity.operations.collectives.base import Collective
 from distparity.operations.judge import Made, Where, judge
 from distparity.operations.sizes import base
 from distparity.operations.sizes.base import (
@@ -25,6 +27,7 @@ from distparity.operations.sizes.base import (
     Measured,
     OverSizes,
     Sweep,
+    Wrong,
     elements,
     modulus,
     origin,
@@ -98,7 +101,7 @@ def test_numbers_are_those_of_the_definition(
     }
 
     for _ in range(2):
-        found = made(ranks, start, 99, op, torch.float64).tolist()
+        found = made(ranks, start, 99, op, torch.float64, op).tolist()
         terms = zip(*(one.tolist() for one in each), strict=True)
         assert found == [plain[op](list(some)) for some in terms]
 
@@ -111,16 +114,45 @@ def one(
     assert isinstance(kind, OverSizes)
     context: Any = SimpleNamespace(rank=1, world_size=2, device=torch.device("cpu"))
     sweep = Sweep(kind, Request("wait", dtype, 2, 0), op, every=True)
-    found = Calls(Site(context), sweep, 100)
+    found = Calls(Site(context), sweep, 100, 400)
     blocks = [found._expected([0, 1], b, 0, 100, 0) for b in range(kind.gets or 2)]
     return found, torch.cat(blocks)
 
 
+KINDS = {
+    name.removeprefix("sizes_"): kind
+    for name, kind in operations.load().items()
+    if isinstance(kind, OverSizes)
+}
 EXCHANGES = [
-    (name, op)
-    for name in ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
-    for op in (REDUCTIONS if "reduce" in name else [None])
+    (name, op) for name, kind in KINDS.items() for op in (REDUCTIONS if kind.reduces else [None])
 ]
+
+
+def test_every_collective_is_called_with_sizes() -> None:
+    every = {name for name, kind in operations.load().items() if isinstance(kind, Collective)}
+
+    assert set(KINDS) == every
+
+
+@pytest.mark.parametrize(
+    ("name", "gets", "sources"),
+    [
+        ("gather", {0}, [([0], 0), ([1], 0), ([2], 0)]),
+        ("reduce", {0}, [([0, 1, 2], 0)]),
+        ("scatter", {0, 1, 2}, [([0], 1)]),
+        ("send_recv", {0, 1, 2}, [([0], 0)]),
+        ("broadcast", {0, 1, 2}, [([0], 0)]),
+    ],
+)
+def test_who_gets_what_from_whom(
+    name: str, gets: set[int], sources: list[tuple[list[int], int]]
+) -> None:
+    kind = KINDS[name]
+
+    assert {me for me in range(3) if kind.has_result(me)} == gets
+    found = [kind.source(1, block, 3) for block in range(kind.gets or 3)]
+    assert [(list(ranks), block) for ranks, block in found] == sources
 
 
 @pytest.mark.parametrize(("name", "op"), EXCHANGES)
@@ -134,9 +166,9 @@ def test_right_result_is_right_and_any_wrong_element_is_seen(
     for at in (0, 57, len(right) - 1):
         wrong = right.clone()
         wrong[at] += 1
-        text = found._compare(wrong, [0, 1], 0)
-        assert text is not None
-        assert f"1 elements from {at} of {len(right)}" in text
+        seen = found._compare(wrong, [0, 1], 0)
+        assert seen is not None
+        assert f"1 elements from {at} of {len(right)}" in seen.message
 
 
 def swapped(result: torch.Tensor) -> torch.Tensor:
@@ -165,37 +197,52 @@ def noise(result: torch.Tensor) -> torch.Tensor:
 def test_what_is_wrong_is_told_apart(damage: Any, said: str) -> None:
     found, right = one("sizes_all_gather", None)
 
-    text = found._compare(damage(right), [0, 1], 0)
+    seen = found._compare(damage(right), [0, 1], 0)
 
-    assert text is not None
-    assert pytest.raises(AssertionError, match=said).matches(AssertionError(text))
+    assert seen is not None
+    assert re.search(said, seen.message)
 
 
-def test_another_reduction_is_named() -> None:
-    found, _ = one("sizes_reduce_scatter", "MIN")
-    _, summed = one("sizes_reduce_scatter", "SUM")
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("op", ["MIN", "PRODUCT", "BXOR"])
+@pytest.mark.parametrize(
+    ("more", "looks"),
+    [(0, "that is the SUM of all ranks"), (1, "that is the SUM of all ranks, but not everywhere")],
+    ids=["all of it", "with another fault"],
+)
+def test_another_reduction_is_named(number: int, op: str, more: int, looks: str) -> None:
+    found, _ = one("sizes_reduce_scatter", op, torch.int32)
+    summed = found._expected([0, 1], 0, 0, 100, number, "SUM")
+    summed[90] += more
 
-    text = found._compare(summed, [0, 1], 0)
+    seen = found._compare(summed, [0, 1], number)
 
-    assert text is not None
-    assert text.endswith("that is the SUM of all ranks")
+    assert seen is not None
+    assert seen.looks == looks
+    assert seen.message.endswith(looks)
+
+
+LOST, SUMMED = Wrong(400, "lost", "the tail is lost"), Wrong(800, "summed", "summed")
 
 
 @pytest.mark.parametrize(
     ("each", "wrong", "fact"),
     [
         (
-            [Measured(9, 900, 0, "", 2e9), Measured(9, 900, 0, "", 3e9)],
+            [Measured(9, 900, (), 2e9), Measured(9, 900, (), 3e9)],
             [],
             "9 sizes, right to 900 B, 2 GB/s",
         ),
         (
-            [Measured(9, 900, 0, "", 2e9), Measured(9, 300, 400, "the tail is lost", 3e9)],
-            ["SUM: 400 bytes, rank 1: the tail is lost (ratio inf)"],
+            [Measured(9, 900, (), 2e9), Measured(9, 300, (LOST, SUMMED), 3e9)],
+            [
+                "SUM: 400 bytes, rank 1: the tail is lost (ratio inf)",
+                "SUM: 800 bytes, rank 1: summed (ratio inf)",
+            ],
             "9 sizes, right to 300 B, wrong from 400 B, 2 GB/s",
         ),
         (
-            [Measured(9, 900, 0, "", 2e9), Measured(8, 800, 0, "", 3e9)],
+            [Measured(9, 900, (), 2e9), Measured(8, 800, (), 3e9)],
             ["SUM: the sizes, rank 1: 8 sizes were called (ratio inf)"],
             "9 sizes, right to 800 B, 2 GB/s",
         ),
@@ -205,7 +252,7 @@ def test_another_reduction_is_named() -> None:
             "0 sizes, right to 0 B, 0 GB/s",
         ),
         (
-            [Measured(9, 900, 0, "", 2e9), None],
+            [Measured(9, 900, (), 2e9), None],
             ["SUM: the sizes, rank 1: 0 sizes were called (ratio inf)"],
             "9 sizes, right to 0 B, 0 GB/s",
         ),

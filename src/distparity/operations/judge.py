@@ -65,10 +65,11 @@ class Findings(Verdict):
         )
 
     def samples(self) -> list[Divergence]:
-        """The first divergence of each check."""
+        """The first divergence of each check, and of a check over sizes each rank's of each look."""
         first: dict[str, Divergence] = {}
         for one in self.divergences:
-            first.setdefault(one.quantity.kind, one)
+            check = one.quantity.kind
+            first.setdefault(f"{one.quantity}, {one.rank}" if check in self.told else check, one)
         return list(first.values())
 
 

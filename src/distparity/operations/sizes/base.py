@@ -41,6 +41,10 @@ TABLE = 1 << 27
 FLIGHT = 3
 #: Beyond two to this power of elements, a few sizes are enough where not every one is called.
 LARGE = 16
+#: In dtypes but the first, reductions but the first are called up to this part of the largest size.
+REST = 8
+#: Ways to be wrong that a rank tells.
+MOST = 5
 #: Elements that are looked at to say what a wrong result is.
 LOOK = 64
 #: No input has it: what is in a result that was never written.
@@ -108,20 +112,29 @@ class Numbers:
         self._known: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def __call__(
-        self, ranks: Sequence[int], start: int, length: int, op: str | None, dtype: torch.dtype
+        self,
+        ranks: Sequence[int],
+        start: int,
+        length: int,
+        op: str | None,
+        dtype: torch.dtype,
+        asked: str | None,
     ) -> torch.Tensor:
-        """The reduction ``op`` of what ``ranks`` have from ``start`` on: ``[length]``, exact in ``dtype``."""
-        key = (*ranks, op, dtype)
+        """The reduction ``op`` of what ``ranks`` have from ``start`` on: ``[length]``, exact in ``dtype``.
+
+        ``asked`` is the reduction that is called, for which ranks have their numbers.
+        """
+        key = (*ranks, op, dtype, asked)
         if key not in self._known:
-            self._known[key] = self._by_number(ranks, op).to(dtype).to(self.device)
+            self._known[key] = self._by_number(ranks, op, asked).to(dtype).to(self.device)
         return self._known[key].index_select(0, self._of_rank_0(start, length).int())
 
-    def _by_number(self, ranks: Sequence[int], op: str | None) -> torch.Tensor:
+    def _by_number(self, ranks: Sequence[int], op: str | None, asked: str | None) -> torch.Tensor:
         """The reduction for each number that rank 0 can have: ``[mod]``."""
         first, *others = (
             (torch.arange(self.mod, device="cpu") + 29 * rank) % self.mod for rank in ranks
         )
-        if op == "PRODUCT":
+        if asked == "PRODUCT":
             # Of factors 1 and 2, so that products are exact.
             first, *others = (1 + (each % 5 < 2).long() for each in (first, *others))
         found = functools.reduce(_REDUCE[op or "SUM"], others, first)
@@ -154,15 +167,24 @@ def numbers(mod: int, device: torch.device) -> Numbers:
 
 
 @dataclass(frozen=True)
+class Wrong(Record):
+    """One way in which results were wrong: the first size at which they were, and how."""
+
+    size: int
+    #: What the wrong elements look like, and a text with this and more.
+    looks: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Measured(Record):
     """What one rank saw. Sizes are bytes of the larger of input and result on one rank."""
 
     sizes: int = 0
-    #: The largest size that was right, and the first that was wrong; 0 if there was none.
+    #: The largest size that was right; 0 if there was none.
     right: int = 0
-    wrong: int = 0
-    #: How the first wrong one was wrong.
-    message: str = ""
+    #: The ways in which sizes were wrong, with different looks, by size.
+    wrong: tuple[Wrong, ...] = ()
     #: Bytes per second on the busiest link at the largest size, as nccl-tests counts them.
     bandwidth: float = 0.0
 
@@ -193,6 +215,8 @@ class OverSizes(Operation):
     reduces: ClassVar[bool] = False
     #: Whether a rank gets from each of the others the block with its own number; otherwise block 0.
     parted: ClassVar[bool] = False
+    #: Whether one rank, the first of the group, gives or gets what the others do not.
+    rooted: ClassVar[bool] = False
     #: How often the bytes of all blocks but one pass a rank's busiest link.
     passes: ClassVar[int] = 1
 
@@ -202,7 +226,8 @@ class OverSizes(Operation):
     def checks(self, request: Request) -> Iterator[Check]:
         first = request.dtype is torch.float32
         for number, op in enumerate(self._ops(request) if self.reduces else [None]):
-            yield Sweep(self, request, op, every=first and number == 0)
+            part = 1 if first or number == 0 else REST
+            yield Sweep(self, request, op, every=first and number == 0, part=part)
 
     def _ops(self, request: Request) -> list[str]:
         if request.way != "wait":
@@ -221,7 +246,7 @@ class OverSizes(Operation):
     def call(
         self, given: torch.Tensor, taken: torch.Tensor, op: Any, group: Any, later: bool
     ) -> Any:
-        """Begin one call, and return its work; None if it is done."""
+        """Begin one call, and return its work, or several; None if it is done."""
         raise NotImplementedError
 
     def in_place(self, given: torch.Tensor, taken: torch.Tensor, me: int) -> tuple[Any, Any]:
@@ -232,9 +257,13 @@ class OverSizes(Operation):
         """For a block of the result of rank ``me``: the ranks it comes from, and the block of theirs."""
         return range(ranks) if self.reduces else [block], me if self.parted else 0
 
+    def has_result(self, me: int) -> bool:
+        """Whether the rank ``me`` of a group gets anything."""
+        return True
+
     def bandwidth(self, total: int, ranks: int, seconds: float) -> float:
         """Bytes per second on the busiest link, if a rank has ``total`` bytes."""
-        whole = self.gives == self.gets and not self.parted and not self.reduces
+        whole = self.gives == self.gets and not self.parted and (self.rooted or not self.reduces)
         part = 1.0 if whole else (ranks - 1) / ranks
         return total * self.passes * part / seconds
 
@@ -259,8 +288,10 @@ _ASKED = itertools.count()
 class Sweep(Check):
     """One reduction, or the one exchange, of a collective over all sizes."""
 
-    def __init__(self, kind: OverSizes, request: Request, op: str | None, *, every: bool) -> None:
-        self.kind, self.request, self.op, self.every = kind, request, op, every
+    def __init__(
+        self, kind: OverSizes, request: Request, op: str | None, *, every: bool, part: int = 1
+    ) -> None:
+        self.kind, self.request, self.op, self.every, self.part = kind, request, op, every, part
         self.name = op or "exchange"
         self.features = () if op is None else (op,)
 
@@ -271,13 +302,14 @@ class Sweep(Check):
         ranks = self.request.ranks
         blocks = max(self.kind.gives or ranks, self.kind.gets or ranks)
         size = torch.empty((), dtype=self.request.dtype).element_size()
-        largest = self.request.largest or _largest(site.context)
+        largest = (self.request.largest or _largest(site.context)) // self.part
         if site.context.device.type == "cpu":
             # Otherwise the kernel clears every message anew, which takes half of the time.
             processes.keep_freed_memory()
         found = Measured()
         for count in elements(largest // size // blocks, ranks, every=self.every):
-            one, total = Calls(site, self, count), count * blocks * size
+            total = count * blocks * size
+            one = Calls(site, self, count, total)
             try:
                 seconds = one.run()
             except Exception as error:
@@ -287,8 +319,8 @@ class Sweep(Check):
             found = replace(found, sizes=found.sizes + 1)
             if one.wrong is None:
                 found = replace(found, right=total)
-            elif not found.wrong:
-                found = replace(found, wrong=total, message=one.wrong)
+            elif one.wrong.looks not in [known.looks for known in found.wrong]:
+                found = replace(found, wrong=(*found.wrong, one.wrong)[:MOST])
             found = replace(found, bandwidth=self.kind.bandwidth(total, ranks, seconds))
         return {"measured": found.to_tensor()}
 
@@ -302,17 +334,18 @@ class Sweep(Check):
             except (ValueError, KeyError, TypeError):
                 each.append(Measured())
             one = each[-1]
-            where = Quantity(None, self.name, f"{one.wrong} bytes" if one.wrong else "the sizes")
-            if one.wrong:
-                wrong.append(Divergence(where, rank, one.message))
-            elif not one.sizes or one.sizes != each[0].sizes:
+            for some in one.wrong:
+                where = Quantity(None, self.name, f"{some.size} bytes")
+                wrong.append(Divergence(where, rank, some.message))
+            if not one.sizes or one.sizes != each[0].sizes:
+                where = Quantity(None, self.name, "the sizes")
                 wrong.append(Divergence(where, rank, f"{one.sizes} sizes were called"))
         return Judged(wrong, self._told(each))
 
     def _told(self, each: Sequence[Measured]) -> str:
         # A size is right if it is right on all ranks, and as fast as on the slowest.
         right = min(one.right for one in each)
-        wrong = min((one.wrong for one in each if one.wrong), default=0)
+        wrong = min((some.size for one in each for some in one.wrong), default=0)
         from_ = f", wrong from {_bytes(wrong)}" if wrong else ""
         speed = min(one.bandwidth for one in each) / 1e9
         return f"{each[0].sizes} sizes, right to {_bytes(right)}{from_}, {speed:.3g} GB/s"
@@ -328,33 +361,17 @@ def _bytes(count: int) -> str:
 class Calls:
     """The calls of a sweep with one size, in one rank."""
 
-    def __init__(self, site: Site, sweep: Sweep, count: int) -> None:
-        self.site, self.context, self.count = site, site.context, count
+    def __init__(self, site: Site, sweep: Sweep, count: int, total: int) -> None:
+        self.site, self.context, self.count, self.total = site, site.context, count, total
         self.kind, self.op, self.dtype = sweep.kind, sweep.op, sweep.request.dtype
         self.way = sweep.request.way
         # Other rounds have other numbers.
         self.shift = sweep.request.seed % 9973
-        self.wrong: str | None = None
+        self.wrong: Wrong | None = None
 
     def run(self) -> float:
         """Make the calls and compare; returns the seconds of one call."""
-        teams = ["world"]
-        if self.way == "groups":
-            even = self.context.world_size % 2 == 0
-            teams = ["mesh row", "mesh column"] if even else ["world", "all but rank 0"]
-        calls = [(team, number) for team in teams for number in range(self._times())]
-        made = []
-        for team, number in calls:
-            group = self.site.group(team)
-            if group is None:
-                continue
-            ranks = dist.get_process_group_ranks(group)
-            given = self._filled(ranks, number, self.kind.gives or len(ranks))
-            length = self.count * (self.kind.gets or len(ranks))
-            taken = torch.full((length,), UNWRITTEN, device=self.context.device).to(self.dtype)
-            if self.way == "in_place":
-                given, taken = self.kind.in_place(given, taken, ranks.index(self.context.rank))
-            made.append((group, ranks, number, given, taken))
+        made = list(self._made())
         self.context.kind.synchronize()
         op = None if self.op is None else getattr(dist.ReduceOp, self.op)
         later = self.way in ("async", "groups")
@@ -362,16 +379,37 @@ class Calls:
         works = [
             self.kind.call(given, taken, op, group, later) for group, _, _, given, taken in made
         ]
-        for work in works:
-            if work is not None:
-                work.wait()
+        for some in works:
+            for work in some if isinstance(some, list) else [some]:
+                if work is not None:
+                    work.wait()
         self.context.kind.synchronize()
         seconds = (time.perf_counter() - began) / len(made)
         for _, ranks, number, _, taken in made:
             if self.site.fault is not None:
                 self.site.fault.swept(taken)
-            self.wrong = self.wrong or self._compare(taken, ranks, number)
+            if self.wrong is None and self.kind.has_result(ranks.index(self.context.rank)):
+                self.wrong = self._compare(taken, ranks, number)
         return seconds
+
+    def _made(self) -> Iterator[tuple[Any, list[int], int, torch.Tensor, torch.Tensor]]:
+        """For each call of this rank: the group, its ranks, a number, the input and the result's memory."""
+        teams = ["world"]
+        if self.way == "groups":
+            even = self.context.world_size % 2 == 0
+            teams = ["mesh row", "mesh column"] if even else ["world", "all but rank 0"]
+        for team in teams:
+            group = self.site.group(team)
+            if group is None:
+                continue
+            ranks = dist.get_process_group_ranks(group)
+            for number in range(self._times()):
+                given = self._filled(ranks, number, self.kind.gives or len(ranks))
+                length = self.count * (self.kind.gets or len(ranks))
+                taken = torch.full((length,), UNWRITTEN, device=self.context.device).to(self.dtype)
+                if self.way == "in_place":
+                    given, taken = self.kind.in_place(given, taken, ranks.index(self.context.rank))
+                yield group, ranks, number, given, taken
 
     def _times(self) -> int:
         return FLIGHT if self.way == "async" else 1
@@ -385,7 +423,7 @@ class Calls:
         me = ranks.index(self.context.rank)
         for start in range(0, len(found), BLOCK):
             part = found[start : start + BLOCK]
-            part.copy_(self._numbers([me], ranks, start, len(part), number, self.op))
+            part.copy_(self._numbers([me], ranks, start, len(part), number))
         return found
 
     def _numbers(
@@ -395,67 +433,72 @@ class Calls:
         start: int,
         length: int,
         number: int,
-        op: str | None,
+        op: str | None = None,
     ) -> torch.Tensor:
         # Other calls in flight have other numbers at the same place.
-        made = numbers(self._mod(ranks), self.context.device)
-        return made(sources, start + 11 * number + self.shift, length, op, self.dtype)
+        made, start = (
+            numbers(self._mod(ranks), self.context.device),
+            start + 11 * number + self.shift,
+        )
+        return made(sources, start, length, op or self.op, self.dtype, self.op)
 
     def _expected(
-        self, ranks: Sequence[int], block: int, start: int, length: int, number: int
+        self,
+        ranks: Sequence[int],
+        block: int,
+        start: int,
+        length: int,
+        number: int,
+        op: str | None = None,
     ) -> torch.Tensor:
-        """A part of a block of this rank's right result."""
+        """A part of a block of this rank's right result, or of what another reduction gives."""
         me = ranks.index(self.context.rank)
         sources, theirs = self.kind.source(me, block, len(ranks))
         start += theirs * self.count
-        return self._numbers(sources, ranks, start, length, number, self.op)
+        return self._numbers(sources, ranks, start, length, number, op)
 
-    def _compare(self, taken: torch.Tensor, ranks: Sequence[int], number: int) -> str | None:
+    def _parts(self, ranks: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """The result in pieces: a block, and the piece's start and length in it."""
         for block in range(self.kind.gets or len(ranks)):
             for start in range(0, self.count, BLOCK):
-                length = min(BLOCK, self.count - start)
-                first = block * self.count + start
-                part = taken[first : first + length]
-                right = self._expected(ranks, block, start, length, number)
-                bad = part != right
-                if bool(bad.any()):
-                    at = int(bad.int().argmax())
-                    return self._say(
-                        part[at:], right[at:], int(bad.sum()), first + at, block, ranks
-                    )
+                yield block, start, min(BLOCK, self.count - start)
+
+    def _compare(self, taken: torch.Tensor, ranks: Sequence[int], number: int) -> Wrong | None:
+        for block, start, length in self._parts(ranks):
+            first = block * self.count + start
+            part = taken[first : first + length]
+            right = self._expected(ranks, block, start, length, number)
+            bad = part != right
+            if bool(bad.any()):
+                at = int(bad.int().argmax())
+                looks = self._looks(taken, block, start + at, ranks, number)
+                text = (
+                    f"{int(bad.sum())} elements from {first + at} of {len(taken)} are wrong, "
+                    f"the first is {part[at].item()} and not {right[at].item()}: {looks}"
+                )
+                return Wrong(self.total, looks, text)
         return None
 
-    def _say(
-        self,
-        part: torch.Tensor,
-        right: torch.Tensor,
-        count: int,
-        at: int,
-        block: int,
-        ranks: Sequence[int],
+    def _looks(
+        self, taken: torch.Tensor, block: int, place: int, ranks: Sequence[int], number: int
     ) -> str:
-        look, place = part[:LOOK], at - block * self.count
-        text = (
-            f"{count} elements from {at} of {self.count * (self.kind.gets or len(ranks))} are wrong, "
-            f"the first is {look[0].item()} and not {right[0].item()}"
-        )
-        return f"{text}: {self._looks(look, place, ranks)}"
-
-    def _looks(self, look: torch.Tensor, place: int, ranks: Sequence[int]) -> str:
-        """What the wrong elements look like."""
+        """What the wrong elements from one of a block on look like."""
+        first = block * self.count + place
+        look = taken[first : (block + 1) * self.count][:LOOK]
         if look.equal(torch.full_like(look, UNWRITTEN)):
             return "never written"
-        if self.op is not None:
-            sources, theirs = self.kind.source(ranks.index(self.context.rank), 0, len(ranks))
-            start = theirs * self.count + place
-            for op in _REDUCE:
-                found = self._numbers(sources, ranks, start, len(look), 0, op)
-                if look.equal(found):
-                    return f"that is the {op} of all ranks"
+        for op in _REDUCE if self.op else ():
+            if look.equal(self._expected(ranks, block, place, len(look), number, op)):
+                whole = all(
+                    taken[b * self.count + start :][:length].equal(
+                        self._expected(ranks, b, start, length, number, op)
+                    )
+                    for b, start, length in self._parts(ranks)
+                )
+                return f"that is the {op} of all ranks" + ("" if whole else ", but not everywhere")
         for theirs in range(len(ranks)):
             for rank in range(len(ranks)):
                 start = theirs * self.count + place
-                found = self._numbers([rank], ranks, start, len(look), 0, self.op)
-                if look.equal(found):
+                if look.equal(self._numbers([rank], ranks, start, len(look), number)):
                     return f"that is block {theirs} of rank {ranks[rank]}'s input"
         return "neither of one rank nor unwritten"

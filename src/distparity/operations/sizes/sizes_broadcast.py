@@ -11,6 +11,8 @@ from distparity.operations.sizes.base import OverSizes
 
 
 class SizesBroadcast(OverSizes):
+    rooted = True
+
     def call(
         self, given: torch.Tensor, taken: torch.Tensor, op: Any, group: Any, later: bool
     ) -> Any:
