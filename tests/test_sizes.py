@@ -269,6 +269,7 @@ def test_a_size_is_right_if_it_is_right_on_all_ranks(
     found = judge(kind, [check], [Made(one, {}) for one in made], Where((2, 13), "cpu", "float32"))
 
     assert [str(divergence) for divergence in found.divergences] == wrong
+    assert [str(divergence) for divergence in found.samples()] == wrong
     assert found.conclude().told == {"SUM": fact}
     assert found.passed is not bool(wrong)
 
