@@ -187,6 +187,8 @@ def blocked(trial: Trial) -> Iterator[str]:
     said = next(line for line in trial.log(1).splitlines() if "FAILED" in line)
     yield f"{took:.1f} s after the start | `distparity doctor`: {said.replace(trial.hosts.mark, '')}"
     trial.until(lambda: None not in (trial.one.poll(), trial.two.poll()))
+    # As everywhere: what ends with them has a moment.
+    time.sleep(1)
     yield f"not run | {trial.one.returncode} | {len(trial.left())} processes"
 
 
