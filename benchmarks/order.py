@@ -28,7 +28,7 @@ HEADINGS = ("strategy", *(f"{side}, ms" for side in SIDES), "asim / sim", "with 
 
 def main() -> None:
     parser = arguments(__doc__, repeat=5)
-    parser.add_argument("--strategy", nargs="+", default=[*STRATEGIES, "zero1", "tp"])
+    parser.add_argument("--strategy", nargs="+", default=[*STRATEGIES, "tp"])
     given = parser.parse_args()
     benches = {}
     for side, (_, variables) in SIDES.items():
