@@ -203,6 +203,21 @@ def test_what_is_wrong_is_told_apart(damage: Any, said: str) -> None:
     assert re.search(said, seen.message)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_another_reduction_is_known_up_to_its_rounding(dtype: torch.dtype) -> None:
+    found, _ = one("sizes_reduce_scatter", "MAX", dtype)
+    mod = found._mod([0, 1])
+    total = sum(origin(rank, torch.arange(100, 200), mod).to(dtype) for rank in (0, 1))
+    assert isinstance(total, torch.Tensor)
+    # The next number, as another order of the sum would give.
+    total[90] *= 1 + torch.finfo(dtype).eps
+
+    seen = found._compare(total, [0, 1], 0)
+
+    assert seen is not None
+    assert seen.looks == "that is the SUM of all ranks"
+
+
 @pytest.mark.parametrize("number", [0, 2])
 @pytest.mark.parametrize("op", ["MIN", "PRODUCT", "BXOR"])
 @pytest.mark.parametrize(
