@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import Suite
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from distparity import operations
 from distparity.core.bad_request import BadRequest
@@ -169,6 +170,37 @@ def test_right_result_is_right_and_any_wrong_element_is_seen(
         seen = found._compare(wrong, [0, 1], 0)
         assert seen is not None
         assert f"1 elements from {at} of {len(right)}" in seen.message
+
+
+class Largest(TorchDispatchMode):
+    """The bytes of the largest tensor that an operation returns."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.bytes = max(self.bytes, found.nbytes)
+        return found
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64], ids=str)
+def test_only_blocks_take_more_memory_than_a_message(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(base, "BLOCK", 1 << 10)
+    monkeypatch.setattr(base, "TABLE", 0)
+    monkeypatch.setattr(base.dist, "get_process_group_ranks", lambda _: [0, 1])
+    monkeypatch.setattr(Site, "group", lambda *_: object())
+    found, right = one("sizes_all_reduce", "SUM", dtype)
+    found.count = 1 << 20
+
+    with Largest() as largest:
+        ((_, ranks, number, given, taken),) = found._made()
+        found._compare(given, ranks, number)
+
+    assert taken.nbytes == len(taken) * right.element_size()
+    assert largest.bytes == taken.nbytes
 
 
 def swapped(result: torch.Tensor) -> torch.Tensor:

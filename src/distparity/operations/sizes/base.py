@@ -413,7 +413,9 @@ class Calls:
             for number in range(self._times()):
                 given = self._filled(ranks, number, self.kind.gives or len(ranks))
                 length = self.count * (self.kind.gets or len(ranks))
-                taken = torch.full((length,), UNWRITTEN, device=self.context.device).to(self.dtype)
+                taken = torch.full(
+                    (length,), UNWRITTEN, dtype=self.dtype, device=self.context.device
+                )
                 if self.way == "in_place":
                     given, taken = self.kind.in_place(given, taken, ranks.index(self.context.rank))
                 yield group, ranks, number, given, taken
