@@ -195,7 +195,7 @@ def test_only_blocks_take_more_memory_than_a_message(
     found, right = one("sizes_all_reduce", "SUM", dtype)
     found.count = 1 << 20
 
-    with Largest() as largest:
+    with Largest() as largest:  # type: ignore[no-untyped-call]
         ((_, ranks, number, given, taken),) = found._made()
         found._compare(given, ranks, number)
 
