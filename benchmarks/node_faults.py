@@ -205,7 +205,7 @@ def late(trial: Trial) -> Iterator[str]:
 
 def requeued(trial: Trial) -> Iterator[str]:
     """``scontrol requeue`` for a job of a real Slurm."""
-    with slurm.slurm(trial.hosts, trial.folder / "slurm") as cluster:
+    with slurm.slurm(trial.hosts) as cluster:
         words = ["--device", "cpu", "--report-dir", "reports", *trial.options(timeout=8)]
         # As it would be after "activate".
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,4 +1,4 @@
-"""A Slurm of its own over two hosts: Debian's slurm-wlm, with munge, in a folder of its own."""
+"""A Slurm of its own over two hosts: Debian's slurm-wlm, with munge."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,9 +76,14 @@ class Slurm:
 
 
 @contextlib.contextmanager
-def slurm(hosts: Hosts, folder: Path) -> Iterator[Slurm]:
-    """Start it over both hosts, with its files in ``folder``; ends what it has started."""
-    folder.mkdir()
+def slurm(hosts: Hosts) -> Iterator[Slurm]:
+    """Start it over both hosts; ends what it has started, and removes its files."""
+    # A job's process has a socket in there, whose path may have 107 characters: no folder of a test.
+    with tempfile.TemporaryDirectory(prefix="slurm", dir="/tmp") as place:
+        yield from _in(hosts, Path(place))
+
+
+def _in(hosts: Hosts, folder: Path) -> Iterator[Slurm]:
     (folder / "state").mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))

@@ -185,7 +185,7 @@ class Quiet(Launcher):
     def connect(self, *data: bytes) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(20)
-        sock.connect(self.address)
+        sock.connect(self.socket_path)
         for part in data:
             with contextlib.suppress(BrokenPipeError):
                 sock.sendall(part)

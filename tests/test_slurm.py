@@ -19,7 +19,7 @@ def test_a_job_of_slurm_runs_on_both_hosts(tmp_path: Path) -> None:
     why = slurm.why_not()
     if why:
         pytest.skip(why)
-    with two_hosts.two_hosts() as hosts, slurm.slurm(hosts, tmp_path / "slurm") as cluster:
+    with two_hosts.two_hosts() as hosts, slurm.slurm(hosts) as cluster:
         # As it would be after "activate".
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         log = tmp_path / "log"
