@@ -31,7 +31,7 @@ from distparity.verification.findings import Divergence, Quantity
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["OverSizes", "Sweep", "elements", "origin"]
+__all__ = ["OverSizes", "Sweep", "divided", "elements", "origin"]
 
 #: Elements that are made or compared at once, with a few bytes of arithmetic for each.
 BLOCK = 1 << 22
@@ -217,6 +217,8 @@ class OverSizes(Operation):
     parted: ClassVar[bool] = False
     #: Whether one rank, the first of the group, gives or gets what the others do not.
     rooted: ClassVar[bool] = False
+    #: Whether only that rank gets anything.
+    to_root: ClassVar[bool] = False
     #: How often the bytes of all blocks but one pass a rank's busiest link.
     passes: ClassVar[int] = 1
 
@@ -259,13 +261,19 @@ class OverSizes(Operation):
 
     def has_result(self, me: int) -> bool:
         """Whether the rank ``me`` of a group gets anything."""
-        return True
+        return not self.to_root or me == 0
 
     def bandwidth(self, total: int, ranks: int, seconds: float) -> float:
         """Bytes per second on the busiest link, if a rank has ``total`` bytes."""
         whole = self.gives == self.gets and not self.parted and (self.rooted or not self.reduces)
         part = 1.0 if whole else (ranks - 1) / ranks
         return total * self.passes * part / seconds
+
+
+def divided(whole: torch.Tensor, group: Any) -> tuple[int, list[torch.Tensor] | None]:
+    """The root of a group, its first rank, and there the blocks of ``whole``; None on the other ranks."""
+    ranks = dist.get_process_group_ranks(group)
+    return ranks[0], list(whole.chunk(len(ranks))) if dist.get_rank() == ranks[0] else None
 
 
 def _largest(context: RankContext) -> int:

@@ -13,6 +13,7 @@ from distparity.operations.sizes.base import OverSizes
 class SizesReduce(OverSizes):
     reduces = True
     rooted = True
+    to_root = True
 
     def call(
         self, given: torch.Tensor, taken: torch.Tensor, op: Any, group: Any, later: bool
@@ -20,6 +21,3 @@ class SizesReduce(OverSizes):
         taken.copy_(given)
         root = dist.get_process_group_ranks(group)[0]
         return dist.reduce(taken, root, op, group=group, async_op=later)
-
-    def has_result(self, me: int) -> bool:
-        return me == 0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from distparity.operations.sizes.base import OverSizes
+from distparity.operations.sizes.base import OverSizes, divided
 
 
 class SizesScatter(OverSizes):
@@ -18,6 +18,5 @@ class SizesScatter(OverSizes):
     def call(
         self, given: torch.Tensor, taken: torch.Tensor, op: Any, group: Any, later: bool
     ) -> Any:
-        root = dist.get_process_group_ranks(group)[0]
-        parts = list(given.chunk(dist.get_world_size(group))) if dist.get_rank() == root else None
+        root, parts = divided(given, group)
         return dist.scatter(taken, parts, root, group=group, async_op=later)
