@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
@@ -157,6 +158,8 @@ class _Run:
         self.skipped: list[Step] = []
         #: Every model of this run, and what wraps it.
         self.models: list[nn.Module] = []
+        #: The tensors that models had before they were wrapped, by id.
+        self.own: WeakValueDictionary[int, torch.Tensor] = WeakValueDictionary()
 
     def train(self, participation: Participation, folder: str | None) -> Trajectory:
         self.context.kind.seed(self.recipe.seed)
@@ -191,18 +194,17 @@ class _Run:
         return found
 
     def release(self) -> None:
-        """Take the tensors away from the models, so that their memory is free for the next case.
+        """Take from the models what a wrapper has put there, so that its memory is free for the next case.
 
         A wrapper's parameter may refer to its module, and the module to a view of that parameter. The
         view refers to the parameter in C++, where Python's garbage collector sees no cycle: a model
-        under FSDP1 would never be freed.
+        under FSDP1 would never be freed. What the scenario made stays: it may belong to more than one
+        training.
         """
         for model in self.models:
-            for module in model.modules():
-                own = vars(module)
-                for held in (own, own["_parameters"], own["_buffers"]):
-                    for name in [key for key in held if isinstance(held[key], torch.Tensor)]:
-                        del held[name]
+            for held, name, tensor in _tensors(model):
+                if self.own.get(id(tensor)) is not tensor:
+                    del held[name]
 
     def _step(self, number: int) -> Step:
         scenario, strategy, made = self.scenario, self.strategy, self.made
@@ -317,6 +319,7 @@ class _Run:
         self.models.append(inner)
         state = inner.state_dict()
         inner = inner.to("meta" if scenario.deferred and strategy.defers else context.device)
+        self.own.update({id(tensor): tensor for _, _, tensor in _tensors(inner)})
         if scenario.ranks_begin_apart and context.rank != 0:
             with torch.no_grad():
                 for tensor in [*inner.parameters(), *inner.buffers()]:
@@ -345,6 +348,16 @@ class _Run:
         )
         schedule = scenario.schedule(optimizer)
         return _Made(inner, model, optimizer, schedule, scaler, stepped=scenario.step_in_backward)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
+    """The tensors that modules refer to: where each one is, its name there, and itself."""
+    for module in model.modules():
+        own = vars(module)
+        for held in (own, own["_parameters"], own["_buffers"]):
+            for name, value in list(held.items()):
+                if isinstance(value, torch.Tensor):
+                    yield held, name, value
 
 
 @dataclass
