@@ -193,7 +193,7 @@ def ours(names: list[str], scenario: str | None) -> dict[tuple[str, str], bool]:
             scenarios=None if scenario is None else [scenario],
             report_dir=Path(folder),
         )
-        findings = selfcheck.selfcheck(options, "float32", names).findings
+        findings = selfcheck.selfcheck(options, ["float32"], names).findings
     seen: dict[tuple[str, str], bool] = {}
     for finding in findings:
         key = (finding.case.strategy, finding.mutant)

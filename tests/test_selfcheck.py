@@ -14,7 +14,7 @@ from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
 from distparity.core.torch_facts import MutantFacts
 from distparity.session import calibration
-from distparity.session.selfcheck import Finding, SelfCheck, table
+from distparity.session.selfcheck import Finding, SelfCheck, in_turn, table
 
 
 def mutant(*diagnosis: str, equivalent: str | None = None) -> MutantFacts:
@@ -40,7 +40,7 @@ def found(*findings: tuple[str, str, Outcome]) -> SelfCheck:
     return SelfCheck(
         "2.13",
         MUTANTS,
-        [Finding(m, Case("basic", s, 2, "float32", "cpu"), o) for m, s, o in findings],
+        [Finding(m, Case("basic", s, 2, "float32", "cpu"), o, "float32") for m, s, o in findings],
     )
 
 
@@ -51,7 +51,7 @@ def found(*findings: tuple[str, str, Outcome]) -> SelfCheck:
         pytest.param(
             [("blunt", "ddp", CAUGHT), ("blunt", "fsdp2", PASSED)],
             False,
-            "MISSED: blunt under fsdp2",
+            "MISSED: blunt under fsdp2 with 2 ranks in float32",
             id="missed under one strategy",
         ),
         pytest.param(
@@ -84,6 +84,47 @@ def test_findings(findings: list[tuple[str, str, Outcome]], passed: bool, says: 
 
     assert check.passed is passed
     assert says in "\n".join(table(check))
+
+
+OTHER_WORLDS = {
+    "another world size": (Case("basic", "ddp", 4, "float32", "cpu"), "float32"),
+    "another precision": (Case("mixed", "ddp", 2, "float32", "cpu"), "float32 (bfloat16)"),
+}
+
+
+@pytest.mark.parametrize(("case", "precision"), OTHER_WORLDS.values(), ids=list(OTHER_WORLDS))
+def test_a_fault_must_be_caught_in_every_world_size_and_precision(
+    case: Case, precision: str
+) -> None:
+    check = found(("blunt", "ddp", CAUGHT))
+    check.findings.append(Finding("blunt", case, PASSED, precision))
+
+    assert check.missed() == [("blunt", "ddp", case.world_size, precision)]
+
+
+def test_scenarios_are_tried_until_one_catches_the_fault() -> None:
+    seen_by = {"ddp": "c", "fsdp2": ""}
+    todo = [
+        (Case(scenario, strategy, 2, "float32", "cpu"), name)
+        for scenario in "abcd"
+        for strategy in seen_by
+        for name in MUTANTS
+    ]
+    check = found()
+    rounds = []
+
+    for tried in in_turn(todo, check, lambda _: "float32"):
+        rounds.append([(case.scenario, case.strategy, name) for case, name in tried])
+        for case, name in tried:
+            caught = name == "blunt" and case.scenario in seen_by[case.strategy]
+            check.findings.append(Finding(name, case, CAUGHT if caught else PASSED, "float32"))
+
+    both = [[(one, "ddp", "blunt"), (one, "fsdp2", "blunt")] for one in "abc"]
+    ran = {(one, how) for one in "abc" for how in seen_by} | {("d", "fsdp2")}
+    assert rounds[:4] == [*both, [("d", "fsdp2", "blunt")]]
+    # What is equivalent runs in every case that another ran in.
+    assert set(rounds[4]) == {(*one, "same") for one in ran}
+    assert check.missed() == [("blunt", "fsdp2", 2, "float32")]
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +189,11 @@ def test_calibration_tells_the_largest_ratio(tmp_path: Path, distparity: Distpar
 
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(
-        r"\| (\w*float\d\d) \| 2 \| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|", done.stdout
+        r"\| (\w*float\d\d[^|]*) \| 2 \| 1 \| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|",
+        done.stdout,
     )
-    assert "float32" in {row[0] for row in rows}
-    assert all(int(row[1]) >= 3 and 0 < float(row[2]) < 0.5 for row in rows)
+    assert {"float32", "float32 (bfloat16)", "bfloat16"} <= {row[0] for row in rows}
+    assert all(0 < float(row[2]) < 0.5 for row in rows)
     assert len(kept.read_text().splitlines()) == sum(int(row[1]) for row in rows)
     assert drawn.read_text().startswith("<svg ")
 
@@ -161,7 +203,7 @@ def test_calibration_counts_what_a_file_has_from_before(tmp_path: Path) -> None:
     seen = {
         "torch": "1.0",
         "case": "a/b-ws2-float32",
-        "dtype": "float32",
+        "precision": "float32 (float16)",
         "world_size": 2,
         "seed": 3,
     }
@@ -173,11 +215,31 @@ def test_calibration_counts_what_a_file_has_from_before(tmp_path: Path) -> None:
 
     assert bucket.passed
     assert (
-        "| 1.0 | float32 | 2 | 3 | 0.250 | 0.375 | 0.375 |" in calibration.table("1.0", [bucket])[2]
+        "| 1.0 | float32 (float16) | 2 | 1 | 3 | 0.250 | 0.375 | 0.375 |"
+        in calibration.table("1.0", [bucket])[2]
     )
     assert calibration.plot("1.0", [bucket]).count("<title>1 runs</title>") == 3
     with pytest.raises(ValueError, match=r"has runs of torch 1\.0, not 2\.0"):
         calibration.before(kept, "2.0")
+
+
+def test_every_scenario_has_its_turn_in_every_world_size() -> None:
+    pools = {
+        kind: {
+            name: {ranks: [Case(name, "ddp", ranks, "float32", "cpu")] for ranks in (2, 4, 8)}
+            for name in names
+        }
+        for kind, names in {"float32": "abcde", "bfloat16": "xyz"}.items()
+    }
+
+    had = [
+        [(case.scenario, case.world_size) for case in calibration.in_turn(pools, seed)]
+        for seed in range(15)
+    ]
+
+    assert all(len(cases) == len(pools) for cases in had)
+    seen = {case for cases in had for case in cases}
+    assert seen == {(name, ranks) for name in "abcdexyz" for ranks in (2, 4, 8)}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from distparity.cli._where import add_where
@@ -16,17 +17,34 @@ def add(commands: Any) -> None:
     # All mutants in a few cases say more about the suite than a few mutants in all cases.
     add_where(parser, "--case", select="quick")
     parser.add_argument(
-        "--dtype", default="float32", help="dtype of parameters and data (default %(default)s)"
+        "--dtype",
+        action="append",
+        help="dtypes of parameters and data: one, or a list: float32,bfloat16 (default float32)",
     )
     parser.add_argument("--mutant", action="append", help="only this one; may be repeated")
     parser.add_argument(
         "--pairs", action="store_true", help="list what each pair of scenario and strategy catches"
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="for each fault, strategy, world size and precision, stop at the first scenario that "
+        "catches it",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="add what was found to this, as lines of JSON"
     )
     parser.set_defaults(act=_act)
 
 
 def _act(given: argparse.Namespace) -> int:
     names.check_mutants(given.mutant or [])
-    found = selfcheck.selfcheck(arguments.options(given, (2,)), given.dtype, given.mutant)
+    found = selfcheck.selfcheck(
+        arguments.options(given, (2,)),
+        arguments.words(given.dtype) or ["float32"],
+        given.mutant,
+        once=given.once,
+        kept=given.keep,
+    )
     print("\n".join(selfcheck.table(found) + (selfcheck.pairs(found) if given.pairs else [])))
     return 0 if found.passed else 1

@@ -177,6 +177,20 @@ class TorchFacts(Record):
         asked = how.reduce_dtype or self.scenarios[scenario].reduce_dtype
         return GradientExchange(None if asked == dtype else asked, how.multiplies)
 
+    def coarsest(self, scenario: str, strategy: str, dtype: str) -> str:
+        """The dtype of a case, or a coarser one in which it computes or exchanges gradients."""
+        more = (
+            self.exchange(scenario, strategy, dtype).reduce_dtype,
+            self.scenarios[scenario].computes_in,
+        )
+        known = [dtype, *(one for one in more if one is not None)]
+        return max(known, key=lambda one: self.rounding[one])
+
+    def precision(self, scenario: str, strategy: str, dtype: str) -> str:
+        """The dtype of a case, with the :meth:`coarsest` in parentheses if that is another."""
+        coarsest = self.coarsest(scenario, strategy, dtype)
+        return dtype if coarsest == dtype else f"{dtype} ({coarsest})"
+
 
 @dataclass(frozen=True)
 class SharingFacts(Record):

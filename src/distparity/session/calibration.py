@@ -13,7 +13,7 @@ from distparity.core.outcome import Outcome, Status
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["Bucket", "before", "buckets", "calibrate", "plot", "table"]
+__all__ = ["Bucket", "before", "buckets", "calibrate", "in_turn", "plot", "table"]
 
 #: The ratios of correct runs must stay below this.
 TARGET = 0.5
@@ -21,16 +21,18 @@ TARGET = 0.5
 
 @dataclass
 class Bucket:
-    """All runs of one dtype and world size: their ratios, and the runs that did not pass."""
+    """All runs of one precision and world size: their ratios, and the runs that did not pass."""
 
-    dtype: str
+    precision: str
     world_size: int
     ratios: list[float] = field(default_factory=list)
+    seeds: set[int] = field(default_factory=set)
     largest_in: str = ""
     wrong: list[str] = field(default_factory=list)
 
     def add(self, seen: dict[str, Any]) -> None:
         """Add one run, as a line of the kept file has it."""
+        self.seeds.add(seen["seed"])
         if seen["status"] != Status.PASSED.value:
             self.wrong.append(f"{seen['case']}, seed {seen['seed']}: {seen['message']}")
         if seen["ratio"] is not None:
@@ -46,11 +48,11 @@ class Bucket:
 
 
 def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple[str, list[Bucket]]:
-    """Run every strategy of the selection in every dtype and world size, the scenarios in turn.
+    """Run the strategies of the selection in every precision, the scenarios and world sizes in turn.
 
     Each run is appended to the file ``kept`` as one line of JSON, and runs that the file already has
     are counted too: many seeds can be run in several calls. Returns torch's version and one bucket
-    per dtype and world size. Raises :class:`distparity.core.bad_request.BadRequest`, and
+    per precision and world size. Raises :class:`distparity.core.bad_request.BadRequest`, and
     ``ValueError`` if the file has runs of another torch.
     """
     run = Run(options)
@@ -63,7 +65,7 @@ def calibrate(options: Options, seeds: range, kept: Path | None = None) -> tuple
             for case, seed, outcome in _outcomes(run, seeds):
                 if outcome.status.skipped:
                     continue
-                seen = _seen(torch, case, seed, outcome)
+                seen = _seen(run, case, seed, outcome)
                 runs.append(seen)
                 # Whole lines: a calibration that is interrupted keeps the runs so far.
                 print(json.dumps(seen), file=file, flush=True)
@@ -83,11 +85,11 @@ def before(kept: Path | None, torch: str) -> list[dict[str, Any]]:
     return runs
 
 
-def _seen(torch: str, case: Case, seed: int, outcome: Outcome) -> dict[str, Any]:
+def _seen(run: Run, case: Case, seed: int, outcome: Outcome) -> dict[str, Any]:
     return {
-        "torch": torch,
+        "torch": run.torch.torch,
         "case": case.id,
-        "dtype": case.dtype,
+        "precision": run.torch.precision(case.scenario, case.strategy, case.dtype),
         "world_size": case.world_size,
         "seed": seed,
         "status": outcome.status.value,
@@ -97,10 +99,10 @@ def _seen(torch: str, case: Case, seed: int, outcome: Outcome) -> dict[str, Any]
 
 
 def buckets(runs: list[dict[str, Any]]) -> list[Bucket]:
-    """Group runs by dtype and world size."""
+    """Group runs by precision and world size."""
     found: dict[tuple[str, int], Bucket] = {}
     for seen in runs:
-        key = (seen["dtype"], seen["world_size"])
+        key = (seen["precision"], seen["world_size"])
         found.setdefault(key, Bucket(*key)).add(seen)
     return [found[key] for key in sorted(found)]
 
@@ -113,29 +115,43 @@ def _outcomes(run: Run, seeds: range) -> Iterator[tuple[Case, int, Outcome]]:
         yield case, seed, outcome
 
 
-def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int]]:
-    """Give every seed one scenario per dtype, in turn, with all of its strategies.
+#: Cases by precision, scenario and world size.
+Pools = dict[str, dict[str, dict[int, list[Case]]]]
 
-    These cases share one oracle and its reference runs.
-    """
-    pools: dict[str, dict[str, list[Case]]] = {}
+
+def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int]]:
+    pools: Pools = {}
     for case in cases:
-        how = run.torch.strategies.get(case.strategy)
         # Operations have their own bounds and use no seed.
         # A case that torch computes wrongly says nothing about rounding in correct cases.
-        if how is not None and run.expected.of(case) is None:
-            pools.setdefault(case.dtype, {}).setdefault(case.scenario, []).append(case)
+        if case.strategy in run.torch.strategies and run.expected.of(case) is None:
+            what = run.torch.precision(case.scenario, case.strategy, case.dtype)
+            pool = pools.setdefault(what, {}).setdefault(case.scenario, {})
+            pool.setdefault(case.world_size, []).append(case)
     for seed in seeds:
-        for pool in pools.values():
-            for case in pool[sorted(pool)[seed % len(pool)]]:
-                yield case, seed
+        for case in in_turn(pools, seed):
+            yield case, seed
+
+
+def in_turn(pools: Pools, seed: int) -> list[Case]:
+    """The cases of a seed: of every precision, one scenario in one world size with all strategies.
+
+    These cases share one oracle and its reference runs. Scenarios take turns with every seed, and the
+    world sizes of a scenario whenever it is its turn.
+    """
+    found = []
+    for pool in pools.values():
+        turn, number = divmod(seed, len(pool))
+        worlds = pool[sorted(pool)[number]]
+        found += worlds[sorted(worlds)[(number + turn) % len(worlds)]]
+    return found
 
 
 def table(torch: str, buckets: list[Bucket]) -> list[str]:
     """Make a Markdown table of the ratios: median, 99th percentile and largest."""
     lines = [
-        "| torch | dtype | world size | runs | median ratio | 99 % | largest ratio | seen in |",
-        "|---|---|---|---|---|---|---|---|",
+        "| torch | precision | world size | seeds | runs | median ratio | 99 % | largest ratio | seen in |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for bucket in buckets:
         ratios = sorted(bucket.ratios)
@@ -143,18 +159,19 @@ def table(torch: str, buckets: list[Bucket]) -> list[str]:
             f"{ratios[round(part * (len(ratios) - 1))]:.3f}" if ratios else "none"
             for part in (0.5, 0.99, 1.0)
         ]
-        row = [torch, bucket.dtype, bucket.world_size, len(ratios), *shown, bucket.largest_in]
+        counts = [len(bucket.seeds), len(ratios)]
+        row = [torch, bucket.precision, bucket.world_size, *counts, *shown, bucket.largest_in]
         lines.append("| " + " | ".join(map(str, row)) + " |")
     return lines + [f"\nNOT PASSED: {wrong}" for one in buckets for wrong in one.wrong]
 
 
 #: The plot: pixels of one histogram, bins of the ratio, and colours that differ in greyscale too.
-_WIDE, _HIGH, _LEFT = 480, 44, 170
+_WIDE, _HIGH, _LEFT = 480, 44, 190
 _BINS = 40
 
 
 def plot(torch: str, buckets: list[Bucket]) -> str:
-    """Draw the ratios as SVG: one histogram per dtype and world size, from 0 to 1."""
+    """Draw the ratios as SVG: one histogram per precision and world size, from 0 to 1."""
     bottom = 30 + len(buckets) * (_HIGH + 10)
     size = f'width="{_LEFT + _WIDE + 90}" height="{bottom + 40}"'
     lines = [
@@ -181,7 +198,7 @@ def _row(bucket: Bucket, base: int) -> Iterator[str]:
     for ratio in bucket.ratios:
         counts[min(_BINS - 1, int(ratio * _BINS))] += 1
     most, wide = max(*counts, 1), _WIDE / _BINS
-    yield f'<text x="10" y="{base - 4}">{bucket.dtype}, {bucket.world_size} ranks</text>'
+    yield f'<text x="10" y="{base - 4}">{bucket.precision}, {bucket.world_size} ranks</text>'
     for place, count in enumerate(counts):
         if count:
             # A single run among thousands must be visible too.

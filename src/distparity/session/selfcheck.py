@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
@@ -10,7 +14,10 @@ from distparity.core.torch_facts import MutantFacts
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["Finding", "SelfCheck", "selfcheck"]
+__all__ = ["Finding", "SelfCheck", "in_turn", "selfcheck"]
+
+#: A mutant under a strategy, in a world size and a precision.
+Fault = tuple[str, str, int, str]
 
 
 @dataclass
@@ -20,6 +27,12 @@ class Finding:
     mutant: str
     case: Case
     outcome: Outcome
+    #: As :meth:`distparity.core.torch_facts.TorchFacts.precision` says it.
+    precision: str = ""
+
+    @property
+    def fault(self) -> Fault:
+        return self.mutant, self.case.strategy, self.case.world_size, self.precision
 
     @property
     def caught(self) -> bool:
@@ -30,6 +43,19 @@ class Finding:
     def diagnosis(self) -> str | None:
         found = self.outcome.facts.get("diagnosis")
         return None if found is None else str(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of a kept file."""
+        return {
+            "mutant": self.mutant,
+            **self.case.facts,
+            "precision": self.precision,
+            "status": self.outcome.status.value,
+            "message": self.outcome.message,
+            "caught": self.caught,
+            "ratio": self.outcome.facts.get("ratio"),
+            "one_rank_shows_below": self.outcome.facts.get("one_rank_shows_below"),
+        }
 
 
 @dataclass
@@ -50,12 +76,11 @@ class SelfCheck:
         """The findings that could not be judged: no evidence either way."""
         return [f for f in self.findings if f.outcome.status is Status.ERROR]
 
-    def missed(self) -> list[tuple[str, str]]:
-        """Pairs of a mutant and a strategy with which no scenario caught it."""
-        seen: dict[tuple[str, str], bool] = {}
+    def missed(self) -> list[Fault]:
+        """The mutants that no scenario caught, by strategy, world size and precision."""
+        seen: dict[Fault, bool] = {}
         for f in self.findings:
-            key = (f.mutant, f.case.strategy)
-            seen[key] = seen.get(key, False) or f.caught
+            seen[f.fault] = seen.get(f.fault, False) or f.caught
         return [key for key, caught in seen.items() if not caught and not self._equivalent(key[0])]
 
     def misnamed(self) -> list[Finding]:
@@ -90,42 +115,93 @@ class SelfCheck:
         return self.mutants[mutant].equivalent is not None
 
 
-def selfcheck(options: Options, dtype: str, names: list[str] | None = None) -> SelfCheck:
+def selfcheck(
+    options: Options,
+    dtypes: Collection[str],
+    names: list[str] | None = None,
+    *,
+    once: bool = False,
+    kept: Path | None = None,
+) -> SelfCheck:
     """Run the mutants (all, or those in ``names``) on the devices and world sizes of ``options``.
 
+    A scenario is checked in those of its dtypes that ``dtypes`` names, or in its first. With ``once``,
+    the scenarios are tried one after the other until one catches the fault, for each mutant, strategy,
+    world size and precision; the equivalent mutants run in every case that another one ran in. Each
+    finding is appended to the file ``kept`` as one line of JSON.
     Raises :class:`distparity.core.bad_request.BadRequest`.
     """
     run = Run(options)
+
+    def precision(case: Case) -> str:
+        return run.torch.precision(case.scenario, case.strategy, case.dtype)
+
     run.start()
     try:
         run.ready()
-        found = SelfCheck(run.torch.torch, run.torch.mutants, some=names is not None)
+        # With ``once``, a pair is not asked for all faults either, and may be blind to those.
+        some = once or names is not None
+        found = SelfCheck(run.torch.torch, run.torch.mutants, some=some)
         todo = [
             (case, mutant)
-            for cell in run.cells
-            for case in cell.cases
-            # Operations have their own faults.
-            if case.scenario in run.torch.scenarios
-            and case.dtype == _dtype(run, case.scenario, dtype)
-            # A case that fails without a mutant shows nothing either.
-            and run.expected.of(case) is None
+            for case in _cases(run, dtypes)
             for mutant in run.torch.mutants
             if (names is None or mutant in names) and _concerns(run, mutant, case)
         ]
-        for (case, mutant), outcome in run.side_by_side(
-            todo, lambda one: run.course.job(one[0], mutant=one[1])
-        ):
-            if not outcome.status.skipped:
-                found.findings.append(Finding(mutant, case, outcome))
+        with (kept or Path("/dev/null")).open("a", encoding="utf-8") as file:
+            for tried in in_turn(todo, found, precision) if once else [todo]:
+                for (case, mutant), outcome in run.side_by_side(
+                    tried, lambda one: run.course.job(one[0], mutant=one[1])
+                ):
+                    if outcome.status.skipped:
+                        continue
+                    finding = Finding(mutant, case, outcome, precision(case))
+                    found.findings.append(finding)
+                    print(json.dumps(finding.to_json()), file=file, flush=True)
         return found
     finally:
         run.close(reported=True)
 
 
-def _dtype(run: Run, scenario: str, wanted: str) -> str:
-    """The dtype in which a scenario is checked: the requested one, else its first."""
-    dtypes = run.torch.scenarios[scenario].dtypes
-    return wanted if wanted in dtypes else dtypes[0]
+#: A case, and the mutant to run in it.
+Trial = tuple[Case, str]
+
+
+def in_turn(
+    todo: Sequence[Trial], found: SelfCheck, precision: Callable[[Case], str]
+) -> Iterator[list[Trial]]:
+    """Rounds of one scenario for each mutant, strategy, world size and precision, while it is not caught.
+
+    ``found`` has what the rounds before have found.
+    """
+    waiting: dict[Fault, list[Trial]] = {}
+    for case, mutant in todo:
+        if found.mutants[mutant].equivalent is None:
+            fault = mutant, case.strategy, case.world_size, precision(case)
+            waiting.setdefault(fault, []).append((case, mutant))
+    while waiting:
+        yield [trials.pop(0) for trials in waiting.values()]
+        caught = {finding.fault for finding in found.findings if finding.caught}
+        waiting = {key: trials for key, trials in waiting.items() if trials and key not in caught}
+    ran = {finding.case for finding in found.findings}
+    yield [
+        (case, mutant)
+        for case, mutant in todo
+        if found.mutants[mutant].equivalent is not None and case in ran
+    ]
+
+
+def _cases(run: Run, dtypes: Collection[str]) -> Iterator[Case]:
+    """The cases in which mutants run: trainings that torch computes right."""
+    for cell in run.cells:
+        for case in cell.cases:
+            # Operations have their own faults.
+            what = run.torch.scenarios.get(case.scenario)
+            # A case that fails without a mutant shows nothing either.
+            if what is not None and run.expected.of(case) is None:
+                wanted = set(dtypes) & set(what.dtypes)
+                if case.dtype in (wanted or what.dtypes[:1]):
+                    yield case
 
 
 def _concerns(run: Run, mutant: str, case: Case) -> bool:
@@ -133,9 +209,7 @@ def _concerns(run: Run, mutant: str, case: Case) -> bool:
     torch, fault = run.torch, run.torch.mutants[mutant]
     how = torch.strategies[case.strategy]
     what = torch.scenarios[case.scenario]
-    reduced = torch.exchange(case.scenario, case.strategy, case.dtype).reduce_dtype
-    dtypes = {case.dtype, reduced, what.computes_in} - {None}
-    allowed = max(torch.rounding[str(dtype)] for dtype in dtypes)
+    allowed = torch.rounding[torch.coarsest(case.scenario, case.strategy, case.dtype)]
     exchanges = how.exchanges and "missing_rows_left_out" not in what.features
     reload = what.reload_after
     if how.resume_world_size == 1 and reload is not None and fault.at_step > reload:
@@ -160,7 +234,13 @@ def table(found: SelfCheck) -> list[str]:
         for name in found.mutants
     ]
     for title, values in (
-        ("MISSED", [f"{mutant} under {strategy}" for mutant, strategy in found.missed()]),
+        (
+            "MISSED",
+            [
+                f"{mutant} under {strategy} with {ranks} ranks in {precision}"
+                for mutant, strategy, ranks, precision in found.missed()
+            ],
+        ),
         (
             "WRONG DIAGNOSIS",
             [f"{f.mutant} in {f.case.id}: {f.diagnosis}" for f in found.misnamed()],
@@ -205,7 +285,7 @@ def _state(found: SelfCheck, name: str) -> str:
     runs = found.of(name)
     if not runs:
         return "not tried"
-    return "missed" if any(name == mutant for mutant, _ in found.missed()) else "caught"
+    return "missed" if any(name == mutant for mutant, *_ in found.missed()) else "caught"
 
 
 def _account(found: SelfCheck, name: str) -> str:
