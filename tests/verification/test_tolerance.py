@@ -209,14 +209,21 @@ def test_where_reference_runs_are_exact_rounding_once_is_allowed_for() -> None:
     assert allowed("parameter", exact, runs) == [pytest.approx(C * 0.5 * U, rel=1e-6)]
 
 
-def test_gradients_that_travel_in_a_lower_precision() -> None:
-    right = trajectory("gradient", doubles([1.0]))
+@pytest.mark.parametrize(
+    ("kind", "right_by"),
+    [
+        ("gradient", 3 * 2.0**-8 + 2 * (U + U64)),
+        ("norm", 3 * 2.0**-8 + 2 * (U + U64)),
+        ("parameter", C * (U + U64)),
+    ],
+)
+def test_gradients_that_travel_in_a_lower_precision(kind: str, right_by: float) -> None:
+    right = trajectory(kind, doubles([1.0]))
     exact = Oracle(right, [right, right])
-    runs = [trajectory("gradient", doubles([1.0]))]
 
-    (found,) = allowed("gradient", exact, runs, reduce_dtype=torch.bfloat16)
+    (found,) = allowed(kind, exact, [right], reduce_dtype=torch.bfloat16)
 
-    assert found == pytest.approx(3 * 2.0**-8 + 2 * U, rel=1e-6)
+    assert found == pytest.approx(right_by, rel=1e-12)
 
 
 def test_gradients_that_go_through_products_of_matrices() -> None:

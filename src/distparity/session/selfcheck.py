@@ -44,10 +44,12 @@ class Finding:
         found = self.outcome.facts.get("diagnosis")
         return None if found is None else str(found)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, known: SelfCheck) -> dict[str, Any]:
         """One line of a kept file."""
         return {
+            "torch": known.torch,
             "mutant": self.mutant,
+            "equivalent": known.mutants[self.mutant].equivalent is not None,
             **self.case.facts,
             "precision": self.precision,
             "status": self.outcome.status.value,
@@ -157,7 +159,7 @@ def selfcheck(
                         continue
                     finding = Finding(mutant, case, outcome, precision(case))
                     found.findings.append(finding)
-                    print(json.dumps(finding.to_json()), file=file, flush=True)
+                    print(json.dumps(finding.to_json(found)), file=file, flush=True)
         return found
     finally:
         run.close(reported=True)
