@@ -192,7 +192,7 @@ def test_calibration_tells_the_largest_ratio(tmp_path: Path, distparity: Distpar
         r"\| (\w*float\d\d[^|]*) \| 2 \| 1 \| (\d+) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \|",
         done.stdout,
     )
-    assert {"float32", "float32 (bfloat16)", "bfloat16"} <= {row[0] for row in rows}
+    assert {"float32", "float32 (bfloat16)", "float32 (float16)"} == {row[0] for row in rows}
     assert all(0 < float(row[2]) < 0.5 for row in rows)
     assert len(kept.read_text().splitlines()) == sum(int(row[1]) for row in rows)
     assert drawn.read_text().startswith("<svg ")
