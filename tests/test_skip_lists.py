@@ -71,6 +71,32 @@ def test_names_have_what_is_said_about_them(form: str, found: tuple[str, list[Sk
     assert read(form, text) == expected
 
 
+THEIRS = Case("upstream.fsdp.test_core", "TestIt.test_a", 0, "", "xpu")
+THEIR_NAMES = {
+    "test/distributed/fsdp/test_core.py::TestIt::test_a": True,
+    "../pytorch/test/distributed/fsdp/test_core.py::TestIt::test_a": True,
+    "fsdp/test_core.py::TestIt::test_a": True,
+    "__main__.TestIt::test_a": True,
+    "test_a": True,
+    "test/distributed/test_core.py::TestIt::test_a": False,
+    "__main__.TestOther::test_a": False,
+    "fsdp/test_core.py::TestIt::test_ab": False,
+}
+
+
+@pytest.mark.parametrize(("test", "named"), THEIR_NAMES.items(), ids=THEIR_NAMES)
+def test_a_name_means_a_test_of_torchs_own_files(test: str, named: bool) -> None:
+    assert Skipped(test).names(THEIRS) is named
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_written_list_names_tests_of_torchs_own_files(form: str) -> None:
+    (found,) = read(form, write(form, {THEIRS: "why"}))
+
+    assert found.names(THEIRS)
+    assert "upstream" not in found.test
+
+
 CASE = Case("resume", "ddp", 2, "float32", "xpu")
 NAMED = {
     "resume/ddp-ws2-float32": True,

@@ -12,6 +12,7 @@ from typing import Any
 
 from distparity import expectations
 from distparity.core.case import Case
+from distparity.core.naming import device_of
 from distparity.core.outcome import FAILURES
 from distparity.expectations import skip_lists
 from distparity.expectations.entry import CaseSet
@@ -245,7 +246,7 @@ class _Proposed:
         torch = column.version.public
         self.entries += propose(failed, cases, torch, given.reason.strip(), given.link.strip())
         self.failed.append((torch, column.device, {case.id: cases[case] for case in failed}))
-        here = expectations.Surroundings(torch, (column.device,), column.facts)
+        here = expectations.Surroundings(torch, (device_of(column.device),), column.facts)
         self.every.append((here, list(cases)))
         for case, result in cases.items():
             if result.status == "unexpectedly fixed":
@@ -289,7 +290,7 @@ def _write(path: Path, found: _Proposed) -> int:
 
 
 def _case(row: Any, device: str) -> Case:
-    return Case(row.scenario, row.strategy, row.world_size or 0, row.dtype, device)
+    return Case(row.scenario, row.strategy or row.name, row.world_size or 0, row.dtype, device)
 
 
 def _failed(result: Any) -> Failed | None:

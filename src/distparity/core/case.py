@@ -12,7 +12,8 @@ __all__ = ["Case"]
 class Case:
     """A scenario trained with a strategy by ``world_size`` ranks in ``dtype`` on ``device``.
 
-    For an operation, ``scenario`` is its name and ``strategy`` the way to call it.
+    For an operation, ``scenario`` is its name and ``strategy`` the way to call it. For a test of torch's
+    own repository they are its file and its name; it has no ranks or dtype that we choose (0 and "").
     """
 
     scenario: str
@@ -24,6 +25,8 @@ class Case:
     @property
     def name(self) -> str:
         """The case's name inside its scenario: ``strategy-wsN-dtype``, the same in every cell."""
+        if not self.world_size:
+            return self.strategy
         return f"{self.strategy}-ws{self.world_size}-{self.dtype}"
 
     @property

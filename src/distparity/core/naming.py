@@ -1,11 +1,14 @@
-"""The names of cells, which are also in the names of their files."""
+"""The names of cells, which are also in the names of their files, and of torch's own tests."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-__all__ = ["cell_name"]
+__all__ = ["UPSTREAM", "cell_name", "device_of"]
+
+#: What the scenario of a test of torch's own repository begins with.
+UPSTREAM = "upstream."
 
 
 def cell_name(device: str, *, shared: bool, arithmetic: str, marks: Sequence[str] = ()) -> str:
@@ -21,3 +24,8 @@ def cell_name(device: str, *, shared: bool, arithmetic: str, marks: Sequence[str
     ]
     parts = ["+".join([device, *plain]), *["shared"] * shared]
     return "-".join([*parts, *[arithmetic] * (arithmetic != "exact")])
+
+
+def device_of(cell: str) -> str:
+    """The device in the name that :func:`cell_name` made."""
+    return cell.partition("+")[0].removesuffix("-default").removesuffix("-shared")

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from packaging.specifiers import SpecifierSet
 
 from distparity.core.case import Case
+from distparity.core.naming import UPSTREAM
 from distparity.core.outcome import Outcome, Status
 from distparity.expectations.patterns import among, meet
 from distparity.expectations.pins import Pin
@@ -76,6 +77,12 @@ class Entry:
         named = {int(size) for size in self.patterns.get("world_size", ())}
         ids = (re.search(r"-ws(\d+)-[^-]+$", case) for case in self.cases)
         return named | {int(found[1]) for found in ids if found}
+
+    @property
+    def upstream(self) -> bool:
+        """Whether it names torch's own tests, which ``distparity upstream`` runs, and no cases of ours."""
+        named = (*self.cases, *self.patterns.get("scenario", ()))
+        return any(name.startswith(UPSTREAM) for name in named)
 
     def joined(self, other: Entry) -> Entry | None:
         """Join two entries that name different checks of one case; None if they do not."""

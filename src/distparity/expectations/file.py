@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from distparity.core import refusal
+from distparity.core.naming import UPSTREAM
 from distparity.core.outcome import FAILURES
 from distparity.expectations.entry import PARTS, Entry
 from distparity.expectations.pins import Pins, read, suffixed
@@ -150,6 +151,13 @@ def _check_cases(values: dict[str, Any], where: str) -> None:
         )
     if "cases" not in values and not patterns:
         raise Wrong(f"{where}: it names no case: add cases, or any of {', '.join(PARTS)}")
+    named = values.get("cases", values.get("scenario", ()))
+    theirs = [name for name in named if name.removeprefix("!").startswith(UPSTREAM)]
+    if theirs and len(theirs) < len(named):
+        raise Wrong(f"{where}: it names torch's own tests and cases of distparity: use two entries")
+    for part in ("world_size", "dtype"):
+        if theirs and part in values:
+            raise Wrong(f"{where}: torch's own tests have no {part}")
 
 
 def _check_failure(values: dict[str, Any], where: str) -> None:

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from distparity.core import device_kinds
+from distparity.core.naming import UPSTREAM
 from distparity.core.torch_facts import TorchFacts
 from distparity.expectations.entry import Entry
 from distparity.expectations.file import Wrong
@@ -27,6 +28,7 @@ __all__ = ["Names", "check"]
 _ID = re.compile(
     r"(?P<scenario>[^/]+)/(?P<strategy>.+)-ws(?P<world_size>[1-9]\d*)-(?P<dtype>[^-]+)"
 )
+_UPSTREAM_ID = re.compile(rf"(?P<scenario>{re.escape(UPSTREAM)}[^/]+)/(?P<strategy>.+)")
 #: torch's device types that the device ``accelerator`` may have.
 _TYPES = ("mps", "mtia", "maia", "privateuseone")
 #: The simulated device of packages/async_device, which the shipped entries name; it need not be installed.
@@ -93,6 +95,8 @@ def _unknown(entry: Entry, names: Names) -> Iterator[str]:
         if not _is_one_of(pattern, names.devices):
             known = ", ".join(sorted(names.devices))
             yield f"unknown device {pattern!r}; known here: {known}"
+    if entry.upstream:
+        return  # Only a collection of torch's files knows the names of its tests.
     for part in ("scenario", "strategy"):
         known_names = names.scenarios if part == "scenario" else names.strategies
         for pattern in entry.patterns.get(part, ()):
@@ -113,6 +117,8 @@ def _is_one_of(pattern: str, names: Collection[str]) -> bool:
 
 def _in_common(one: Entry, other: Entry) -> str | None:
     """A case that both entries name, as far as that is known without the list of cases."""
+    if one.upstream != other.upstream:
+        return None
     if one.patterns and one.patterns == other.patterns:
         return ", ".join(f"{part} {' '.join(own)}" for part, own in one.patterns.items())
     for first, second in ((one, other), (other, one)):
@@ -123,7 +129,7 @@ def _in_common(one: Entry, other: Entry) -> str | None:
 
 
 def _means(entry: Entry, case: str) -> bool:
-    found = _ID.fullmatch(case)
+    found = _UPSTREAM_ID.fullmatch(case) or _ID.fullmatch(case)
     return found is not None and all(
         among(found[part], own) for part, own in entry.patterns.items()
     )

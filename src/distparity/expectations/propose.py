@@ -15,6 +15,7 @@ from itertools import chain, product, zip_longest
 from typing import Any
 
 from distparity.core.case import Case
+from distparity.core.naming import UPSTREAM, device_of
 
 __all__ = ["Failed", "as_proposals", "propose"]
 
@@ -98,7 +99,10 @@ def _entry(
     device, failure, looks, value = key
     yield "[[expect]]"
     yield from _cases(group, everything)
-    yield f"device = {_quoted(device)}"
+    yield f"device = {_quoted(device_of(device))}"
+    if device != device_of(device) and not group[0].scenario.startswith(UPSTREAM):
+        # Another backend, or other arithmetic, may be right.
+        yield f"facts = {{ device = {_quoted(device)} }}"
     yield f"torch = {_quoted(f'=={torch}')}"
     yield f"failure = {_quoted(failure)}"
     yield f"{looks} = {_quoted(value)}"
@@ -113,7 +117,8 @@ def _cases(group: list[Case], everything: set[Case]) -> Iterator[str]:
     meant = {Case(s, t, w, d, device) for s, t, w, d in product(*values)}
     if len(group) > 1 and meant & everything == set(group):
         for (name, _), found in zip(_PARTS, values, strict=True):
-            yield f"{name} = {_quoted(found[0] if len(found) == 1 else found)}"
+            if any(found):
+                yield f"{name} = {_quoted(found[0] if len(found) == 1 else found)}"
     else:
         yield "cases = ["
         yield from (f"  {_quoted(case.id)}," for case in group)

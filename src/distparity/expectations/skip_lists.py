@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from distparity.core.case import Case
+from distparity.core.naming import UPSTREAM
 
 __all__ = ["FORMS", "Skipped", "read", "write"]
 
@@ -36,9 +37,22 @@ class Skipped:
         path, separator, name = self.test.rpartition("::")
         if not separator:
             return self.test.strip("'\"") in case.id
+        if case.scenario.startswith(UPSTREAM):
+            return self._names_upstream(case, path, name)
         # Classes and folders before the scenario say nothing more.
         scenario = path.partition("::")[0].rpartition("/")[2].removesuffix(".py")
         return f"{case.id}-{case.device}".startswith(f"{scenario.rpartition('.')[2]}/{name}")
+
+    @staticmethod
+    def _names_upstream(case: Case, path: str, name: str) -> bool:
+        """Of torch's own tests, a list names one by its file and class, or by ``__main__.Class``."""
+        file, _, group = path.partition("::")
+        if not file.endswith(".py"):
+            file, group = "", file.rpartition(".")[2]
+        file = file.rpartition("test/distributed/")[2].removesuffix(".py").replace("/", ".")
+        return case.strategy == ".".join(filter(None, [group, name])) and (
+            not file or f"/{case.scenario}".endswith(f"/{UPSTREAM}{file}")
+        )
 
 
 def read(form: str, text: str) -> list[Skipped]:
@@ -134,10 +148,19 @@ def write(form: str, skipped: dict[Case, str]) -> str:
     return _WRITERS[form](skipped)
 
 
+def _node(case: Case) -> tuple[str, str, str]:
+    """The file of a case, the group in it, and its name there."""
+    if not case.scenario.startswith(UPSTREAM):
+        return f"{case.scenario}.py", "", case.name
+    file = case.scenario.removeprefix(UPSTREAM).replace(".", "/")
+    group, _, name = case.strategy.rpartition(".")
+    return f"test/distributed/{file}.py", group, name
+
+
 def _as_lines(prefix: str) -> Callable[[dict[Case, str]], str]:
     def lines(skipped: dict[Case, str]) -> str:
         return "".join(
-            f"# {said}\n{prefix}{case.scenario}.py::{case.name}\n\n"
+            f"# {said}\n{prefix}{'::'.join(filter(None, _node(case)))}\n\n"
             for case, said in skipped.items()
         )
 
@@ -146,17 +169,21 @@ def _as_lines(prefix: str) -> Callable[[dict[Case, str]], str]:
 
 def _as_dictionary(skipped: dict[Case, str]) -> str:
     found = "skip_dict = {\n"
-    for scenario in dict.fromkeys(case.scenario for case in skipped):
-        found += f"    {json.dumps(f'{scenario}.py')}: (\n"
+    for own in dict.fromkeys(_node(case)[0] for case in skipped):
+        found += f"    {json.dumps(own)}: (\n"
         for case, said in skipped.items():
-            if case.scenario == scenario:
-                found += f"        # {said}\n        {json.dumps(case.name)},\n"
+            file, _, name = _node(case)
+            if file == own:
+                found += f"        # {said}\n        {json.dumps(name)},\n"
         found += "    ),\n"
     return f"{found}}}\n"
 
 
 def _as_json(skipped: dict[Case, str]) -> str:
-    found = {f"{case.name} ({case.scenario})": [said, []] for case, said in skipped.items()}
+    found = {}
+    for case, said in skipped.items():
+        _, group, name = _node(case)
+        found[f"{name} ({f'__main__.{group}' if group else case.scenario})"] = [said, []]
     return json.dumps(found, indent=2) + "\n"
 
 

@@ -54,12 +54,13 @@ class Expected:
     def _of_cell(self, torch: TorchFacts, cell: Cell) -> dict[Case, expectations.Entry]:
         # Include the world sizes that entries name: a user can request any size, and an entry
         # for such a size must not count as one that matches nothing.
-        named = [entry.world_sizes for entry in self._found.entries]
+        own = [entry for entry in self._found.entries if not entry.upstream]
+        named = [entry.world_sizes for entry in own]
         sizes = sorted({*DEFAULT_WORLD_SIZES, *self._options.world_sizes}.union(*named))
         if cell.found.most_ranks is None:
             sizes = [size for size in sizes if size <= MOST_CPU_RANKS]
         every = selection.cases(selection.EVERY, torch, cell.device, sizes)
         names = (cell.device, cell.found.type)
         here = expectations.Surroundings(torch.torch, names, cell_facts(torch, cell))
-        entries = expectations.assign(self._found.entries, here, every, self._found.pins)
+        entries = expectations.assign(own, here, every, self._found.pins)
         return {case: entries[case.id] for case in every if case.id in entries}
