@@ -134,8 +134,7 @@ def tool(session: nox.Session, row: releases.Row, command: str) -> None:
 def upstream(session: nox.Session, row: releases.Row) -> None:
     """Run files of torch's own test/distributed with one torch."""
     options, rest = _ready(session, row)
-    # What torch's test helpers import, and its wheel does not declare.
-    _install(session, "expecttest", "hypothesis")
+    _install(session, *releases.BESIDE_UPSTREAM)
     _with_reports(session, row, "upstream", options, rest)
 
 
@@ -404,7 +403,7 @@ TOOLS = {
 
 #: The torch releases that an accelerator in host memory needs.
 SIM_ROWS = [row for row in releases.RELEASES if Version(row.name) >= Version("2.10")]
-UPSTREAM = "Run files of torch's own test/distributed with torch {}: FILE --upstream PATH."
+UPSTREAM = "Run files of torch's own test/distributed with torch {}: FILE --upstream SOURCE."
 FUZZ = "Run trainings that are drawn with torch {}: --minutes M --seed S."
 DEFECTS = "Run the programs that show torch's known defects, with torch {} alone."
 

@@ -587,6 +587,29 @@ def results(tmp_path: Path) -> str:
     return str(cells.write(tmp_path, "2.8", "cpu", RESULTS))
 
 
+CELLS = {
+    "xpu": ("xpu", {}),
+    "xpu+ccl+card=BMG": ("xpu", {"device": "xpu+ccl+card=BMG"}),
+    "cuda-shared-default": ("cuda", {"device": "cuda-shared-default"}),
+}
+
+
+@pytest.mark.parametrize(("cell", "expected"), CELLS.items(), ids=CELLS)
+def test_a_proposed_entry_is_about_the_cell_in_which_the_case_failed(
+    cell: str, expected: tuple[str, dict[str, str]]
+) -> None:
+    """Another backend is a fact of the cell, and no device that an entry can name."""
+    case = Case("basic", "ddp", 2, "float32", cell)
+    failed = {case: Failed("raised", "RuntimeError: no")}
+
+    (entry,) = parse("".join(propose(failed, [case], "2.8.0", "why", "https://a.b/1")), "a.toml")
+
+    kind, facts = expected
+    assert (entry.device, entry.facts) == ((kind,), facts)
+    here = Surroundings("2.8.0", (kind, kind), {"device": cell})
+    assert assign([entry], here, [case]) == {case.id: entry}
+
+
 @pytest.mark.parametrize("words", [[], REASON[:2], REASON[2:]], ids=["nothing", "reason", "link"])
 def test_update_proposes_what_a_person_has_to_complete(
     results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]

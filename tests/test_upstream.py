@@ -8,12 +8,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from loopback_index import serve
 
 from distparity import cli
+from distparity.bisection import observation
+from distparity.bisection.observation import Question
 from distparity.core.bad_request import BadRequest
+from distparity.core.outcome import Outcome, Status
 from distparity.core.processes import state
 from distparity.report.read import read
-from distparity.session import upstream
+from distparity.session import upstream, upstream_files
 from distparity.session.upstream import Upstream, run
 
 FILE = """
@@ -28,6 +32,7 @@ class TestIt(unittest.TestCase):
     @unittest.skip("needs 2 GPUs")
     def test_skipped(self): pass
 """
+TORCH = {"torch": "2.13.0+cpu", "torch_git": "unknown"}
 IT = "upstream.fsdp.test_it/TestIt."
 EXPECTED = {
     "test_right": ("passed", ""),
@@ -48,13 +53,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "test_none.py").write_text("")
     skips = "import unittest\n\nclass TestAll(unittest.TestCase):\n    @unittest.skip('no GPU')\n"
     (folder / "test_skips.py").write_text(f"{skips}    def test_a(self): pass\n")
-    monkeypatch.setattr(upstream, "_TORCH", "print('[\"2.13.0+cpu\", null]')")
+    monkeypatch.setattr(upstream, "_TORCH", f"print({json.dumps(json.dumps([TORCH, 'npu']))})")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "pytorch"
 
 
 def test_each_test_has_an_outcome_of_its_own(checkout: Path) -> None:
-    outcomes, complaints, xml = run(Upstream(checkout, ["fsdp/test_it.py"]))
+    outcomes, complaints, xml = run(Upstream(str(checkout), ["fsdp/test_it.py"]))
 
     found = {case.removeprefix(IT): (o.status.value, o.message) for case, o in outcomes.items()}
     assert found == EXPECTED
@@ -78,14 +83,16 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
         "        process.wait()\n"
     )
 
-    (outcome,) = run(Upstream(checkout, ["test_hangs.py"], limit=15.0))[0].values()
+    (outcome,) = run(Upstream(str(checkout), ["test_hangs.py"], limit=15.0))[0].values()
 
     assert (outcome.status.value, outcome.message) == ("timeout", "no answer within 15 s")
     assert not witness.exists() or state(int(witness.read_text())) in ("gone", "zombie")
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:
-    outcomes, _, _ = run(Upstream(checkout, ["test_broken.py", "test_none.py", "test_skips.py"]))
+    outcomes, _, _ = run(
+        Upstream(str(checkout), ["test_broken.py", "test_none.py", "test_skips.py"])
+    )
 
     assert {case: outcome.status.value for case, outcome in outcomes.items()} == {
         "upstream.test_broken/collection": "error",
@@ -99,11 +106,12 @@ def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(check
 @pytest.mark.parametrize("name", ["../outside.py", "/outside.py", "a/../../outside.py"])
 def test_archive_with_a_file_outside_of_it_is_refused(tmp_path: Path, name: str) -> None:
     source = tmp_path / "a.tar"
+    (tmp_path / "scratch").mkdir()
     with tarfile.open(source, "w") as archive:
         archive.addfile(tarfile.TarInfo(name), io.BytesIO())
 
     with pytest.raises(BadRequest, match="it has a file outside of it"):
-        upstream._folder(source, tmp_path / "scratch")
+        upstream_files.get(str(source), "2.13.0", tmp_path / "scratch")
     assert not list(tmp_path.rglob("outside.py"))
 
 
@@ -118,7 +126,7 @@ def test_archive_is_its_files_without_links(tmp_path: Path) -> None:
         archive.addfile(file, io.BytesIO(b"pass"))
     (tmp_path / "scratch").mkdir()
 
-    found = upstream._folder(source, tmp_path / "scratch")
+    found = upstream_files.get(str(source), "2.13.0", tmp_path / "scratch").folder
 
     assert [path.name for path in found.iterdir()] == ["test_a.py"]
     assert (found / "test_a.py").read_text() == "pass"
@@ -148,6 +156,225 @@ def test_what_is_all_skipped_or_fewer_than_declared_is_red(
 
 def test_a_file_or_folder_that_there_is_not_is_refused(checkout: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=r"has no test_gone\.py"):
-        run(Upstream(checkout, ["test_gone.py"]))
+        run(Upstream(str(checkout), ["test_gone.py"]))
     with pytest.raises(BadRequest, match="no such folder or archive"):
-        run(Upstream(tmp_path / "gone", ["test_skips.py"]))
+        run(Upstream(str(tmp_path / "gone"), ["test_skips.py"]))
+
+
+@pytest.mark.parametrize("source", ["v{release}.tar.gz", "{address}/v{release}.tar.gz"])
+def test_one_source_serves_several_releases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    with tarfile.open(tmp_path / "v2.13.0.tar.gz", "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("pytorch-2.13.0/test/distributed/test_a.py"))
+
+    with serve(tmp_path) as address:
+        named = source.replace("{address}", address.replace("//", "//user:secret@"))
+        found = upstream_files.get(named, "2.13.0", tmp_path / "scratch")
+
+    assert [path.name for path in found.folder.iterdir()] == ["test_a.py"]
+    name, _, checksum = found.origin.partition(" sha256:")
+    assert name.endswith("v2.13.0.tar.gz")
+    assert "secret" not in name
+    assert len(checksum) == 64
+
+
+def test_an_address_that_does_not_answer_is_refused(tmp_path: Path) -> None:
+    told = r"gone\.tar cannot be fetched: File not found"
+    with serve(tmp_path) as address, pytest.raises(BadRequest, match=told):
+        upstream_files.get(f"{address}/gone.tar", "2.13.0", tmp_path)
+
+
+# -- expectations, bundles, bisection --------------------------------------------------------------
+
+A, B, C = (f"upstream.test_a/TestIt.test_{name}" for name in "abc")
+
+
+@pytest.fixture
+def fake(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tests without processes: of the file test_a, a passes, b fails, and c prints a secret."""
+    for name in "ab":
+        (checkout / "test" / "distributed" / f"test_{name}.py").touch()
+    monkeypatch.setattr(upstream._Runner, "facts", lambda _: dict(TORCH))
+    named = [f"TestIt::test_{name}" for name in "abc"]
+    monkeypatch.setattr(
+        upstream._Runner, "collect", lambda _, file: [f"{file}::{name}" for name in named]
+    )
+    monkeypatch.setenv("VENDOR_TOKEN", "0123456789abcdef")
+
+    def run_one(_: object, test: str) -> Outcome:
+        if test.endswith("test_a"):
+            return Outcome(Status.PASSED)
+        detail = "0123456789abcdef" if test.endswith("test_c") else ""
+        return Outcome(Status.FAILED, "RuntimeError: no AVG", detail, failure="raised")
+
+    monkeypatch.setattr(upstream._Runner, "run", run_one)
+    return checkout
+
+
+def entry(cases: str, more: str = 'failure = "raised"\nerror = "no AVG"') -> str:
+    return (
+        f'[[expect]]\n{cases}\ndevice = "cpu"\ntorch = ">=2.10"\n{more}\n'
+        'reason = "no AVG yet"\nlink = "https://example.org/1"\n'
+    )
+
+
+NO_AVG = 'failure = "crash"\nerror = "AVG"\nnot_run = true'
+JUDGED = {
+    "none": ("", {A: "passed", B: "failed", C: "failed"}),
+    "ids": (
+        entry(f'cases = ["{B}", "{C}"]'),
+        {A: "passed", B: "expected failure", C: "expected failure"},
+    ),
+    "patterns": (
+        entry('scenario = "upstream.test_*"\nstrategy = "TestIt.test_[bc]"'),
+        {A: "passed", B: "expected failure", C: "expected failure"},
+    ),
+    "fixed": (
+        entry(f'cases = ["{A}"]'),
+        {A: "unexpectedly fixed", B: "failed", C: "failed"},
+    ),
+    "another failure": (
+        entry(f'cases = ["{B}"]', 'failure = "raised"\nerror = "no MAX"'),
+        {A: "passed", B: "failed", C: "failed"},
+    ),
+    "not run": (entry(f'cases = ["{B}"]', NO_AVG), {A: "passed", B: "not run", C: "failed"}),
+    "of another device": (
+        entry(f'cases = ["{B}"]').replace('"cpu"', '"xpu"'),
+        {A: "passed", B: "failed", C: "failed"},
+    ),
+    "of another file": (
+        entry('cases = ["upstream.test_b/TestIt.gone"]'),
+        {A: "passed", B: "failed", C: "failed"},
+    ),
+    "of distparity": (
+        entry('cases = ["basic/ddp-ws2-float32"]'),
+        {A: "passed", B: "failed", C: "failed"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), JUDGED.values(), ids=JUDGED)
+def test_expectations_judge_torchs_own_tests(
+    fake: Path, tmp_path: Path, text: str, expected: dict[str, str]
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+
+    outcomes, complaints, _ = run(Upstream(str(fake), ["test_a.py"], expectations=[file]))
+
+    assert {case: outcome.status.value for case, outcome in outcomes.items()} == expected
+    assert complaints == []
+
+
+UNFIT = {
+    "no such test": ('cases = ["upstream.test_a/TestIt.gone"]', r"no case here matches .*gone"),
+    "no such name": (
+        'scenario = "upstream.test_a"\nstrategy = "Gone.*"',
+        r"no case here matches strategy 'Gone\.\*'",
+    ),
+    "two kinds of test": (
+        f'cases = ["{A}", "basic/ddp-ws2-float32"]',
+        "torch's own tests and cases of distparity: use two entries",
+    ),
+    "ranks": (
+        'scenario = "upstream.test_a"\nworld_size = 2',
+        "torch's own tests have no world_size",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cases", "told"), UNFIT.values(), ids=UNFIT)
+def test_an_entry_that_names_no_test_of_a_file_is_refused(
+    fake: Path, tmp_path: Path, cases: str, told: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(entry(cases))
+
+    with pytest.raises(BadRequest, match=told):
+        run(Upstream(str(fake), ["test_a.py"], expectations=[file]))
+
+
+def test_proposed_entries_make_the_run_green_and_the_bundle_has_them(
+    fake: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["upstream", "test_a.py", "--upstream", str(fake)]
+    assert cli.main(words) == 1
+    xml = "reports/junit-2.13.0+cpu-cpu+upstream.xml"
+    why = ["--reason", "no AVG yet", "--link", "https://example.org/1"]
+
+    assert cli.main(["expectations", "update", xml, "-o", "mine.toml", *why]) == 0
+    assert cli.main(["expectations", "check", "mine.toml"]) == 0
+    assert cli.main([*words, "--expectations", "mine.toml"]) == 0
+    # A bundle knows which file the run had.
+    assert cli.main(["bundle", "reports", "-o", "without.zip"]) == 4
+    assert "add it: --expectations mine.toml" in capsys.readouterr().err
+    assert cli.main(["bundle", "reports", "--expectations", "mine.toml"]) == 0
+    assert cli.main(["bundle", "--verify", "bundle.zip"]) == 0
+    (column,) = read(tmp_path / xml)
+    assert {row.id: result.status for row, result in column.results.items()} == {
+        A: "passed",
+        B: "expected failure",
+        C: "expected failure",
+    }
+    (rerun,) = (result.rerun for row, result in column.results.items() if row.id == C)
+    assert rerun == f"distparity upstream --upstream {fake} --device cpu --case {C}"
+    assert "0123456789abcdef" not in (tmp_path / xml).read_text()
+    assert column.facts["upstream"].startswith(str(fake))
+
+
+@pytest.mark.parametrize(
+    ("cases", "ran"),
+    [([B], {B}), (["upstream.test_a/TestIt.*"], {A, B, C}), ([A, C], {A, C})],
+)
+def test_a_test_runs_alone(fake: Path, cases: list[str], ran: set[str]) -> None:
+    assert run(Upstream(str(fake), [], cases=cases))[0].keys() == ran
+
+
+@pytest.mark.parametrize(
+    ("device", "custom"), [("cpu", None), ("xpu", None), ("npu", "privateuse1,npu")]
+)
+def test_files_for_named_devices_run_on_one_from_outside_of_torch(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, custom: str | None
+) -> None:
+    """torch asks this variable; its registration is that of every user, by the entry point."""
+    monkeypatch.delenv("PYTORCH_TESTING_DEVICE_FOR_CUSTOM", raising=False)
+    runner = upstream._Runner(Upstream(str(checkout), ["test_it.py"], device=device), tmp_path)
+
+    assert runner.facts() == TORCH
+    assert runner.variables.get("PYTORCH_TESTING_DEVICE_FOR_CUSTOM") == custom
+
+
+@pytest.mark.parametrize("cases", [["basic/ddp-ws2-float32"], ["upstream.*/test_a"], []])
+def test_what_names_no_file_is_refused(cases: list[str]) -> None:
+    with pytest.raises(BadRequest, match=r"not the id of a test|name a file"):
+        Upstream("pytorch", [], cases=cases)
+
+
+def test_bisection_asks_each_release_for_the_test(fake: Path, tmp_path: Path) -> None:
+    """Its question is a command line of this release, and the XML is an answer that it can read."""
+    question = Question(B, upstream=str(fake))
+
+    assert cli.main([*question.words, "--cell", "bisect", "--report-dir", "asked"]) == 1
+
+    seen = observation.read(tmp_path / "asked" / "junit-bisect-cpu+upstream.xml")
+    assert (seen.kind, seen.message, seen.torch) == ("fails", "RuntimeError: no AVG", "2.13.0+cpu")
+
+
+BISECT = {
+    "a case of distparity": (["--case", "basic/ddp-ws2-float32"], "not the id of a test"),
+    "several": (["--case", "upstream.test_a/TestIt.*"], "one test, not a pattern"),
+    "a plug-in": (["--case", A, "--device-plugin", "a:B"], "have no effect on torch's own tests"),
+}
+
+
+@pytest.mark.parametrize(("words", "told"), BISECT.values(), ids=BISECT)
+def test_bisection_of_torchs_own_tests_refuses(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    ends = ["--good", "2.8", "--bad", "2.13", "--upstream", "pytorch-{release}"]
+
+    assert cli.main(["bisect", *ends, *words]) == 4
+    assert told in capsys.readouterr().err

@@ -44,9 +44,19 @@ class Question:
     limit: float = 60.0
     include: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
+    #: Where the files of torch's own tests are, if the case is one of them: see ``distparity upstream``.
+    upstream: str | None = None
 
     @property
     def words(self) -> list[str]:
+        """The command of distparity, and its options."""
+        if self.upstream is not None:
+            words = ["upstream", "--upstream", self.upstream, "--case", self.case]
+            return [*words, "--device", self.device, f"--test-timeout={self.limit:g}"]
+        return ["run", "-p", "no:cacheprovider", *self._of_run]
+
+    @property
+    def _of_run(self) -> list[str]:
         size = re.search(r"-ws(\d+)-", self.case)
         words = ["--device", self.device, "--case", self.case, f"--case-timeout={self.limit:g}"]
         # Without known defects: bisect looks for exactly the failures that they expect.
@@ -101,8 +111,8 @@ def observe(python: Path, suite: Path, question: Question, runs: int = 1) -> Obs
 
 def _once(python: Path, suite: Path, question: Question) -> Observation:
     with tempfile.TemporaryDirectory(prefix="distparity-bisect-run-") as folder:
-        command = [str(python), "-m", "distparity", "run", "-p", "no:cacheprovider", "--cell", CELL]
-        command += [*question.words, "--report-dir", "reports"]
+        command = [str(python), "-m", "distparity", *question.words]
+        command += ["--cell", CELL, "--report-dir", "reports"]
         output = _run(command, folder, suite, _BEYOND + 6 * question.limit)
         # If torch could not be imported there is an XML too, which says why.
         for path in Path(folder, "reports").glob(f"junit-{CELL}-*.xml"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from distparity import bisection, releases
 from distparity.bisection.environment import need_uv
 from distparity.bisection.observation import Question
 from distparity.core.bad_request import BadRequest
-from distparity.session import arguments
+from distparity.session import arguments, upstream
 from distparity.session.options import Options
 
 NARROWED = 1
@@ -26,6 +27,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--case", required=True, metavar="ID", help="multiple_forward/fsdp2-ws2-float32"
+    )
+    parser.add_argument(
+        "--upstream",
+        metavar="SOURCE",
+        help="for a test of torch's own (upstream.fsdp.test_x/Class.test): where its files are, as "
+        "`distparity upstream` takes it; {release} in it is replaced",
     )
     help_of_ends = "2.6 (its newest patch), 2.6.0, or a nightly's date 2026-05-01"
     parser.add_argument("--good", required=True, metavar="RELEASE", help=help_of_ends)
@@ -82,9 +89,11 @@ def _act(given: argparse.Namespace) -> int:
     if given.runs < 1:
         raise BadRequest(f"--runs {given.runs}: it must be at least 1")
     # What can be refused before anything is installed.
+    if given.upstream is not None:
+        _check_upstream(given)
     Options(
         devices=[given.device],
-        cases=[given.case],
+        cases=[] if given.upstream is not None else [given.case],
         limit=given.case_timeout,
         include=given.include,
         plugins=given.device_plugin,
@@ -104,6 +113,19 @@ def _act(given: argparse.Namespace) -> int:
             print(f"kept {made.folder}")
     print("\n".join(["", *work.lines()]))
     return 0 if work.exact else NARROWED
+
+
+def _check_upstream(given: argparse.Namespace) -> None:
+    """Prepare to run a test of torch's own in each release. Raises :class:`BadRequest`."""
+    upstream.Upstream(given.upstream, [], cases=[given.case])
+    if re.search(r"[*?\[]", given.case):
+        raise BadRequest(f"--case {given.case}: bisect follows one test, not a pattern")
+    if given.include or given.device_plugin:
+        raise BadRequest("--include and --device-plugin have no effect on torch's own tests")
+    # Every release runs in a folder of its own.
+    if not re.match(r"https?://", given.upstream):
+        given.upstream = str(Path(given.upstream).absolute())
+    given.beside += releases.BESIDE_UPSTREAM
 
 
 def _check_writable(path: Path | None) -> None:
@@ -132,6 +154,7 @@ def _bisection(given: argparse.Namespace) -> bisection.Bisection:
         given.case_timeout,
         tuple(given.include),
         tuple(given.device_plugin),
+        given.upstream,
     )
     say = functools.partial(print, flush=True)
     return bisection.Bisection(span, question, given.factor, given.runs, say)

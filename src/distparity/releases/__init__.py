@@ -3,6 +3,7 @@
 from distparity.releases.table import (
     ANSWER_LIMIT,
     BESIDE_TORCH,
+    BESIDE_UPSTREAM,
     INDEX,
     INDEX_VARIABLE,
     LOCAL,
@@ -16,6 +17,7 @@ from distparity.releases.table import (
     installing,
     nightlies,
     patches,
+    request,
     row,
     source,
 )
@@ -23,6 +25,7 @@ from distparity.releases.table import (
 __all__ = [
     "ANSWER_LIMIT",
     "BESIDE_TORCH",
+    "BESIDE_UPSTREAM",
     "INDEX",
     "INDEX_VARIABLE",
     "LOCAL",
@@ -36,6 +39,7 @@ __all__ = [
     "installing",
     "nightlies",
     "patches",
+    "request",
     "row",
     "source",
 ]

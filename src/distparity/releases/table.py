@@ -25,6 +25,7 @@ from distparity.core.near import unknown
 __all__ = [
     "ANSWER_LIMIT",
     "BESIDE_TORCH",
+    "BESIDE_UPSTREAM",
     "INDEX",
     "INDEX_VARIABLE",
     "LOCAL",
@@ -38,6 +39,7 @@ __all__ = [
     "installing",
     "nightlies",
     "patches",
+    "request",
     "row",
     "source",
 ]
@@ -53,6 +55,9 @@ REGISTRY = "registry"
 #: A package that torch's collectives of objects need, and with them FSDP1's optimizer state, although
 #: torch's wheels do not depend on it.
 BESIDE_TORCH = "numpy"
+
+#: What torch's helpers for its own tests import, and its wheels do not depend on.
+BESIDE_UPSTREAM = ("expecttest", "hypothesis")
 
 #: Seconds for an index to begin its answer.
 ANSWER_LIMIT = 20.0
@@ -131,8 +136,8 @@ class Source:
             if url.scheme == "file":
                 folder = Path(urllib.request.url2pathname(url.path), "torch")
                 return "\n".join(sorted(path.name for path in folder.iterdir()))
-            request = _request(f"{self.index}/torch/")
-            with urllib.request.urlopen(request, timeout=ANSWER_LIMIT) as answer:
+            asked = request(f"{self.index}/torch/")
+            with urllib.request.urlopen(asked, timeout=ANSWER_LIMIT) as answer:
                 return urllib.parse.unquote(answer.read(most).decode("utf-8", "replace"))
         except urllib.error.HTTPError as error:
             raise NoSuchCell(f"the index {self.index} has no torch: {error}") from None
@@ -152,15 +157,15 @@ def installing() -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def _request(address: str) -> urllib.request.Request:
+def request(address: str) -> urllib.request.Request:
     """The request for an address; a user and password in it become an Authorization header."""
     url = urllib.parse.urlsplit(address)
     user, _, host = url.netloc.rpartition("@")
-    request = urllib.request.Request(url._replace(netloc=host).geturl())
+    asked = urllib.request.Request(url._replace(netloc=host).geturl())
     if user:
         secret = base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()
-        request.add_header("Authorization", f"Basic {secret}")
-    return request
+        asked.add_header("Authorization", f"Basic {secret}")
+    return asked
 
 
 def _release(version: str, pythons: str, cuda: str, xpu: str | None = "xpu") -> Row:

@@ -10,41 +10,63 @@ import contextlib
 import json
 import os
 import re
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
+from distparity import expectations
 from distparity.core.bad_request import BadRequest
+from distparity.core.case import Case
+from distparity.core.naming import UPSTREAM
 from distparity.core.outcome import Outcome, Status
 from distparity.core.processes import describe_exit
+from distparity.core.redact import Redactor
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, Taken, paths
+from distparity.session import upstream_files, wording
 
 __all__ = ["Upstream", "lines", "run"]
 
 #: Seconds to import a file and to list its tests.
 COLLECTING = 600.0
+#: Stands for the tests of a file that cannot be collected.
+COLLECTION = "collection"
 #: The most characters of a test's output that are kept.
 MOST = 20_000
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
-_TORCH = "import json, torch; print(json.dumps([torch.__version__, torch.version.git_version]))"
+#: What the facts of the cell are asked with: they are as of any other cell.
+_TORCH = """
+import json, sys, torch
+kind, v = sys.argv[1], torch.version
+facts = {"torch": torch.__version__, "torch_git": v.git_version or "unknown",
+         "torch_cuda": v.cuda or "none", "torch_hip": getattr(v, "hip", None) or "none"}
+try:
+    if kind != "cpu":
+        facts["device_count"] = getattr(torch, kind).device_count()
+        facts["device_name"] = str(getattr(torch, kind).get_device_name(0))
+except Exception as error:
+    facts["device_name"] = f"unknown: {type(error).__name__}: {error}"
+print(json.dumps([facts, torch._C._get_privateuse1_backend_name()]))
+"""
 
 
 @dataclass
 class Upstream:
-    """What the user asked for. ``source`` is a checkout, its ``test/distributed``, or an archive."""
+    """What the user asked for. ``source`` is what :func:`distparity.session.upstream_files.get` takes."""
 
-    source: Path
+    source: str
     #: Relative to ``test/distributed``.
     files: list[str]
     device: str = "cpu"
@@ -53,77 +75,133 @@ class Upstream:
     cell: str | None = None
     #: JSON: by release and file, how many tests there are.
     counts: Path | None = None
+    #: Only these tests: ids, or patterns for them. Their files are run too.
+    cases: list[str] = field(default_factory=list)
+    expectations: list[Path] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises :class:`BadRequest`."""
+        for case in self.cases:
+            scenario, separator, _ = case.partition("/")
+            if not separator or not scenario.startswith(UPSTREAM) or "*" in scenario:
+                raise BadRequest(
+                    f"--case {case}: not the id of a test like {UPSTREAM}fsdp.test_fsdp_core/Class.test"
+                )
+            self.files.append(_file(case))
+        self.files = list(dict.fromkeys(self.files))
+        if not self.files:
+            raise BadRequest("name a file, or a test with --case")
 
-def run(asked: Upstream) -> tuple[dict[str, Outcome], list[str], Path]:
+    def wants(self, case: Case) -> bool:
+        """Whether a test of the files is to be run."""
+        return not self.cases or any(fnmatchcase(case.id, pattern) for pattern in self.cases)
+
+
+def run(
+    asked: Upstream, tell: Callable[[str], None] = lambda _: None
+) -> tuple[dict[str, Outcome], list[str], Path]:
     """Run every test of the files; returns the outcomes by id, the complaints, and the XML.
 
-    A complaint makes the run red although no test failed. Raises :class:`BadRequest`.
+    A complaint makes the run red although no test failed. ``tell`` gets a line for each test that has
+    ended. Raises :class:`BadRequest`.
     """
+    redactor = Redactor(os.environ)
+    entries = _entries(asked)
     with tempfile.TemporaryDirectory(prefix="distparity-upstream-") as scratch:
-        folder = _folder(asked.source, Path(scratch))
-        absent = [file for file in asked.files if not (folder / file).is_file()]
+        runner = _Runner(asked, Path(scratch))
+        about = runner.facts()
+        release = Version(about["torch"]).public
+        sources = upstream_files.get(asked.source, release, Path(scratch))
+        runner.enter(sources.folder)
+        absent = [file for file in asked.files if not (sources.folder / file).is_file()]
         if absent:
-            raise BadRequest(f"{folder} has no {absent[0]}")
-        runner = _Runner(asked, folder, Path(scratch))
-        torch, git = runner.torch()
-        outcomes: dict[str, Outcome] = {}
-        tests: list[str] = []
+            raise BadRequest(f"{sources.folder} has no {absent[0]}")
+        outcomes: dict[Case, Outcome] = {}
+        tests: dict[Case, str] = {}
         for file in asked.files:
             found = runner.collect(file)
             if isinstance(found, Outcome):
-                outcomes[_id(file, "collection")] = found
+                outcomes[_case(file, COLLECTION, asked.device)] = found
             else:
-                tests += found
-        complaints = _fewer(asked, torch, Counter(test.partition("::")[0] for test in tests))
-        journal = _journal(asked, torch, git, [*outcomes, *(_id(*_parts(t)) for t in tests)])
+                tests |= {_case(*_parts(test), asked.device): test for test in found}
+        complaints = _fewer(asked, release, Counter(_parts(test)[0] for test in tests.values()))
+        facts = {
+            **about,
+            **_facts(asked, sources, redactor),
+            "expectations": entries.files or "none",
+        }
+        expected = _expected(entries, list(tests), facts)
+        tests = {case: test for case, test in tests.items() if asked.wants(case)}
+        facts["declared"] = len(outcomes) + len(tests)
+        journal = _journal(asked, facts, [*outcomes, *tests], redactor)
         for case, outcome in outcomes.items():
-            journal.add(case, outcome)
-        for test in tests:
-            case = _id(*_parts(test))
-            outcomes[case] = runner.run(test)
-            journal.add(case, outcomes[case])
-        journal.end("finished")
+            journal.add(case.id, outcome)
+        ended = "finished"
+        try:
+            for case, test in tests.items():
+                entry = expected.get(case.id)
+                spared = entry is not None and entry.not_run
+                outcome = entry.spared() if entry and spared else runner.run(test)
+                if entry is not None and not spared:
+                    outcome = entry.judge(outcome)
+                outcomes[case] = Outcome.from_json(redactor.all(outcome.to_json()))
+                journal.add(case.id, outcomes[case])
+                tell(f"[{len(outcomes)}/{facts['declared']}] {case.id}: {outcome.status.value}")
+        except KeyboardInterrupt:
+            ended = f"interrupted, with {len(tests.keys() - outcomes.keys())} tests to go"
+            complaints.append(ended)
+        journal.end(ended)
     if outcomes and all(outcome.status.skipped for outcome in outcomes.values()):
         complaints.append("every test was skipped")
     if not outcomes:
         complaints.append("there is no test")
-    return outcomes, complaints, junit_writer.write_from_journal(journal.path)
+    by_id = {case.id: outcome for case, outcome in outcomes.items()}
+    return by_id, complaints, junit_writer.write_from_journal(journal.path)
 
 
-def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Write the files of an archive, and nothing else that it has; raises ``TarError`` for unsafe names.
+def _entries(asked: Upstream) -> expectations.Expectations:
+    """The expectation files; raises :class:`BadRequest`."""
+    try:
+        return expectations.load(asked.expectations)
+    except expectations.Wrong as error:
+        raise BadRequest(str(error)) from None
 
-    ``filter="data"`` does the same from Python 3.10.12, 3.11.4 and 3.12 on.
+
+def _expected(
+    found: expectations.Expectations, cases: list[Case], facts: dict[str, Any]
+) -> dict[str, expectations.Entry]:
+    """The entry of each test. What an entry says of files that were not collected is left out.
+
+    Raises :class:`BadRequest` for an entry that names no test of a file that was.
     """
-    folder.mkdir(parents=True)
-    for member in archive:
-        place = Path(member.name)
-        if place.is_absolute() or ".." in place.parts:
-            raise tarfile.TarError(f"it has a file outside of it: {member.name}")
-        if member.isdir():
-            (folder / place).mkdir(parents=True, exist_ok=True)
-        elif (file := archive.extractfile(member) if member.isfile() else None) is not None:
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            with file, (folder / place).open("wb") as copy:
-                shutil.copyfileobj(file, copy)
+    scenarios = {case.scenario for case in cases}
+    own = [
+        narrowed
+        for entry in found.entries
+        if entry.upstream and (narrowed := _of_files(entry, scenarios)) is not None
+    ]
+    kinds = {case.device for case in cases}
+    here = expectations.Surroundings(str(facts["torch"]), tuple(kinds), facts)
+    try:
+        return expectations.assign(own, here, cases, found.pins)
+    except expectations.Wrong as error:
+        raise BadRequest(str(error)) from None
 
 
-def _folder(source: Path, scratch: Path) -> Path:
-    """The folder ``test/distributed`` of a checkout or of an archive."""
-    if source.is_file():
-        try:
-            with tarfile.open(source) as archive:
-                _extract(archive, scratch / "source")
-        except (tarfile.TarError, OSError) as error:
-            raise BadRequest(f"{source}: {error}") from None
-        inside = list((scratch / "source").iterdir())
-        source = inside[0] if len(inside) == 1 else scratch / "source"
-    below = source / "test" / "distributed"
-    if not source.is_dir():
-        raise BadRequest(f"{source}: there is no such folder or archive")
-    return below if below.is_dir() else source
+def _of_files(entry: expectations.Entry, scenarios: set[str]) -> expectations.Entry | None:
+    """The entry about these files only; None if it is about others."""
+    cases = tuple(case for case in entry.cases if case.partition("/")[0] in scenarios)
+    patterns = tuple(
+        pattern
+        for pattern in entry.patterns.get("scenario", ())
+        if pattern.startswith("!") or any(fnmatchcase(name, pattern) for name in scenarios)
+    )
+    if entry.cases:
+        return replace(entry, cases=cases) if cases else None
+    if not any(not pattern.startswith("!") for pattern in patterns):
+        return None
+    return replace(entry, patterns={**entry.patterns, "scenario": patterns})
 
 
 def _parts(test: str) -> tuple[str, str]:
@@ -132,33 +210,50 @@ def _parts(test: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def _id(file: str, name: str) -> str:
-    """``upstream.fsdp.test_x/Class.test``: the id of a test, the same in every cell."""
-    scenario = file.removesuffix(".py").replace("/", ".")
-    return f"upstream.{scenario}/{name.replace('::', '.')}"
+def _file(case: str) -> str:
+    """The file of a test, relative to ``test/distributed``, by the test's id."""
+    return f"{case.partition('/')[0].removeprefix(UPSTREAM).replace('.', '/')}.py"
+
+
+def _case(file: str, name: str, device: str) -> Case:
+    """The test of a file; its id, ``upstream.fsdp.test_x/Class.test``, is the same in every cell."""
+    scenario = UPSTREAM + file.removesuffix(".py").replace("/", ".")
+    return Case(scenario, name.replace("::", "."), 0, "", device)
 
 
 class _Runner:
     """Starts pytest for one file or one test."""
 
-    def __init__(self, asked: Upstream, folder: Path, scratch: Path) -> None:
-        self.asked, self.folder, self.scratch = asked, folder, scratch
+    def __init__(self, asked: Upstream, scratch: Path) -> None:
+        self.asked, self.scratch, self.folder = asked, scratch, scratch
         # Neither the configuration of torch's repository nor that of the current folder.
         (scratch / "pytest.ini").write_text("[pytest]\n")
         own = {} if asked.device == "cpu" else {"PYTORCH_TESTING_DEVICE_ONLY_FOR": asked.device}
         if asked.device == "cpu":
             own = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-        # Test files import what lies beside them.
         own["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
-        self.variables = {**os.environ, "PYTHONPATH": path, **own, **asked.environment}
+        self.variables = {**os.environ, **own, **asked.environment}
 
-    def torch(self) -> tuple[str, str]:
-        code, output, _ = self._start([sys.executable, "-c", _TORCH], COLLECTING)
+    def enter(self, folder: Path) -> None:
+        """Run what comes in the folder of the files."""
+        self.folder = folder
+        # Test files import what lies beside them.
+        path = filter(None, [str(folder), self.variables.get("PYTHONPATH", "")])
+        self.variables["PYTHONPATH"] = os.pathsep.join(path)
+
+    def facts(self) -> dict[str, Any]:
+        """What torch says about itself and the device. Raises :class:`BadRequest`."""
+        command = [sys.executable, "-c", _TORCH, self.asked.device]
+        code, output, _ = self._start(command, COLLECTING)
         if code != 0:
             raise BadRequest("torch cannot be imported", output)
-        version, git = json.loads(output.splitlines()[-1])
-        return version, git or "unknown"
+        found: dict[str, Any]
+        found, outside = json.loads(output.splitlines()[-1])
+        if self.asked.device == outside:
+            # Files that are for named devices run on it too. torch has both names for it: some of its
+            # releases compare with the one, some with the other.
+            self.variables["PYTORCH_TESTING_DEVICE_FOR_CUSTOM"] = f"privateuse1,{outside}"
+        return found
 
     def _pytest(self, *words: str) -> list[str]:
         settings = ["-c", str(self.scratch / "pytest.ini"), f"--rootdir={self.folder}"]
@@ -248,7 +343,7 @@ def _fewer(asked: Upstream, torch: str, found: Counter[str]) -> list[str]:
     known: dict[str, dict[str, int]] = {}
     with contextlib.suppress(FileNotFoundError):
         known = json.loads(asked.counts.read_text(encoding="utf-8"))
-    release = known.setdefault(torch.partition("+")[0], {})
+    release = known.setdefault(torch, {})
     complaints = [
         f"{file}: {found[file]} tests, and {release[file]} are declared"
         for file in asked.files
@@ -259,22 +354,38 @@ def _fewer(asked: Upstream, torch: str, found: Counter[str]) -> list[str]:
     return complaints
 
 
-def _journal(asked: Upstream, torch: str, git: str, cases: list[str]) -> Journal:
-    device = f"{asked.device}+upstream"
-    cell = asked.cell or torch
-    facts = {
-        "torch": torch,
-        "torch_git": git,
-        "device": device,
+def _facts(asked: Upstream, sources: upstream_files.Sources, redactor: Redactor) -> dict[str, Any]:
+    return {
+        "device": f"{asked.device}+upstream",
         "selection": "upstream",
-        "declared": len(cases),
-        "command": " ".join(sys.argv),
+        "upstream": redactor.text(sources.origin),
+        **wording.surroundings(["distparity", *sys.argv[1:]], redactor),
     }
-    about = {case: {"scenario": case.partition("/")[0], "family": "upstream"} for case in cases}
+
+
+def _named(case: Case) -> list[str]:
+    """The words that ask for one test again, or for a file that could not be collected."""
+    return [_file(case.id)] if case.strategy == COLLECTION else ["--case", case.id]
+
+
+def _journal(
+    asked: Upstream, facts: dict[str, Any], cases: list[Case], redactor: Redactor
+) -> Journal:
+    again = ["distparity", "upstream", "--upstream", asked.source, "--device", asked.device]
+    about = {
+        case.id: {
+            "scenario": case.scenario,
+            "family": "upstream",
+            "rerun": redactor.command(shlex.join([*again, *_named(case)])),
+        }
+        for case in cases
+    }
+    torch, device = asked.cell or str(facts["torch"]), str(facts["device"])
     asked.report_dir.mkdir(parents=True, exist_ok=True)
-    header = {"cell": {"torch": cell, "device": device}, "facts": facts, "cases": cases}
+    cell = {"torch": torch, "device": device}
+    header = {"cell": cell, "facts": facts, "cases": list(about), "about": about}
     try:
-        return Journal(*paths(asked.report_dir, cell, device), {**header, "about": about})
+        return Journal(*paths(asked.report_dir, torch, device), header)
     except Taken as taken:
         raise BadRequest(str(taken)) from None
 
