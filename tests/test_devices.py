@@ -108,6 +108,8 @@ def test_what_is_plugged_goes_before_what_is_installed(installed: None) -> None:
         ("sharing", lambda: ["gloo"], (), "answers ['gloo'] in sharing(), expected a list of Sharing, with patterns that do not match everything"),
         ("absent", lambda: False, (), "answers False in absent(), expected str or None"),
         ("peak_memory", lambda: "1 GB", (), "answers '1 GB' in peak_memory(), expected int or None"),
+        ("groups", lambda: [[0, 1], [1]], (), "answers [[0, 1], [1]] in groups(), expected lists of indices, each index once"),
+        ("groups", lambda: [0, 1], (), "answers [0, 1] in groups(), expected lists of indices, each index once"),
         ("backend", boom, (), "fails in backend(): ValueError: boom"),
         ("seed", boom, (1,), "fails in seed(): ValueError: boom"),
         ("exact", boom, (), "fails in exact(): ValueError: boom"),
@@ -266,6 +268,9 @@ def test_a_driver_that_is_missing_is_why_there_is_no_accelerator(
 # -- which devices a world is on -------------------------------------------------------------------
 
 
+BOARDS = Pool(4, groups=((0, 1), (2, 3)))
+
+
 @pytest.mark.parametrize(
     ("pool", "size", "others", "indices"),
     [
@@ -273,6 +278,12 @@ def test_a_driver_that_is_missing_is_why_there_is_no_accelerator(
         pytest.param(Pool(8), 2, [(0, 1), (4,)], (2, 3), id="beside others"),
         pytest.param(Pool(4), 3, [(1,)], (0, 2, 3), id="around others"),
         pytest.param(Pool(2), 2, [(1,)], None, id="too few"),
+        pytest.param(BOARDS, 2, [], (0, 1), id="one board"),
+        pytest.param(BOARDS, 2, [(1,)], (2, 3), id="the board that is free"),
+        pytest.param(BOARDS, 2, [(1,), (2,)], None, id="half of two boards"),
+        pytest.param(BOARDS, 3, [], None, id="more than a board"),
+        pytest.param(Pool(6, groups=((0, 1, 2, 3), (4, 5))), 2, [], (4, 5), id="the smallest"),
+        pytest.param(Pool(3, groups=((2,), (1,))), 1, [(2,)], (1,), id="in no group"),
         pytest.param(Pool(1, sharing="gloo"), 4, [], (0, 0, 0, 0), id="shared"),
         pytest.param(Pool(2, sharing="gloo"), 4, [(0, 0)], (1, 1, 1, 1), id="shared, beside"),
         pytest.param(Pool(1, sharing="gloo"), 2, [(0, 0)], None, id="shared, too few"),

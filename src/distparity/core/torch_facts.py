@@ -225,6 +225,8 @@ class DeviceFacts(Record):
     sharing: dict[str, SharingFacts] = field(default_factory=dict)
     #: Environment variables for the command that runs a case again.
     replay: dict[str, str] = field(default_factory=dict)
+    #: The indices of the devices that belong together, by group; empty if all do.
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def shared(self, way: str) -> DeviceFacts:
         """The same device, with all ranks of a world on one device, by a way of :attr:`sharing`."""

@@ -141,12 +141,20 @@ class Device:
         """How many devices this machine has."""
         return int(self.module().device_count())
 
+    def groups(self) -> Sequence[Sequence[int]]:
+        """The devices of this machine that belong together, by their indices, group by group.
+
+        All ranks of a world on this machine are in one group: for example the cards of one board, if
+        boards are not connected. A device in no group is not used. By default all are one group.
+        """
+        return (range(self.count()),)
+
     def most_ranks(self) -> int | None:
         """The largest world size on this machine; None if the device sets no limit.
 
-        Larger cases are *not available*. By default, every rank needs its own device.
+        Larger cases are *not available*. By default, every rank needs its own device, in one group.
         """
-        return self.count()
+        return max(map(len, self.groups()), default=0)
 
     def describe(self) -> str:
         """The device's name, from its driver."""

@@ -76,6 +76,9 @@ class _Patient:
         most = self.kind.most_ranks()
         return "no bound" if most is None else most
 
+    def groups(self) -> Any:
+        return ", ".join(" ".join(map(str, group)) for group in self.kind.groups())
+
     def sharing(self) -> Any:
         return [way.name for way in self.kind.sharing()] or "no way"
 
@@ -111,7 +114,7 @@ class _Patient:
 
 #: In the order in which a rank calls them. Methods that :class:`_Patient` lacks are called directly.
 _STEPS = (
-    "environment", "load", "absent", "module", "count", "most_ranks", "take", "exact", "describe",
+    "environment", "load", "absent", "module", "count", "groups", "most_ranks", "take", "exact", "describe",
     "backend", "backend_version", "sharing", "lacks", "seed", "forget_peak", "synchronize",
     "peak_memory", "findings", "replay", "numerics", "training",
 )  # fmt: skip

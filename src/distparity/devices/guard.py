@@ -62,6 +62,12 @@ def _are_lines(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(map(_is_text, value))
 
 
+def _are_groups(value: Any) -> bool:
+    lists = isinstance(value, Sequence) and all(isinstance(one, Sequence) for one in value)
+    indices = [index for group in value for index in group] if lists else [None]
+    return all(map(_is_count, indices)) and len(set(indices)) == len(indices)
+
+
 def _or_none(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or is_right(value)
 
@@ -72,6 +78,7 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "absent": (_or_none(_is_text), "str or None"),
     "installed": (_is_text, "str"),
     "count": (_is_count, "int"),
+    "groups": (_are_groups, "lists of indices, each index once"),
     "most_ranks": (_or_none(_is_count), "int or None"),
     "describe": (_is_text, "str"),
     "backend": (_is_text, "str"),

@@ -78,6 +78,7 @@ class Course:
         return [
             Way(pairs.name(self._fleet.names(pair), devices), pair, devices)
             for pair, devices in pairs.every(self._fleet.takers, self._devices(device))
+            if (pool := self._pools.get(device)) is None or pool.together(devices)
         ]
 
     def _devices(self, device: str) -> Callable[[int], int]:
@@ -147,9 +148,10 @@ class Course:
                 return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=facts)
         most = found.most_ranks
         if most is not None and case.world_size > most:
+            parts = len(found.groups) > 1
+            have = f"at most {most} belong together" if parts else f"device_count() is {most}"
             message = (
-                f"{case.device}: {case.world_size} ranks need {case.world_size} devices, "
-                f"and device_count() is {most}"
+                f"{case.device}: {case.world_size} ranks need {case.world_size} devices, and {have}"
             )
             return Outcome(Status.NOT_AVAILABLE, message, facts=facts)
         if case.dtype in found.lacks:

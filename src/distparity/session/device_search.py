@@ -153,4 +153,5 @@ def prepare(scheduler: Scheduler, cell: Cell, counts: Mapping[int, int] | None =
     if cell.sharing or (most is not None and most <= sum(counts.values())):
         # A node that joins later has none, because nobody has probed it.
         count = facts.count if len(counts) == 1 else 0
-        scheduler.pools[cell.device] = Pool(count, facts.exclusive, cell.sharing, counts)
+        how = (facts.exclusive, cell.sharing, counts, facts.groups)
+        scheduler.pools[cell.device] = Pool(count, *how)

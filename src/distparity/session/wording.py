@@ -36,11 +36,19 @@ def cell_facts(torch: TorchFacts, cell: Cell) -> dict[str, Any]:
         "arithmetic": cell.arithmetic,
         "device_name": cell.found.name,
         "device_count": cell.found.count,
+        **_groups(cell.found.groups),
         "backend": cell.found.backend,
         "backend_version": cell.found.backend_version,
         **{f"axis_{name}": value for name, value in cell.axes.items()},
         **{f"numerics_{name}": fact for name, fact in cell.found.numerics.items()},
     }
+
+
+def _groups(groups: Sequence[Sequence[int]]) -> dict[str, str]:
+    """The fact of devices that do not all belong together."""
+    if len(groups) < 2:
+        return {}
+    return {"device_groups": ", ".join(" ".join(map(str, group)) for group in groups)}
 
 
 def surroundings(command: list[str], redactor: Redactor) -> dict[str, Any]:

@@ -207,6 +207,7 @@ def _look(kind: devices.Device) -> Probed:
             for way in kind.sharing()
         },
         replay=kind.replay(),
+        groups=tuple(map(tuple, kind.groups())),
     )
     return Probed(found)
 

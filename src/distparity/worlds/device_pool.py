@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 __all__ = ["Held", "Pool", "arrange"]
@@ -59,10 +59,26 @@ class Pool:
     sharing: str = ""
 
     counts: Mapping[int, int] = field(default_factory=dict)
+    #: The indices that belong together; a world has devices of one group on each node. Empty: all do.
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def on(self, node: int) -> int:
         """How many there are on a node."""
         return self.counts.get(node, self.count)
+
+    def together(self, indices: Collection[int]) -> bool:
+        """Whether these devices of one node belong together."""
+        return not self.groups or any(set(indices) <= set(group) for group in self.groups)
+
+    def _free(self, node: int, size: int, held: Collection[tuple[int, int]]) -> list[int]:
+        """The free devices of a group of the node: the smallest that is enough, else the largest."""
+        groups = self.groups or (tuple(range(self.on(node))),)
+        free = [
+            [index for index in group if index < self.on(node) and (node, index) not in held]
+            for group in groups
+        ]
+        enough = [one for one in free if len(one) >= size]
+        return min(enough, key=len) if enough else max(free, key=len)
 
     def take(
         self,
@@ -79,10 +95,7 @@ class Pool:
         if wanted is not None:
             return None if wanted.clashes(others) else wanted
         held = {place for other in others for place in other.places}
-        free = {
-            node: [index for index in range(self.on(node)) if (node, index) not in held]
-            for node in nodes
-        }
+        free = {node: self._free(node, 1 if self.sharing else size, held) for node in nodes}
         if self.sharing:
             return Held((free[0][0],) * size, self.sharing) if free[0] else None
         found = arrange(size, free, placement)

@@ -30,6 +30,13 @@ class Sim(Device):
 
         register()
 
+    def groups(self) -> Sequence[Sequence[int]]:
+        # SIM_GROUPS="0 1,2 3": two boards.
+        named = os.environ.get("SIM_GROUPS")
+        if named is None:
+            return super().groups()
+        return [[int(word) for word in group.split()] for group in named.split(",")]
+
     def exact(self) -> None:
         from distparity_sim import faults
 
