@@ -280,6 +280,16 @@ def test_state_that_is_forgotten_everywhere_is_seen(suite: Suite) -> None:
     assert "looks like: optimizer state lost" in ran.text("here-cpu", cases[0])
 
 
+def test_what_one_process_computes_wrong_is_wrong_before_any_rank_is_judged(suite: Suite) -> None:
+    case = "wrong_average/ddp-ws2-float32"
+
+    ran = suite("--device", "cpu", "--include", "wrong_average", "--case", case)
+
+    assert ran.statuses("here-cpu") == {case: "failed"}
+    assert "wrong numbers in one process: step 0, buffer 'average'" in ran.text("here-cpu", case)
+    assert ran.properties("here-cpu")[case]["one_process"] == "wrong"
+
+
 def test_reference_runs_use_nothing_of_torch_distributed() -> None:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("references_alone.py"))],

@@ -95,6 +95,13 @@ def wrong(step: int, name: str, factor: float) -> Change:
     return change
 
 
+def round_last(run: Trajectory) -> None:
+    """In the last step alone, gradients are rounded to bfloat16."""
+    for value in run.steps[-1].gradient.values():
+        assert value is not None
+        value.copy_(value.bfloat16())
+
+
 def test_a_right_run_passes() -> None:
     found = judged()
 
@@ -106,6 +113,7 @@ FAULTS = {
     "a bias's small gradients": (lose_small("gradient", "2.bias"), (0, "gradient")),
     "a bias's small mean": (lose_small("optimizer", "2.bias.exp_avg"), (0, "optimizer")),
     "a bias's small squares": (lose_small("optimizer", "2.bias.exp_avg_sq"), (0, "optimizer")),
+    "the last step's gradients rounded": (round_last, (3, "gradient")),
     "squares wrong in step 1 alone": (wrong(1, "0.weight.exp_avg_sq", 1.5), (1, "optimizer")),
     "a mean wrong in step 2 alone": (wrong(2, "0.bias.exp_avg", 1.001), (2, "optimizer")),
     "a state missing in step 1": (
