@@ -124,7 +124,7 @@ def _plan(run: Run, cases: list[Case], seeds: range) -> Iterator[tuple[Case, int
     for case in cases:
         # Operations have their own bounds and use no seed.
         # A case that torch computes wrongly says nothing about rounding in correct cases.
-        if case.strategy in run.torch.strategies and run.expected.of(case) is None:
+        if case.scenario in run.torch.scenarios and run.expected.of(case) is None:
             what = run.torch.precision(case.scenario, case.strategy, case.dtype)
             pool = pools.setdefault(what, {}).setdefault(case.scenario, {})
             pool.setdefault(case.world_size, []).append(case)
