@@ -152,6 +152,31 @@ def test_a_strategy_that_shows_no_state_is_judged_by_the_end() -> None:
     assert judge(known, [mine, copy.deepcopy(mine)], shows_state=False).passed
 
 
+@pytest.mark.parametrize("often", [False, True], ids=["once a step", "with every micro-batch"])
+def test_a_reference_run_rounds_a_gradient_as_often_as_ranks_send_it(*, often: bool) -> None:
+    class Accumulating(RareOutput):
+        rows_per_rank = 6
+        micro_batches = 3
+        exchange_last_only = not often
+
+    recipe = Recipe(Accumulating(), torch.float32, torch.float32, 6 * RANKS, 1)
+    model, batch = recipe.model(), recipe.batch(0)
+    each = []
+    for one in zip(*(tensor.split(2) for tensor in batch), strict=True):
+        share = recipe.scenario.loss(model, one) / 6
+        each.append(torch.autograd.grad(share, model[0].weight)[0])  # type: ignore[index]
+    sent = each if often else [each[0] + each[1] + each[2], each[3] + each[4] + each[5]]
+    total = sum((one.bfloat16() for one in sent[1:]), sent[0].bfloat16())
+
+    context = RankContext(0, 1, torch.device("cpu"), devices.get("cpu"))
+    found = train(recipe, Reference(torch.bfloat16, RANKS), context, parts=RANKS)
+
+    gradient = found.steps[0].gradient["0.weight"]
+    assert gradient is not None
+    # The last bit before rounding depends on how the share of a loss is computed.
+    assert (gradient == total.float()).float().mean() > 0.9
+
+
 class Pairs(RareOutput):
     """Its loss refuses a single row."""
 

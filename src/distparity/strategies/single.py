@@ -14,6 +14,7 @@ from distparity.strategies.base import Strategy, Tensors, plain_state
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
+    from distparity.scenarios import Scenario
 
 
 class Single(Strategy):
@@ -71,7 +72,15 @@ class Reference(Single):
     def __init__(self, reduce_dtype: torch.dtype | None, ranks: int) -> None:
         self.reduced_in = reduce_dtype
         self.ranks = ranks
+        #: How many times in a step a rank sends its gradients.
+        self.sends = 1
         self.sums: dict[nn.Parameter, torch.Tensor] = {}
+
+    def suit(self, scenario: Scenario) -> Strategy:
+        suited = super().suit(scenario)
+        assert isinstance(suited, Reference)
+        suited.sends = 1 if scenario.exchange_last_only else scenario.micro_batches
+        return suited
 
     def wrap(self, model: nn.Module, units: Sequence[nn.Module], context: RankContext) -> nn.Module:
         self.trained = list(model.parameters())
@@ -81,9 +90,9 @@ class Reference(Single):
 
     def backward(self, loss: torch.Tensor, number: int, count: int, *, keep: bool = False) -> None:
         loss.backward(retain_graph=keep)
-        if keep or self.reduced_in is None or (number + 1) % (count // self.ranks):
+        if keep or self.reduced_in is None or (number + 1) % (count // self.ranks // self.sends):
             return
-        # The last micro-batch of one rank's rows: here the rank would send its gradients.
+        # Here a rank would send its gradients: with each micro-batch, or with the last of its rows.
         for parameter in self.trained:
             if parameter.grad is not None:
                 out = parameter.grad.to(self.reduced_in)
