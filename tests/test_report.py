@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -777,6 +778,38 @@ def test_what_became_slower_is_listed(
     assert slower(found, 1.5) == lines
 
 
+SWEPT = "SUM: 9 sizes, right to {}, {} GB/s; MAX: 3 sizes, right to 1 MiB, 9 GB/s"
+SPEEDS = {
+    "less": (
+        ("64 MiB", 2),
+        ("64 MiB", 0.5),
+        ["  a/x-ws2-float32: 4.00 times (2 GB/s, now 0.5 GB/s)"],
+    ),
+    "more": (("64 MiB", 0.5), ("64 MiB", 2), []),
+    "another size": (("1 MiB", 2), ("64 MiB", 0.5), None),
+}
+
+
+@pytest.mark.parametrize(("then", "now", "lines"), SPEEDS.values(), ids=SPEEDS)
+def test_an_operation_over_sizes_is_compared_by_its_bandwidth(
+    tmp_path: Path, then: tuple[str, float], now: tuple[str, float], lines: list[str] | None
+) -> None:
+    paths = [
+        cells.write(
+            tmp_path,
+            torch,
+            "cpu",
+            {"a/x-ws2-float32": {**cells.PASSED, "sizes": SWEPT.format(*one)}},
+        )
+        for torch, one in (("2.12", then), ("2.13", now))
+    ]
+
+    first, *rest = slower(report(*paths), 1.5)
+
+    assert rest == (lines or [])
+    assert first.endswith("no case passed in both") is (lines is None)
+
+
 def test_a_cell_is_compared_with_the_named_one(tmp_path: Path) -> None:
     one, other = (timed(tmp_path, name, "cpu", FAST) for name in ("2.12", "2.13"))
 
@@ -819,7 +852,7 @@ def test_runs_of_a_cell_are_kept_by_date(tmp_path: Path) -> None:
 
     runs = history.read(kept)
     assert [run.started for run in runs] == dates
-    assert [run.results[CASE] for run in runs] == [
+    assert [run.results[CASE][:2] for run in runs] == [
         ("passed", 0.1),
         ("failed", math.inf),
         ("passed", 0.1),
@@ -834,7 +867,25 @@ def test_history_keeps_the_newest_runs() -> None:
     assert history.joined(reversed(runs), Report([], [])) == runs[5:]
 
 
-RUN = history.Run("c", "2026", "2.13", "1", {CASE: ("passed", 0.5)})
+RUN = history.Run("c", "2026", "2.13", "1", {CASE: history.Kept("passed", 0.5)})
+
+
+@pytest.mark.parametrize(
+    "kept", [history.Kept("passed", 0.5), history.Kept("passed", 0.5, 1.25, 2.5e9)]
+)
+def test_history_keeps_times_and_bandwidths(tmp_path: Path, kept: history.Kept) -> None:
+    file = tmp_path / "runs.json"
+    run = replace(RUN, results={CASE: kept, "b/ddp-ws2-f": history.Kept("failed", None)})
+    file.write_text(history.render([run]))
+
+    assert history.read(file) == [run]
+    # A file of an earlier version has neither.
+    bare = json.loads(file.read_text())
+    del bare["runs"][0]["seconds"], bare["runs"][0]["bandwidth"]
+    file.write_text(json.dumps(bare))
+    assert history.read(file)[0].results[CASE] == (*kept[:2], None, None)
+
+
 HISTORIES = {
     "no JSON": ("{", "not a history of distparity"),
     "another file": ("[]", "not a history of distparity"),

@@ -1,7 +1,7 @@
 """The runs of each cell by date, in one file that each report reads and writes again.
 
-A report has one run of each cell. The file keeps of every run what a history needs: the outcome and the
-ratio of each case.
+A report has one run of each cell. The file keeps of every run what a history needs: the outcome, the
+ratio, the time and the bandwidth of each case.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distparity.core.statuses import BY_NAME
 from distparity.report.model import Report
 from distparity.report.read import Refused, plain
 
-__all__ = ["KEPT", "Run", "joined", "read", "render"]
+__all__ = ["KEPT", "Kept", "Run", "joined", "read", "render"]
 
 #: The schema number; it increases if a reader of the previous schema would misread it.
 FORMAT = 1
@@ -25,15 +25,24 @@ FORMAT = 1
 KEPT = 50
 
 
+class Kept(NamedTuple):
+    """What is kept of a result: seconds in its ranks, and bytes per second if it is over sizes."""
+
+    status: str
+    ratio: float | None
+    seconds: float | None = None
+    bandwidth: float | None = None
+
+
 @dataclass(frozen=True)
 class Run:
-    """One run of a cell. ``started`` is an ISO date in UTC; results are a status and a ratio by case."""
+    """One run of a cell. ``started`` is an ISO date in UTC; ``results`` are by case."""
 
     cell: str
     started: str
     torch: str
     distparity: str
-    results: Mapping[str, tuple[str, float | None]]
+    results: Mapping[str, Kept]
 
 
 def read(path: Path) -> list[Run]:
@@ -51,10 +60,14 @@ def read(path: Path) -> list[Run]:
 
 
 def _run(found: Mapping[str, Any], cases: list[str], statuses: list[str]) -> Run:
+    places = found["case"]
+    # Files of earlier versions have no times.
+    times = found.get("seconds", [None] * len(places))
+    speeds = found.get("bandwidth", {})
     results = {
-        cases[place]: _result(statuses[status], ratio)
-        for place, status, ratio in zip(
-            *(found[x] for x in ("case", "status", "ratio")), strict=True
+        cases[place]: _result(statuses[status], ratio, seconds, speeds.get(str(place)))
+        for place, status, ratio, seconds in zip(
+            places, found["status"], found["ratio"], times, strict=True
         )
     }
     cell, started, torch, version = (
@@ -63,20 +76,24 @@ def _run(found: Mapping[str, Any], cases: list[str], statuses: list[str]) -> Run
     return Run(cell, started, torch, version, results)
 
 
-def _result(status: str, ratio: float | str | None) -> tuple[str, float | None]:
+def _result(status: str, *numbers: float | str | None) -> Kept:
     if status not in BY_NAME:
         raise ValueError(f"unknown status {status!r}")
-    value = None if ratio is None else float(ratio)
-    if value is not None and not value >= 0:
-        raise ValueError(f"{ratio!r} is no ratio")
-    return status, value
+    values = [None if one is None else float(one) for one in numbers]
+    for name, value in zip(Kept._fields[1:], values, strict=True):
+        if value is not None and not value >= 0:
+            raise ValueError(f"{value:g} is no {name}")
+    return Kept(status, *values)
 
 
 def joined(kept: Iterable[Run], report: Report) -> list[Run]:
     """The runs of a history and those of a report, each once: by cell, and the oldest first."""
     runs = {(run.cell, run.started): run for run in kept}
     for column in report.columns:
-        results = {case.id: (one.status, one.ratio) for case, one in column.results.items()}
+        results = {
+            case.id: Kept(one.status, one.ratio, one.seconds, one.bandwidth)
+            for case, one in column.results.items()
+        }
         facts = (column.facts.get("torch", column.torch), column.facts.get("version", ""))
         runs[column.name, column.started] = Run(column.name, column.started, *facts, results)
     found: dict[str, list[Run]] = {}
@@ -104,8 +121,14 @@ def render(runs: Iterable[Run]) -> str:
                     "torch": run.torch,
                     "distparity": run.distparity,
                     "case": [cases[case] for case in run.results],
-                    "status": [statuses[status] for status, _ in run.results.values()],
-                    "ratio": [_number(ratio) for _, ratio in run.results.values()],
+                    "status": [statuses[one.status] for one in run.results.values()],
+                    "ratio": [_number(one.ratio) for one in run.results.values()],
+                    "seconds": [_number(one.seconds) for one in run.results.values()],
+                    "bandwidth": {
+                        str(cases[case]): _number(one.bandwidth)
+                        for case, one in run.results.items()
+                        if one.bandwidth is not None
+                    },
                 }
                 for run in runs
             ],
@@ -116,8 +139,8 @@ def render(runs: Iterable[Run]) -> str:
     )
 
 
-def _number(ratio: float | None) -> float | str | None:
-    """A ratio with as many digits as a history shows."""
-    if ratio is None:
+def _number(value: float | None) -> float | str | None:
+    """A number with as many digits as a history shows."""
+    if value is None:
         return None
-    return float(f"{ratio:.3g}") if math.isfinite(ratio) else str(ratio)
+    return float(f"{value:.3g}") if math.isfinite(value) else str(value)

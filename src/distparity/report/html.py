@@ -160,6 +160,9 @@ def _column(
         "ratio": [None if one is None else _number(one.ratio) for one in results],
         "error": [None if one is None else _number(one.error) for one in results],
         "time": [None if one is None else round(one.seconds, 4) for one in results],
+        "bandwidth": {
+            str(i): one.bandwidth for i, one in enumerate(results) if one and one.bandwidth
+        },
         "rerun": [0 if one is None else strings(one.rerun) for one in results],
         "message": _sparse({i: strings(one.message) for i, one in enumerate(results) if one}),
         "diagnosis": _sparse({i: strings(one.diagnosis) for i, one in enumerate(results) if one}),
@@ -188,8 +191,14 @@ def _run(run: Run, cases: list[Case]) -> dict[str, Any]:
         "started": run.started,
         "torch": run.torch,
         "distparity": run.distparity,
-        "status": [-1 if one is None else numbers[one[0]] for one in results],
-        "ratio": [None if one is None else _number(one[1], digits=3) for one in results],
+        "status": [-1 if one is None else numbers[one.status] for one in results],
+        "ratio": [None if one is None else _number(one.ratio, digits=3) for one in results],
+        "time": [None if one is None else _number(one.seconds, digits=3) for one in results],
+        "bandwidth": {
+            str(i): _number(one.bandwidth, digits=3)
+            for i, one in enumerate(results)
+            if one and one.bandwidth
+        },
     }
 
 

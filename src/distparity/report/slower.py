@@ -1,16 +1,18 @@
 """Find cases that became slower than in a reference cell. This is a fact, and never a verdict.
 
-A case's time is that in its ranks. Two cells are compared only in alike conditions, because another
+A case's time is that in its ranks. An operation over sizes has its bandwidth in place of it: its time
+depends on how many sizes there are. Two cells are compared only in alike conditions, because another
 machine or another selection has other times.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from statistics import median
 
 from distparity.core.statuses import PASSED
-from distparity.report.model import Column, Report
+from distparity.report.model import Column, Report, Result
 
 __all__ = ["slower"]
 
@@ -44,21 +46,37 @@ def _compared(column: Column, reference: Column, ratio: float) -> Iterator[str]:
     if unlike or column.host != reference.host:
         yield f"{pair}: not compared: {', '.join(unlike) or 'host'} differs"
         return
-    times = {
-        case: (result.seconds, reference.results[case].seconds)
+    took = {
+        case: one
         for case, result in column.results.items()
         if case in reference.results
         and result.status == reference.results[case].status == PASSED.name
-        and result.seconds > 0
-        and reference.results[case].seconds > 0
+        and (one := _times(result, reference.results[case])) is not None
     }
-    if not times:
+    if not took:
         yield f"{pair}: not compared: no case passed in both"
         return
-    ratios = {case: now / then for case, (now, then) in times.items()}
+    ratios = {case: times for case, (times, _) in took.items()}
     above = sorted((case for case in ratios if ratios[case] >= ratio), key=lambda c: -ratios[c])
     middle = median(ratios.values())
-    yield f"{pair}: {len(above)} of {len(times)} cases slower by {ratio:g} (median {middle:.2f})"
+    yield f"{pair}: {len(above)} of {len(took)} cases slower by {ratio:g} (median {middle:.2f})"
     for case in above:
-        now, then = times[case]
-        yield f"  {case.id}: {ratios[case]:.2f} times ({then:.3f} s, now {now:.3f} s)"
+        yield f"  {case.id}: {ratios[case]:.2f} times ({took[case][1]})"
+
+
+def _times(now: Result, then: Result) -> tuple[float, str] | None:
+    """How many times as long it takes, and both in words; None if that is not known of both."""
+    if _largest(now) != _largest(then):
+        return None
+    if now.bandwidth and then.bandwidth:
+        speeds = (then.bandwidth / 1e9, now.bandwidth / 1e9)
+        return then.bandwidth / now.bandwidth, "{:.3g} GB/s, now {:.3g} GB/s".format(*speeds)
+    if now.seconds > 0 and then.seconds > 0:
+        return now.seconds / then.seconds, f"{then.seconds:.3f} s, now {now.seconds:.3f} s"
+    return None
+
+
+def _largest(result: Result) -> str:
+    """The largest size of an operation over sizes, where its bandwidth was measured; "" for others."""
+    found = re.search(r"right to ([^,;]+)", result.more.get("sizes", ""))
+    return found[1] if found else ""

@@ -90,7 +90,7 @@ function outcomes(one, shown, chosen, choose) {
       el("td", {}, badge(status)),
       el("td", { class: "number" }, swatch(column.ratio[one.index], boundedIn(column, one)), short(column.ratio[one.index])),
       el("td", { class: "number" }, short(error)),
-      el("td", { class: "number" }, time ? `${short(time)} s` : ""),
+      el("td", { class: "number" }, inRanks(time, column.bandwidth[one.index])),
     );
   });
   const names = ["cell", "outcome", "ratio", "largest error", "in ranks"];
@@ -109,11 +109,12 @@ function runsOfCell(one, column) {
       el("th", { scope: "row" }, when(run)),
       el("td", {}, badge(run.status)),
       el("td", { class: "number" }, swatch(run.ratio), short(run.ratio)),
+      el("td", { class: "number" }, inRanks(run.time[one.index], run.bandwidth[one.index])),
       el("td", {}, run.torch),
       el("td", {}, run.distparity),
     ),
   );
-  const heads = ["run", "outcome", "ratio", "torch", "distparity"].map((name) => el("th", { scope: "col" }, name));
+  const heads = ["run", "outcome", "ratio", "in ranks", "torch", "distparity"].map((name) => el("th", { scope: "col" }, name));
   return el(
     "section",
     { class: "by-date", "aria-label": `Runs of ${column.name}` },
@@ -122,6 +123,9 @@ function runsOfCell(one, column) {
     el("table", { class: "outcomes" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)),
   );
 }
+
+// A case's time in its ranks, or what an operation over sizes moves there at its largest size.
+const inRanks = (time, bandwidth) => (bandwidth ? `${short(bandwidth / 1e9)} GB/s` : time ? `${short(time)} s` : "");
 
 const day = (run) => run.started.slice(0, 10);
 const when = (run) => run.started.slice(0, 16).replace("T", " ");
