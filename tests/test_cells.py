@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from distparity.cli.run import _of_cells
 from distparity.core import device_kinds
 from distparity.core.bad_request import BadRequest
 from distparity.core.naming import cell_name
@@ -200,3 +202,45 @@ def test_the_matrix_of_jobs_has_the_cells_of_a_file(tmp_path: Path) -> None:
     assert jobs["2.13-cpu"]["options"] == "--cells cells.toml --only plain --wheel cpu"
     # There is no torch 2.4 for this device.
     assert "2.4-xpu+ccl+card=BMG" not in jobs
+
+
+# -- distparity run --cells ------------------------------------------------------------------------
+
+
+def test_one_cell_of_a_file_is_words_and_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cells.toml").write_text(FILE)
+    monkeypatch.setenv("ZE_AFFINITY_MASK", "")
+    words = ["--cells", str(tmp_path / "cells.toml"), "--only", "bmg", "-x", "basic"]
+    (cell,) = read(tmp_path / "cells.toml", "bmg")
+
+    assert _of_cells(words) == [*cell.words(), "-x", "basic"]
+    assert os.environ["ZE_AFFINITY_MASK"] == "0,1"
+    assert _of_cells(["--device=cpu"]) == ["--device=cpu"]
+
+
+@pytest.mark.parametrize(("codes", "expected"), [([0, 0], 0), ([1, 0], 1), ([0, 4], 4)])
+def test_cells_of_a_file_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codes: list[int], expected: int
+) -> None:
+    (tmp_path / "cells.toml").write_text(FILE)
+    ran: list[list[str]] = []
+
+    def run(command: list[str], **how: Any) -> Any:
+        ran.append(command[4:])
+        return subprocess.CompletedProcess(command, codes[len(ran) - 1])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit) as ended:
+        _of_cells(["--cells", str(tmp_path / "cells.toml"), "-x"])
+
+    assert ended.value.code == expected
+    assert ran == [[*cell.words(), "-x"] for cell in read(tmp_path / "cells.toml")]
+
+
+def test_a_cell_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cells.toml").write_text(FILE)
+
+    with pytest.raises(BadRequest, match="there is no cell 'x'"):
+        _of_cells(["--cells", str(tmp_path / "cells.toml"), "--only", "x"])

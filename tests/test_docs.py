@@ -185,7 +185,8 @@ def wrong_distparity(words: list[str]) -> list[str]:
         if rest[0] not in choices:
             return rest[:1]
         parser, rest = choices[rest[0]], rest[1:]
-    known = run_options() if name == "run" else set(parser._option_string_actions)
+    # pytest has options of a run, too.
+    known = {*parser._option_string_actions, *(run_options() if name == "run" else ())}
     options = [word.partition("=")[0] for word in rest if re.match(r"--?[a-zA-Z]", word)]
     return [option for option in options if option not in known]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from distparity.core.bad_request import BadRequest
+from distparity.releases import NoSuchCell, cells
 from distparity.session import arguments
 
 #: Options that pytest answers without running anything.
@@ -25,7 +27,13 @@ def add(commands: Any) -> None:
     )
     for title, table in arguments.OF_A_RUN.items():
         arguments.declare(parser.add_argument_group(title).add_argument, *table)
+    _declare_cells(parser.add_argument_group("cells of your own"))
     parser.set_defaults(act=_act)
+
+
+def _declare_cells(group: Any) -> None:
+    group.add_argument("--cells", type=Path, metavar="FILE", help="run the cells of this TOML file")
+    group.add_argument("--only", metavar="NAME", help="of that file, only the cell with this name")
 
 
 def _act(_: argparse.Namespace) -> NoReturn:
@@ -42,6 +50,32 @@ def check(words: list[str]) -> argparse.Namespace:
     given: argparse.Namespace = argparse.ArgumentParser.parse_known_args(parser, words)[0]
     arguments.options(given)
     return given
+
+
+def _of_cells(words: list[str]) -> list[str]:
+    """The words that ``--cells`` stands for, if they name one cell; its environment is then set.
+
+    With several cells, this runs one after the other, and ends the process. Raises :class:`BadRequest`.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _declare_cells(parser)
+    given, rest = parser.parse_known_args(words)
+    if given.cells is None:
+        return words
+    try:
+        found = cells.read(given.cells, given.only)
+    except NoSuchCell as error:
+        raise BadRequest(str(error)) from None
+    if len(found) == 1:
+        os.environ.update(found[0].environment)
+        return [*found[0].words(), *rest]
+    codes = []
+    for cell in found:
+        print(f"cell {cell.name}:", flush=True)
+        command = [sys.executable, "-m", "distparity", "run", *cell.words(), *rest]
+        environment = {**os.environ, **cell.environment}
+        codes.append(subprocess.run(command, env=environment, check=False).returncode)
+    sys.exit(next(filter(None, codes), 0))
 
 
 def _among_nodes(words: list[str]) -> list[str]:
@@ -77,7 +111,7 @@ def become_pytest(words: list[str]) -> NoReturn:
     if {"-h", "--help"}.intersection(words):
         parser().parse_args(["run", "--help"])
     start.open_standard_streams()
-    words = _among_nodes(words)
+    words = _among_nodes(_of_cells(words))
     # A new program, because pytest must import this package before anybody else does.
     # The suite is named by its path. With any other name, pytest would also load files of the current
     # folder, such as ``tests/conftest.py`` or a ``pytest.ini``.
