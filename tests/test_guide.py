@@ -15,7 +15,13 @@ from test_devices import DDP, sim
 
 GUIDE = (TESTS.parent / "docs" / "new-device.md").read_text(encoding="utf-8")
 #: Installing is for a machine that has nothing, and the whole column takes many minutes.
-ELSEWHERE = ("pip ", "nox ", "distparity run --device sim --world-size 2")
+ELSEWHERE = (
+    "pip ",
+    "nox ",
+    "distparity run --device sim --world-size 2",
+    "distparity run --cells",
+    "distparity report",
+)
 
 
 def blocks(language: str) -> list[str]:
