@@ -48,8 +48,8 @@ def caught(file: Path) -> Table:
     for run in runs:
         cells[run["mutant"], run["precision"]].append(run)
     table = Table("faults", ["fault", *precisions], measured=False)
-    for mutant in dict.fromkeys(run["mutant"] for run in runs):
-        table.add(f"`{mutant}`", *(_cell(cells[mutant, one], sizes) for one in precisions))
+    for mutant, title in {run["mutant"]: run["title"] for run in runs}.items():
+        table.add(f"`{mutant}`: {title}", *(_cell(cells[mutant, one], sizes) for one in precisions))
     seen = sum(run["caught"] for run in runs)
     torch = ", ".join(sorted({run["torch"] for run in runs}))
     strategies = ", ".join(sorted({run["strategy"] for run in runs}))

@@ -49,6 +49,7 @@ class Finding:
         return {
             "torch": known.torch,
             "mutant": self.mutant,
+            "title": known.mutants[self.mutant].title,
             "equivalent": known.mutants[self.mutant].equivalent is not None,
             **self.case.facts,
             "precision": self.precision,
