@@ -381,17 +381,17 @@ def losses(*values: float) -> Trajectory:
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(1.0, 1.0), (0.5, 1.0), (0.5, 3.0), (0.25, 0.5), (0.5, -3.0)]
+    ("parts", "share", "expected"), [((0, 1), 1.0, 0.75), ((0,), 0.5, -0.5), ((1,), 0.5, 2.0)]
 )
 @pytest.mark.parametrize("coarse", [None, torch.bfloat16, torch.float64], ids=str)
 def test_what_a_rank_s_loss_is_allowed(
-    share: float, expected: float, coarse: torch.dtype | None
+    parts: tuple[int, ...], share: float, expected: float, coarse: torch.dtype | None
 ) -> None:
     exact = Oracle(losses(0.75), [losses(-0.5), losses(2.0)])
     runs = [losses(0.75 + 5 * U)]
 
     made = Tolerance(exact, runs, 2, torch.float32, compute_dtype=coarse)
-    found = made.of_loss(0, expected, share)
+    found = made.of_loss(0, parts)
 
     stored = ((2.0**-8 if coarse is torch.bfloat16 else U) + U64) * abs(expected)
     carried = 5 * U / math.sqrt(share) * max(1.0, abs(expected) / 1.25)
@@ -403,9 +403,32 @@ def test_what_a_rank_s_loss_is_allowed(
 def test_what_a_rank_s_loss_is_allowed_where_all_are_zero() -> None:
     exact = Oracle(losses(0.0), [losses(0.0), losses(0.0)])
 
-    found = Tolerance(exact, [losses(TINY)], 2, torch.float32).of_loss(0, 0.0, 0.25)
+    found = Tolerance(exact, [losses(TINY)], 2, torch.float32).of_loss(0, (0,))
 
     assert (float(found.error), found.scale) == (C * TINY, 0.0)
+
+
+def stepped(loss: float, gradient: object, parameter: object) -> Trajectory:
+    """Two steps with the same loss and gradient ``x``; the parameter is that after each."""
+    names = {"x": doubles(gradient)}, {"x": doubles(parameter)}
+    return Trajectory(steps=[Step({"loss": doubles(loss)}, *names) for _ in range(2)])
+
+
+@pytest.mark.parametrize(("parts", "size"), [((0,), 5.0), ((1,), 5.0), ((0, 1), 0.0)])
+def test_what_the_parameters_errors_carry_to_a_rank_s_loss(
+    parts: tuple[int, ...], size: float
+) -> None:
+    # The ranks' gradients cancel in the mean, which is nearly right whatever the parameters are.
+    alone = [stepped(1.0, [3.0, 4.0], []), stepped(1.0, [-3.0, -4.0], [])]
+    exact = Oracle(stepped(1.0, [0.0, 0.0], [1.0, 1.0]), alone)
+    run = stepped(1.0, [0.0, 0.0], [1.0 - 7 * U, 1.0 + 2 * U])
+
+    made = Tolerance(exact, [run], 2, torch.float32)
+
+    # Before the first step, parameters have no errors.
+    for step, carried in ((0, 0.0), (1, 7 * U * size)):
+        error = made.of_loss(step, parts).error
+        assert float(error) == pytest.approx(C * (carried + U + U64 + TINY), rel=1e-9)
 
 
 # -- one process that is wrong by itself ----------------------------------------------------------

@@ -33,7 +33,7 @@ and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -165,6 +165,9 @@ class Tolerance:
         #: The largest errors up to a step, by kind and name.
         self._so_far: dict[tuple[str, str], _Seen] = {}
         self._of_losses: dict[int, _Seen] = {}
+        #: By step: the inner products of the parts' gradients, ``[parts, parts]``, each parameter's times
+        #: the square of its error before the step.
+        self._products: dict[int, torch.Tensor] = {}
         #: What the reference runs show; None for a quantity that must be equal bit for bit.
         self._shown: dict[Quantity, _Seen | None] = {}
         #: The allowed errors that are kept, with the magnitude of the terms, and the room for more.
@@ -184,21 +187,43 @@ class Tolerance:
         """The allowed error of a quantity of the oracle's trajectory; raises ``KeyError`` for others."""
         return self._of(quantity)[0]
 
-    def of_loss(self, step: int, expected: float, share: float) -> Allowed:
-        """The allowed error of the loss over a ``share`` of the batch's rows, which is ``expected``.
+    def of_loss(self, step: int, parts: Sequence[int]) -> Allowed:
+        """The allowed error of the mean loss of some of the oracle's parts.
 
-        The mean over all rows is a mean of ``1 / share`` such losses with independent errors. So each
-        may have ``sqrt(1 / share)`` times the error of the mean, and proportionally more if it is
-        larger than the mean.
+        The mean over all rows is a mean of such losses, and their forwards have independent errors. So
+        each may have ``sqrt(1 / share)`` times the error of the mean, and proportionally more if it is
+        larger than the mean. The error of the parameters is common to all, and may cancel in the mean:
+        :meth:`_by_parameters`.
         """
         seen, losses = self._of_losses[step], self.oracle.losses(step)
         assert losses is not None
+        expected, share = float(losses[list(parts)].mean()), len(parts) / len(losses)
         typical = float(losses.abs().mean())
         larger = max(1.0, abs(expected) / typical) if typical else 1.0
-        carried = seen.error / math.sqrt(share) * larger
+        carried = max(seen.error / math.sqrt(share) * larger, self._by_parameters(step, parts))
         stored = (self._of_loss + ORACLE) * abs(expected)
         error = FACTOR * (carried + stored + self._subnormal)
         return Allowed(torch.tensor(error, dtype=torch.float64), max(typical, abs(expected)))
+
+    def _by_parameters(self, step: int, parts: Sequence[int]) -> float:
+        """The error that the parameters' errors carry to the mean loss of some parts.
+
+        To first order it is the sum of gradient times error over all elements; the elements' errors are
+        independent, and at most the largest that the reference runs had before the step.
+        """
+        if step not in self._products:
+            found = torch.zeros(len(self.oracle.parts), len(self.oracle.parts), dtype=torch.float64)
+            for name in self.oracle.trajectory.steps[step].gradient:
+                before = self._shown.get(Quantity(step - 1, "parameter", name))
+                gradients = self.oracle.gradients(step, name)
+                if before is not None and gradients is not None:
+                    flat = gradients.reshape(len(gradients), -1)
+                    found += before.error**2 * (flat @ flat.T)
+            self._products[step] = found
+        mine = list(parts)
+        square = float(self._products[step][mine][:, mine].mean())
+        # What is not finite explains nothing.
+        return math.sqrt(square) if 0 < square < math.inf else 0.0
 
     def by_rank(self, quantity: Quantity) -> torch.Tensor:
         """The error that each additional rank adds to the allowed error of a gradient, per element.

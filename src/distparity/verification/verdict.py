@@ -147,7 +147,7 @@ class _Bench:
         if losses is not None and all(parts) and not self.splits_rows:
             for (rank, own), mine in zip(runs, parts, strict=True):
                 expected = losses[list(mine)].mean()
-                allowed = self.tolerance.of_loss(step, float(expected), len(mine) / len(losses))
+                allowed = self.tolerance.of_loss(step, mine)
                 self._weigh(quantity, expected, own, rank, allowed)
             return
         # The mean of the ranks' losses is the loss of the global batch in any case.
