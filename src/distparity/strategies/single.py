@@ -75,6 +75,7 @@ class Reference(Single):
         #: How many times in a step a rank sends its gradients.
         self.sends = 1
         self.sums: dict[nn.Parameter, torch.Tensor] = {}
+        self.exchanged: dict[nn.Parameter, torch.Tensor] = {}
 
     def suit(self, scenario: Scenario) -> Strategy:
         suited = super().suit(scenario)
@@ -90,7 +91,8 @@ class Reference(Single):
 
     def backward(self, loss: torch.Tensor, number: int, count: int, *, keep: bool = False) -> None:
         loss.backward(retain_graph=keep)
-        if keep or self.reduced_in is None or (number + 1) % (count // self.ranks // self.sends):
+        pieces = count // self.ranks // self.sends
+        if keep or self.reduced_in is None or (number + 1) % pieces:
             return
         # Here a rank would send its gradients: with each micro-batch, or with the last of its rows.
         for parameter in self.trained:
@@ -99,10 +101,17 @@ class Reference(Single):
                 known = self.sums.get(parameter)
                 self.sums[parameter] = out if known is None else known + out
                 parameter.grad = None
+        if (number + 1) % (pieces * self.ranks):
+            return
+        # All ranks have sent: what they exchanged is added up in the parameters' dtype.
+        for parameter, total in self.sums.items():
+            more, known = total.to(parameter.dtype), self.exchanged.get(parameter)
+            self.exchanged[parameter] = more if known is None else known + more
+        self.sums = {}
         if number == count - 1:
-            for parameter, total in self.sums.items():
-                parameter.grad = total.to(parameter.dtype)
-            self.sums = {}
+            for parameter, total in self.exchanged.items():
+                parameter.grad = total
+            self.exchanged = {}
 
 
 def _compute_in(
