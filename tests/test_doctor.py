@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import resource
+import shlex
 import socket
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,9 @@ import pytest
 from conftest import Distparity
 from test_devices import sim
 
+from distparity import cli
 from distparity.devices import examination
+from distparity.session import arguments
 from distparity.session import doctor as doctors
 from distparity.session.options import Options
 
@@ -113,6 +116,23 @@ def test_a_collective_may_be_refused_and_not_be_wrong(
 def test_numpy_is_asked_for_where_it_is_missing() -> None:
     assert doctors._numpy(None).advice == "pip install numpy"
     assert doctors._numpy("2.4.6").error is None
+
+
+def test_the_command_that_asks_doctor_again_has_every_option() -> None:
+    """Without what registers the backend, the same question would have another answer."""
+    said = [
+        "--device=cpu",
+        "--backend=mine",
+        "--include=my.backend",
+        "--device-plugin=my.device:Cpu",
+    ]
+    given = cli.parser().parse_args(["doctor", *said])
+    broken = doctors.Examined("cpu", here=True, steps=[doctors.Step("barrier", error="it fails")])
+    report = doctors.Report([], [], [broken], ["cpu"], arguments.options(given))
+
+    again = shlex.split(doctors.lines(report)[-2])
+
+    assert vars(cli.parser().parse_args(again[1:])) == vars(given)
 
 
 @pytest.mark.parametrize(

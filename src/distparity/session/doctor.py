@@ -419,7 +419,9 @@ def lines(report: Report) -> list[str]:
         else:
             install = bad.advice is not None and bad.advice.startswith("install ")
             todo = bad.advice if install else f"fix {bad.name}"
-            again = shlex.join(["distparity", "doctor", *wording.where(one.kind, report.options)])
+            own = wording.where(one.kind, report.options)
+            included = [word for name in report.options.include for word in ("--include", name)]
+            again = shlex.join(["distparity", "doctor", *own, *included])
             found += [f"  next: {todo}, then:", again]
     if not report.works:
         broken = [one.kind for one in report.devices if one.kind in report.wanted and not one.fit]
