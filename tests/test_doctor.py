@@ -123,8 +123,8 @@ def test_the_command_that_asks_doctor_again_has_every_option() -> None:
     said = [
         "--device=cpu",
         "--backend=mine",
-        "--include=my.backend",
-        "--device-plugin=my.device:Cpu",
+        "--include=json",
+        "--device-plugin=json:Cpu",
     ]
     given = cli.parser().parse_args(["doctor", *said])
     broken = doctors.Examined("cpu", here=True, steps=[doctors.Step("barrier", error="it fails")])
