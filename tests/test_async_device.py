@@ -361,9 +361,12 @@ def test_memory_is_counted() -> None:
     raw, runtime, pointer = allocator("eager")
     raw.freed.append(pointer)
     runtime.allocate(40, 0, 0)
-    count = runtime.count(0)
 
-    assert (count.now, count.peak, count.allocations) == (40, 100, 2)
+    # Now, at most, taken, given back.
+    assert runtime.statistics(0) == ((40, 100, 140, 100), (1, 1, 2, 1))
+    runtime.forget_peak(0)
+    runtime.forget_accumulated(0)
+    assert runtime.statistics(0) == ((40, 40, 0, 0), (1, 1, 0, 0))
     assert isinstance(runtime.memory, Memory)
 
 
@@ -652,11 +655,28 @@ asim.begin("late")
 rows = torch.arange(6.0, device="asim").reshape(2, 3)
 rows.t_()
 print("view:", list(rows.shape), rows[0].cpu().tolist())
+torch.accelerator.reset_peak_memory_stats()
+torch.accelerator.reset_accumulated_memory_stats()
+before = torch.accelerator.memory_allocated()
+held = torch.ones(1000, device="asim")
+kept = held + 1
+del held
+now, peak = torch.accelerator.memory_allocated(), torch.asim.max_memory_allocated()
+stats = torch.accelerator.memory_stats()
+taken, given = (stats[f"allocated_bytes.all.{which}"] for which in ("allocated", "freed"))
+print("memory:", now - before, peak - before, taken, given)
+torch.accelerator.empty_cache()
 READS = {
     "add": lambda host: host + 1,
     "numpy": lambda host: host.numpy(),
     "tolist": lambda host: host.tolist(),
     "save": lambda host: torch.save(host, io.BytesIO()),
+    "clone": lambda host: host.clone(),
+    "to": lambda host: host.to(torch.float64),
+    "copy_": lambda host: torch.zeros(4).copy_(host),
+    "write": lambda host: host.copy_(torch.zeros(4)),
+    "cat": lambda host: torch.cat([host, host]),
+    "view": lambda host: host.view(2, 2)[0].detach(),
 }
 given = torch.ones(4, device="asim")
 for name, read in READS.items():
@@ -702,11 +722,90 @@ def test_a_view_in_place_changes_the_tensor_at_once(answers: dict[str, list[str]
 
 
 @asim
+def test_torch_counts_the_memory_of_the_device(answers: dict[str, list[str]]) -> None:
+    assert answers["memory"] == ["4000 8000 8000 4000"]
+
+
+@asim
 def test_the_host_reads_pinned_memory_in_any_way(answers: dict[str, list[str]]) -> None:
-    ways = ("add", "numpy", "tolist", "save")
+    ways = ("add", "numpy", "tolist", "save", "clone", "to", "copy_", "write", "cat")
 
     wanted = [f"{way} {waits} {races}" for way in ways for waits, races in ((True, 0), (False, 1))]
-    assert answers["pinned"] == wanted
+    assert answers["pinned"] == [*wanted, "view True 0", "view False 0"]
+
+
+#: What two ranks say of batches, of a peer that does not come, and of a group that is given up.
+RANKS = """
+import datetime, os, sys, time, torch, torch.distributed as dist, distparity_async as asim
+asim.register()
+seconds = datetime.timedelta(seconds=3)
+rank = int(sys.argv[1])
+store = dist.FileStore(sys.argv[2], 2)
+dist.init_process_group("asimccl", store=store, rank=rank, world_size=2, timeout=seconds)
+device = torch.device("asim", 0)
+group = dist.group.WORLD
+for mode in ("eager", "late"):
+    for waits in (True, False):
+        asim.begin(mode)
+        sums, taken = torch.ones(2, device=device), torch.zeros(2, device=device)
+        given = torch.full((2,), float(rank), device=device)
+        with dist.distributed_c10d._coalescing_manager(group, device, async_ops=True) as batch:
+            dist.distributed_c10d._get_default_group().allreduce([sums])
+            dist.isend(given, 1 - rank) if rank == 0 else dist.irecv(taken, 1 - rank)
+            dist.irecv(taken, 1 - rank) if rank == 0 else dist.isend(given, 1 - rank)
+        if waits:
+            batch.wait()
+        total = sums + taken
+        seen = total.cpu().tolist() if waits else ""
+        print("batch:", mode, waits, seen, len(asim.races()) > 0)
+        batch.wait()
+        torch.asim.synchronize()
+    asim.begin(mode)
+    dist.barrier()
+
+def told(act):
+    try:
+        act()
+    except Exception as error:
+        return type(error).__name__ + " " + str("aborted" in str(error))
+
+asim.begin("late")
+if rank == 0:
+    dist.all_reduce(sums, async_op=True).wait()
+    begun = time.monotonic()
+    said = told(torch.asim.synchronize)
+    print("late peer:", said, 2 < time.monotonic() - begun < 60)
+    dist.all_reduce(sums, async_op=True).wait()
+    group.abort()
+    print("aborted:", told(torch.asim.synchronize))
+else:
+    store.wait(["over"], datetime.timedelta(seconds=100))
+store.set("over", "")
+os._exit(0)
+"""
+
+
+@asim
+def test_batches_time_outs_and_aborts(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", RANKS]
+    ranks = [
+        subprocess.Popen([*words, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+
+    said, other = (one.communicate(timeout=200)[0].splitlines() for one in ranks)
+
+    wanted = ["True [3.0, 3.0] False", "False  True"]
+    assert said == [
+        *(f"batch: {mode} {line}" for mode in ("eager", "late") for line in wanted),
+        "late peer: RuntimeError False True",
+        "aborted: DistBackendError True",
+    ]
+    assert other == [
+        f"batch: {mode} {line}"
+        for mode in ("eager", "late")
+        for line in ("True [2.0, 2.0] False", "False  True")
+    ]
 
 
 @asim

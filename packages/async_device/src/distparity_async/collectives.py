@@ -89,6 +89,9 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         self._last: Mark | None = None
         #: The works that nobody has waited for.
         self._under_way: list[_Answers] = []
+        #: Those that have been begun since :meth:`_start_coalescing`; None outside of it.
+        self._batch: list[_Answers] | None = None
+        self._is_aborted = False
         # torch keeps a group's name, and for which devices it is, with a group's backends.
         custom = dist.ProcessGroup.BackendType.CUSTOM
         self._set_default_backend(custom)
@@ -132,6 +135,7 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
                     if last is not None and not last.is_done() and not last.stream.busy:
                         runtime.scheduler.reach(last)
                 finally:
+                    self._heed_abort()
                     # Whatever became of those before: the other ranks are at this one.
                     with below(self._native):
                         act(host_given, host_taken)
@@ -168,6 +172,25 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
 
     def _keep(self, answers: _Answers) -> None:
         self._under_way = [one for one in (*self._under_way, answers) if one.is_kept()]
+        if self._batch is not None:
+            self._batch.append(answers)
+
+    # torch's names, for collectives and transfers that are begun as one.
+
+    def _start_coalescing(self, _device: torch.device) -> None:
+        self._batch = []
+
+    def _end_coalescing(self, _device: torch.device) -> Any:
+        batch, self._batch = self._batch or [], None
+        return self._native.make_work(_Batch(batch), [], -1)
+
+    def abort(self) -> None:
+        """Give up what is under way: whoever has a collective of this group done hears of it."""
+        self._is_aborted = True
+
+    def _heed_abort(self) -> None:
+        if self._is_aborted:
+            raise dist.DistBackendError("asimccl: the group has been aborted")
 
     def _await(self, work: Any) -> None:
         """Wait for gloo; who waits long has something else done, as a device would."""
@@ -176,6 +199,7 @@ class AsimCCL(_ProcessGroup):  # type: ignore[misc]  # see above
         due = time.monotonic() + _STUCK
         pause = 0.0
         while not work.is_completed():
+            self._heed_abort()
             if time.monotonic() > due:
                 due = time.monotonic() + _AGAIN
                 if not self._runtime.scheduler.nudge():
@@ -448,6 +472,20 @@ class _Transfer(_Answers):
     def is_kept(self) -> bool:
         # Its stream is done at once. gloo is done with it for whoever waits for it.
         return self._kept is not None
+
+
+class _Batch:
+    """Works that were begun as one."""
+
+    def __init__(self, works: list[_Answers]) -> None:
+        self._works = works
+
+    def wait(self) -> None:
+        for work in self._works:
+            work.wait()
+
+    def is_completed(self) -> bool:
+        return all(work.is_completed() for work in self._works)
 
 
 class _Done:

@@ -8,10 +8,12 @@
 #include <ATen/core/ivalue_inl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <ATen/record_function.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/StreamGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/csrc/distributed/c10d/Work.hpp>
+#include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
@@ -74,7 +76,9 @@ std::vector<std::int64_t> take_gone_events() {
   return taken;
 }
 
-struct DeviceAllocator final : c10::Allocator {
+using Stat = c10::CachingAllocator::Stat;
+
+struct DeviceAllocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t size) override {
     const c10::Device device(KIND, current_device);
     if (size == 0) {
@@ -89,6 +93,35 @@ struct DeviceAllocator final : c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return &note_freed; }
   void copy_data(void* target, const void* source, size_t size) const override {
     default_copy_data(target, source, size);
+  }
+  bool initialized() override { return decisions != nullptr; }
+  void emptyCache(c10::MempoolId_t) override { ask<void>("empty_cache"); }
+  void recordStream(const c10::DataPtr& data, c10::Stream stream) override {
+    ask<void>("record_stream", reinterpret_cast<std::intptr_t>(data.get()), stream.device_index(),
+              stream.id());
+  }
+  c10::CachingDeviceAllocator::DeviceStats getDeviceStats(c10::DeviceIndex device) override {
+    // No block is split or shared, so what was asked for, what is in use and what is active is one.
+    auto [bytes, blocks] = ask<std::pair<Counts, Counts>>("statistics", device);
+    c10::CachingDeviceAllocator::DeviceStats stats;
+    stats.allocation[0] = stats.active[0] = as_stat(blocks);
+    stats.allocated_bytes[0] = stats.active_bytes[0] = stats.requested_bytes[0] = as_stat(bytes);
+    return stats;
+  }
+  void resetAccumulatedStats(c10::DeviceIndex device) override {
+    ask<void>("forget_accumulated", device);
+  }
+  void resetPeakStats(c10::DeviceIndex device) override { ask<void>("forget_peak", device); }
+
+ private:
+  using Counts = std::array<std::int64_t, 4>;
+  static Stat as_stat(const Counts& counts) {
+    Stat stat;
+    stat.current = counts[0];
+    stat.peak = counts[1];
+    stat.allocated = counts[2];
+    stat.freed = counts[3];
+    return stat;
   }
 };
 
@@ -212,8 +245,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     ask<void>("synchronize_device", device);
   }
   void recordDataPtrOnStream(const c10::DataPtr& data, const c10::Stream& stream) const override {
-    ask<void>("record_stream", reinterpret_cast<std::intptr_t>(data.get()), stream.device_index(),
-              stream.id());
+    device_allocator.recordStream(data, stream);
   }
 };
 
@@ -345,8 +377,12 @@ std::unique_ptr<at::ObserverContext> on_operation(const at::RecordFunction& func
     return nullptr;
   }
   auto handle = c10::Dispatcher::singleton().findSchema(*name);
-  if (!handle.has_value() || !handle->hasKernelForDispatchKey(c10::DispatchKey::CPU)) {
-    return nullptr;  // it is made of others, which come here as well
+  // What has no kernel for the CPU is made of others, which come here as well. `copy_` is the exception:
+  // it has one kernel for all devices, in which `clone`, `contiguous` and `to` end as well.
+  bool is_leaf = handle.has_value() && (handle->hasKernelForDispatchKey(c10::DispatchKey::CPU) ||
+                                        name->name == "aten::copy_");
+  if (!is_leaf) {
+    return nullptr;
   }
   const auto& schema = handle->schema();
   for (const auto& result : schema.returns()) {

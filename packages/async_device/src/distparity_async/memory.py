@@ -57,17 +57,39 @@ class Block:
 
 
 @dataclass
-class Statistics:
-    """Bytes in use on a device, and the most there were."""
+class Count:
+    """How much is in use, the most there was, and all that was ever taken and given back."""
 
     now: int = 0
     peak: int = 0
-    allocations: int = 0
+    taken: int = 0
+    given: int = 0
+
+    def add(self, much: int) -> None:
+        self.now += much
+        self.peak = max(self.peak, self.now)
+        self.taken += max(much, 0)
+        self.given += max(-much, 0)
+
+
+@dataclass
+class Statistics:
+    """The memory of a device that is in use, in bytes and in blocks."""
+
+    bytes: Count = field(default_factory=Count)
+    blocks: Count = field(default_factory=Count)
 
     def add(self, size: int) -> None:
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        self.allocations += size > 0
+        self.bytes.add(size)
+        self.blocks.add(1 if size > 0 else -1)
+
+    def forget_peak(self) -> None:
+        for count in (self.bytes, self.blocks):
+            count.peak = count.now
+
+    def forget_accumulated(self) -> None:
+        for count in (self.bytes, self.blocks):
+            count.taken = count.given = 0
 
 
 class Memory:
@@ -169,11 +191,6 @@ class Memory:
 
     def _count(self, device: int) -> Statistics:
         return self.statistics.setdefault(device, Statistics())
-
-    def forget_peak(self, device: int) -> None:
-        self.collect()
-        count = self._count(device)
-        count.peak = count.now
 
     def count(self, device: int) -> Statistics:
         self.collect()

@@ -117,32 +117,23 @@ def synchronize(device: Any = None) -> None:
 
 
 def memory_allocated(device: Any = None) -> int:
-    return state.runtime().count(_index(device)).now
+    return torch.accelerator.memory_allocated(_index(device))
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    return state.runtime().count(_index(device)).peak
+    return torch.accelerator.max_memory_allocated(_index(device))
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
-    with state.runtime().lock:
-        state.runtime().memory.forget_peak(_index(device))
+    torch.accelerator.reset_peak_memory_stats(_index(device))
 
 
-def memory_stats(device: Any = None) -> dict[str, int]:
-    found = state.runtime().count(_index(device))
-    return {
-        "allocated_bytes.all.current": found.now,
-        "allocated_bytes.all.peak": found.peak,
-        "allocation.all.allocated": found.allocations,
-        "num_alloc_retries": 0,
-        "num_ooms": 0,
-    }
+def memory_stats(device: Any = None) -> dict[str, Any]:
+    return torch.accelerator.memory_stats(_index(device))
 
 
 def empty_cache() -> None:
-    with state.runtime().lock:
-        state.runtime().memory.empty_cache()
+    torch.accelerator.empty_cache()
 
 
 # -- numbers by chance -----------------------------------------------------------------------------

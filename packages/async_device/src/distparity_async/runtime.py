@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from distparity_async.checker import Access, Checker, Clock, Site
@@ -86,6 +86,21 @@ class Runtime:
     def count(self, device: int) -> Statistics:
         with self.lock:
             return self.memory.count(device)
+
+    def statistics(self, device: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Bytes and blocks of a device: now, at most, taken and given back."""
+        found = self.count(device)
+        return astuple(found.bytes), astuple(found.blocks)
+
+    def forget_peak(self, device: int) -> None:
+        self.count(device).forget_peak()
+
+    def forget_accumulated(self, device: int) -> None:
+        self.count(device).forget_accumulated()
+
+    def empty_cache(self) -> None:
+        with self.lock:
+            self.memory.empty_cache()
 
     def record_stream(self, pointer: int, device: int, number: int) -> None:
         with self.lock:
