@@ -789,7 +789,9 @@ os._exit(0)
 def test_batches_time_outs_and_aborts(tmp_path: Path) -> None:
     words = [sys.executable, "-c", RANKS]
     ranks = [
-        subprocess.Popen([*words, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*words, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE, text=True
+        )
         for rank in range(2)
     ]
 

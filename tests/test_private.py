@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from distparity.session.training_case import _reports
+
 RECORDER, HOOKS, CACHE = (
     "the flight recorder of any backend",
     "hooks of saved tensors",
@@ -43,6 +45,28 @@ assert private.modes() == (None, None) and private.open_autocasts() is None
 assert private.autograd_settings() == (None, "None")
 assert private.gone() == list(private.PARTS)
 """
+#: Stream 1 writes, stream 2 reads and does not wait; then it waits, and reads again.
+SANITIZED = """
+import os, torch
+from distparity.torch_support import private
+os.environ[private.SANITIZER] = "1"
+private.sanitize("cpu")
+print(private.sanitizer_reports())
+private.sanitize("cuda")
+from torch.cuda._sanitizer import cuda_sanitizer
+print(cuda_sanitizer.enabled, private.sanitizer_reports())
+cuda_sanitizer.disable()
+handler = cuda_sanitizer.dispatch.event_handler
+def launch(stream, reads, writes, name):
+    return handler._handle_kernel_launch(stream, reads, writes, set(), name, {7: []})
+handler._handle_memory_allocation(7)
+launch(1, set(), {7}, "aten::mul(Tensor a, Tensor b) -> Tensor")
+print(launch(2, {7}, set(), "aten::add(Tensor a) -> Tensor"))
+handler._handle_stream_synchronization(1)
+launch(2, {7}, set(), "aten::add(Tensor a) -> Tensor")
+print(private.sanitizer_reports())
+print(private.sanitizer_reports())
+"""
 
 
 def _ask(program: str) -> str:
@@ -60,3 +84,18 @@ def test_private_parts_of_this_release_are_those_known() -> None:
 
 def test_suite_does_without_any_of_them() -> None:
     _ask(ALL_GONE)
+
+
+def test_reports_of_the_sanitizer_are_kept_and_not_raised() -> None:
+    first = "no order between the write on the stream 1 (aten::mul) and the read on the stream 2 (aten::add)"
+
+    assert _ask(SANITIZED).splitlines() == ["None", "True []", "[]", str([first]), "[]"]
+
+
+@pytest.mark.parametrize(
+    ("reports", "fact"),
+    [([], "0 reported"), (["a", "b", "a"], "3 reported: a (2 times); b (1 times)")],
+    ids=["none", "some"],
+)
+def test_reports_are_a_fact_of_the_case(reports: list[str], fact: str) -> None:
+    assert _reports(reports) == fact

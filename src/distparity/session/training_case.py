@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from distparity.core.assignment import Judging, Question, Stored, Training
@@ -202,6 +204,13 @@ def _alone(case: Case, what: str, failure: Failure) -> Outcome:
     return replace(found, message=message, facts=facts, failure="failed in one process")
 
 
+def _reports(reports: list[str]) -> str:
+    """What torch's own sanitizer of streams said: a fact, and no part of the verdict."""
+    said = Counter(reports).most_common()
+    first = "; ".join(f"{line} ({times} times)" for line, times in said[:3])
+    return f"{len(reports)} reported" + (f": {first}" if first else "")
+
+
 def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
     growth = found.to_json()["growth"]
     facts: dict[str, Any] = {
@@ -217,6 +226,11 @@ def _outcome(case: Case, found: Judgement, runs: list[Answer]) -> Outcome:
     memory = [r["peak_memory"] for run in runs for r in run.results if r.get("peak_memory")]
     if memory:
         facts["peak_memory"] = max(memory)
+    reports = [
+        r["sanitizer"] for run in runs for r in run.results if r.get("sanitizer") is not None
+    ]
+    if reports:
+        facts["sanitizer"] = _reports(list(chain.from_iterable(reports)))
     if found.passed:
         return Outcome(Status.PASSED, f"ratio {found.ratio:.3g}", facts=facts)
     looks = []

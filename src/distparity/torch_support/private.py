@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 __all__ = [
+    "SANITIZER",
     "autograd_settings",
     "default_store",
     "flight_recorders",
@@ -27,10 +29,14 @@ __all__ = [
     "open_autocasts",
     "process_groups",
     "resolve_group",
+    "sanitize",
+    "sanitizer_reports",
     "set_timeout",
     "tell_native_stacks",
 ]
 
+#: With it, ``import torch`` switches its sanitizer of streams on.
+SANITIZER = "TORCH_CUDA_SANITIZER"
 _C10D = "torch._C._distributed_c10d"
 #: By purpose: the alternatives (module, name), of which one is enough.
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -144,6 +150,52 @@ def open_autocasts() -> bool | None:
 def autograd_settings() -> tuple[bool | None, str]:
     """Whether backwards use threads, and the default hooks of saved tensors, as text."""
     return _ask("threads of backwards"), str(_ask("hooks of saved tensors", True))
+
+
+#: What torch's sanitizer of streams has reported since the last question; None while it is off.
+_reports: list[str] | None = None
+
+
+def sanitize(kind: str) -> None:
+    """Switch torch's sanitizer of streams on where its variable asks for it, and keep its reports.
+
+    By itself, it raises them. It must not be on in the fork server: it initialises CUDA.
+    """
+    global _reports  # noqa: PLW0603  a rank has one device
+    if kind != "cuda" or SANITIZER not in os.environ:
+        return
+    with contextlib.suppress(ImportError, AttributeError):
+        sanitizer = importlib.import_module("torch.cuda._sanitizer")
+        handler = sanitizer.cuda_sanitizer.dispatch.event_handler
+        launch = handler._handle_kernel_launch
+        kept = _reports = []
+
+        def keep(*arguments: Any, **named: Any) -> list[Any]:
+            kept.extend(map(_said, launch(*arguments, **named)))
+            return []
+
+        handler._handle_kernel_launch = keep
+        sanitizer.enable_cuda_sanitizer()
+
+
+def sanitizer_reports() -> list[str] | None:
+    """What the sanitizer has reported since the last call, a line each; None if it is off."""
+    if _reports is None:
+        return None
+    found = list(_reports)
+    _reports.clear()
+    return found
+
+
+def _said(error: Any) -> str:
+    """A report of the sanitizer in a line: which accesses have no order."""
+    accesses = (error.previous_access, error.current_access)
+    told = [
+        f"the {access.type.name.lower()} on the stream {access.stream} "
+        f"({str(access.operator).partition('(')[0]})"
+        for access in accesses
+    ]
+    return f"no order between {' and '.join(told)}"
 
 
 def forget_dtensor() -> None:

@@ -96,7 +96,8 @@ def main(fd: int, directory: str) -> None:
 def _preload() -> None:
     # Vendors' packages read the choice of the device while they are imported, and only a rank knows it.
     # So they are loaded in the rank; here, a missing driver would end all ranks.
-    with _variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"):
+    # The sanitizer of streams is a rank's as well.
+    with _variable("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"), _variable("TORCH_CUDA_SANITIZER", None):
         importlib.import_module("torch")
     for name in PRELOAD:
         importlib.import_module(name)
@@ -142,17 +143,21 @@ def _set_up(setup: Frame) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Within it, an environment variable has this value."""
+def _variable(name: str, value: str | None) -> Iterator[None]:
+    """Within it, an environment variable has this value, or is not there."""
     before = os.environ.get(name)
-    os.environ[name] = value
+    _put(name, value)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        _put(name, before)
+
+
+def _put(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
 
 
 class _Server:

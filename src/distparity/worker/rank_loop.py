@@ -181,12 +181,15 @@ def _join(channel: Channel, spec: dict[str, Any]) -> RankContext:
         kind.load()
     import torch
 
+    from distparity.torch_support import private
+
     torch.set_num_threads(1)
     device = torch.device("cpu")
     if spec["device"]:
         shared = _share(kind, spec["sharing"]) if spec["sharing"] else None
         device = kind.take(spec["index"])
         arithmetic.apply(kind)
+        private.sanitize(device.type)
         if spec["group"]:
             _make_group(channel, spec, shared or backends.of(kind), device)
     return RankContext(spec["rank"], spec["world_size"], device, kind)

@@ -254,6 +254,7 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
     plan = Training.from_json(args)
     strategy = strategies.load()[plan.strategy].phase(plan.phase)
     context.kind.forget_peak()
+    private.sanitizer_reports()
     recipe = _recipe_of(plan)
     mine = participation.of(recipe.scenario, plan.worlds)[plan.phase][context.rank]
     observer = Observer()
@@ -267,7 +268,8 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
     told = observer.told(strategy.suit(recipe.scenario), context, recipe.rows)
     memory = context.kind.peak_memory()
     places = [trajectory.save(plan.spool)]
-    return {"peak_memory": memory, "distribution": told, "places": places}, []
+    result = {"peak_memory": memory, "distribution": told, "places": places}
+    return {**result, "sanitizer": private.sanitizer_reports()}, []
 
 
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
