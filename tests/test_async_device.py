@@ -848,7 +848,7 @@ def test_statements_of_torch_that_are_left_out_are_seen() -> None:
     trainings = [f"--training={name}" for name in ("FSDP2, reduced", "pipelines, GPipe")]
 
     ran = subprocess.run(
-        [sys.executable, "-m", "distparity_async.order", *trainings, *parts],
+        [sys.executable, "-m", "distparity", "selfcheck", "--family", "order", *trainings, *parts],
         capture_output=True,
         text=True,
         check=False,

@@ -439,6 +439,28 @@ JUDGED = {
         Status.EXPECTED,
     ),
     "findings where numbers are expected": ({}, FOUND, Status.FAILED),
+    "another finding besides": (
+        {"failure": '"findings"', "diagnosis": '"^no order between"'},
+        replace(FOUND, findings=(RACE["diagnosis"], "something else")),
+        Status.FAILED,
+    ),
+    "a finding besides wrong numbers": (
+        {},
+        replace(wrong(SUMMED_UP), findings=(RACE["diagnosis"],)),
+        Status.FAILED,
+    ),
+    **{
+        f"a finding, and {quantity} wrong": (
+            {"failure": '"findings"', "diagnosis": '"^no order"', "quantity": '"gradient"'},
+            replace(found, findings=(RACE["diagnosis"],)),
+            status,
+        )
+        for quantity, found, status in (
+            ("nothing", FOUND, Status.EXPECTED),
+            ("what it says", wrong(SUMMED_UP), Status.EXPECTED),
+            ("something else", wrong(SUMMED_UP, kind="buffer"), Status.FAILED),
+        )
+    },
     "harness": ({}, Outcome(Status.ERROR, "the oracle"), Status.ERROR),
     "not supported": ({}, Outcome(Status.NOT_SUPPORTED, "no"), Status.NOT_SUPPORTED),
     "quantity": (

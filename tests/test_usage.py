@@ -81,6 +81,7 @@ WRONG = {
     "selfcheck --mutant sum_not_meen": "unknown mutant 'sum_not_meen'; did you mean 'sum_not_mean'",
     "explain basic/ddp-ws2-float32 --mutant dropped": "unknown mutant 'dropped'; did you mean 'dropped_rank'",
     # options
+    "selfcheck --family ordre --mode late": "unknown family of mutants 'ordre'",
     "selfcheck --dev cpu": "unknown option '--dev'; did you mean '--device' or '--device-plugin'?",
     "report --stric": "unknown option '--stric'; did you mean '--strict'?",
     "run --select fast": "argument --select: invalid choice: 'fast' (choose from",

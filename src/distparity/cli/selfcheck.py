@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from distparity.cli._where import add_where
+from distparity.core.near import unknown
 from distparity.session import arguments, names, selfcheck
 
 
@@ -34,10 +38,18 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--keep", type=Path, metavar="FILE", help="add what was found to this, as lines of JSON"
     )
+    parser.add_argument(
+        "--family",
+        nargs=argparse.REMAINDER,
+        metavar="NAME",
+        help="run a family of mutants that another package has; what follows are its own options",
+    )
     parser.set_defaults(act=_act)
 
 
 def _act(given: argparse.Namespace) -> int:
+    if given.family is not None:
+        return _family(*given.family or [""])
     names.check_mutants(given.mutant or [])
     found = selfcheck.selfcheck(
         arguments.options(given, (2,)),
@@ -48,3 +60,11 @@ def _act(given: argparse.Namespace) -> int:
     )
     print("\n".join(selfcheck.table(found) + (selfcheck.pairs(found) if given.pairs else [])))
     return 0 if found.passed else 1
+
+
+def _family(name: str, *options: str) -> int:
+    """Run the module of an entry point ``distparity.mutants``; returns its exit code."""
+    modules = {one.name: one.value for one in entry_points(group="distparity.mutants")}
+    if name not in modules:
+        raise unknown("family of mutants", name, sorted(modules) or ["none is installed"])
+    return subprocess.run([sys.executable, "-m", modules[name], *options], check=False).returncode

@@ -75,3 +75,5 @@ class Outcome(Record):
     diverged: tuple[str, ...] = ()
     #: What the same failure is known by when it comes again.
     marks: tuple[Mark, ...] = ()
+    #: What the device reported, one line each, also where the numbers are wrong.
+    findings: tuple[str, ...] = ()

@@ -191,13 +191,22 @@ class Entry:
         names = list(outcome.diverged) or [""]
         parts = self.parts or (self,)
         return (
-            outcome.failure == self.failure
+            self._fits(outcome)
             and (self.pin is None or self.pin.describes(outcome))
             and all(any(_knows(part, name) for part in parts) for name in names)
             and all(_shows(part, names) for part in parts)
             # The diagnosis and the quantity belong to the first divergence.
             and all(_looks(part, outcome) for part in parts if _knows(part, names[0]))
         )
+
+    def _fits(self, outcome: Outcome) -> bool:
+        """Whether it is the expected kind of failure.
+
+        Where the device reported something beside wrong numbers, only an entry fits that is about both.
+        """
+        if outcome.failure == "wrong numbers" and outcome.findings:
+            return self.failure == "findings" and "quantity" in self.looks
+        return outcome.failure == self.failure
 
 
 def _knows(entry: Entry, check: str) -> bool:
@@ -214,9 +223,17 @@ def _shows(entry: Entry, diverged: list[str]) -> bool:
 
 def _looks(entry: Entry, outcome: Outcome) -> bool:
     first = outcome.first
+    diagnosis = str(outcome.facts.get("diagnosis", ""))
     texts = {
-        "diagnosis": str(outcome.facts.get("diagnosis", "")),
-        "quantity": "" if first is None else f"{first.quantity}, rank {first.rank}",
-        "error": f"{outcome.message}\n{outcome.detail}",
+        "diagnosis": [diagnosis],
+        "quantity": ["" if first is None else f"{first.quantity}, rank {first.rank}"],
+        "error": [f"{outcome.message}\n{outcome.detail}"],
     }
-    return all(search(pattern, texts[name]) for name, pattern in entry.looks.items())
+    if entry.failure == "findings":
+        texts["diagnosis"] = list(outcome.findings) or [diagnosis]
+        if first is None:
+            # The numbers are right.
+            texts["quantity"] = []
+    return all(
+        search(pattern, text) for name, pattern in entry.looks.items() for text in texts[name]
+    )

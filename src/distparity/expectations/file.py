@@ -166,8 +166,8 @@ def _check_failure(values: dict[str, Any], where: str) -> None:
     if known_by and not any(key in values for key in known_by):
         raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
     for key in (*_LOOKS, "checks"):
-        # For failures that only an error identifies; a timeout may have one too.
-        allowed = known_by or ("error",)
+        # A timeout may have an error. Where the device found something, numbers may be wrong besides.
+        allowed = {"findings": ("diagnosis", "quantity")}.get(failure, known_by or ("error",))
         if key in values and key not in allowed:
             raise Wrong(f"{where}: {key} does not apply to {failure}")
     if values.get("not_run") and failure not in ("crash", "timeout"):

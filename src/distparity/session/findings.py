@@ -23,9 +23,17 @@ def with_findings(outcome: Outcome, runs: Iterable[Answer]) -> Outcome:
     if not found or outcome.status not in (Status.PASSED, Status.FAILED):
         return outcome
     detail = "\n".join(["the device reported:", *(f"  {line}" for line in found[:MOST])])
+    outcome = replace(outcome, findings=tuple(found))
     if outcome.status is Status.FAILED:
         facts = {**outcome.facts, "findings_beside": len(found)}
         return replace(outcome, detail=f"{outcome.detail}\n{detail}", facts=facts)
     facts = {**outcome.facts, "findings": len(found), "diagnosis": found[0]}
     message = f"the numbers are right, but the device reported: {found[0]}"
-    return Outcome(Status.FAILED, message, detail, facts, failure="findings")
+    return replace(
+        outcome,
+        status=Status.FAILED,
+        message=message,
+        detail=detail,
+        facts=facts,
+        failure="findings",
+    )

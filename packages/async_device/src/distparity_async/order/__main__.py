@@ -2,8 +2,9 @@
 
     python -m distparity_async.order [--mode late]... [--training PART]... [--markdown PAGE] [PART...]
 
-PAGE gets the tables, between the marks ``order: begin`` and ``order: end``. PART is a part of a statement's name, or of a training's. Each statement is left out in the trainings
-that come by it, until one shows it. The exit code is 1 if a statement that was left out was neither
+PAGE gets the tables, between marks such as ``order 2.13: begin`` and ``order 2.13: end``. PART is a part
+of a statement's name, or of a training's. Each statement is left out in the trainings that come by it,
+until one shows it. The exit code is 1 if a statement that was left out was neither
 seen nor declared to make no difference, if one that was declared so was seen, if a training of which
 nothing was left out has a report or other numbers than in ``eager``, or if fewer than 25 were reached.
 """
@@ -21,7 +22,8 @@ from distparity_async.order.statements import Statements
 from distparity_async.order.trainings import TRAININGS
 from distparity_async.order.world import Worlds
 
-_BEGIN, _END = "<!-- order: begin -->", "<!-- order: end -->"
+_RELEASE = ".".join(torch.__version__.split(".")[:2])
+_BEGIN, _END = (f"<!-- order {_RELEASE}: {mark} -->" for mark in ("begin", "end"))
 
 
 def main() -> int:

@@ -219,7 +219,7 @@ class Campaign:
         return " | ".join(words)
 
     def markdown(self, torch: str) -> Iterator[str]:
-        """The tables of ``docs/order.md``."""
+        """The tables of ``docs/order-mutants.md``."""
         yield f"torch {torch}. " + ". ".join(self.summary()) + "."
         for wrapper in dict.fromkeys(MODULES.values()):
             mutants = [one for one in self.mutants if one.wrapper == wrapper]
