@@ -1,6 +1,7 @@
 """Make the pictures of the documentation from real runs.
 
-    python ci/pictures.py page REPORTS                  # docs/report-matrix.png and docs/report-case.png
+    python ci/pictures.py page REPORTS report-matrix.png report-case.png
+    python ci/pictures.py page REPORTS report-race.png  # of --select order, without known defects
     python ci/pictures.py terminal docs/run.svg distparity run ...
 
 `page` needs Chromium and its driver; `terminal` runs the command in a terminal and draws what it shows,
@@ -35,6 +36,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = {
     "report-matrix.png": "theme=light",
     "report-case.png": "theme=dark&case=multiple_forward/fsdp2-ws2-float32&col=2.8-cpu",
+    "report-race.png": (
+        "theme=light&case=accumulation_sync/fsdp2_all_reduce_hook-ws2-float32&col=2.13.0%2Bcu130-asim"
+    ),
 }
 COLUMNS, ROWS = 110, 60
 #: Seconds: between two pictures, the longest pause, and how long the prompt is shown alone.
@@ -44,8 +48,8 @@ COLORS = {"red": "#ff7b72", "green": "#7ee787", "brown": "#d29922", "blue": "#79
 Line = tuple[tuple[str, str, bool], ...]
 
 
-def page(reports: Path) -> None:
-    """Write the screenshots of the report of ``reports``."""
+def page(reports: Path, names: list[str]) -> None:
+    """Write these screenshots of the report of ``reports``."""
     options = Options()
     options.binary_location = shutil.which("chromium") or "chromium"
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1400,947"):
@@ -58,9 +62,9 @@ def page(reports: Path) -> None:
                 "Emulation.setDeviceMetricsOverride",
                 {"width": 1400, "height": 860, "deviceScaleFactor": 1, "mobile": False},
             )
-            for name, address in PAGES.items():
+            for name in names:
                 driver.get("about:blank")
-                driver.get(f"{(Path(folder) / 'index.html').as_uri()}#{address}")
+                driver.get(f"{(Path(folder) / 'index.html').as_uri()}#{PAGES[name]}")
                 driver.save_screenshot(str(ROOT / "docs" / name))
     finally:
         driver.quit()
@@ -181,13 +185,15 @@ def _text(row: int, line: Line, times: list[list[float]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
-    kinds.add_parser("page").add_argument("reports", type=Path)
+    pages = kinds.add_parser("page")
+    pages.add_argument("reports", type=Path)
+    pages.add_argument("names", nargs="+", choices=list(PAGES))
     shown = kinds.add_parser("terminal")
     shown.add_argument("target", type=Path)
     shown.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     if given.kind == "page":
-        page(given.reports)
+        page(given.reports, given.names)
     else:
         terminal(given.target, given.command)
     return 0

@@ -127,6 +127,22 @@ def test_what_comes_after_a_failure_is_done_before_it_is_raised(whole: bool) -> 
     assert done == (["after", "beside"] if whole else ["after"])
 
 
+def test_what_was_done_unasked_raises_where_something_is_asked_for() -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    scheduler = Scheduler(Mode("late"))
+    stream = scheduler.stream(0, 0)
+    mark = scheduler.put(stream, fails)
+
+    scheduler.get_on()
+
+    assert mark.is_done()
+    with pytest.raises(ZeroDivisionError):
+        scheduler.reach(mark)
+    scheduler.reach(mark)
+
+
 def test_a_rank_that_is_stuck_gets_on_with_another_stream() -> None:
     scheduler, done = two("late")
     stuck = scheduler.new_stream(0)
@@ -770,6 +786,15 @@ def told(act):
         return type(error).__name__ + " " + str("aborted" in str(error))
 
 asim.begin("late")
+# The first waits for the other one, which waits for what is on a queue of the first.
+given = torch.full((2,), float(rank), device=device)
+dist.broadcast(given, 0)
+if rank == 0:
+    store.wait(["received"], datetime.timedelta(seconds=100))
+else:
+    print("unasked:", given.cpu().tolist())
+    store.set("received", "")
+dist.barrier()
 if rank == 0:
     dist.all_reduce(sums, async_op=True).wait()
     begun = time.monotonic()
@@ -786,7 +811,7 @@ os._exit(0)
 
 
 @asim
-def test_batches_time_outs_and_aborts(tmp_path: Path) -> None:
+def test_batches_idle_hosts_time_outs_and_aborts(tmp_path: Path) -> None:
     words = [sys.executable, "-c", RANKS]
     ranks = [
         subprocess.Popen(
@@ -804,9 +829,12 @@ def test_batches_time_outs_and_aborts(tmp_path: Path) -> None:
         "aborted: DistBackendError True",
     ]
     assert other == [
-        f"batch: {mode} {line}"
-        for mode in ("eager", "late")
-        for line in ("True [2.0, 2.0] False", "False  True")
+        *(
+            f"batch: {mode} {line}"
+            for mode in ("eager", "late")
+            for line in ("True [2.0, 2.0] False", "False  True")
+        ),
+        "unasked: [0.0, 0.0]",
     ]
 
 

@@ -47,6 +47,7 @@ def register() -> None:
     torch.utils.generate_methods_for_privateuse1_backend()
     operations.install(runtime, native)
     collectives.install()
+    runtime.watch()
     _registered = True
 
 

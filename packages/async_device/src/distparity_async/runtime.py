@@ -16,6 +16,9 @@ from distparity_async.sites import Here
 
 __all__ = ["Runtime", "Touch"]
 
+#: Seconds without a call, and with less than this share of a core in use, after which the device gets
+#: on by itself; and seconds between two looks.
+_IDLE, _BLOCKED, _LOOK = 0.5, 0.05, 0.1
 #: A tensor's block, the span of bytes, and whether they are written.
 Touch = tuple[int, int, int, bool]
 
@@ -68,6 +71,26 @@ class Runtime:
             self._names.forget()
             if self.checker is not None:
                 self.checker.begin()
+
+    def watch(self) -> None:
+        """Begin to get on where the host waits and does nothing.
+
+        It may wait for another process, by no means of the device, and that one for what is on a queue
+        here. Devices do their work whether or not their host asks.
+        """
+        threading.Thread(target=self._watch, name="asim", daemon=True).start()
+
+    def _watch(self) -> None:
+        calls, since, used = -1, 0.0, 0.0
+        while True:
+            time.sleep(_LOOK)
+            now, cpu = time.monotonic(), time.process_time()
+            if self.scheduler.calls != calls or cpu - used > _BLOCKED * (now - since):
+                calls, since, used = self.scheduler.calls, now, cpu
+            elif now - since > _IDLE and self.scheduler.outstanding():
+                with self.lock:
+                    if self.scheduler.calls == calls:
+                        self.scheduler.get_on()
 
     def draws_of(self, device: int) -> Draws:
         return self.draws.setdefault(device, Draws())

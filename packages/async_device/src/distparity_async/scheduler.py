@@ -105,6 +105,10 @@ class Scheduler:
     def __init__(self, mode: Mode) -> None:
         self.streams: dict[tuple[int, int], Stream] = {}
         self._next = 1
+        #: How often somebody has put, wanted or asked something.
+        self.calls = 0
+        #: What items raised that nobody had asked for.
+        self._raised: list[Exception] = []
         self.begin(mode)
 
     def begin(self, mode: Mode) -> None:
@@ -135,6 +139,7 @@ class Scheduler:
         self, stream: Stream, act: Callable[[], object] | None, after: Mark | None = None
     ) -> Mark:
         """Put something to do on a stream, or a wait for a mark of another; returns its mark."""
+        self.calls += 1
         stream.issued += 1
         if stream.eager and not stream.queue and not stream.busy and (not after or after.is_done()):
             # What is done at once needs no queue.
@@ -163,7 +168,8 @@ class Scheduler:
 
         Nothing stays behind: who put an item on a queue may give up its memory when this raises.
         """
-        failures: list[Exception] = []
+        self.calls += 1
+        failures, self._raised = self._raised, []
         wanted = [mark]
         while wanted:
             mark = wanted[-1]
@@ -211,6 +217,13 @@ class Scheduler:
                     return True
         return False
 
+    def get_on(self) -> None:
+        """Have everything done unasked; who next has something done hears what an item raised."""
+        try:
+            self.drain()
+        except Exception as failure:
+            self._raised.append(failure)
+
     def drain(self, device: int | None = None) -> None:
         """Have everything done, on one device or on all; then raise what an item raised."""
         failures: list[Exception] = []
@@ -225,6 +238,7 @@ class Scheduler:
 
     def ask(self, mark: Mark) -> bool:
         """Whether it is done; who asks again and again hears no, and then yes."""
+        self.calls += 1
         if mark.is_done():
             return True
         mark.stream.asked += 1

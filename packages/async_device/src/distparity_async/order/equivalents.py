@@ -19,6 +19,8 @@ EQUIVALENT: dict[str, str] = {
     # -- FSDP2 --
     "_fsdp_param_group.FSDPParamGroup._wait_all_gather_streams_on_event: "
     "self.comm_ctx.all_gather_stream.wait_event(event)": _COPY_IN,
+    "_fsdp_param_group.FSDPCommContext.wait_all_gather_streams_on_event: "
+    "self.all_gather_stream.wait_event(event)": _COPY_IN,
     "_fsdp_state.FSDPState._root_pre_forward: self._comm_ctx.all_gather_stream.wait_event(event)": (
         _COPY_IN
     ),
@@ -29,6 +31,11 @@ EQUIVALENT: dict[str, str] = {
     "_fsdp_state.FSDPState._root_post_backward_final_callback: "
     "self._device_handle.current_stream().wait_event(rs_state.event)": (
         "`finalize_backward` has waited for a later event: the end of what follows the reduce-scatter"
+    ),
+    "_fsdp_param_group.FSDPCommContext.release_all_gather_state_on_current_stream: "
+    "self.device_handle.current_stream().wait_event(all_gather_state.event)": (
+        "the event is that of the copy-out, which ran on the stream of the forward; the next forward uses "
+        "the same parameters, so it is ordered behind that one anyway"
     ),
     "_fsdp_state.FSDPState._reset_iter_state: current_stream.wait_event(ag_state.event)": (
         "the event is that of the copy-out, which ran on the current stream itself"

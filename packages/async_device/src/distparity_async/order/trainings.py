@@ -28,6 +28,7 @@ from torch.distributed.fsdp import (
     ShardingStrategy,
     fully_shard,
 )
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["TRAININGS", "Training"]
@@ -298,6 +299,64 @@ def _() -> Tensors:
     return [*losses, *map(_local, model.parameters())]
 
 
+@_training("FSDP2, forward on a stream of its own")
+def _() -> Tensors:
+    return _forward_on_a_stream(fails=False)
+
+
+@_training("FSDP2, forward on a stream of its own, begun again after a failure in backward")
+def _() -> Tensors:
+    return _forward_on_a_stream(fails=True)
+
+
+def _forward_on_a_stream(*, fails: bool) -> Tensors:
+    if "allocation_stream" not in _fsdp_param_group.ReduceScatterState._fields:
+        raise NotImplementedError("defects/order/fsdp2_forward_stream.py")
+    model: Any = _fsdp2(mp_policy=_REDUCED)
+    optimizer, side, losses = _sgd(model), torch.Stream(device="asim"), []
+    current = torch.accelerator.current_stream()
+    for batch in _batches():
+        side.wait_stream(current)
+        hook = model[2][0].register_full_backward_hook(_fail) if fails else None
+        with side, contextlib.suppress(ArithmeticError):
+            # The same program shows: a layer whose input needs no gradient ends on the other stream.
+            loss = model(batch.requires_grad_()).square().sum()
+        # The operations of the backward run on that stream as well, and its end on this one.
+        with contextlib.suppress(ArithmeticError):
+            loss.backward()
+        if hook is not None:
+            hook.remove()
+            model.reset_iter_state()
+        with side:
+            # What the backward gave back, this stream hands out again.
+            losses.append(loss.detach() * 2)
+        current.wait_stream(side)
+        optimizer.step()
+        optimizer.zero_grad()
+    return [*losses, *map(_local, model.parameters())]
+
+
+def _fail(*_: Any) -> None:
+    raise ArithmeticError
+
+
+@_training("FSDP2, hybrid, exchange between replicas of some layers only, which become more")
+def _() -> Tensors:
+    model = _replicas(mp_policy=_REDUCED)
+    last = model[-1]
+    # The last layer adds up what its replicas do not exchange: first for its bias alone.
+    last.set_requires_all_reduce(False)
+    optimizer, losses = _sgd(model), []
+    for number, batch in enumerate(_batches()):
+        last[0].weight.requires_grad_(number > 0)
+        loss = model(batch).square().sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return [*losses, *map(_local, model.parameters())]
+
+
 @_training("FSDP2, optimizer in backward")
 def _() -> Tensors:
     model = _fsdp2()
@@ -378,16 +437,13 @@ def _() -> Tensors:
 
 
 def _begun_again(model: Any, *, in_backward: bool) -> Tensors:
-    def fail(*_: Any) -> None:
-        raise ArithmeticError
-
     batches = _batches(STEPS + 1)
     with contextlib.suppress(ArithmeticError):
         if in_backward:
-            hook = model[2][0].register_full_backward_hook(fail)
+            hook = model[2][0].register_full_backward_hook(_fail)
             model(batches[0]).square().sum().backward()
         else:
-            hook = model[4][0].register_forward_hook(fail)
+            hook = model[4][0].register_forward_hook(_fail)
             model(batches[0])
     hook.remove()
     model.reset_iter_state()

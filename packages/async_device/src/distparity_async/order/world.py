@@ -26,10 +26,12 @@ __all__ = ["Worlds"]
 
 #: Seconds for one training; without faults it takes about one.
 LIMIT = 60.0
+#: So many trainings later, a world starts anew: each process group of gloo has threads that never end.
+MOST_JOBS = 30
 
 
 class Worlds:
-    """A world for each number of ranks, which is started when it is needed and anew when it fails."""
+    """A world for each number of ranks, which is started when it is needed, and anew from time to time."""
 
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
@@ -39,8 +41,9 @@ class Worlds:
         ranks = TRAININGS[job.training].ranks
         if ranks not in self._worlds:
             self._worlds[ranks] = _World(ranks, self._statements)
-        found = self._worlds[ranks].run(job)
-        if found.failure:
+        world = self._worlds[ranks]
+        found = world.run(job)
+        if found.failure or world.jobs >= MOST_JOBS:
             self._worlds.pop(ranks).end()
         return found
 
@@ -56,6 +59,8 @@ class _World:
         context = multiprocessing.get_context("fork")
         self._folder = tempfile.TemporaryDirectory()
         self._pipes, self._processes = [], []
+        #: How many it has run.
+        self.jobs = 0
         for rank in range(ranks):
             ours, theirs = context.Pipe()
             where = f"file://{self._folder.name}/store"
@@ -67,6 +72,7 @@ class _World:
             self._processes.append(process)
 
     def run(self, job: Job) -> Found:
+        self.jobs += 1
         found = Found()
         for pipe in self._pipes:
             pipe.send(job)
