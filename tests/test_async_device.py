@@ -27,7 +27,7 @@ import order_defects  # noqa: E402
 from distparity_async.checker import HOST, Access, Checker, History, Site  # noqa: E402
 from distparity_async.memory import Memory  # noqa: E402
 from distparity_async.order.campaign import Campaign, Found, Job  # noqa: E402
-from distparity_async.order.equivalents import EQUIVALENT  # noqa: E402
+from distparity_async.order.equivalents import EQUIVALENT, REFUSED  # noqa: E402
 from distparity_async.order.statements import MODULES, Rewrite, Statement  # noqa: E402
 from distparity_async.plugin import Asim  # noqa: E402
 from distparity_async.runtime import Runtime  # noqa: E402
@@ -501,6 +501,25 @@ def test_a_mutant_that_nobody_notices_needs_a_reason(
 
     assert [one.state for one in campaign.mutants] == ([] if state is None else [state])
     assert campaign.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("words", "late", "state"),
+    [("ValueError: no", FAILED, "refused"), ("ValueError: no", RIGHT, "FAILS"), ("yes", FAILED, "FAILS"),
+     ("ValueError: no", WRONG, "caught")],
+    ids=["torch raises", "in one mode", "something else", "and is wrong"],
+)  # fmt: skip
+def test_a_mutant_that_torch_refuses_needs_its_words(
+    monkeypatch: pytest.MonkeyPatch, words: str, late: Found, state: str
+) -> None:
+    monkeypatch.setitem(REFUSED, Statement("torch.m", "f", 1, "wait", "x.wait()").name, words)
+
+    campaign = left_out(monkeypatch, {"eager_without": FAILED, "late_without": late}, False)
+
+    assert ([one.state for one in campaign.mutants], campaign.mutants[0].told()) == (
+        [state],
+        {"refused": f"torch raises: {words}", "FAILS": "FAILS", "caught": "training"}[state],
+    )
 
 
 def test_other_modes_confirm_what_was_noticed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

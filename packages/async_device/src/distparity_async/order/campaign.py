@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from distparity_async.order.equivalents import EQUIVALENT
+from distparity_async.order.equivalents import EQUIVALENT, REFUSED
 from distparity_async.order.statements import MODULES, Statement
 
 __all__ = ["Campaign", "Found", "Job", "Mutant"]
@@ -60,6 +60,8 @@ class Mutant:
     wrong: dict[str, str] = field(default_factory=dict)
     #: By mode: how a training failed.
     failures: dict[str, str] = field(default_factory=dict)
+    #: Whether a training came to its end without it.
+    has_ended: bool = False
 
     @property
     def wrapper(self) -> str:
@@ -80,6 +82,9 @@ class Mutant:
             return "NOT EQUIVALENT" if self.is_caught else "equivalent"
         if self.is_caught:
             return "caught"
+        words = REFUSED.get(self.statement.name)
+        if words and not self.has_ended and all(words in one for one in self.failures.values()):
+            return "refused"
         return "FAILS" if self.failures else "MISSED"
 
     def cell(self, mode: str) -> str:
@@ -97,6 +102,8 @@ class Mutant:
         """The training in which it was noticed first, or why it was not."""
         if self.why_equivalent is not None and not self.is_caught:
             return self.why_equivalent
+        if self.state == "refused":
+            return f"torch raises: {REFUSED[self.statement.name]}"
         return self.noticed_in[0] if self.is_caught else self.state
 
 
@@ -160,6 +167,7 @@ class Campaign:
                 if found.failure:
                     mutant.failures.setdefault(mode, f"{name}: {found.failure}")
                     continue
+                mutant.has_ended = True
                 if found.reports:
                     mutant.reports.setdefault(mode, (name, len(found.reports)))
                 if found.digests != right[name][mode].digests:
@@ -178,14 +186,14 @@ class Campaign:
 
     @property
     def passed(self) -> bool:
-        sound = all(one.state in ("caught", "equivalent") for one in self.mutants)
+        sound = all(one.state in ("caught", "equivalent", "refused") for one in self.mutants)
         enough = len(self.mutants) >= LEAST or not self.is_whole
         sees = len(self._seen) >= SHARE * len(self._effective)
         return sound and enough and sees and bool(self.mutants) and not self.unsound
 
     @property
     def _effective(self) -> list[Mutant]:
-        return [one for one in self.mutants if one.state != "equivalent"]
+        return [one for one in self.mutants if one.state not in ("equivalent", "refused")]
 
     @property
     def _seen(self) -> list[Mutant]:

@@ -1,8 +1,8 @@
-"""Statements that may be left out, and why: something else makes the same order."""
+"""Statements that nobody has to notice, and why: something else makes the same order, or torch raises."""
 
 from __future__ import annotations
 
-__all__ = ["EQUIVALENT"]
+__all__ = ["EQUIVALENT", "REFUSED"]
 
 _COPY_IN = (
     "the all-gather stream waits for the copy-in stream before each all-gather, and that one waits for "
@@ -84,5 +84,12 @@ EQUIVALENT: dict[str, str] = {
     ),
     "default_hooks._decompress: orig_grad_data.record_stream(backend.current_stream())": (
         "the hook itself has made the compressed gradient, on this very stream"
+    ),
+}
+
+#: Statements without which torch raises, and with which words: nothing is left for others to notice.
+REFUSED: dict[str, str] = {
+    "schedules._PipelineScheduleRuntime._step_microbatches._perform_action: pending_sends.wait(key)": (
+        "Pipeline sends have no matching wait"
     ),
 }
