@@ -186,17 +186,13 @@ def wrong_distparity(words: list[str]) -> list[str]:
         if rest[0] not in choices:
             return rest[:1]
         parser, rest = choices[rest[0]], rest[1:]
-<<<<<<< HEAD
     # pytest has options of a run, too.
     known = {*parser._option_string_actions, *(run_options() if name == "run" else ())}
-=======
-    known = run_options() if name == "run" else set(parser._option_string_actions)
     # What follows such an option is another program's.
     ends = {
         one for a in parser._actions if a.nargs == argparse.REMAINDER for one in a.option_strings
     }
     rest = list(itertools.takewhile(lambda word: word not in ends, rest))
->>>>>>> f02873d (A known defect covers a case in which the device found something only if its entry says so, for each finding; the mutants of order are a family of selfcheck)
     options = [word.partition("=")[0] for word in rest if re.match(r"--?[a-zA-Z]", word)]
     return [option for option in options if option not in known]
 
