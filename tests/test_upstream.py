@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,7 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
         "import subprocess, unittest\n\n"
         "class TestIt(unittest.TestCase):\n"
         "    def test_hangs(self):\n"
+        "        print('its last words', flush=True)\n"
         "        process = subprocess.Popen(['sleep', '600'])\n"
         f"        open({str(witness)!r}, 'w').write(str(process.pid))\n"
         "        process.wait()\n"
@@ -86,7 +88,13 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
     (outcome,) = run(Upstream(str(checkout), ["test_hangs.py"], limit=15.0))[0].values()
 
     assert (outcome.status.value, outcome.message) == ("timeout", "no answer within 15 s")
-    assert not witness.exists() or state(int(witness.read_text())) in ("gone", "zombie")
+    # What it printed, and where it was: both are in the report.
+    assert "its last words" in outcome.detail
+    assert "in test_hangs" in outcome.detail
+    pid, until = int(witness.read_text()), time.monotonic() + 10
+    while state(pid) not in ("gone", "zombie") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert state(pid) in ("gone", "zombie")
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:

@@ -41,6 +41,8 @@ __all__ = ["Upstream", "lines", "run"]
 
 #: Seconds to import a file and to list its tests.
 COLLECTING = 600.0
+#: Seconds to write where a test was that took too long.
+TO_TELL = 5.0
 #: Stands for the tests of a file that cannot be collected.
 COLLECTION = "collection"
 #: The most characters of a test's output that are kept.
@@ -274,7 +276,8 @@ class _Runner:
         """Run one test."""
         result = self.scratch / "result.xml"
         result.unlink(missing_ok=True)
-        words = self._pytest("-q", f"--junitxml={result}", test)
+        # What pytest holds back is lost if it is killed.
+        words = self._pytest("-q", "--capture=no", f"--junitxml={result}", test)
         code, output, seconds = self._start(words, self.asked.limit)
         facts = {"seconds_in_ranks": round(seconds, 4)}
         if code is None:
@@ -303,7 +306,10 @@ class _Runner:
             try:
                 code = process.wait(limit)
             except subprocess.TimeoutExpired:
-                pass
+                # pytest then writes the stacks of its threads.
+                process.send_signal(signal.SIGABRT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(TO_TELL)
             finally:
                 # Also the ranks that a test leaves behind.
                 with contextlib.suppress(ProcessLookupError):
