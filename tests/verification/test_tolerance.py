@@ -431,6 +431,16 @@ def test_what_the_parameters_errors_carry_to_a_rank_s_loss(
         assert float(error) == pytest.approx(C * (carried + U + U64 + TINY), rel=1e-9)
 
 
+@pytest.mark.parametrize("gradient", [math.inf, math.nan])
+def test_a_gradient_that_is_not_finite_carries_nothing(gradient: float) -> None:
+    right = stepped(1.0, [gradient], [1.0])
+    run = stepped(1.0, [gradient], [1.0 + U])
+
+    made = Tolerance(Oracle(right, [right, right]), [run], 2, torch.float32)
+
+    assert float(made.of_loss(1, (0,)).error) == pytest.approx(C * (U + U64 + TINY), rel=1e-9)
+
+
 # -- one process that is wrong by itself ----------------------------------------------------------
 
 
