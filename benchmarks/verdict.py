@@ -43,20 +43,26 @@ def calibrated(file: Path, plot: Path | None) -> Table:
 def caught(file: Path) -> Table:
     runs = lines(file)
     precisions = sorted({run["precision"] for run in runs}, key=lambda name: ("(" in name, name))
-    sizes = sorted({run["world_size"] for run in runs})
     cells: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    ran: dict[str, set[int]] = defaultdict(set)
     for run in runs:
         cells[run["mutant"], run["precision"]].append(run)
-    table = Table("faults", ["fault", *precisions], measured=False)
+        ran[run["precision"]].add(run["world_size"])
+    table = Table(
+        "faults",
+        ["fault", *(f"{one}, {_list(sorted(ran[one]))} ranks" for one in precisions)],
+        measured=False,
+    )
     for mutant, title in {run["mutant"]: run["title"] for run in runs}.items():
-        table.add(f"`{mutant}`: {title}", *(_cell(cells[mutant, one], sizes) for one in precisions))
-    seen = sum(run["caught"] for run in runs)
+        seen = [_cell(cells[mutant, one], sorted(ran[one])) for one in precisions]
+        table.add(f"`{mutant}`: {title}", *seen)
+    red = sum(run["caught"] for run in runs)
     torch = ", ".join(sorted({run["torch"] for run in runs}))
     strategies = ", ".join(sorted({run["strategy"] for run in runs}))
-    smallest = f"the smallest ratio with which the fault was caught with {_list(sizes)} ranks"
     table.notes = [
-        f"torch {torch}, {strategies}: {len(runs)} runs, {seen} of them red.",
-        f"A cell: {smallest}; a dash: the fault has no place there.",
+        f"torch {torch}, {strategies}: {len(runs)} runs, {red} of them red.",
+        "A cell: the smallest ratio with which the fault was caught, by number of ranks.",
+        "A dash: the fault has no place there. Raised: torch itself noticed.",
     ]
     return table
 
