@@ -7,6 +7,7 @@ import json
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from loopback_index import serve
@@ -331,6 +332,28 @@ def test_proposed_entries_make_the_run_green_and_the_bundle_has_them(
     assert rerun == f"distparity upstream --upstream {fake} --device cpu --case {C}"
     assert "0123456789abcdef" not in (tmp_path / xml).read_text()
     assert column.facts["upstream"].startswith(str(fake))
+
+
+def test_an_interrupted_run_has_its_results(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_one = upstream._Runner.run
+
+    def interrupted(runner: Any, test: str) -> Outcome:
+        if test.endswith("test_b"):
+            raise KeyboardInterrupt
+        return run_one(runner, test)
+
+    monkeypatch.setattr(upstream._Runner, "run", interrupted)
+
+    outcomes, complaints, xml = run(Upstream(str(fake), ["test_a.py"]))
+
+    assert outcomes.keys() == {A}
+    assert complaints == ["interrupted, with 2 tests to go"]
+    (column,) = read(xml)
+    assert {row.id: result.status for row, result in column.results.items()} == {
+        A: "passed",
+        B: "missing",
+        C: "missing",
+    }
 
 
 @pytest.mark.parametrize(
