@@ -27,7 +27,7 @@ __all__ = ["Worlds"]
 #: Seconds for one training; without faults it takes about one.
 LIMIT = 60.0
 #: So many trainings later, a world starts anew: each process group of gloo has threads that never end.
-MOST_JOBS = 30
+MOST_JOBS = 10
 
 
 class Worlds:
