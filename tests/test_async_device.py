@@ -658,7 +658,7 @@ def test_what_the_build_lacks_is_told_as_a_fact(
 
 #: One process asks the device everything; each line begins with what was asked.
 PROGRAM = """
-import io, torch, distparity_async as asim
+import copy, io, torch, distparity_async as asim
 asim.register()
 torch.ones(1, device="asim")
 side = torch.asim.Stream()
@@ -701,6 +701,39 @@ stats = torch.accelerator.memory_stats()
 taken, given = (stats[f"allocated_bytes.all.{which}"] for which in ("allocated", "freed"))
 print("memory:", now - before, peak - before, taken, given)
 torch.accelerator.empty_cache()
+# What has no kernel on the CPU, and what a conjugated view is read as.
+for name in ("LSTM", "GRU"):
+    on_host = getattr(torch.nn, name)(4, 6)
+    on_device = copy.deepcopy(on_host).to("asim")
+    rows = torch.randn(3, 5, 4)
+    for layer, given in ((on_host, rows), (on_device, rows.to("asim"))):
+        layer(given)[0].square().sum().backward()
+    pairs = zip(on_host.parameters(), on_device.parameters())
+    print("kernel:", name, all(torch.allclose(a.grad, b.grad.cpu(), atol=1e-5) for a, b in pairs))
+host = torch.nn.BatchNorm1d(3)
+host.weight.data.uniform_()
+rows, by = torch.randn(4, 3, 2, requires_grad=True), torch.randn(4, 3, 2)
+out = host(rows)
+out.backward(by)
+aten, given, weight = torch.ops.aten, rows.detach().to("asim"), host.weight.detach().to("asim")
+running = [torch.zeros(3, device="asim"), torch.ones(3, device="asim")]
+total = torch.tensor([8.0], device="asim")
+stats = [one[None] for one in aten.batch_norm_stats(given, 1e-5)]
+stats = aten.batch_norm_gather_stats_with_counts(given, *stats, *running, 0.1, 1e-5, total)
+found = [aten.batch_norm_elemt(given, weight, None, *stats, 1e-5), *running]
+sums = aten.batch_norm_backward_reduce(by.to("asim"), given, *stats, weight, True, True, True)
+found += sums[2:]
+sums = (weight, *sums[:2], total.int())
+found.append(aten.batch_norm_backward_elemt(by.to("asim"), given, *stats, *sums))
+wanted = [out, host.running_mean, host.running_var, host.weight.grad, host.bias.grad, rows.grad]
+pairs = zip(found, wanted)
+print("kernel: batch_norm", all(torch.allclose(a.cpu(), b, atol=1e-5) for a, b in pairs))
+z = torch.randn(2, 2, dtype=torch.complex64)
+seen, zeros = z.to("asim"), torch.zeros(2, 2, dtype=torch.complex64, device="asim")
+views = [seen.conj(), seen.conj().clone(), zeros.copy_(seen.conj()), zeros.clone().copy_(z.conj())]
+print("conjugated:", [torch.equal(view.cpu(), z.conj()) for view in views])
+products = [torch.allclose((seen @ seen.mH).cpu(), z @ z.mH), torch.equal(seen.conj().imag.cpu(), -z.imag)]
+print("conjugated:", products)
 READS = {
     "add": lambda host: host + 1,
     "numpy": lambda host: host.numpy(),
@@ -759,6 +792,12 @@ def test_a_view_in_place_changes_the_tensor_at_once(answers: dict[str, list[str]
 @asim
 def test_torch_counts_the_memory_of_the_device(answers: dict[str, list[str]]) -> None:
     assert answers["memory"] == ["4000 8000 8000 4000"]
+
+
+@asim
+def test_what_only_devices_are_asked_for_is_as_on_the_cpu(answers: dict[str, list[str]]) -> None:
+    assert answers["kernel"] == ["LSTM True", "GRU True", "batch_norm True"]
+    assert answers["conjugated"] == ["[True, True, True, True]", "[True, True]"]
 
 
 @asim

@@ -18,6 +18,7 @@ from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
+    from distparity.scenarios import Scenario
 
 
 #: Since this release it can average by a sum and a division.
@@ -128,6 +129,17 @@ class Fsdp2(Strategy):
         """The arguments for the parameters to ignore."""
         alone = parameters_in(model, self.left_alone)
         return {"ignored_params": set(alone.values())} if alone else {}
+
+    def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
+        made = super().optimizer(scenario, model)
+        alone = set(self.ignored(model).get("ignored_params", ()))
+        # On accelerators a step is one operation over a list, which may not have tensors beside DTensors.
+        for group in list(made.param_groups) if alone else ():
+            plain = [one for one in group["params"] if one in alone]
+            if plain and len(plain) < len(group["params"]):
+                group["params"] = [one for one in group["params"] if one not in alone]
+                made.add_param_group({**group, "params": plain})
+        return made
 
     def _mixed_precision(self) -> dict[str, Any]:
         if self.precision is None:

@@ -316,7 +316,7 @@ void record_tensor(at::Tensor& tensor, c10::Stream stream) {
   }
 }
 
-// A tensor of the CPU over the same bytes, which it does not own.
+// A tensor of the CPU over the same bytes, which it does not own: conjugated or negated by its bits as well.
 at::Tensor on_host(const at::Tensor& tensor) {
   const auto& storage = tensor.storage();
   c10::DataPtr data(const_cast<void*>(storage.data()), c10::kCPU);
@@ -327,6 +327,12 @@ at::Tensor on_host(const at::Tensor& tensor) {
   auto* inside = made.unsafeGetTensorImpl();
   inside->set_storage_offset(tensor.storage_offset());
   inside->set_sizes_and_strides(tensor.sizes(), tensor.strides());
+  if (tensor.is_conj()) {
+    inside->_set_conj(true);
+  }
+  if (tensor.is_neg()) {
+    inside->_set_neg(true);
+  }
   return made;
 }
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from distparity_async import kernels
 from distparity_async.runtime import Runtime, Touch
 
 __all__ = ["below", "install"]
@@ -43,8 +44,9 @@ def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
     return _aten.convolution_backward.default(grad, x, weight, [weight.shape[0]], *rest)
 
 
-#: Operations without a kernel on the CPU, by which a device says how it convolves.
+#: Operations that have no kernel on the CPU, since only devices are asked for them.
 _INSTEAD: dict[Any, Any] = {
+    **{getattr(_aten, name).default: kernel for name, kernel in kernels.ALL.items()},
     _aten.convolution_overrideable.default: _aten.convolution.default,
     _aten.convolution_backward_overrideable.default: _convolution_backward,
 }
@@ -423,10 +425,7 @@ def _copier(runtime: Runtime, native: Any) -> Callable[..., Any]:
             if tensor.device.type == "asim" or pinned:
                 base, low, high = native.place(tensor)
                 touches.append((base, low, high, writes))
-        if up:
-            given = native.on_host(source) if pinned else source.detach().clone()
-        else:
-            given = native.on_host(source)
+        given = source.detach().clone() if up and not pinned else native.on_host(source)
         taken = native.on_host(target)
 
         def act() -> None:
@@ -483,6 +482,9 @@ def install(runtime: Runtime, native: Any) -> None:
     everything.fallback(operations.run, "PrivateUse1")
     aten = torch.library.Library("aten", "IMPL")
     aten.impl("_copy_from", _copier(runtime, native), "PrivateUse1")
+    for bit in ("Conjugate", "Negative"):
+        # It heeds these bits itself. What torch does for others is a copy, which would come here again.
+        aten.impl("_copy_from", torch.library.fallthrough_kernel, bit)
     aten.impl("resize_", _resize, "PrivateUse1")
     for op in (*_INSTEAD, *_OWN):
         aten.impl(op, functools.partial(operations.run, op), "PrivateUse1")

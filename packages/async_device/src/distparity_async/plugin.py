@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from distparity.devices import Device, Sharing
@@ -14,6 +14,7 @@ class Asim(Device):
     kind = "asim"
     #: It is built at first use, once per torch.
     start_seconds: ClassVar[float] = 600.0
+    refuses: ClassVar[Mapping[str, str]] = {"'Sparseasim' backend": "asim: no sparse tensors"}
 
     def load(self) -> None:
         from distparity_async import register
