@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import Ran, Suite
 
+from distparity.scenarios import Scenario
+from distparity.scenarios.calls.basic import Basic
+from distparity.scenarios.parameters.left_alone import LeftAlone
+from distparity.strategies.fsdp2 import Fsdp2
+
 #: What torch refuses on a CPU, by strategy, and how the fact begins.
 REFUSED = {
     "cp": "context_parallel on cpu: torch",
@@ -92,3 +97,23 @@ def test_shards_that_are_not_what_fsdp_unshards_fail_the_case(suite: Suite) -> N
     assert "to other values than its shards hold" in ran.text(
         "here-cpu", "multiple_forward/misled-ws2-float32"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "alone"),
+    [(LeftAlone(), ["4.weight", "4.bias"]), (Basic(), [])],
+    ids=["left_alone", "basic"],
+)
+def test_what_fully_shard_leaves_alone_has_a_group_of_its_own(
+    asked: Scenario, alone: list[str]
+) -> None:
+    # A step over a list of tensors and DTensors is refused on accelerators.
+    model = asked.model()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+
+    made = Fsdp2().suit(asked).optimizer(asked, model)
+
+    groups = [[names[one] for one in group["params"]] for group in made.param_groups]
+    rest = [name for name in names.values() if name not in alone]
+    assert groups == [one for one in (rest, alone) if one]
+    assert len({group["lr"] for group in made.param_groups}) == 1
