@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from distparity_async.checker import Access, Checker, Clock, Site
-from distparity_async.memory import Block, Memory, Raw, Statistics
+from distparity_async.memory import Block, Memory, Raw
 from distparity_async.names import Names
 from distparity_async.scheduler import Mark, Mode, Scheduler, Stream
 from distparity_async.sites import Here
@@ -106,20 +106,19 @@ class Runtime:
         with self.lock:
             return self.memory.allocate_pinned(size, Here("an allocation"))
 
-    def count(self, device: int) -> Statistics:
-        with self.lock:
-            return self.memory.count(device)
-
     def statistics(self, device: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Bytes and blocks of a device: now, at most, taken and given back."""
-        found = self.count(device)
-        return astuple(found.bytes), astuple(found.blocks)
+        with self.lock:
+            found = self.memory.count(device)
+            return astuple(found.bytes), astuple(found.blocks)
 
     def forget_peak(self, device: int) -> None:
-        self.count(device).forget_peak()
+        with self.lock:
+            self.memory.count(device).forget_peak()
 
     def forget_accumulated(self, device: int) -> None:
-        self.count(device).forget_accumulated()
+        with self.lock:
+            self.memory.count(device).forget_accumulated()
 
     def empty_cache(self) -> None:
         with self.lock:

@@ -346,15 +346,8 @@ def _() -> Tensors:
     last = model[-1]
     # The last layer adds up what its replicas do not exchange: first for its bias alone.
     last.set_requires_all_reduce(False)
-    optimizer, losses = _sgd(model), []
-    for number, batch in enumerate(_batches()):
-        last[0].weight.requires_grad_(number > 0)
-        loss = model(batch).square().sum()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-    return [*losses, *map(_local, model.parameters())]
+    with_weight = iter([False] + [True] * STEPS)
+    return _train(model, before=lambda: last[0].weight.requires_grad_(next(with_weight)))
 
 
 @_training("FSDP2, optimizer in backward")
