@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
 
 from distparity.devices import delays
 from distparity.worker import wrapping
@@ -54,8 +55,69 @@ def test_without_a_seed_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     delays.begin(kind, "one", 0, "a")
     for _ in range(100):
         delays.pause()
+        delays.pause_to_copy()
 
     assert kind.busy == []
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Kind:
+    """A device that is late in a task of this process."""
+    kind = Kind()
+    monkeypatch.setattr(delays.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(delays, "_seed", 1)
+    monkeypatch.setattr(delays, "_now", {})
+    delays.begin(cast(Any, kind), "one", 0, "a")
+    return kind
+
+
+def test_many_copies_leave_calls_their_delays(late: Kind) -> None:
+    for _ in range(5000):
+        delays.pause_to_copy()
+    assert sum(late.busy) == pytest.approx(delays.BUDGET)
+    for _ in range(5000):
+        delays.pause()
+    assert sum(late.busy) == pytest.approx(2 * delays.BUDGET)
+
+
+def test_what_a_run_records_has_no_delays(late: Kind) -> None:
+    with delays.none():
+        for _ in range(100):
+            delays.pause_to_copy()
+    assert late.busy == []
+
+
+def test_what_keeps_a_device_busy_has_no_delays_of_its_own(
+    late: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late, "keep_busy", lambda *_: delays.pause_to_copy())
+    for _ in range(100):
+        delays.pause()
+
+
+FIRST, SECOND = torch.zeros(2), torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        pytest.param(lambda: FIRST.copy_(SECOND), id="copy"),
+        pytest.param(lambda: FIRST.to(torch.float64), id="to"),
+        pytest.param(lambda: SECOND.cpu() + FIRST, id="cpu"),
+        pytest.param(lambda: torch._foreach_copy_([FIRST], [SECOND]), id="foreach"),
+        pytest.param(lambda: torch.zeros(2).untyped_storage().resize_(0), id="reshard"),
+        pytest.param(lambda: torch.nn.Linear(2, 2).to(torch.float64), id="module"),
+    ],
+)
+def test_a_copy_begins_late(copy: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in wrapping.COPIES:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    called: list[int] = []
+    wrapping.before_each_copy(lambda: called.append(1))
+
+    copy()
+
+    assert called
 
 
 class Torchs:

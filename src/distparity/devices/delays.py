@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distparity.devices.base import Device
 
-__all__ = ["BUDGET", "Delays", "begin", "choose", "chosen", "pause"]
+__all__ = ["BUDGET", "Delays", "begin", "choose", "chosen", "none", "pause", "pause_to_copy"]
 
-#: The most seconds that a rank waits in one task, and that its device is kept busy.
+#: The most seconds that a rank waits in one task, and that its device is kept busy: before calls, and
+#: again before copies.
 BUDGET = 1.0
 #: The longest single delay, in seconds, and how many calls have one.
 LONGEST = 0.02
@@ -48,7 +51,10 @@ class Delays:
 
 #: One for a run: ranks are forked from the process in which it is chosen.
 _seed: int | None = None
-_now: Delays | None = None
+#: What the present task has, by where the delays are: copies are many, and must not use up the others.
+_now: dict[str, Delays] = {}
+#: Whether there are no delays at the moment.
+_resting = False
 
 
 def choose(seed: int | None) -> None:
@@ -64,11 +70,35 @@ def chosen() -> bool:
 
 def begin(kind: Device, device: Any, rank: int, task: str) -> None:
     """Draw the delays of this rank's next task anew; ``task`` is what the task is known by."""
-    global _now  # noqa: PLW0603
-    _now = None if _seed is None else Delays(kind, device, f"{_seed} {rank} {task}")
+    _now.clear()
+    if _seed is not None:
+        for where in ("call", "copy"):
+            _now[where] = Delays(kind, device, f"{_seed} {rank} {task} {where}")
 
 
 def pause() -> None:
-    """Where a delay may be: before a collective, a step, a copy."""
-    if _now is not None:
-        _now.pause()
+    """Where a delay may be: before a collective, a forward, a step, a reload."""
+    _pause("call")
+
+
+def pause_to_copy() -> None:
+    """Where a delay may be: before a copy, and before memory is given back or taken again."""
+    _pause("copy")
+
+
+def _pause(where: str) -> None:
+    # What keeps a device busy may copy.
+    if where in _now and not _resting:
+        with none():
+            _now[where].pause()
+
+
+@contextmanager
+def none() -> Iterator[None]:
+    """No delays within: what is done here is not the training's."""
+    global _resting  # noqa: PLW0603
+    before, _resting = _resting, True
+    try:
+        yield
+    finally:
+        _resting = before

@@ -243,12 +243,13 @@ class _Run:
 
     def _copy(self, tensors: Tensors | Pending) -> Tensors:
         """Copies on the CPU, by the names that the tensors have in the reference runs."""
-        return {
-            self.scenario.original_name(name): None
-            if tensor is None
-            else dense(tensor.detach()).to("cpu", copy=True)
-            for name, tensor in tensors.items()
-        }
+        with delays.none():
+            return {
+                self.scenario.original_name(name): None
+                if tensor is None
+                else dense(tensor.detach()).to("cpu", copy=True)
+                for name, tensor in tensors.items()
+            }
 
     def _batch(self, number: int) -> Batch:
         """The global batch of a step, with its rows in this run's order."""

@@ -74,6 +74,7 @@ def main(spec: dict[str, Any], tasks: Mapping[str, Task]) -> None:
                 from distparity.worker import wrapping
 
                 wrapping.before_each(delays.pause)
+                wrapping.before_each_copy(delays.pause_to_copy)
         from distparity.worker.leak_check import Snapshot
 
         before = Snapshot(context.kind)

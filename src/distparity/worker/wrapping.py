@@ -13,7 +13,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed import _functional_collectives as functional
 
-__all__ = ["FUNCTIONS", "METHODS", "before_each", "functions", "methods", "replace"]
+__all__ = [
+    "COPIES",
+    "FUNCTIONS",
+    "METHODS",
+    "before_each",
+    "before_each_copy",
+    "functions",
+    "methods",
+    "replace",
+]
 
 #: The methods of a process group, some with an older and a newer name, and their public names.
 METHODS = {
@@ -65,6 +74,14 @@ FUNCTIONS = (
     "reduce_scatter_tensor_autograd",
     "reduce_scatter_tensor_coalesced",
 )
+#: What copies tensors, and what resharding gives memory back and takes it again with.
+COPIES: tuple[tuple[Any, str], ...] = (
+    (torch, "_foreach_copy_"),
+    (torch.Tensor, "copy_"),
+    (torch.Tensor, "cpu"),
+    (torch.Tensor, "to"),
+    (torch.UntypedStorage, "resize_"),
+)
 
 Wrap = Callable[[Callable[..., Any], str], Callable[..., Any]]
 
@@ -94,17 +111,28 @@ def before_each(act: Callable[[], None]) -> None:
     """Call ``act`` before each collective that Python begins, until this process ends."""
 
     def wrap(call: Callable[..., Any], name: str) -> Callable[..., Any]:  # noqa: ARG001
-        @functools.wraps(call)
-        def begin(*args: Any, **kwargs: Any) -> Any:
-            # A compiler that traces this must see only torch's own function.
-            if not torch.compiler.is_compiling():
-                act()
-            return call(*args, **kwargs)
-
-        return begin
+        return _after(act, call)
 
     methods(wrap)
     functions(wrap)
+
+
+def before_each_copy(act: Callable[[], None]) -> None:
+    """Call ``act`` before each of :data:`COPIES` that Python begins, until this process ends."""
+    for owner, name in COPIES:
+        if hasattr(owner, name):
+            setattr(owner, name, _after(act, getattr(owner, name)))
+
+
+def _after(act: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        # A compiler that traces this must see only torch's own function.
+        if not torch.compiler.is_compiling():
+            act()
+        return call(*args, **kwargs)
+
+    return begin
 
 
 class _Wrapped:
