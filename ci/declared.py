@@ -68,7 +68,9 @@ def _why_not(facts: TorchFacts, scenario: str, strategy: str) -> str | None:
     if scenario in facts.operations:
         # What applies to an operation is listed with it.
         return None
-    return facts.strategies[strategy].refuses(facts.scenarios[scenario].features)
+    what, how = facts.scenarios[scenario], facts.strategies[strategy]
+    found = [how.refuses((*what.features, dtype)) for dtype in what.dtypes]
+    return found[0] if all(found) else None
 
 
 # -- the page --------------------------------------------------------------------------------------

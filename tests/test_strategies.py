@@ -67,6 +67,17 @@ def test_strategies_do_what_their_names_say(suite: Suite) -> None:
     }, ran.output
 
 
+def test_a_strategy_lacks_a_dtype_and_not_the_scenario(suite: Suite) -> None:
+    half, single = (f"{name}/ddp_powersgd-ws2" for name in ("low_precision", "basic"))
+    ran = suite("--case", f"{half}-float16", "--case", f"{single}-float32")
+
+    assert ran.statuses("here-cpu") == {
+        f"{half}-float16": "not supported",
+        f"{single}-float32": "passed",
+    }
+    assert "by Gram-Schmidt" in ran.text("here-cpu", f"{half}-float16")
+
+
 #: Scenarios whose shards are of every kind: uneven and empty, frozen, in two dtypes, and the like.
 READ = (
     "multiple_forward or small_shards or frozen_now_and_then or tied_in_unit or left_alone"

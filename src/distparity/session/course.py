@@ -142,7 +142,7 @@ class Course:
             small = scenario.too_large(processes.memory())
             if small is not None:
                 return Outcome(Status.NOT_AVAILABLE, f"{case.scenario}: {small}", facts=facts)
-            features = scenario.features
+            features = (*scenario.features, case.dtype)
             why = self.torch.strategies[case.strategy].refuses(features)
             if why is not None:
                 return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=facts)

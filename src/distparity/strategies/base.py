@@ -93,8 +93,9 @@ class Strategy:
     #: scenarios, ``ordered`` only those of the selection ``order``.
     tier: ClassVar[str] = "variant"
     limits: ClassVar[tuple[Limit, ...]] = ()
-    #: Features of a scenario (:meth:`Scenario.features`) that it cannot run, each with the reason in one
-    #: sentence: torch's documentation excludes it, or never promises it.
+    #: Features of a scenario (:meth:`Scenario.features`) and dtypes of a case that it cannot run, each with
+    #: the reason in one sentence: torch's documentation excludes it, never promises it, or its rounding
+    #: alone may be as large as what is compared.
     lacks: ClassVar[Mapping[str, str]] = {}
     #: Features without which the strategy has nothing to do, each with the reason in one sentence.
     needs: ClassVar[Mapping[str, str]] = {}
