@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from distparity.devices import delays
 from distparity.worker import wrapping
@@ -95,6 +96,16 @@ def test_what_keeps_a_device_busy_has_no_delays_of_its_own(
         delays.pause()
 
 
+@pytest.fixture
+def delayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One element for each delay before a copy."""
+    for owner, name in wrapping.COPIES:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    found: list[int] = []
+    wrapping.before_each_copy(lambda: found.append(1))
+    return found
+
+
 FIRST, SECOND = torch.zeros(2), torch.ones(2)
 
 
@@ -109,15 +120,17 @@ FIRST, SECOND = torch.zeros(2), torch.ones(2)
         pytest.param(lambda: torch.nn.Linear(2, 2).to(torch.float64), id="module"),
     ],
 )
-def test_a_copy_begins_late(copy: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, name in wrapping.COPIES:
-        monkeypatch.setattr(owner, name, getattr(owner, name))
-    called: list[int] = []
-    wrapping.before_each_copy(lambda: called.append(1))
-
+def test_a_copy_begins_late(copy: Callable[[], Any], delayed: list[int]) -> None:
     copy()
 
-    assert called
+    assert delayed
+
+
+def test_where_nothing_moves_there_are_no_delays(delayed: list[int]) -> None:
+    with FakeTensorMode():
+        torch.zeros(2).copy_(torch.ones(2))
+
+    assert delayed == []
 
 
 class Torchs:

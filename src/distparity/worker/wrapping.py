@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import _functional_collectives as functional
 
+from distparity.torch_support import private
+
 __all__ = [
     "COPIES",
     "FUNCTIONS",
@@ -127,8 +129,10 @@ def before_each_copy(act: Callable[[], None]) -> None:
 def _after(act: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def begin(*args: Any, **kwargs: Any) -> Any:
-        # A compiler that traces this must see only torch's own function.
-        if not torch.compiler.is_compiling():
+        # A compiler that traces this must see only torch's own function, and a dispatch mode only what
+        # the program does: torch derives shapes and shardings within one, where nothing moves.
+        _, dispatch_modes = private.modes()
+        if not torch.compiler.is_compiling() and not dispatch_modes:
             act()
         return call(*args, **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from distparity.devices import Device, Sharing
 
@@ -33,6 +33,9 @@ class Asim(Device):
         # Chance begins anew with each case, so that one that is run again alone is the same.
         begin()
         return found
+
+    def keep_busy(self, device: Any, seconds: float) -> None:
+        """Nothing: the mode says how late a stream is, and its work takes the host's time."""
 
     def replay(self) -> dict[str, str]:
         return {name: value for name, value in os.environ.items() if name.startswith("ASIM_")}
