@@ -32,6 +32,7 @@ from distparity_async.order.statements import MODULES, Rewrite, Statement  # noq
 from distparity_async.plugin import Asim  # noqa: E402
 from distparity_async.runtime import Runtime  # noqa: E402
 from distparity_async.scheduler import Mark, Mode, Scheduler  # noqa: E402
+from distparity_async.sites import Here  # noqa: E402
 
 # -- the queues ------------------------------------------------------------------------------------
 
@@ -225,6 +226,20 @@ def test_a_race_is_told_once_with_both_places() -> None:
         "and the read on the 2 (read by 2 at a thread without Python (backward))"
     )
     assert race[1] == 2
+
+
+def test_a_place_is_not_that_of_what_wraps_the_call() -> None:
+    def plain() -> Here:
+        return Here("copy")
+
+    def wrapping() -> Here:
+        __tracebackhide__ = True
+        return Here("copy")
+
+    assert [frame.rpartition(" in ")[2] for frame in plain()().frames] == ["plain"]
+    assert [frame.rpartition(" in ")[2] for frame in wrapping()().frames] == [
+        "test_a_place_is_not_that_of_what_wraps_the_call"
+    ]
 
 
 def test_a_race_names_the_tensor_and_is_still_told_once() -> None:

@@ -103,6 +103,7 @@ class CollectiveLog:
     def _method(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @functools.wraps(method)
         def begin(group: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
             begun = self._note(name, group, [*args, *kwargs.values()])
             work = method(group, *args, **kwargs)
             self._begin(begun, group, work)
@@ -115,6 +116,7 @@ class CollectiveLog:
 
         @functools.wraps(function)
         def begin(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
             # A compiler that traces this must see only torch's own function. A collective that is
             # implemented by another one counts once.
             if torch.compiler.is_compiling() or self._inside:
@@ -134,6 +136,7 @@ class CollectiveLog:
     def _wait(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(wait)
         def wait_for(handle: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
             begun = self._begun_of(handle)  # noqa: F841  the stack reporter reads it
             return wait(handle, *args, **kwargs)
 
@@ -142,6 +145,7 @@ class CollectiveLog:
     def _get_future(self, get_future: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(get_future)
         def get(work: Any) -> Any:
+            __tracebackhide__ = True
             future = get_future(work)
             begun = self._begun_of(work)
             if begun is not None:

@@ -129,6 +129,7 @@ def before_each_copy(act: Callable[[], None]) -> None:
 def _after(act: Callable[[], None], call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def begin(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         # A compiler that traces this must see only torch's own function, and a dispatch mode only what
         # the program does: torch derives shapes and shardings within one, where nothing moves.
         _, dispatch_modes = private.modes()
