@@ -77,6 +77,64 @@ def test_what_a_gradient_is_allowed() -> None:
             assert found[i][j] == pytest.approx(by_hand, rel=1e-12)
 
 
+def moved(
+    dtype: torch.dtype, *steps: tuple[list[float], list[float]], start: list[float]
+) -> Trajectory:
+    """A run with a gradient and a parameter, ``x``, in each step, from ``start``."""
+    run = Trajectory({"x": doubles(start).to(dtype)})
+    for gradient, parameter in steps:
+        run.steps.append(
+            Step(
+                gradient={"x": doubles(gradient).to(dtype)},
+                parameter={"x": doubles(parameter).to(dtype)},
+            )
+        )
+    return run
+
+
+def test_what_a_sum_over_ranks_carries_to_a_parameter() -> None:
+    # The gradient cancels in part; the second step moves the parameter twice as far for it.
+    parts = [moved(torch.float64, ([3.0, 1.0], []), ([4.0, 2.0], []), start=[]) for _ in range(2)]
+    for step in parts[1].steps:
+        step.gradient["x"] = step.gradient["x"] * doubles([-1 / 3, 1.0])
+    first, second = [1.0, 1.0], [4 / 3, 2.0]
+    steps = (first, [0.25, 0.5]), (second, [0.0, 0.0])
+    exact = Oracle(moved(torch.float64, *steps, start=[0.0, 0.0]), parts)
+    # No reference run is off.
+    run = moved(torch.float64, *steps, start=[0.0, 0.0])
+
+    found = [allowed("parameter", exact, [run], step) for step in (0, 1)]
+
+    # Largest move, largest gradient, largest magnitude of terms.
+    carried = [0.5 / 1.0 * 2 * (U + U64) * 2.0, 0.5 / 2.0 * 2 * (U + U64) * (4 + 4 / 3) / 2]
+    stored = C * (U + U64)
+    assert found[0] == pytest.approx(
+        [stored * 0.25 + C * TINY + carried[0], stored * 0.5 + C * TINY + carried[0]], rel=1e-9
+    )
+    assert found[1] == pytest.approx([C * TINY + sum(carried)] * 2, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "start", "carried"),
+    [
+        pytest.param([0.0, 0.0], [0.0, 0.0], 0.0, id="no gradient"),
+        pytest.param([1.0, 1.0], [0.25, 0.5], 0.0, id="no move"),
+        # In proportion to the move, however small the gradient is.
+        pytest.param([1e-50, 0.0], [0.0, 0.0], 0.5 * 2 * (U + U64), id="next to no gradient"),
+    ],
+)
+def test_what_a_gradient_that_is_nothing_carries(
+    gradient: list[float], start: list[float], carried: float
+) -> None:
+    step = (gradient, [0.25, 0.5])
+    exact = Oracle(moved(torch.float64, step, start=start), [])
+
+    found = allowed("parameter", exact, [moved(torch.float64, step, start=start)])
+
+    plain = [C * ((U + U64) * size + TINY) for size in (0.25, 0.5)]
+    assert found == pytest.approx([one + carried for one in plain], rel=1e-9)
+
+
 def test_a_small_column_is_allowed_a_small_error() -> None:
     exact = oracle()
     for part in [*exact.parts, exact.trajectory]:

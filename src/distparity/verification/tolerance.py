@@ -112,6 +112,8 @@ class _Seen:
     relative: float
     #: The largest unit roundoff of what they store.
     roundoff: float = 0.0
+    #: What the sums over ranks carry to a parameter, whatever the samples are.
+    carried: float = 0.0
 
     def or_more(self, other: _Seen) -> _Seen:
         return _Seen(max(self.error, other.error), max(self.relative, other.relative))
@@ -175,6 +177,10 @@ class Tolerance:
         self._room = KEPT
         #: The last that was computed, because a quantity is asked for several times in a row.
         self._last: tuple[Quantity, tuple[Allowed, torch.Tensor | None]] | None = None
+        #: By parameter: the step, the largest element of its gradient, and how far the sum over ranks may
+        #: be off. Then what these errors have carried to the parameter so far.
+        self._summed: dict[str, tuple[int, float, float]] = {}
+        self._carried: dict[str, float] = {}
         #: The largest magnitude of each vector's gradients so far, element by element, by parameter.
         self._reached: dict[str, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
@@ -280,7 +286,13 @@ class Tolerance:
         value = value.double()
         finite, terms, scale = self._sizes(quantity, value)
         seen = self._seen(quantity, _errors(found, value), scale, float(terms.max()))
-        self._shown[quantity] = replace(seen, roundoff=roundoff)
+        seen = replace(seen, roundoff=roundoff)
+        if quantity.kind == "gradient" and quantity.step is not None:
+            sums = float(self._sum_over_ranks(seen, terms).max())
+            self._summed[quantity.name] = quantity.step, float(finite.abs().max()), sums
+        elif quantity.kind == "parameter":
+            seen = replace(seen, carried=self._carry(quantity, finite))
+        self._shown[quantity] = seen
         size = 16 * value.numel()
         # The scale of a vector's state comes from all steps before, and vectors are small.
         if size <= self._room or value.dim() < 2:
@@ -315,13 +327,34 @@ class Tolerance:
         # The norm of gradients has their errors.
         if quantity.kind in ("gradient", "norm"):
             error = torch.maximum(error, self._travel * terms)
-            error = error + self.ranks * ((seen.roundoff + ORACLE) * terms + self._subnormal)
+            error = error + self._sum_over_ranks(seen, terms) + self.ranks * self._subnormal
+        error = error + seen.carried
         if self._multiplies and quantity.kind in _PRODUCTS and value.dim() > 1:
             # As a matrix: one inner product over each of its dims. A square is off by twice as much.
             sides = value.shape[0] + value[0].numel()
             power = 1 if gradient or bool((value < 0).any()) else 2
             error = error + power * FACTOR * sides * self._of_products * largest
         return Allowed(error, largest), terms if gradient else None
+
+    def _sum_over_ranks(self, seen: _Seen, terms: torch.Tensor) -> torch.Tensor:
+        """How far a mean over ranks may be off, in whatever order: in proportion to its ``terms``."""
+        return self.ranks * (seen.roundoff + ORACLE) * terms
+
+    def _carry(self, quantity: Quantity, value: torch.Tensor) -> float:
+        """What the sums over ranks carry to a parameter, up to a step.
+
+        A step moves the parameter by its gradient times a factor, to first order, and moves it by the
+        gradient's error times the same factor.
+        """
+        number, name = quantity.step, quantity.name
+        step, largest, sums = self._summed.get(name, (-1, 0.0, 0.0))
+        run = self.oracle.trajectory
+        before = run.initial if not number else run.steps[number - 1].parameter
+        start = before.get(name)
+        if step == number and largest > 0 and start is not None and start.shape == value.shape:
+            factor = float((value - start.double()).abs().max()) / largest
+            self._carried[name] = self._carried.get(name, 0.0) + factor * sums
+        return self._carried.get(name, 0.0)
 
     def _scale(self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
         """The scale of each element, to which errors carried to it are proportional."""
