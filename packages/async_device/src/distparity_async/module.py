@@ -83,6 +83,10 @@ def is_available() -> bool:
     return True
 
 
+def _lazy_init() -> None:
+    """Nothing; but torch 2.10 and 2.11 synchronize only devices that have been initialized by this."""
+
+
 def is_initialized() -> bool:
     return True
 

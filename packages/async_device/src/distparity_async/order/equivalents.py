@@ -12,6 +12,9 @@ _RESET = (
     "`_reset_iter_state` waits for the end of the reductions twice: by group, and by stream; and that "
     "comes after the collectives"
 )
+_FINALIZED = (
+    "`finalize_backward` has waited for a later event: the end of what follows the reduce-scatter"
+)
 _KEPT = "the group keeps the memory of a collective for which nobody waits until it is done"
 
 #: By :attr:`.statements.Statement.name`, which no release has changed the meaning of so far.
@@ -29,8 +32,11 @@ EQUIVALENT: dict[str, str] = {
     "_fsdp_state.FSDPState._post_forward: "
     "self._comm_ctx.all_gather_stream.wait_event(all_gather_state.event)": _COPY_IN,
     "_fsdp_state.FSDPState._root_post_backward_final_callback: "
-    "self._device_handle.current_stream().wait_event(rs_state.event)": (
-        "`finalize_backward` has waited for a later event: the end of what follows the reduce-scatter"
+    "self._device_handle.current_stream().wait_event(rs_state.event)": _FINALIZED,
+    # The same in torch 2.10 and 2.11.
+    "_fsdp_state.FSDPState._root_post_backward_final_callback: "
+    "self._device_handle.current_stream().wait_event(self._comm_ctx.reduce_scatter_state.event)": (
+        _FINALIZED
     ),
     "_fsdp_param_group.FSDPCommContext.release_all_gather_state_on_current_stream: "
     "self.device_handle.current_stream().wait_event(all_gather_state.event)": (

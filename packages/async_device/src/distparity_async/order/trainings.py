@@ -530,6 +530,8 @@ def _() -> Tensors:
 
 @_training("FSDP1, _unshard(), whose result is read")
 def _() -> Tensors:
+    if torch.__version__ < (2, 11):
+        raise NotImplementedError("defects/order/fsdp1_unshard.py")
     model = _fsdp1()
     read: Tensors = []
 
