@@ -317,7 +317,11 @@ def test_a_size_is_right_if_it_is_right_on_all_ranks(
 
     assert [str(divergence) for divergence in found.divergences] == wrong
     assert [str(divergence) for divergence in found.samples()] == wrong
-    assert found.conclude().told == {"SUM": fact}
+    told = found.conclude()
+    assert told.told == {"SUM": fact}
+    assert (
+        f"right to {told.largest} B" in fact and f"{(told.bandwidth or 0.0) / 1e9:g} GB/s" in fact
+    )
     assert found.passed is not bool(wrong)
 
 

@@ -88,6 +88,10 @@ class Judgement(Record):
     refused: dict[str, str] = field(default_factory=dict)
     #: Of an operation, by check: what is told of it, right or wrong.
     told: dict[str, str] = field(default_factory=dict)
+    #: Of an operation over sizes: the largest size that was right, in bytes, and bytes per second on the
+    #: busiest link at the largest size.
+    largest: int | None = None
+    bandwidth: float | None = None
     #: The divergences by which the same fault is known again: of training the first and the last,
     #: of an operation the first of each check. Empty if nothing diverged.
     samples: tuple[Divergence, ...] = ()

@@ -62,6 +62,10 @@ class Judged:
 
     wrong: list[Divergence]
     told: str
+    #: The largest size that was right on all ranks, in bytes, and bytes per second at the largest size,
+    #: on the slowest rank.
+    right: int
+    bandwidth: float
 
 
 @dataclass

@@ -54,6 +54,9 @@ class Findings(Verdict):
     refused: dict[str, str] = field(default_factory=dict)
     #: What ranks say of checks that they judged themselves, by check.
     told: dict[str, str] = field(default_factory=dict)
+    #: The same in numbers, of the first of them: the largest right size, and bytes per second.
+    largest: int | None = None
+    bandwidth: float | None = None
 
     def conclude(self) -> Judgement:
         """The verdict as a record."""
@@ -62,6 +65,8 @@ class Findings(Verdict):
             checks=self.checks,
             refused=dict(self.refused),
             told=dict(self.told),
+            largest=self.largest,
+            bandwidth=self.bandwidth,
         )
 
     def samples(self) -> list[Divergence]:
@@ -102,6 +107,9 @@ def judge(
             continue
         for one in judged.wrong:
             found.note(one)
+        if not found.told:
+            # The first check has every size.
+            found.largest, found.bandwidth = judged.right, judged.bandwidth
         found.told[check.name] = judged.told
     return found
 

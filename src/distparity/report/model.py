@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ OF_THE_RUN = ("command", "declared", "deselected", "ended", "ranks_busy", "world
 #: The order of known devices; others follow by name.
 DEVICES = ("cpu", "cuda", "xpu", "hpu", "npu", "mps")
 _LAST = Version("999999")
-_SPEED = re.compile(r"(\d[\d.]*(?:e[+-]?\d+)?) GB/s")
 
 
 class Conflict(Exception):
@@ -69,12 +67,11 @@ class Result:
 
     @property
     def bandwidth(self) -> float | None:
-        """Bytes per second on the busiest link at the largest size, of an operation over sizes.
-
-        It is that of the first reduction, the one with every size.
-        """
-        found = _SPEED.search(self.more.get("sizes", ""))
-        return float(found[1]) * 1e9 if found else None
+        """Bytes per second on the busiest link at the largest size, of an operation over sizes."""
+        try:
+            return float(self.more["bandwidth"])
+        except (KeyError, ValueError):
+            return None
 
     @property
     def cause(self) -> str:

@@ -7,7 +7,6 @@ machine or another selection has other times.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from statistics import median
 
@@ -66,7 +65,8 @@ def _compared(column: Column, reference: Column, ratio: float) -> Iterator[str]:
 
 def _times(now: Result, then: Result) -> tuple[float, str] | None:
     """How many times as long it takes, and both in words; None if that is not known of both."""
-    if _largest(now) != _largest(then):
+    # A bandwidth is that of the largest size.
+    if now.more.get("largest") != then.more.get("largest"):
         return None
     if now.bandwidth and then.bandwidth:
         speeds = (then.bandwidth / 1e9, now.bandwidth / 1e9)
@@ -74,9 +74,3 @@ def _times(now: Result, then: Result) -> tuple[float, str] | None:
     if now.seconds > 0 and then.seconds > 0:
         return now.seconds / then.seconds, f"{then.seconds:.3f} s, now {now.seconds:.3f} s"
     return None
-
-
-def _largest(result: Result) -> str:
-    """The largest size of an operation over sizes, where its bandwidth was measured; "" for others."""
-    found = re.search(r"right to ([^,;]+)", result.more.get("sizes", ""))
-    return found[1] if found else ""

@@ -87,6 +87,7 @@ def _outcome(found: Judgement, facts: dict[str, Any]) -> Outcome:
     facts["checks"] = checks - len(refused)
     if found.told:
         facts["sizes"] = dict(found.told)
+        facts["largest"], facts["bandwidth"] = found.largest, found.bandwidth
     if refused:
         facts["refused"] = "; ".join(_grouped(refused))
     if checks and len(refused) == checks:

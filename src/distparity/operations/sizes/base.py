@@ -348,15 +348,12 @@ class Sweep(Check):
             if not one.sizes or one.sizes != each[0].sizes:
                 where = Quantity(None, self.name, "the sizes")
                 wrong.append(Divergence(where, rank, f"{one.sizes} sizes were called"))
-        return Judged(wrong, self._told(each))
-
-    def _told(self, each: Sequence[Measured]) -> str:
         # A size is right if it is right on all ranks, and as fast as on the slowest.
-        right = min(one.right for one in each)
-        wrong = min((some.size for one in each for some in one.wrong), default=0)
-        from_ = f", wrong from {_bytes(wrong)}" if wrong else ""
-        speed = min(one.bandwidth for one in each) / 1e9
-        return f"{each[0].sizes} sizes, right to {_bytes(right)}{from_}, {speed:.3g} GB/s"
+        right, speed = (min(one.right for one in each), min(one.bandwidth for one in each))
+        first = min((some.size for one in each for some in one.wrong), default=0)
+        from_ = f", wrong from {_bytes(first)}" if first else ""
+        told = f"{each[0].sizes} sizes, right to {_bytes(right)}{from_}, {speed / 1e9:.3g} GB/s"
+        return Judged(wrong, told, right, speed)
 
 
 def _bytes(count: int) -> str:
