@@ -53,6 +53,26 @@ def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: TorchFact
     assert any(line.startswith("-basic = ") for line in found)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "strategy", "ranks", "why"),
+    [
+        ("transformer_block", "tp_loss", 4, None),
+        ("transformer_block", "tp_loss", 8, "the layers can be split among at most 4 ranks"),
+        ("transformer_block", "fsdp2_tp", 8, None),
+        ("uneven_perceptron", "tp", 8, None),
+        ("stacked", "pp_gpipe", 8, None),
+        ("stacked", "pp_zbv", 4, None),
+        ("stacked", "pp_zbv", 8, "the model has 8 stages, and 8 ranks need 16"),
+        ("stacked", "pp_interleaved_ddp", 16, None),
+        ("basic", "ddp", 64, None),
+    ],
+)
+def test_a_model_is_cut_among_so_many_ranks(
+    facts: TorchFacts, scenario: str, strategy: str, ranks: int, why: str | None
+) -> None:
+    assert facts.strategies[strategy].too_many(ranks, facts.scenarios[scenario]) == why
+
+
 def _cases(select: str, facts: TorchFacts, sizes: Sequence[int] = (2, 4)) -> set[str]:
     return {case.id for case in selection.cases(select, facts, "cpu", sizes)}
 

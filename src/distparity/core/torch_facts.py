@@ -44,6 +44,9 @@ class ScenarioFacts(Record):
     reduce_dtype: str | None
     steps: int
     reload_after: int | None
+    #: Among how many ranks its layers can be split at most, if not any number; how many stages it has.
+    most_parts: int | None
+    stages: int
     traits: tuple[str, ...]
 
     @property
@@ -76,6 +79,7 @@ class StrategyFacts(Record):
     ranks_multiple_of: int
     reduce_dtype: str | None
     replicates: bool
+    cuts: dict[str, int]
     exchanges: bool
     multiplies: bool
     enters_at_first: bool
@@ -86,6 +90,16 @@ class StrategyFacts(Record):
         lacking = [why for feature, why in self.lacks.items() if feature in features]
         missing = [why for feature, why in self.needs.items() if feature not in features]
         return next(iter(lacking + missing), None)
+
+    def too_many(self, ranks: int, scenario: ScenarioFacts) -> str | None:
+        """Why it cannot cut a scenario's model among so many ranks; None if it can."""
+        parts = {what: per_rank * ranks for what, per_rank in self.cuts.items()}
+        most, stages = scenario.most_parts, scenario.stages
+        if most is not None and parts.get("layers", 0) > most:
+            return f"the layers can be split among at most {most} ranks"
+        if parts.get("stages", 0) > stages:
+            return f"the model has {stages} stages, and {ranks} ranks need {parts['stages']}"
+        return None
 
 
 @dataclass(frozen=True)

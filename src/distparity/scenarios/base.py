@@ -107,6 +107,8 @@ class Scenario:
     #: a ``column``. ``split``: its input features, with a full input. ``norm``: not split. ``head``: the
     #: classes of a cross entropy. It names all modules, or it is empty.
     tensor_parallel: ClassVar[Mapping[str, str]] = {}
+    #: Among how many ranks its layers can be split at most (the number of heads); None for any number.
+    most_parts: ClassVar[int | None] = None
     #: The dim of the activations between those modules that sequence parallelism may split, if any.
     sequence_dim: ClassVar[int | None] = None
     #: The pipeline stages, in the order in which they are called: the names of each stage's children.

@@ -143,7 +143,8 @@ class Course:
             if small is not None:
                 return Outcome(Status.NOT_AVAILABLE, f"{case.scenario}: {small}", facts=facts)
             features = (*scenario.features, case.dtype)
-            why = self.torch.strategies[case.strategy].refuses(features)
+            how = self.torch.strategies[case.strategy]
+            why = how.refuses(features) or how.too_many(case.world_size, scenario)
             if why is not None:
                 return Outcome(Status.NOT_SUPPORTED, f"{case.strategy}: {why}", facts=facts)
         most = found.most_ranks

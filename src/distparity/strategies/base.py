@@ -108,6 +108,8 @@ class Strategy:
     defers: bool = False
     #: Features for which a variant exists: by default it runs the scenarios that have one of them.
     made_for: ClassVar[tuple[str, ...]] = ()
+    #: Into how many parts per rank of the world it cuts a model: its ``layers`` or its ``stages``.
+    cuts: ClassVar[Mapping[str, int]] = {}
     #: Whether every rank holds full parameters between steps.
     replicates: ClassVar[bool] = False
     #: The gradient reduction dtype, by torch's name; None for the case's dtype.

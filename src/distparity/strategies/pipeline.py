@@ -116,6 +116,7 @@ class GPipe(Strategy):
     schedule: ClassVar[str] = "ScheduleGPipe"
     #: The number of stages per rank.
     per_rank: ClassVar[int] = 1
+    cuts: ClassVar[Mapping[str, int]] = {"stages": 1}
     stages: tuple[tuple[str, ...], ...]
 
     def suit(self, scenario: Scenario) -> Strategy:
@@ -276,6 +277,7 @@ class Interleaved(GPipe):
     title = "pipelining.ScheduleInterleaved1F1B, two stages a rank"
     schedule = "ScheduleInterleaved1F1B"
     per_rank = 2
+    cuts: ClassVar[Mapping[str, int]] = {"stages": 2}
 
 
 class _WithData(GPipe):
@@ -283,6 +285,7 @@ class _WithData(GPipe):
 
     exchanges = True
     schedule = "Schedule1F1B"
+    cuts: ClassVar[Mapping[str, int]] = {}
     least_ranks = 4
     ranks_multiple_of = 2
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ class _TwoStages(GPipe):
     """A base class without a name makes no cases; the same holds for the next one."""
 
     per_rank = 2
+    cuts: ClassVar[Mapping[str, int]] = {"stages": 2}
 
     def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
         getattr(pipelining(), self.schedule)

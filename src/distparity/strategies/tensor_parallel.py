@@ -63,6 +63,7 @@ class TensorParallel(Strategy):
     exchanges: ClassVar[bool] = False
     title = "parallelize_module: ColwiseParallel, RowwiseParallel"
     needs: ClassVar[Mapping[str, str]] = {"tensor_parallel": _NO_PLAN}
+    cuts: ClassVar[Mapping[str, int]] = {"layers": 1}
     plan: Mapping[str, str]
     sequence_dim: int | None
 
@@ -180,6 +181,7 @@ class _WithData(TensorParallel):
     """
 
     exchanges = True
+    cuts: ClassVar[Mapping[str, int]] = {}
     least_ranks = 4
     ranks_multiple_of = 2
 

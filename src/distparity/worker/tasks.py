@@ -101,6 +101,8 @@ def _scenario(scenario: scenarios.Scenario) -> ScenarioFacts:
         reduce_dtype=None if precision is None else precision.reduce_dtype,
         steps=scenario.steps,
         reload_after=scenario.reload_after,
+        most_parts=scenario.most_parts,
+        stages=len(scenario.stages),
         traits=tuple(scenario.traits),
     )
 
@@ -113,6 +115,7 @@ def _strategy(strategy: strategies.Strategy) -> StrategyFacts:
         limits=tuple(strategy.limits),
         lacks=dict(strategy.lacks),
         needs=dict(strategy.needs),
+        cuts=dict(strategy.cuts),
         made_for=tuple(strategy.made_for),
         least_ranks=strategy.least_ranks,
         most_ranks=strategy.most_ranks,

@@ -73,6 +73,7 @@ class TransformerBlock(Scenario):
         "down": "row",
         "head": "head",
     }
+    most_parts = WIDTH // HEAD
     sequence_dim = 1
     traits = ("attention",)
 
