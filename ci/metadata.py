@@ -1,7 +1,8 @@
 """What a package index shows: the project's addresses, and the README with links that work there.
 
-`DISTPARITY_REPOSITORY` is the address of the repository (https://...); the publishing workflow sets it.
-Without it there are no addresses, and the README names what it would link to: an index has no other files.
+`DISTPARITY_REPOSITORY` is the address of the repository (https://...), and `DISTPARITY_CONTACT` the
+maintainers' e-mail address; the publishing workflow sets both. Without the first there are no links, and the
+README names what it would link to: an index has no other files.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-REPOSITORY = "DISTPARITY_REPOSITORY"
+REPOSITORY, CONTACT = "DISTPARITY_REPOSITORY", "DISTPARITY_CONTACT"
 
 
 class Addresses(MetadataHookInterface):
-    """Hatchling's hook for the fields `readme` and `urls`."""
+    """Hatchling's hook for the fields `authors`, `readme` and `urls`."""
 
     PLUGIN_NAME = "custom"
 
@@ -27,6 +28,9 @@ class Addresses(MetadataHookInterface):
         repository = os.environ.get(REPOSITORY, "").rstrip("/")
         source = f"{repository}/tree/{_revision(root, metadata['version'])}" if repository else ""
         readme = (root / "README.md").read_text(encoding="utf-8")
+        contact = os.environ.get(CONTACT)
+        email = {"email": contact} if contact else {}
+        metadata["authors"] = [{"name": "distparity maintainers", **email}]
         metadata["readme"] = {"content-type": "text/markdown", "text": linked(readme, source)}
         if repository:
             metadata["urls"] = {

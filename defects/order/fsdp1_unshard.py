@@ -29,7 +29,7 @@ def read(rank: int, store: str) -> int:
     # The first forward makes the streams.
     model(torch.zeros(4, 16, device="asim"))
     asim.begin()
-    unit._unshard()  # noqa: SLF001  what torchrec calls
+    unit._unshard()  # noqa: SLF001  the defect is in it
     at_once = [one.detach() + 0 for one in unit.parameters()]
     torch.accelerator.synchronize()
     exact = [one.detach() + 0 for one in unit.parameters()]
