@@ -20,8 +20,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-#: What the maintainers give where they publish: ci/metadata.py. pyroma takes 1 of 10 for each that is missing.
+#: What the maintainers give where they publish: ci/metadata.py.
 GIVEN = ("DISTPARITY_REPOSITORY", "DISTPARITY_CONTACT")
+#: pyroma's rating, of 10, where they are not given.
+RATING = 8
 
 
 def main() -> int:
@@ -93,7 +95,7 @@ def _tools(wheel: Path, sdist: Path) -> Iterator[str]:
     ):
         if subprocess.run(words, check=False).returncode:
             yield f"{words[0]} found something"
-    least = 10 - sum(not os.environ.get(name) for name in GIVEN)
+    least = 10 if all(os.environ.get(name) for name in GIVEN) else RATING
     said = _output("pyroma", "--min", str(least), str(sdist), check=False)
     # What is missing for the rest of the rating is for the maintainers to know.
     print(said)
