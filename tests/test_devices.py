@@ -132,6 +132,7 @@ class Declares(Device):
     no_reductions: ClassVar = ["AVG"]  # type: ignore[assignment]  # the fault
     refuses: ClassVar = {"(": "no such thing"}
     start_seconds = "long"  # type: ignore[assignment]  # the fault
+    slowness = "very"  # type: ignore[assignment]  # the fault
 
     @property
     def exclusive(self) -> bool:  # type: ignore[override]  # the fault
@@ -144,6 +145,7 @@ class Declares(Device):
         ("no_reductions", "answers ['AVG'] in no_reductions, expected a dict of str to str"),
         ("refuses", "answers {'(': 'no such thing'} in refuses, expected a dict of regular expressions that do not match everything, to str"),
         ("start_seconds", "answers 'long' in start_seconds, expected a number"),
+        ("slowness", "answers 'very' in slowness, expected a number"),
         ("exclusive", "fails in exclusive: ValueError: boom"),
     ],
 )  # fmt: skip

@@ -236,6 +236,8 @@ class DeviceFacts(Record):
     #: Additional seconds for a world to start.
     start_seconds: float
     exclusive: bool
+    #: How many times the time limit of a case its cases have.
+    slowness: float = 1.0
     sharing: dict[str, SharingFacts] = field(default_factory=dict)
     #: Environment variables for the command that runs a case again.
     replay: dict[str, str] = field(default_factory=dict)

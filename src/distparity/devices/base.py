@@ -76,6 +76,10 @@ class Device:
     #: Additional seconds for a world to start, beyond the 120 seconds that every device has.
     start_seconds: ClassVar[float] = 0.0
 
+    #: How many times the time limit of a case its cases have: more than 1 for a device that is computed
+    #: by the host.
+    slowness: ClassVar[float] = 1.0
+
     #: Whether a process that has taken a device keeps it to itself until it ends, busy or idle.
     exclusive: ClassVar[bool] = False
 

@@ -96,6 +96,7 @@ _RIGHT: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "sums_apart": (_or_none(_is_text), "str or None"),
     "start_seconds": (_is_number, "a number"),
+    "slowness": (_is_number, "a number"),
     "computes_on": (_or_none(_is_text), "str or None"),
     "packages": (_are_texts, "a tuple of str"),
 }

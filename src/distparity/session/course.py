@@ -106,11 +106,12 @@ class Course:
         if refusal is not None:
             return refusal
         found = self.cell(case).found
+        limit = self.limit * found.slowness
         if case.scenario in self.torch.operations:
             what = self.torch.operations[case.scenario]
             outcome = yield from operate(
                 case,
-                self.limit * what.patience,
+                limit * what.patience,
                 found,
                 mutant=mutant,
                 seed=seed,
@@ -128,7 +129,7 @@ class Course:
                 mutant=mutant,
             )
             question = self._question(case)
-            limit = self.limit * self.torch.scenarios[case.scenario].patience
+            limit *= self.torch.scenarios[case.scenario].patience
             outcome = yield from evaluate(
                 case, training, limit, self._spools, question, fresh=fresh, alive=alive
             )

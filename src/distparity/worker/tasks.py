@@ -204,6 +204,7 @@ def _look(kind: devices.Device) -> Probed:
         refuses=dict(kind.refuses),
         numerics=numerics.ask(device, lacks),
         start_seconds=kind.start_seconds,
+        slowness=kind.slowness,
         exclusive=kind.exclusive,
         sharing={
             way.name: SharingFacts(way.backend, {**kind.refuses, **way.refuses})

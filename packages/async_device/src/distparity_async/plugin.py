@@ -14,6 +14,8 @@ class Asim(Device):
     kind = "asim"
     #: It is built at first use, once per torch.
     start_seconds: ClassVar[float] = 600.0
+    #: The host computes, and notes every access to memory.
+    slowness: ClassVar[float] = 4.0
     refuses: ClassVar[Mapping[str, str]] = {"'Sparseasim' backend": "asim: no sparse tensors"}
 
     def load(self) -> None:
