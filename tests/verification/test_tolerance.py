@@ -11,6 +11,7 @@ from making import FLOAT32, oracle, shaken, tolerance
 
 from distparity.training.reference import Oracle
 from distparity.training.trajectory import Step, Trajectory
+from distparity.verification import tolerance as tolerances
 from distparity.verification.constants import FACTOR
 from distparity.verification.findings import Quantity
 from distparity.verification.tolerance import (
@@ -92,7 +93,7 @@ def moved(
     return run
 
 
-def test_what_a_sum_over_ranks_carries_to_a_parameter() -> None:
+def test_what_a_sum_over_ranks_carries_to_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     # The gradient cancels in part; the second step moves the parameter twice as far for it.
     parts = [moved(torch.float64, ([3.0, 1.0], []), ([4.0, 2.0], []), start=[]) for _ in range(2)]
     for step in parts[1].steps:
@@ -105,13 +106,17 @@ def test_what_a_sum_over_ranks_carries_to_a_parameter() -> None:
 
     found = [allowed("parameter", exact, [run], step) for step in (0, 1)]
 
-    # Largest move, largest gradient, largest magnitude of terms.
-    carried = [0.5 / 1.0 * 2 * (U + U64) * 2.0, 0.5 / 2.0 * 2 * (U + U64) * (4 + 4 / 3) / 2]
-    stored = C * (U + U64)
-    assert found[0] == pytest.approx(
-        [stored * 0.25 + C * TINY + carried[0], stored * 0.5 + C * TINY + carried[0]], rel=1e-9
-    )
-    assert found[1] == pytest.approx([C * TINY + sum(carried)] * 2, rel=1e-9)
+    # Largest move, largest gradient, magnitude of terms.
+    one = [0.5 / 1.0 * 2 * (U + U64) * terms for terms in (2.0, 1.0)]
+    more = [0.5 / 2.0 * 2 * (U + U64) * terms for terms in ((4 + 4 / 3) / 2, 2.0)]
+    stored = [C * ((U + U64) * size + TINY) for size in (0.25, 0.5)]
+    assert found[0] == pytest.approx([stored[0] + one[0], stored[1] + one[1]], rel=1e-9)
+    last = [C * TINY + sum(carried) for carried in zip(one, more, strict=True)]
+    assert found[1] == pytest.approx(last, rel=1e-9)
+    # Of a large parameter, the largest is kept.
+    monkeypatch.setattr(tolerances, "SMALL", 1)
+    largest = C * TINY + max(one) + max(more)
+    assert allowed("parameter", exact, [run], 1) == pytest.approx([largest] * 2, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +125,7 @@ def test_what_a_sum_over_ranks_carries_to_a_parameter() -> None:
         pytest.param([0.0, 0.0], [0.0, 0.0], 0.0, id="no gradient"),
         pytest.param([1.0, 1.0], [0.25, 0.5], 0.0, id="no move"),
         # In proportion to the move, however small the gradient is.
-        pytest.param([1e-50, 0.0], [0.0, 0.0], 0.5 * 2 * (U + U64), id="next to no gradient"),
+        pytest.param([1e-50, 1e-50], [0.0, 0.0], 0.5 * 2 * (U + U64), id="next to no gradient"),
     ],
 )
 def test_what_a_gradient_that_is_nothing_carries(

@@ -25,7 +25,13 @@ over the step itself; for parameters and buffers, over all steps up to it. Round
 
 and the error allowed to element :math:`i, j` is :math:`C\,(E_{ij} + \eta)`, for a gradient
 
-.. math:: \max\bigl(C\,(E_{ij} + \eta),\; (p+1)\,u_c\,S_{ij}\bigr) + p\,(u + u_{64})\,S_{ij} + p\,\eta.
+.. math:: \max\bigl(C\,(E_{ij} + \eta),\; (p+1)\,u_c\,S_{ij}\bigr) + p\,(u + u_{64})\,S_{ij} + p\,\eta,
+
+and for a parameter, whose step :math:`s` moves it by :math:`\Delta_s` for the gradient :math:`g_s`,
+
+.. math:: C\,(E_{ij} + \eta) + \sum_s \frac{\max|\Delta_s|}{\max|g_s|}\; p\,(u + u_{64})\,S_{s,ij},
+
+with :math:`\max S_s` in place of :math:`S_{s,ij}` for parameters of more than :data:`SMALL` elements.
 
 :math:`e_v` is limited to the error that :func:`most_of_one_process` allows to one process.
 """
@@ -57,6 +63,8 @@ __all__ = [
     "state_scale",
 ]
 
+#: The most elements of a parameter for which carried errors are kept one by one.
+SMALL = 1 << 16
 #: Unit roundoff of the oracle.
 ORACLE = 2.0**-53
 
@@ -112,8 +120,9 @@ class _Seen:
     relative: float
     #: The largest unit roundoff of what they store.
     roundoff: float = 0.0
-    #: What the sums over ranks carry to a parameter, whatever the samples are.
-    carried: float = 0.0
+    #: What the sums over ranks carry to a parameter, whatever the samples are: element by element, or
+    #: the largest.
+    carried: torch.Tensor | float = 0.0
 
     def or_more(self, other: _Seen) -> _Seen:
         return _Seen(max(self.error, other.error), max(self.relative, other.relative))
@@ -179,8 +188,8 @@ class Tolerance:
         self._last: tuple[Quantity, tuple[Allowed, torch.Tensor | None]] | None = None
         #: By parameter: the step, the largest element of its gradient, and how far the sum over ranks may
         #: be off. Then what these errors have carried to the parameter so far.
-        self._summed: dict[str, tuple[int, float, float]] = {}
-        self._carried: dict[str, float] = {}
+        self._summed: dict[str, tuple[int, float, torch.Tensor]] = {}
+        self._carried: dict[str, torch.Tensor | float] = {}
         #: The largest magnitude of each vector's gradients so far, element by element, by parameter.
         self._reached: dict[str, torch.Tensor] = {}
         #: How far the reference runs are from the oracle, quantity by quantity, in order.
@@ -288,7 +297,8 @@ class Tolerance:
         seen = self._seen(quantity, _errors(found, value), scale, float(terms.max()))
         seen = replace(seen, roundoff=roundoff)
         if quantity.kind == "gradient" and quantity.step is not None:
-            sums = float(self._sum_over_ranks(seen, terms).max())
+            sums = self._sum_over_ranks(seen, terms)
+            sums = sums if sums.numel() <= SMALL else sums.max()
             self._summed[quantity.name] = quantity.step, float(finite.abs().max()), sums
         elif quantity.kind == "parameter":
             seen = replace(seen, carried=self._carry(quantity, finite))
@@ -340,14 +350,14 @@ class Tolerance:
         """How far a mean over ranks may be off, in whatever order: in proportion to its ``terms``."""
         return self.ranks * (seen.roundoff + ORACLE) * terms
 
-    def _carry(self, quantity: Quantity, value: torch.Tensor) -> float:
+    def _carry(self, quantity: Quantity, value: torch.Tensor) -> torch.Tensor | float:
         """What the sums over ranks carry to a parameter, up to a step.
 
         A step moves the parameter by its gradient times a factor, to first order, and moves it by the
         gradient's error times the same factor.
         """
         number, name = quantity.step, quantity.name
-        step, largest, sums = self._summed.get(name, (-1, 0.0, 0.0))
+        step, largest, sums = self._summed.get(name, (-1, 0.0, value))
         run = self.oracle.trajectory
         before = run.initial if not number else run.steps[number - 1].parameter
         start = before.get(name)
