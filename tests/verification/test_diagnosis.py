@@ -232,6 +232,8 @@ NUMBERS = {
     "all are uneven": ([{"one": 3.0}, {"one": 5.0}], {"one": 2.75}, None),
     "one element lost per rank": (FOUR, {"x": [0.0, 2.0, 0.0, 8.0]}, LOST),
     "more than one lost per rank": (FOUR, {"x": [0.0, 0.0, 0.0, 8.0]}, None),
+    "all lost, one per rank": ([{"x": [1.0, 2.0]}] * 2, {"x": [0.0, 0.0]}, LOST),
+    "all lost": (FOUR, {"x": [0.0] * 4}, "gradients off by a constant factor of 0"),
     "an element that is not zero": (FOUR, {"x": [1.0, 2.0, 3.0, 8.0]}, None),
     "nothing that differs clearly": (FOUR, off(*[EQUAL / 8] * 4), None),
     "as bfloat16 rounds": (FOUR, off(U, U, U, U), REDUCED.format("bfloat16")),

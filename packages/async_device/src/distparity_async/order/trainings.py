@@ -530,7 +530,7 @@ def _() -> Tensors:
 
 @_training("FSDP1, _unshard(), whose result is read")
 def _() -> Tensors:
-    if torch.__version__ < (2, 11):
+    if [int(part) for part in torch.__version__.split(".")[:2]] < [2, 11]:
         raise NotImplementedError("defects/order/fsdp1_unshard.py")
     model = _fsdp1()
     read: Tensors = []
