@@ -827,10 +827,11 @@ def test_the_host_reads_pinned_memory_in_any_way(answers: dict[str, list[str]]) 
 RANKS = """
 import datetime, os, sys, time, torch, torch.distributed as dist, distparity_async as asim
 asim.register()
-seconds = datetime.timedelta(seconds=3)
 rank = int(sys.argv[1])
 store = dist.FileStore(sys.argv[2], 2)
-dist.init_process_group("asimccl", store=store, rank=rank, world_size=2, timeout=seconds)
+dist.init_process_group("asimccl", store=store, rank=rank, world_size=2)
+# Long enough for a busy machine to connect the two.
+impatient = dist.new_group(timeout=datetime.timedelta(seconds=10))
 device = torch.device("asim", 0)
 group = dist.group.WORLD
 for mode in ("eager", "late"):
@@ -869,10 +870,10 @@ else:
     store.set("received", "")
 dist.barrier()
 if rank == 0:
-    dist.all_reduce(sums, async_op=True).wait()
+    dist.all_reduce(sums, group=impatient, async_op=True).wait()
     begun = time.monotonic()
     said = told(torch.asim.synchronize)
-    print("late peer:", said, 2 < time.monotonic() - begun < 60)
+    print("late peer:", said, 9 < time.monotonic() - begun)
     dist.all_reduce(sums, async_op=True).wait()
     group.abort()
     print("aborted:", told(torch.asim.synchronize))
