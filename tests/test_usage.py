@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
@@ -13,6 +14,7 @@ from distparity import cli
 from distparity.cli import EXAMPLES, GROUPS, USAGE
 from distparity.core.case import Case
 from distparity.session import arguments, names
+from distparity.session.case_list import named_sizes
 from distparity.worlds import start
 
 
@@ -189,3 +191,22 @@ def test_what_is_printed_names_a_case(name: str, exact: bool) -> None:
     own, groups = names.names_of("calls/basic", CASE.scenario, CASE.name, CASE.device)
 
     assert name in (own if exact else groups)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "sizes"),
+    [
+        (["basic/ddp-ws8-float32"], [], {8}),
+        (["basic/ddp-ws8-float32", "a/b-ws3-float64-cpu", "basic/*"], [], {3, 8}),
+        (["basic/*-ws16-*"], [], {16}),
+        (["basic/*", "calls"], [], set()),
+        # What a person asks for by --world-size is all there is.
+        (["basic/ddp-ws8-float32"], [2], set()),
+    ],
+)
+def test_an_id_has_the_world_size_that_it_names(
+    words: list[str], asked: list[int], sizes: set[int]
+) -> None:
+    options: Any = SimpleNamespace(cases=words, world_sizes=asked)
+
+    assert named_sizes(options) == sizes

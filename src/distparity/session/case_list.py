@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +15,7 @@ from distparity.session import names, selection
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList", "chosen_by"]
+__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList", "chosen_by", "named_sizes"]
 
 DEFAULT_WORLD_SIZES = (2, 4)
 #: The most ranks on one machine's CPU; a larger number is probably a typing error.
@@ -27,9 +28,10 @@ class CaseList:
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or ([2] if options.each_pair else list(DEFAULT_WORLD_SIZES))
+        named = named_sizes(options)
         cells = list(cells)
 
-        def chosen(select: str) -> list[Case]:
+        def chosen(select: str, sizes: list[int]) -> list[Case]:
             return [
                 case
                 for cell in cells
@@ -37,10 +39,11 @@ class CaseList:
             ]
 
         for cell in cells:
-            _check_sizes(cell, options.world_sizes)
-        found = chosen(options.select)
+            _check_sizes(cell, [*options.world_sizes, *named])
+        found = chosen(options.select, sizes)
         if options.cases:
-            found = chosen_by(options.cases, found, chosen(selection.EVERY), torch)
+            full = chosen(selection.EVERY, sorted({*sizes, *named}))
+            found = chosen_by(options.cases, found, full, torch)
         for cell in cells:
             cell.cases = [case for case in found if case.device == cell.device]
         self.files = {name: Path(file) for name, file in torch.files.items()}
@@ -59,6 +62,13 @@ class CaseList:
     def leads_to_cases(self, path: Path) -> bool:
         """Whether ``path`` defines a scenario that has cases here, or is a folder above one."""
         return path in self._by_file or path in self._folders
+
+
+def named_sizes(options: Options) -> set[int]:
+    """The world sizes in the ids of cases that a person asked for, unless world sizes were asked for."""
+    if options.world_sizes:
+        return set()
+    return {int(size) for one in options.cases for size in re.findall(r"-ws([1-9]\d*)-", one)}
 
 
 def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:

@@ -23,7 +23,7 @@ from distparity.core.wire import TooLarge
 from distparity.results import fallback, junit_writer, pairs
 from distparity.results.journal import Journal, Taken, paths, place
 from distparity.session import device_search, resume, selection, shares, wording
-from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList
+from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList, named_sizes
 from distparity.session.cell import GONE, Cell
 from distparity.session.course import Course
 from distparity.session.expected import Expected
@@ -160,7 +160,8 @@ class Run:
     def _ranks_per_node(self) -> int:
         """How many ranks a node has on the CPU, so that the largest world fills all nodes."""
         assert self.scheduler is not None
-        most = max(self.options.world_sizes or DEFAULT_WORLD_SIZES)
+        asked = self.options.world_sizes or DEFAULT_WORLD_SIZES
+        most = max(*asked, *named_sizes(self.options), 1)
         return -(-most // len(self.scheduler.fleet.takers))
 
     def leave_red(self, error: BadRequest) -> None:
