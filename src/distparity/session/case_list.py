@@ -28,7 +28,8 @@ class CaseList:
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or ([2] if options.each_pair else list(DEFAULT_WORLD_SIZES))
-        named = named_sizes(options)
+        # More than the device has is told case by case, as for the sizes that nobody asked for.
+        named = {size for size in named_sizes(options) if size <= MOST_CPU_RANKS}
         cells = list(cells)
 
         def chosen(select: str, sizes: list[int]) -> list[Case]:
@@ -39,7 +40,7 @@ class CaseList:
             ]
 
         for cell in cells:
-            _check_sizes(cell, [*options.world_sizes, *named])
+            _check_sizes(cell, options.world_sizes)
         found = chosen(options.select, sizes)
         if options.cases:
             full = chosen(selection.EVERY, sorted({*sizes, *named}))
