@@ -442,8 +442,11 @@ def selftest(session: nox.Session) -> None:
     # Before the tests, which would wait for each other's. Without a compiler it says so, and the tests
     # of the device are skipped with the same fact.
     session.run("python", "-m", "distparity_async.build", success_codes=[0, 1])
+    # Half of the time a test waits: for ranks to start, for limits to pass.
+    cores = len(os.sched_getaffinity(0))
+    workers = str(max(cores, min(8, 2 * cores)))
     # Tests of one file share runs of the suite, so they stay in one process.
-    session.run("pytest", "-n", "auto", "--dist", "loadfile", "tests", *session.posargs)
+    session.run("pytest", "-n", workers, "--dist", "loadfile", "tests", *session.posargs)
 
 
 @nox.session
