@@ -199,6 +199,7 @@ def test_what_is_printed_names_a_case(name: str, exact: bool) -> None:
         (["basic/ddp-ws8-float32"], [], {8}),
         (["basic/ddp-ws8-float32", "a/b-ws3-float64-cpu", "basic/*"], [], {3, 8}),
         (["basic/*-ws16-*"], [], {16}),
+        (["basic/ddp-ws800-float32"], [], set()),
         (["basic/*", "calls"], [], set()),
         # What a person asks for by --world-size is all there is.
         (["basic/ddp-ws8-float32"], [2], set()),

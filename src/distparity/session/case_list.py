@@ -28,8 +28,7 @@ class CaseList:
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or ([2] if options.each_pair else list(DEFAULT_WORLD_SIZES))
-        # More than the device has is told case by case, as for the sizes that nobody asked for.
-        named = {size for size in named_sizes(options) if size <= MOST_CPU_RANKS}
+        named = named_sizes(options)
         cells = list(cells)
 
         def chosen(select: str, sizes: list[int]) -> list[Case]:
@@ -66,10 +65,15 @@ class CaseList:
 
 
 def named_sizes(options: Options) -> set[int]:
-    """The world sizes in the ids of cases that a person asked for, unless world sizes were asked for."""
+    """The world sizes in the ids of cases that a person asked for, unless world sizes were asked for.
+
+    A case with more ranks than the device has is told as such; one with more than
+    :data:`MOST_CPU_RANKS` does not exist.
+    """
     if options.world_sizes:
         return set()
-    return {int(size) for one in options.cases for size in re.findall(r"-ws([1-9]\d*)-", one)}
+    found = {int(size) for one in options.cases for size in re.findall(r"-ws([1-9]\d*)-", one)}
+    return {size for size in found if size <= MOST_CPU_RANKS}
 
 
 def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
