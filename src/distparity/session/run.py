@@ -161,8 +161,8 @@ class Run:
         """How many ranks a node has on the CPU, so that the largest world fills all nodes."""
         assert self.scheduler is not None
         asked = self.options.world_sizes or DEFAULT_WORLD_SIZES
-        most = max([*asked, *named_sizes(self.options)])
-        return -(-most // len(self.scheduler.fleet.takers))
+        sizes: list[int] = [*asked, *named_sizes(self.options)]
+        return -(-max(sizes) // len(self.scheduler.fleet.takers))
 
     def leave_red(self, error: BadRequest) -> None:
         """Write an error into the XML of every requested cell, after :meth:`ready` failed."""
