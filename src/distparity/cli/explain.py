@@ -9,7 +9,6 @@ from typing import Any
 from distparity.cli._where import add_where
 from distparity.core.bad_request import BadRequest
 from distparity.session import arguments, explain, names
-from distparity.session.case_list import DEFAULT_WORLD_SIZES
 
 
 def add(commands: Any) -> None:
@@ -38,7 +37,7 @@ def add(commands: Any) -> None:
 
 def _act(given: argparse.Namespace) -> int:
     names.check_mutants([given.mutant] if given.mutant else [])
-    options = arguments.options(given, DEFAULT_WORLD_SIZES)
+    options = arguments.options(given)
     found = explain.explain(options, given.mutant, tuple(given.check), given.program)
     if given.plot is not None and len(found) > 1:
         raise BadRequest(f"--plot draws one case, and these are {len(found)}")

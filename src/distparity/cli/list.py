@@ -9,7 +9,7 @@ from typing import Any
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
 from distparity.session import arguments, selection
-from distparity.session.case_list import DEFAULT_WORLD_SIZES, chosen_by
+from distparity.session.case_list import DEFAULT_WORLD_SIZES, chosen_by, named_sizes
 from distparity.worlds.launcher import Launcher, StartError
 
 #: The ids do not depend on the device.
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 def _act(given: argparse.Namespace) -> int:
     given.case = given.pattern
-    options = arguments.options(given, DEFAULT_WORLD_SIZES)
+    options = arguments.options(given)
     launcher = Launcher(options.include)
     try:
         torch = launcher.ready()
@@ -37,13 +37,15 @@ def _act(given: argparse.Namespace) -> int:
     finally:
         launcher.close(reported=True)
 
-    def chosen(select: str) -> list[Case]:
-        sizes = options.world_sizes
+    sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
+
+    def chosen(select: str, sizes: list[int]) -> list[Case]:
         return selection.cases(select, torch, _DEVICE, sizes, options.scenarios)
 
-    found = chosen(options.select)
+    found = chosen(options.select, sizes)
     if options.cases:
-        found = chosen_by(options.cases, found, chosen(selection.EVERY), torch)
+        full = chosen(selection.EVERY, sorted({*sizes, *named_sizes(options)}))
+        found = chosen_by(options.cases, found, full, torch)
     if given.json:
         print(
             json.dumps(
