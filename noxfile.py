@@ -134,7 +134,8 @@ def tool(session: nox.Session, row: releases.Row, command: str) -> None:
 def upstream(session: nox.Session, row: releases.Row) -> None:
     """Run files of torch's own test/distributed with one torch."""
     options, rest = _ready(session, row)
-    _install(session, *releases.BESIDE_UPSTREAM)
+    own = [PLUGINS[device] for device in options.devices if device in PLUGINS]
+    _install(session, *releases.BESIDE_UPSTREAM, *own)
     _with_reports(session, row, "upstream", options, rest)
 
 

@@ -55,7 +55,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "test_none.py").write_text("")
     skips = "import unittest\n\nclass TestAll(unittest.TestCase):\n    @unittest.skip('no GPU')\n"
     (folder / "test_skips.py").write_text(f"{skips}    def test_a(self): pass\n")
-    monkeypatch.setattr(upstream, "_TORCH", f"print({json.dumps(json.dumps([TORCH, 'npu']))})")
+    monkeypatch.setattr(upstream, "_TORCH", f"print({json.dumps(json.dumps([TORCH, None, 'npu']))})")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "pytorch"
 

@@ -48,19 +48,32 @@ COLLECTION = "collection"
 #: The most characters of a test's output that are kept.
 MOST = 20_000
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
-#: What the facts of the cell are asked with: they are as of any other cell.
+#: What the facts of the cell are asked with: they are as of any other cell. Then why torch has no such
+#: device, and the name of the device from outside of torch.
 _TORCH = """
-import json, sys, torch
-kind, v = sys.argv[1], torch.version
+import json, os, sys, torch
+kind, v, absent = sys.argv[1], torch.version, None
 facts = {"torch": torch.__version__, "torch_git": v.git_version or "unknown",
          "torch_cuda": v.cuda or "none", "torch_hip": getattr(v, "hip", None) or "none"}
 try:
     if kind != "cpu":
-        facts["device_count"] = getattr(torch, kind).device_count()
-        facts["device_name"] = str(getattr(torch, kind).get_device_name(0))
+        module = getattr(torch, kind)
+        facts["device_count"] = count = module.device_count()
+        if not count:
+            absent = f"torch.{kind}.device_count() is 0"
+        else:
+            facts["device_name"] = str(module.get_device_name(0))
+except AttributeError as error:
+    if hasattr(torch, kind):
+        facts["device_name"] = f"unknown: {error}"
+    else:
+        absent = f"torch {torch.__version__} has no torch.{kind}; a vendor's package registers it by the "
+        absent += "entry point torch.backends"
+        if os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD") == "0":
+            absent += ", which TORCH_DEVICE_BACKEND_AUTOLOAD=0 switches off"
 except Exception as error:
-    facts["device_name"] = f"unknown: {type(error).__name__}: {error}"
-print(json.dumps([facts, torch._C._get_privateuse1_backend_name()]))
+    absent = f"{type(error).__name__}: {error}"
+print(json.dumps([facts, absent, torch._C._get_privateuse1_backend_name()]))
 """
 
 
@@ -116,6 +129,11 @@ def run(
         release = Version(about["torch"]).public
         sources = upstream_files.get(asked.source, release, Path(scratch))
         runner.enter(sources.folder)
+        if (
+            sources.version
+            and Version(sources.version).base_version != Version(release).base_version
+        ):
+            tell(f"the files are of torch {sources.version}, and torch {release} runs them")
         absent = [file for file in asked.files if not (sources.folder / file).is_file()]
         if absent:
             raise BadRequest(f"{sources.folder} has no {absent[0]}")
@@ -250,7 +268,9 @@ class _Runner:
         if code != 0:
             raise BadRequest("torch cannot be imported", output)
         found: dict[str, Any]
-        found, outside = json.loads(output.splitlines()[-1])
+        found, absent, outside = json.loads(output.splitlines()[-1])
+        if absent is not None:
+            raise BadRequest(f"there is no device {self.asked.device}: {absent}")
         if self.asked.device == outside:
             # Files that are for named devices run on it too. torch has both names for it: some of its
             # releases compare with the one, some with the other.
@@ -365,6 +385,7 @@ def _facts(asked: Upstream, sources: upstream_files.Sources, redactor: Redactor)
         "device": f"{asked.device}+upstream",
         "selection": "upstream",
         "upstream": redactor.text(sources.origin),
+        "upstream_version": sources.version or "unknown",
         **wording.surroundings(["distparity", *sys.argv[1:]], redactor),
     }
 

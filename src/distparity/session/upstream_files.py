@@ -29,6 +29,8 @@ class Sources:
 
     folder: Path
     origin: str
+    #: What the repository's ``version.txt`` says, for example 2.13.0a0; empty if it is not there.
+    version: str = ""
 
 
 def get(source: str, release: str, scratch: Path) -> Sources:
@@ -56,7 +58,9 @@ def get(source: str, release: str, scratch: Path) -> Sources:
     else:
         raise BadRequest(f"{named}: there is no such folder or archive")
     below = place / "test" / "distributed"
-    return Sources(below if below.is_dir() else place, origin)
+    folder = below if below.is_dir() else place
+    version = folder.parent.parent / "version.txt"
+    return Sources(folder, origin, version.read_text().strip() if version.is_file() else "")
 
 
 def _download(address: str, place: Path) -> Path:
