@@ -53,6 +53,53 @@ def test_a_cell_is_a_row_of_the_page(
     assert text.startswith("before\n") and text.endswith("after\n")
 
 
+UPSTREAM = {"selection": "upstream", "torch": "2.15.0+cu132", "upstream_version": "2.12.1a0"}
+NEEDS = {"status": "not supported", "message": "upstream says: Need at least 2 devices"}
+ON_CPU = {
+    "upstream.fsdp.test_a/TestACPU.test_one_cpu": NEEDS,
+    "upstream.fsdp.test_a/TestACPU.test_two_cpu_float32": NEEDS,
+    "upstream.fsdp.test_a/TestACPU.test_six_cpu": NEEDS,
+    "upstream.fsdp.test_a/TestB.test_one": cells.PASSED,
+}
+ON_SIM = {
+    "upstream.fsdp.test_a/TestASIM.test_one_sim": cells.PASSED,
+    "upstream.fsdp.test_a/TestAPRIVATEUSE1.test_two_sim_float32": cells.PASSED,
+    "upstream.fsdp.test_a/TestASIM.test_six_sim": {"status": "failed", "message": "a | b\n" * 99},
+    "upstream.fsdp.test_a/TestB.test_one": cells.PASSED,
+    "upstream.test_c/TestC.test_one": NEEDS,
+}
+TABLES = f"""
+| file | 2.15.0 on cpu | 2.15.0 on sim |
+|---|---|---|
+| files of torch | 2.12.1a0 | 2.12.1a0 |
+| fsdp/test_a.py | 4: 3 not supported, 1 passed | 4: 1 failed, 3 passed |
+| test_c.py | not in this run | 1: 1 not supported |
+| all | 4: 3 not supported, 1 passed | 5: 1 failed, 1 not supported, 3 passed |
+
+| outcome | message | 2.15.0 on cpu | 2.15.0 on sim |
+|---|---|---|---|
+| failed | {f"a {chr(0x2223)} b " * 26}a {chr(0x2223)} ... |  | 1 |
+| not supported | Need at least 2 devices | 3 | 1 |
+
+| cell | passed, and skipped on the CPU | the reason there |
+|---|---|---|
+| 2.15.0 on sim | upstream.fsdp.test_a/TestASIM.test_one_sim | Need at least 2 devices |
+| 2.15.0 on sim | upstream.fsdp.test_a/TestAPRIVATEUSE1.test_two_sim_float32 | Need at least 2 devices |
+"""
+
+
+def test_torchs_own_tests_have_tables_of_their_own(tmp_path: Path) -> None:
+    cells.write(tmp_path, "2.15", "cpu+upstream", ON_CPU, **UPSTREAM)
+    cells.write(tmp_path, "2.15", "sim+upstream", ON_SIM, **UPSTREAM)
+
+    assert figures.table([tmp_path]) == TABLES.strip().split("\n")
+
+    cells.write(tmp_path, "2.15", "cuda", PASSED)
+    (head, line, row, *rest) = figures.table([tmp_path])
+    assert (head, line) == figures._HEAD and row.startswith("| cuda: ")
+    assert rest == ["", *TABLES.strip().split("\n")]
+
+
 def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("nothing\n")

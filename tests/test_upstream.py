@@ -55,7 +55,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "test_none.py").write_text("")
     skips = "import unittest\n\nclass TestAll(unittest.TestCase):\n    @unittest.skip('no GPU')\n"
     (folder / "test_skips.py").write_text(f"{skips}    def test_a(self): pass\n")
-    monkeypatch.setattr(upstream, "_TORCH", f"print({json.dumps(json.dumps([TORCH, None, 'npu']))})")
+    monkeypatch.setattr(
+        upstream, "_TORCH", f"print({json.dumps(json.dumps([TORCH, None, 'npu']))})"
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path / "pytorch"
 
@@ -376,6 +378,71 @@ def test_files_for_named_devices_run_on_one_from_outside_of_torch(
 
     assert runner.facts() == TORCH
     assert runner.variables.get("PYTORCH_TESTING_DEVICE_FOR_CUSTOM") == custom
+
+
+#: A torch with two devices, one of which is not there.
+FAKE = """
+from types import SimpleNamespace as S
+__version__ = "2.13.0"
+version = S(git_version="abc", cuda=None)
+_C = S(_get_privateuse1_backend_name=lambda: "mine")
+here = S(device_count=lambda: 2, get_device_name=lambda _: "a card")
+nameless = S(device_count=lambda: 2)
+empty = S(device_count=lambda: 0)
+broken = S(device_count=lambda: open("/no/driver"))
+"""
+ABSENT = {
+    "here": ({}, None),
+    "nameless": ({}, None),
+    "empty": ({}, r"torch\.empty\.device_count\(\) is 0"),
+    "broken": ({}, "FileNotFoundError: .*/no/driver"),
+    "unknown": ({}, "torch 2.13.0 has no torch.unknown; .* entry point torch.backends$"),
+    "off": ({"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}, "TORCH_DEVICE_BACKEND_AUTOLOAD=0 switches off"),
+}
+
+
+@pytest.mark.parametrize(("device", "variables", "told"), [(k, *v) for k, v in ABSENT.items()])
+def test_a_device_that_torch_does_not_have_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    variables: dict[str, str],
+    told: str | None,
+) -> None:
+    """Otherwise every test would be skipped, or would run on something else."""
+    (tmp_path / "torch.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    runner = upstream._Runner(
+        Upstream("pytorch", ["test_a.py"], device=device, environment=variables), tmp_path
+    )
+
+    if told is None:
+        assert runner.facts()["device_count"] == 2
+        return
+    with pytest.raises(BadRequest, match=f"there is no device {device}: .*{told}"):
+        runner.facts()
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [
+        ("2.13.0a0", "the files are of torch 2.13.0a0, and torch 2.13.0 runs them"),
+        ("2.12.1a0", "2.12.1a0, and torch 2.13.0 runs them: a test may fail because they differ"),
+        (None, "the files are of torch unknown, and torch 2.13.0 runs them: a test may fail"),
+    ],
+)
+def test_files_of_another_release_are_named(
+    checkout: Path, tmp_path: Path, version: str | None, told: str
+) -> None:
+    if version is not None:
+        (checkout / "version.txt").write_text(f"{version}\n")
+    lines: list[str] = []
+
+    _, _, xml = run(Upstream(str(checkout), ["test_none.py"]), lines.append)
+
+    assert any(told in line for line in lines)
+    assert ("may fail" in lines[0]) == ("may fail" in told)
+    assert read(xml)[0].facts["upstream_version"] == (version or "unknown")
 
 
 @pytest.mark.parametrize("cases", [["basic/ddp-ws2-float32"], ["upstream.*/test_a"], []])

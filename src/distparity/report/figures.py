@@ -9,6 +9,7 @@ from pathlib import Path
 from distparity.core.statuses import counted
 from distparity.report.model import Column, Report
 from distparity.report.read import files, read
+from distparity.report.upstream_figures import is_upstream, tables
 
 __all__ = ["BEGIN", "END", "into", "table"]
 
@@ -22,9 +23,15 @@ _HEAD = (
 
 
 def table(sources: Iterable[Path]) -> list[str]:
-    """Rows of Markdown, one per cell; raises :class:`~distparity.report.read.Refused`."""
+    """Markdown: a row per cell, and tables of torch's own tests.
+
+    Raises :class:`~distparity.report.read.Refused`.
+    """
     report = Report.of(column for path in files(list(sources)) for column in read(path))
-    return [*_HEAD, *map(_row, report.columns)]
+    own = [column for column in report.columns if not is_upstream(column)]
+    theirs = [column for column in report.columns if is_upstream(column)]
+    rows = [*_HEAD, *map(_row, own)] if own or not theirs else []
+    return [*rows, *[""] * bool(rows and theirs), *(tables(theirs) if theirs else ())]
 
 
 def into(page: Path, rows: list[str]) -> None:
