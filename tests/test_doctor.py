@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import inspect
 import json
 import re
 import resource
@@ -248,3 +249,12 @@ def test_collectives_are_held_against_plain_arithmetic(
     assert code == int(any(not one["optional"] for one in failed.values()))
     assert next(iter(failed), None) == step
     assert step is None or error in failed[step]["error"]
+
+
+def test_every_collective_that_fails_has_advice() -> None:
+    source = inspect.getsource(examination._collectives)
+    named = set(re.findall(r'yield "(.+?)"', source))
+
+    # An AVG that is refused is no failure, and has advice where it is tried.
+    assert named - {"all_reduce AVG"} == doctors.OTHERWISE.keys() - {"start"}
+    assert examination._advice("all_reduce AVG")

@@ -374,6 +374,7 @@ def _merged(ranks: list[list[Step]]) -> list[Step]:
     return [Step(**{**asdict(step), "name": f"{what}: {step.name}"}) for step in found.values()]
 
 
+_OBJECTS = "objects use the backend for cpu: name cpu:gloo beside the device's own backend"
 #: Advice for each collective that fails.
 OTHERWISE = {
     "start": "check backend(), environment() and take(): no process group could be made",
@@ -381,7 +382,9 @@ OTHERWISE = {
     "reduce_scatter_tensor": "fix the backend's reduce-scatter: FSDP shards gradients with it",
     "all_gather_into_tensor": "fix the backend's all-gather: FSDP gathers parameters with it",
     "broadcast": "fix the backend's broadcast: DDP and checkpoints begin with it",
-    "all_gather_object": "objects use the backend for cpu: name cpu:gloo beside the device's own backend",
+    "all_gather_object": _OBJECTS,
+    "broadcast_object_list": _OBJECTS,
+    "scatter_object_list": _OBJECTS,
     "barrier": "fix the backend's barrier",
 }
 
