@@ -100,6 +100,30 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
     assert state(pid) in ("gone", "zombie")
 
 
+STARTS = """
+import multiprocessing, unittest
+
+def act(): raise RuntimeError("No backend for mine")
+
+class TestIt(unittest.TestCase):
+    def test_it(self):
+        process = multiprocessing.get_context("fork").Process(target=act, name="process 0")
+        process.start()
+        process.join()
+        assert process.exitcode == 0, f"Expected exit code 0 for pid: {process.pid}"
+"""
+
+
+def test_what_a_process_of_the_test_raised_is_the_message(checkout: Path) -> None:
+    (checkout / "test" / "distributed" / "test_starts.py").write_text(STARTS)
+
+    (outcome,) = run(Upstream(str(checkout), ["test_starts.py"]))[0].values()
+
+    # The text of the test has a process's number, which no expectation could name.
+    assert outcome.message == "process 0 raised RuntimeError: No backend for mine"
+    assert "Expected exit code 0 for pid" in outcome.detail
+
+
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:
     outcomes, _, _ = run(
         Upstream(str(checkout), ["test_broken.py", "test_none.py", "test_skips.py"])
