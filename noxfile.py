@@ -448,8 +448,9 @@ def selftest(session: nox.Session) -> None:
     # Half of the time a test waits: for ranks to start, for limits to pass.
     cores = len(os.sched_getaffinity(0))
     workers = str(max(cores, min(8, 2 * cores)))
-    # Tests of one file share runs of the suite, so they stay in one process.
-    session.run("pytest", "-n", workers, "--dist", "loadfile", "tests", *session.posargs)
+    # Tests of one file share runs of the suite, so they stay in one process. The order is conftest's.
+    dist = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
+    session.run("pytest", *dist, "tests", *session.posargs)
 
 
 @nox.session

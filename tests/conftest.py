@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faulty_runs
 import pytest
-from faulty_runs import heed_signals
 from hypothesis import HealthCheck, settings
 from junitparser import xunit2 as junitparser
 from warm import Warm, can_run
@@ -22,8 +23,47 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+@functools.cache
+def one_warm() -> Warm:
+    return Warm()
+
+
 def pytest_configure() -> None:
-    heed_signals()
+    faulty_runs.heed_signals()
+    faulty_runs.warm = one_warm
+
+
+def pytest_unconfigure() -> None:
+    if one_warm.cache_info().currsize:
+        one_warm().end()
+
+
+#: The files that take longest, which begin first: otherwise one of them ends alone.
+LONGEST = (
+    "test_noxfile",
+    "test_astray",
+    "test_campaign",
+    "test_faults",
+    "test_devices",
+    "test_run",
+    "test_report_page",
+    "test_faults_around",
+    "test_expectations",
+    "test_async_device",
+    "test_strategies",
+    "test_sizes",
+    "test_pins",
+    "test_guide",
+    "test_perturb",
+    "test_doctor",
+    "test_your_model",
+    "test_operations",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -98,10 +138,8 @@ Suite = Callable[..., Ran]
 
 
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    made = Warm()
-    yield made
-    made.end()
+def warm() -> Warm:
+    return one_warm()
 
 
 #: Runs ``python -m distparity`` with words, a folder and variables.

@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
+
+from warm import MARK, Started, Warm, can_run
 
 from distparity.core.outcome import Outcome
 from distparity.results import journal
@@ -25,6 +27,8 @@ SIZES = (2, 4)
 LIMIT = 10
 #: Cases that must have the same result whatever happens beside them.
 OTHERS = ("ddp", "fsdp1", "fsdp2")
+#: In tests, the process that has imported torch already; None in benchmarks.
+warm: Callable[[], Warm] | None = None
 
 
 def heed_signals() -> None:
@@ -51,8 +55,9 @@ class Suite:
     #: Shared memory that others had left before.
     before: set[Path] = field(default_factory=set)
 
-    def command(self) -> list[str]:
-        words = [sys.executable, "-m", "distparity", "run", "--device", "cpu", "--cell", "x"]
+    def words(self) -> list[str]:
+        """The words after ``distparity``."""
+        words = ["run", "--device", "cpu", "--cell", "x"]
         words += ["--world-size", ",".join(map(str, SIZES)), "--include", "injected"]
         return [*words, "--report-dir", str(self.folder / "reports"), *self.arguments]
 
@@ -61,7 +66,7 @@ class Suite:
         """Another name for its folder of temporary files, short enough for torch's sockets there."""
         return Path("/tmp", f"suite-{self.mark[:8]}")
 
-    def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str]:
+    def start(self, prefix: list[str] | None = None) -> subprocess.Popen[str] | Started:
         (self.folder / "tmp").mkdir(parents=True)
         self.before = segments()
         self.place.symlink_to(self.folder / "tmp")
@@ -70,20 +75,18 @@ class Suite:
         resource.setrlimit(resource.RLIMIT_CORE, (cores, cores))
         heed_signals()
         path = [str(HERE / "included"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        usual = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+        variables = {**usual, "TMPDIR": str(self.place), MARK: self.mark, **self.environment}
+        if warm is not None and prefix is None and can_run(variables, usual):
+            return warm().start(self.words(), self.folder, variables)
         return subprocess.Popen(
-            [*(prefix or []), *self.command()],
+            [*(prefix or []), sys.executable, "-m", "distparity", *self.words()],
             text=True,
             errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(path),
-                "TMPDIR": str(self.place),
-                "SUITE_MARK": self.mark,
-                **self.environment,
-            },
+            env=variables,
         )
 
     def run(self, prefix: list[str] | None = None) -> Suite:
@@ -112,7 +115,7 @@ class Suite:
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"SUITE_MARK={self.mark}".encode() in (path / "environ").read_bytes():
+                if f"{MARK}={self.mark}".encode() in (path / "environ").read_bytes():
                     found.append(int(path.name))
         return found
 

@@ -27,6 +27,9 @@ def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     suite = Suite(tmp_path, listed(cases(*KILLED)))
     process = suite.start()
     wait_for(suite.has_result)
+    # Otherwise nothing is found below, whatever is left: the controller, the fork server, and ranks.
+    assert len(suite.processes()) > 3
+    assert list((suite.folder / "tmp").iterdir())
     os.kill(process.pid, number)
     process.communicate(timeout=60)
     suite.await_end()

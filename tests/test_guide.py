@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TESTS, Suite, environment
+from conftest import TESTS, Distparity, Suite, environment
 from test_devices import DDP, sim
 
 GUIDE = (TESTS.parent / "docs" / "new-device.md").read_text(encoding="utf-8")
@@ -67,15 +68,14 @@ def test_a_line_that_is_not_printed_is_missed(
 
 
 @sim
-def test_commands_of_the_guide_print_what_it_says(tmp_path: Path) -> None:
+def test_commands_of_the_guide_print_what_it_says(tmp_path: Path, distparity: Distparity) -> None:
+    """A run is started by the tests' own means; the others as a person starts them."""
     (tmp_path / "mine.toml").write_text(blocks("toml")[-1], encoding="utf-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     wrong: list[str] = []
 
-    for command, printed in commands():
-        if command.startswith(ELSEWHERE):
-            continue
-        done = subprocess.run(
+    def by_bash(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["bash", "-c", command],
             cwd=tmp_path,
             env=environment(PATH=path),
@@ -85,6 +85,17 @@ def test_commands_of_the_guide_print_what_it_says(tmp_path: Path) -> None:
             timeout=300,
             check=False,
         )
+
+    for command, printed in commands():
+        if command.startswith(ELSEWHERE):
+            continue
+        before, run, words = command.partition("distparity run ")
+        variables = dict(word.split("=", 1) for word in before.split())
+        if run:
+            ours = ["run", *shlex.split(words)]
+            done = distparity(*ours, cwd=tmp_path, together=True, **variables)
+        else:
+            done = by_bash(command)
         fails = any(re.match(r"(failed|timeout|crash): ", line) for line in printed)
         if done.returncode != int(fails) or missing(printed, done.stdout):
             lost = "\n".join(missing(printed, done.stdout))

@@ -88,8 +88,10 @@ class Nox:
 
     def environment(self, **more: str) -> dict[str, str]:
         own = {k: v for k, v in os.environ.items() if not OURS.match(k)}
-        # What this machine's pip is configured to refuse is about no torch of these indexes.
-        return own | {"PIP_CONSTRAINT": os.devnull} | more
+        # What this machine's pip is configured to refuse is about no torch of these indexes. Compiling
+        # what is installed takes longer than installing it.
+        others = {"PIP_CONSTRAINT": os.devnull, "PIP_NO_COMPILE": "1", "UV_COMPILE_BYTECODE": "0"}
+        return own | others | more
 
     def torches(self) -> list[str]:
         """The torch in each session's own environment."""

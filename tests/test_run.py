@@ -231,44 +231,51 @@ def test_run_in_which_all_was_skipped_is_no_success(suite: Suite) -> None:
     assert "says RuntimeError: mat1 and mat2 shapes cannot be multiplied" in text
 
 
-@pytest.mark.parametrize(
-    ("module", "case", "status", "text"),
-    [
-        pytest.param(
-            "refusing_strategy",
-            "multiple_forward/mistaken-ws2-float32",
-            "failed",
-            " raised RuntimeError: shapes cannot be multiplied",
-            id="a strategy that raises what its limit says is wrong",
-        ),
-        pytest.param(
-            "built_for_cpu",
-            "multiple_forward/ddp_bf16_hook-ws2-float32",
-            "not supported",
-            "says TypeError: BF16 all reduce communication hook required",
-            id="a hook that torch was not built for",
-        ),
-        pytest.param(
-            "refused_alone",
-            "refused_alone/ddp-ws2-float32",
-            "failed",
-            "failed: the oracle failed in one process: rank 0 raised RuntimeError: mat1 and mat2",
-            id="torch refuses in one process",
-        ),
-        pytest.param(
-            "mistaken_alone",
-            "mistaken_alone/ddp-ws2-float32",
-            "error",
-            "error: the oracle failed: rank 0 raised RuntimeError: shapes cannot",
-            id="a scenario that raises by itself is no fault of torch",
-        ),
-    ],
-)
-def test_who_raised_decides(suite: Suite, module: str, case: str, status: str, text: str) -> None:
-    ran = suite("--device", "cpu", "--include", module, "--case", case)
+RAISE = ("refusing_strategy", "built_for_cpu", "refused_alone", "mistaken_alone", "wrong_average")
 
-    assert ran.statuses("here-cpu") == {case: status}
-    assert text in ran.text("here-cpu", case)
+
+@pytest.fixture(scope="module")
+def raised(suite: Suite) -> Ran:
+    """Cases of several included modules, one or two of each."""
+    cases = [parameters.values[0] for parameters in RAISED]
+    words = [word for module in RAISE for word in ("--include", module)]
+    words += [word for case in (*cases, AVERAGE) for word in ("--case", str(case))]
+    return suite("--device", "cpu", *words)
+
+
+AVERAGE = "wrong_average/ddp-ws2-float32"
+RAISED = [
+    pytest.param(
+        "multiple_forward/mistaken-ws2-float32",
+        "failed",
+        " raised RuntimeError: shapes cannot be multiplied",
+        id="a strategy that raises what its limit says is wrong",
+    ),
+    pytest.param(
+        "multiple_forward/ddp_bf16_hook-ws2-float32",
+        "not supported",
+        "says TypeError: BF16 all reduce communication hook required",
+        id="a hook that torch was not built for",
+    ),
+    pytest.param(
+        "refused_alone/ddp-ws2-float32",
+        "failed",
+        "failed: the oracle failed in one process: rank 0 raised RuntimeError: mat1 and mat2",
+        id="torch refuses in one process",
+    ),
+    pytest.param(
+        "mistaken_alone/ddp-ws2-float32",
+        "error",
+        "error: the oracle failed: rank 0 raised RuntimeError: shapes cannot",
+        id="a scenario that raises by itself is no fault of torch",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "status", "text"), RAISED)
+def test_who_raised_decides(raised: Ran, case: str, status: str, text: str) -> None:
+    assert raised.statuses("here-cpu")[case] == status
+    assert text in raised.text("here-cpu", case)
 
 
 def test_state_that_is_forgotten_everywhere_is_seen(suite: Suite) -> None:
@@ -280,14 +287,12 @@ def test_state_that_is_forgotten_everywhere_is_seen(suite: Suite) -> None:
     assert "looks like: optimizer state lost" in ran.text("here-cpu", cases[0])
 
 
-def test_what_one_process_computes_wrong_is_wrong_before_any_rank_is_judged(suite: Suite) -> None:
-    case = "wrong_average/ddp-ws2-float32"
-
-    ran = suite("--device", "cpu", "--include", "wrong_average", "--case", case)
-
-    assert ran.statuses("here-cpu") == {case: "failed"}
-    assert "wrong numbers in one process: step 0, buffer 'average'" in ran.text("here-cpu", case)
-    assert ran.properties("here-cpu")[case]["one_process"] == "wrong"
+def test_what_one_process_computes_wrong_is_wrong_before_any_rank_is_judged(raised: Ran) -> None:
+    assert raised.statuses("here-cpu")[AVERAGE] == "failed"
+    assert "wrong numbers in one process: step 0, buffer 'average'" in raised.text(
+        "here-cpu", AVERAGE
+    )
+    assert raised.properties("here-cpu")[AVERAGE]["one_process"] == "wrong"
 
 
 def test_reference_runs_use_nothing_of_torch_distributed() -> None:
@@ -392,21 +397,16 @@ def test_process_that_runs_pytest_imports_no_torch(pytester: pytest.Pytester) ->
     done.stdout.fnmatch_lines(["FREE"])
 
 
-def test_pytest_options_mean_what_they_mean_elsewhere(tmp_path: Path) -> None:
+def test_pytest_options_mean_what_they_mean_elsewhere(
+    tmp_path: Path, distparity: Distparity
+) -> None:
     """Cases are under way before pytest comes to them, which none of its options may show."""
     wanted = "multiple_forward and float32 and ws2 and (wrong_sum or wrong_local or /ddp-ws)"
     words = ["--device=cpu", "--cell=here", "--include=wrong_strategies", "-v", "-k", wanted]
 
     def run(*more: str) -> list[str]:
         """The cases that pytest tells of, in its order, and its lines on their durations."""
-        done = subprocess.run(
-            [sys.executable, "-m", "distparity", "run", *words, *more],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = distparity("run", *words, *more, cwd=tmp_path)
         told = re.compile(r"::(\w+)-ws2-float32-cpu (PASSED|FAILED)|([\d.]+)s call .*::(\w+)-ws2")
         return ["-".join(filter(None, found)) for found in told.findall(done.stdout)]
 

@@ -10,18 +10,23 @@ alike.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
+#: By its value in ``/proc/PID/environ``, the processes of a run are found (``faulty_runs.py``).
+MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
 READ_EARLY = ("KINETO", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
 
@@ -42,9 +47,15 @@ class Warm:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": "1",
+                    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+                    MARK: "0" * 16,
+                },
             )
         self._socket = ours
+        self._last: Started | None = None
 
     def run(
         self,
@@ -60,28 +71,82 @@ class Warm:
         ``together``: its standard error is in its standard output. Raises ``TimeoutExpired`` after
         ``timeout`` seconds, and kills the process.
         """
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            request = json.dumps([words, str(cwd), variables]).encode()
-            files = [out.fileno(), (out if together else err).fileno()]
-            socket.send_fds(self._socket, [request], files)
-            pid = int(self._socket.recv(100))
-            self._socket.settimeout(timeout)
-            try:
-                code = int(self._socket.recv(100))
-            except TimeoutError:
-                os.kill(pid, signal.SIGKILL)
-                self._socket.settimeout(None)
-                self._socket.recv(100)
-                raise subprocess.TimeoutExpired(words, timeout) from None
+        started = self.start(words, cwd, variables, together=together)
+        texts = started.communicate(timeout)
+        return subprocess.CompletedProcess(words, started.returncode, *texts)
+
+    def start(
+        self, words: list[str], cwd: Path, variables: dict[str, str], *, together: bool = True
+    ) -> Started:
+        """Start ``python -m distparity`` with these words; one at a time."""
+        if self._last is not None:
+            # Its test has failed.
+            self._last.kill()
+        out = tempfile.TemporaryFile()  # noqa: SIM115  closed by what is started
+        err = out if together else tempfile.TemporaryFile()  # noqa: SIM115  likewise
+        cores = resource.getrlimit(resource.RLIMIT_CORE)
+        request = json.dumps([words, str(cwd), variables, cores]).encode()
+        socket.send_fds(self._socket, [request], [out.fileno(), err.fileno()])
+        pid = int(self._socket.recv(100))
+        self._last = Started(pid, words, (out, err), self._code)
+        return self._last
+
+    def _code(self, timeout: float | None) -> int:
+        self._socket.settimeout(timeout)
+        try:
+            code = int(self._socket.recv(100))
+        finally:
             self._socket.settimeout(None)
-            out.seek(0)
-            err.seek(0)
-            texts = [file.read().decode() for file in (out, err)]
-            return subprocess.CompletedProcess(words, code, *texts)
+        self._last = None
+        return code
 
     def end(self) -> None:
         self._socket.close()
         self._process.wait()
+
+
+class Started:
+    """A command that runs: of ``subprocess.Popen``, what tests use."""
+
+    def __init__(
+        self,
+        pid: int,
+        words: list[str],
+        files: tuple[IO[bytes], IO[bytes]],
+        code: Callable[[float | None], int],
+    ) -> None:
+        self.pid = pid
+        self.returncode = 0
+        self._words = words
+        self._files = files
+        self._code = code
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Its output and errors, once it has ended; kills it if that takes too long."""
+        try:
+            self.returncode = self._code(timeout)
+        except TimeoutError:
+            self.kill()
+            raise subprocess.TimeoutExpired(self._words, timeout) from None
+        out, err = self._files
+        texts = [_read(out), "" if err is out else _read(err)]
+        self._close()
+        return texts[0], texts[1]
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.returncode = self._code(None)
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 # -- in the process that imports torch -------------------------------------------------------------
@@ -93,6 +158,8 @@ def main(fd: int) -> None:
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     base = [path for path in sys.path[1:] if path not in given]
     gc.disable()
+    # The command as well: it starts the fork server after it has imported this.
+    from distparity.cli import run  # noqa: F401
     from distparity.worker import fork_server
     from distparity.worlds import start
 
@@ -116,7 +183,12 @@ def main(fd: int) -> None:
 
 
 def _become(
-    base: list[str], output: list[int], words: list[str], cwd: str, variables: dict[str, str]
+    base: list[str],
+    output: list[int],
+    words: list[str],
+    cwd: str,
+    variables: dict[str, str],
+    cores: list[int],
 ) -> NoReturn:
     """Become ``python -m distparity``, or what that becomes."""
     from distparity import cli
@@ -129,6 +201,9 @@ def _become(
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
+    # Somebody may have asked for it while it was another.
+    tempfile.tempdir = None
+    resource.setrlimit(resource.RLIMIT_CORE, (cores[0], cores[1]))
     path = [part for part in variables.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [cwd, *path, *base]
     if words[0] == "run":
@@ -153,7 +228,7 @@ def _fork(words: list[str], keep: int, output: int, variables: dict[str, str]) -
                     os.close(number)
         os.environ.clear()
         os.environ.update(variables)
-        # Somebody may have asked for it while it was another.
+        _mark(variables.get(MARK))
         tempfile.tempdir = None
         sys.path[:] = json.loads(words[1])
         from distparity.worker import fork_server
@@ -161,6 +236,19 @@ def _fork(words: list[str], keep: int, output: int, variables: dict[str, str]) -
         fork_server.main(int(words[0]), words[2])
         code = 0
     os._exit(code)
+
+
+def _mark(value: str | None) -> None:
+    """Make others see the run's mark in ``/proc/PID/environ`` of this process and its children.
+
+    There a process has what it was started with, and this one is a fork.
+    """
+    if value is None:
+        return
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = map(int, fields[47:49])
+    at = ctypes.string_at(begin, end - begin).index(f"{MARK}=0".encode()) + len(MARK) + 1
+    ctypes.memmove(begin + at, value.encode(), 16)
 
 
 if __name__ == "__main__":

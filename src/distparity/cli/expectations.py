@@ -276,7 +276,8 @@ def _write(path: Path, found: _Proposed) -> int:
             there = [entry for entry in entries if here.has(entry)]
             # A result file may have only some cases, so an entry that matches none is not an error.
             held = CaseSet(cases)
-            expectations.assign([one for one in there if not one.idle(held)], here, cases)
+            matching = [one for one in there if not one.idle(held, one.covered(held))]
+            expectations.assign(matching, here, cases)
         for torch, cell, results in found.failed:
             recorded.add(torch, cell, results)
         path.write_text(text, encoding="utf-8")

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from distparity.core.bad_request import BadRequest
-from distparity.core.case import Case
-from distparity.session import arguments, selection
-from distparity.session.case_list import DEFAULT_WORLD_SIZES, chosen_by, named_sizes
+from distparity.session import arguments
+from distparity.session.case_list import DEFAULT_WORLD_SIZES, asked_for
 from distparity.worlds.launcher import Launcher, StartError
 
 #: The ids do not depend on the device.
@@ -38,14 +37,7 @@ def _act(given: argparse.Namespace) -> int:
         launcher.close(reported=True)
 
     sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
-
-    def chosen(select: str, sizes: list[int]) -> list[Case]:
-        return selection.cases(select, torch, _DEVICE, sizes, options.scenarios)
-
-    found = chosen(options.select, sizes)
-    if options.cases:
-        full = chosen(selection.EVERY, sorted({*sizes, *named_sizes(options)}))
-        found = chosen_by(options.cases, found, full, torch)
+    found = asked_for(torch, [_DEVICE], sizes, options)
     if given.json:
         print(
             json.dumps(

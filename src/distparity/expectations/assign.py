@@ -63,10 +63,11 @@ def assign(
     found: dict[str, Entry] = {}
     every = CaseSet(cases)
     for entry in filter(here.has, entries):
-        idle = entry.idle(every)
+        covered = entry.covered(every)
+        idle = entry.idle(every, covered)
         if idle:
             raise Wrong(f"{entry.where}: no case here matches {', '.join(idle)}")
-        for case in entry.covered(every):
+        for case in covered:
             other = found.get(case.id)
             both = entry if other is None else other.joined(entry)
             if both is None:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from packaging.specifiers import SpecifierSet
 
 from distparity.core.case import Case
 from distparity.core.naming import UPSTREAM
 from distparity.core.outcome import Outcome, Status
-from distparity.expectations.patterns import among, meet
+from distparity.expectations.patterns import among, any_of, meet
 from distparity.expectations.pins import Pin
 from distparity.expectations.search import TooSlow, search
 
@@ -24,18 +25,35 @@ PARTS = ("scenario", "strategy", "world_size", "dtype")
 
 
 class CaseSet:
-    """All cases that entries can match, indexed so that many entries find theirs quickly."""
+    """All cases that entries can match, indexed so that many entries find theirs quickly.
+
+    There are thirty thousand of them, and entries name few: the ids are made as they are asked for.
+    """
 
     def __init__(self, cases: Iterable[Case]) -> None:
-        self.by_id = {case.id: case for case in cases}
-        #: By scenario and strategy.
-        self.groups: dict[tuple[str, str], list[Case]] = {}
+        #: By scenario, by strategy.
+        self.groups: dict[str, dict[str, list[Case]]] = {}
+        sizes, dtypes = set(), set()
+        for case in cases:
+            self.groups.setdefault(case.scenario, {}).setdefault(case.strategy, []).append(case)
+            sizes.add(case.world_size)
+            dtypes.add(case.dtype)
         #: The values of each part of a case, as strings.
-        self.values: dict[str, set[str]] = {part: set() for part in PARTS}
-        for case in self.by_id.values():
-            self.groups.setdefault((case.scenario, case.strategy), []).append(case)
-        for part, values in self.values.items():
-            values.update(str(getattr(case, part)) for case in self.by_id.values())
+        self.values: dict[str, set[str]] = {
+            "scenario": {*self.groups},
+            "strategy": {name for groups in self.groups.values() for name in groups},
+            "world_size": {*map(str, sizes)},
+            "dtype": dtypes,
+        }
+        self._ids: dict[str, dict[str, Case]] = {}
+
+    def of(self, case: str) -> Case | None:
+        """The case with an id; None if there is none."""
+        scenario = case.partition("/")[0]
+        if scenario not in self._ids:
+            every = self.groups.get(scenario, {}).values()
+            self._ids[scenario] = {one.id: one for group in every for one in group}
+        return self._ids[scenario].get(case)
 
 
 @dataclass(frozen=True)
@@ -78,7 +96,7 @@ class Entry:
         ids = (re.search(r"-ws(\d+)-[^-]+$", case) for case in self.cases)
         return named | {int(found[1]) for found in ids if found}
 
-    @property
+    @cached_property
     def upstream(self) -> bool:
         """Whether it names torch's own tests, which ``distparity upstream`` runs, and no cases of ours."""
         named = (*self.cases, *self.patterns.get("scenario", ()))
@@ -109,7 +127,7 @@ class Entry:
     def covered(self, every: CaseSet) -> list[Case]:
         """The cases that the entry matches, on a device that it matches."""
         if self.cases:
-            return [every.by_id[case] for case in self.cases if case in every.by_id]
+            return [case for case in map(every.of, self.cases) if case is not None]
         meant = {
             part: {value for value in values if among(value, self.patterns[part])}
             if part in self.patterns
@@ -118,27 +136,27 @@ class Entry:
         }
         return [
             case
-            for (scenario, strategy), cases in every.groups.items()
-            if scenario in meant["scenario"] and strategy in meant["strategy"]
+            for scenario, groups in every.groups.items()
+            if scenario in meant["scenario"]
+            for strategy, cases in groups.items()
+            if strategy in meant["strategy"]
             for case in cases
             if str(case.world_size) in meant["world_size"] and case.dtype in meant["dtype"]
         ]
 
-    def idle(self, every: CaseSet) -> list[str]:
-        """The entry's ids and patterns that match no case, each in words.
+    def idle(self, every: CaseSet, covered: list[Case]) -> list[str]:
+        """The entry's ids and patterns that match no case, each in words; ``covered`` are its cases.
 
         If each matches some case but no case matches them all, the one line says that.
         """
-        found = [repr(case) for case in self.cases if case not in every.by_id]
+        found = [repr(case) for case in self.cases if every.of(case) is None]
         for part, patterns in self.patterns.items():
             found += [
                 f"{part} {pattern!r}"
                 for pattern in patterns
-                if not any(
-                    fnmatchcase(value, pattern.removeprefix("!")) for value in every.values[part]
-                )
+                if not any_of(every.values[part], pattern.removeprefix("!"))
             ]
-        if not found and not self.covered(every):
+        if not found and not covered:
             return ["all its patterns together"]
         return found
 

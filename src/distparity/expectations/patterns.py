@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase, translate
 from functools import cache
 
-__all__ = ["among", "meet"]
+__all__ = ["among", "any_of", "meet"]
 
 _SPECIAL = re.compile(r"[*?[]")
 #: The pieces of a pattern: any text, any character, a set of characters, or a literal character.
@@ -19,9 +19,31 @@ def among(value: str, patterns: tuple[str, ...]) -> bool:
 
     If all patterns begin with ``!``, everything else matches.
     """
-    out = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    into = [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]
-    return any(fnmatchcase(value, p) for p in into) and not any(fnmatchcase(value, p) for p in out)
+    into, out = _tests(patterns)
+    return any(test(value) for test in into) and not any(test(value) for test in out)
+
+
+def any_of(values: Collection[str], pattern: str) -> bool:
+    """Whether one of the values matches the pattern."""
+    return pattern in values or any(map(_test(pattern), values))
+
+
+Test = Callable[[str], object]
+
+
+@cache
+def _tests(patterns: tuple[str, ...]) -> tuple[list[Test], list[Test]]:
+    """What a value must pass one of, and what it must pass none of."""
+    out = [_test(pattern[1:]) for pattern in patterns if pattern.startswith("!")]
+    into = [_test(pattern) for pattern in patterns if not pattern.startswith("!")]
+    return into or [_test("*")], out
+
+
+@cache
+def _test(pattern: str) -> Test:
+    if _SPECIAL.search(pattern):
+        return re.compile(translate(pattern)).match
+    return pattern.__eq__
 
 
 def meet(one: str, other: str) -> bool:

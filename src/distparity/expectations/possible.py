@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from distparity.core.naming import UPSTREAM
 from distparity.core.torch_facts import TorchFacts
 from distparity.expectations.entry import Entry
 from distparity.expectations.file import Wrong
-from distparity.expectations.patterns import among
+from distparity.expectations.patterns import among, any_of
 
 __all__ = ["Names", "check"]
 
@@ -111,8 +110,7 @@ def _unknown(entry: Entry, names: Names) -> Iterator[str]:
 
 
 def _is_one_of(pattern: str, names: Collection[str]) -> bool:
-    named = pattern.removeprefix("!")
-    return named in names or any(fnmatchcase(name, named) for name in names)
+    return any_of(names, pattern.removeprefix("!"))
 
 
 def _in_common(one: Entry, other: Entry) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from distparity.session import names, selection
 from distparity.session.cell import Cell
 from distparity.session.options import Options
 
-__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList", "chosen_by", "named_sizes"]
+__all__ = ["DEFAULT_WORLD_SIZES", "MOST_CPU_RANKS", "CaseList", "asked_for", "named_sizes"]
 
 DEFAULT_WORLD_SIZES = (2, 4)
 #: The most ranks on one machine's CPU; a larger number is probably a typing error.
@@ -28,22 +29,10 @@ class CaseList:
     def __init__(self, torch: TorchFacts, cells: Iterable[Cell], options: Options) -> None:
         self._by_file: dict[Path, list[Case]] = {}
         sizes = options.world_sizes or ([2] if options.each_pair else list(DEFAULT_WORLD_SIZES))
-        named = named_sizes(options)
         cells = list(cells)
-
-        def chosen(select: str, sizes: list[int]) -> list[Case]:
-            return [
-                case
-                for cell in cells
-                for case in selection.cases(select, torch, cell.device, sizes, options.scenarios)
-            ]
-
         for cell in cells:
             _check_sizes(cell, options.world_sizes)
-        found = chosen(options.select, sizes)
-        if options.cases:
-            full = chosen(selection.EVERY, sorted({*sizes, *named}))
-            found = chosen_by(options.cases, found, full, torch)
+        found = asked_for(torch, [cell.device for cell in cells], sizes, options)
         for cell in cells:
             cell.cases = [case for case in found if case.device == cell.device]
         self.files = {name: Path(file) for name, file in torch.files.items()}
@@ -86,7 +75,34 @@ def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
             )
 
 
-def chosen_by(
+def asked_for(
+    torch: TorchFacts, devices: list[str], sizes: list[int], options: Options
+) -> list[Case]:
+    """The selected cases on these devices, or the named ones; raises :class:`BadRequest`."""
+
+    def cases(select: str, sizes: list[int], scenarios: list[str] | None) -> list[Case]:
+        found = (selection.cases(select, torch, one, sizes, scenarios) for one in devices)
+        return list(itertools.chain.from_iterable(found))
+
+    known = options.scenarios
+    every = sorted({*sizes, *named_sizes(options)})
+    ids = {*options.cases}
+    # Most requests name ids, and of twenty thousand cases those of a few scenarios can have them.
+    few = {one.partition("/")[0] for one in ids}.intersection(
+        torch.files if known is None else known
+    )
+    named = (
+        [case for case in cases(selection.EVERY, every, [*few]) if case.id in ids] if few else []
+    )
+    if ids and ids == {case.id for case in named}:
+        return named
+    found = cases(options.select, sizes, known)
+    if options.cases:
+        found = _chosen_by(options.cases, found, cases(selection.EVERY, every, known), torch)
+    return found
+
+
+def _chosen_by(
     wanted: Iterable[str], selected: list[Case], full: list[Case], torch: TorchFacts
 ) -> list[Case]:
     """The cases with these ids, or that match these patterns; raises :class:`BadRequest`.

@@ -63,4 +63,6 @@ class Expected:
         names = (cell.device, cell.found.type)
         here = expectations.Surroundings(torch.torch, names, cell_facts(torch, cell))
         entries = expectations.assign(own, here, every, self._found.pins)
-        return {case: entries[case.id] for case in every if case.id in entries}
+        scenarios = {case.partition("/")[0] for case in entries}
+        named = (case for case in every if case.scenario in scenarios)
+        return {case: entries[case.id] for case in named if case.id in entries}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from distparity.strategies.base import Tensors
 from distparity.strategies.ddp import Ddp
@@ -30,6 +29,9 @@ class Zero1(Ddp):
     }
 
     def optimizer(self, scenario: Scenario, model: nn.Module) -> torch.optim.Optimizer:
+        # It compiles eight optimizers when it is imported. Listing the cases does not need that.
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
         # It makes the optimizer itself, from a class and arguments, which are taken from the scenario's
         # optimizer.
         plain = super().optimizer(scenario, model)
