@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 __all__ = [
@@ -30,6 +32,12 @@ ANY = "accelerator"
 
 def points() -> list[EntryPoint]:
     """The entry points of devices of other packages, whether they can be loaded or not."""
+    return list(_points(tuple(sys.path)))
+
+
+@cache
+def _points(_path: tuple[str, ...]) -> list[EntryPoint]:
+    """Looking into every installed package takes a while, and a run asks seven times."""
     return list(entry_points(group=GROUP))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -67,14 +68,24 @@ class Names:
 
         This needs no torch.
         """
-        package = Path(__file__).parents[1]
-        data = _KEY.findall((package / _DATA).read_text("utf-8"))
-        texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
+        scenarios, strategies = _in_files()
         return cls(
             {*device_kinds.kinds(), *_TYPES, *_OWN, *own},
-            {*(path.stem for glob in _SCENARIOS for path in package.glob(glob)), *own},
-            {*(name for text in texts for name in _TEXT.findall(text)), *data, *own},
+            {*scenarios, *own},
+            {*strategies, *own},
         )
+
+
+@cache
+def _in_files() -> tuple[frozenset[str], frozenset[str]]:
+    """The names of scenarios, and those of strategies and of ways, in the suite's files."""
+    package = Path(__file__).parents[1]
+    data = _KEY.findall((package / _DATA).read_text("utf-8"))
+    texts = (path.read_text("utf-8") for glob in _STRATEGIES for path in package.glob(glob))
+    return (
+        frozenset(path.stem for glob in _SCENARIOS for path in package.glob(glob)),
+        frozenset([*data, *(name for text in texts for name in _TEXT.findall(text))]),
+    )
 
 
 def check(entries: Sequence[Entry], names: Names) -> None:
