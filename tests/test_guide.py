@@ -90,8 +90,8 @@ def test_commands_of_the_guide_print_what_it_says(tmp_path: Path, distparity: Di
         if command.startswith(ELSEWHERE):
             continue
         before, run, words = command.partition("distparity run ")
-        variables = dict(word.split("=", 1) for word in before.split())
         if run:
+            variables = dict(word.split("=", 1) for word in before.split())
             ours = ["run", *shlex.split(words)]
             done = distparity(*ours, cwd=tmp_path, together=True, **variables)
         else:

@@ -64,5 +64,5 @@ class Expected:
         here = expectations.Surroundings(torch.torch, names, cell_facts(torch, cell))
         entries = expectations.assign(own, here, every, self._found.pins)
         scenarios = {case.partition("/")[0] for case in entries}
-        named = (case for case in every if case.scenario in scenarios)
-        return {case: entries[case.id] for case in named if case.id in entries}
+        of_them = (case for case in every if case.scenario in scenarios)
+        return {case: entries[case.id] for case in of_them if case.id in entries}
