@@ -14,6 +14,8 @@ import pytest
 from distparity.core.torch_facts import TorchFacts
 from distparity.session import selection
 from distparity.session.arguments import OF_PAIRS
+from distparity.session.case_list import asked_for
+from distparity.session.options import Options
 
 ROOT = Path(__file__).parents[1]
 #: A name of a scenario, a strategy or both, as the inventory writes it.
@@ -95,6 +97,29 @@ def test_a_case_can_be_named_whatever_world_sizes_it_is_selected_with(
     selected = set().union(*(_cases(one, facts, sizes) for one in selection.SELECTIONS))
 
     assert selected <= _cases(selection.EVERY, facts, (2, 4, 8))
+
+
+IDS = {
+    "one": ["basic/ddp-ws2-float32"],
+    "not in their order": ["basic/fsdp2-ws2-float64", "containers/ddp-ws2-float32"],
+    "of more ranks than are selected": ["basic/ddp-ws8-float32", "basic/ddp-ws2-float32"],
+    "of the largest selections": ["resume/zero1-ws4-float64", "all_reduce/tensor-ws2-int64"],
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_patterns_that_match_ids_alone_find_the_same_cases(
+    facts: TorchFacts, ids: list[str]
+) -> None:
+    """Ids have a shorter way than patterns through all the cases there are."""
+    patterns = [f"{one[:-1]}[{one[-1]}]" for one in ids]
+    found, same, mixed = (
+        asked_for(facts, ["cpu", "sim"], [2, 4], Options(cases=words))
+        for words in (ids, patterns, [*ids, *patterns])
+    )
+
+    assert found == same == mixed
+    assert sorted(case.id for case in found) == sorted([*ids, *ids])
 
 
 def test_what_each_pair_of_nodes_runs_is_there(facts: TorchFacts) -> None:
