@@ -835,6 +835,10 @@ def test_slower_cases_do_not_change_the_exit_code(
     assert code == 0
     assert "  a/x-ws2-float32: 2.00 times (1.500 s, now 3.000 s)" in capsys.readouterr().out
 
+    # One cell is slower than nothing, and the command says so.
+    assert cli.main(["report", str(paths[0]), "-o", str(tmp_path / "out"), "--slower", "1.5"]) == 0
+    assert "slower: nothing to compare" in capsys.readouterr().out
+
 
 # -- the runs of a cell by date --------------------------------------------------------------------
 

@@ -71,6 +71,10 @@ def _act(given: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"distparity: {error}", file=sys.stderr)
         return 1
+    if given.slower is not None and not slow:
+        slow = [
+            "slower: nothing to compare: no device has cells of two torches (or name one: --against)"
+        ]
     for line in slow:
         _say(line)
     complaints = [] if given.strict is None else report.not_shown(found, given.strict)
