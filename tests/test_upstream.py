@@ -101,7 +101,7 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
 
 
 STARTS = """
-import multiprocessing, unittest
+import multiprocessing, traceback, unittest
 
 def act(): raise RuntimeError("No backend for mine")
 
@@ -111,17 +111,27 @@ class TestIt(unittest.TestCase):
         process.start()
         process.join()
         assert process.exitcode == 0, f"Expected exit code 0 for pid: {process.pid}"
+
+    def test_told(self):
+        try:
+            act()
+        except RuntimeError:
+            # Without the lines that newer Pythons put below the source.
+            told = traceback.format_exc().replace("^", " ") + "\\nTo execute this test\\n" * 20
+        raise RuntimeError(f"Process 3 exited with error code 10 and exception:\\n{told}")
 """
 
 
 def test_what_a_process_of_the_test_raised_is_the_message(checkout: Path) -> None:
     (checkout / "test" / "distributed" / "test_starts.py").write_text(STARTS)
 
-    (outcome,) = run(Upstream(str(checkout), ["test_starts.py"]))[0].values()
+    one, told = run(Upstream(str(checkout), ["test_starts.py"]))[0].values()
 
     # The text of the test has a process's number, which no expectation could name.
-    assert outcome.message == "process 0 raised RuntimeError: No backend for mine"
-    assert "Expected exit code 0 for pid" in outcome.detail
+    assert one.message == "process 0 raised RuntimeError: No backend for mine"
+    assert "Expected exit code 0 for pid" in one.detail
+    # Of this, pytest keeps the first lines.
+    assert told.message == "process 3 raised RuntimeError: No backend for mine"
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:

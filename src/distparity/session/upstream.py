@@ -48,8 +48,14 @@ COLLECTION = "collection"
 #: The most characters of a test's output that are kept.
 MOST = 20_000
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
-#: What a process that a test has started prints when it ends with an exception.
-_CHILD = re.compile(r"^Process process (\d+):\nTraceback.*\n(?:[ \t].*\n)+(\S.*)$", re.MULTILINE)
+#: A process that a test has started raised: as that process prints it, and as torch's helper tells it,
+#: in the lines of pytest. The number of the process, and the exception.
+_CHILD = re.compile(
+    r"^(?:Process process (\d+):\nTraceback.*\n(?:[ \t].*\n)+(\S.*)"
+    r"|(E +)RuntimeError: Process (\d+) exited with error code \d+ and exception:\n"
+    r"\3Traceback.*\n(?:\3[ \t].*\n)+\3(\S.*))$",
+    re.MULTILINE,
+)
 #: What the facts of the cell are asked with: they are as of any other cell. Then why torch has no such
 #: device, and the name of the device from outside of torch.
 _TORCH = """
@@ -351,9 +357,9 @@ def _outcome(case: ET.Element, output: str, facts: dict[str, Any]) -> Outcome:
                 return Outcome(status, f"upstream says: {message}", facts=facts)
             raised = "raised" if status is Status.FAILED else ""
             child = _CHILD.search(output)
-            if child is not None and "exit code" in message:
-                # The test knows only how the process ended; its number differs from run to run.
-                message = f"process {child[1]} raised {child[2]}"
+            if child is not None and re.search("exit code|exited with error code", message):
+                # The test only knows how the process ended, and pytest cuts what it was told.
+                message = f"process {child[1] or child[4]} raised {child[2] or child[5]}"
             return Outcome(status, message, output, facts, failure=raised)
     return Outcome(Status.PASSED, facts=facts)
 
