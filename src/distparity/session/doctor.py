@@ -332,7 +332,11 @@ def _ranks(found: DeviceFacts, sharing: str) -> Step:
     if most >= SMOKE_RANKS:
         return Step("ranks", f"up to {most}")
     ways = ", ".join(found.sharing)
-    advice = f"--share-devices puts two ranks on it (by {ways})" if ways else "add another device"
+    advice = (
+        f"--share-devices puts two ranks on it (by {ways})"
+        if ways
+        else "add another device; if each process sees only its own one, override count() and take()"
+    )
     return Step(
         "ranks",
         error=f"{most} device is too few: {SMOKE_RANKS} ranks need {SMOKE_RANKS}",
