@@ -60,6 +60,7 @@ ON_CPU = {
     "upstream.fsdp.test_a/TestACPU.test_two_cpu_float32": NEEDS,
     "upstream.fsdp.test_a/TestACPU.test_six_cpu": NEEDS,
     "upstream.fsdp.test_a/TestB.test_one": cells.PASSED,
+    "upstream.test_c/collection": {"status": "not supported", "message": "no test for this device"},
 }
 ON_SIM = {
     "upstream.fsdp.test_a/TestASIM.test_one_sim": cells.PASSED,
@@ -67,24 +68,29 @@ ON_SIM = {
     "upstream.fsdp.test_a/TestASIM.test_six_sim": {"status": "failed", "message": "a | b\n" * 99},
     "upstream.fsdp.test_a/TestB.test_one": cells.PASSED,
     "upstream.test_c/TestC.test_one": NEEDS,
+    "upstream.test_c/TestC.test_two": cells.PASSED,
+    "upstream.test_d/TestD.test_one": NEEDS,
 }
 TABLES = f"""
 | file | 2.15.0 on cpu | 2.15.0 on sim |
 |---|---|---|
 | files of torch | 2.12.1a0 | 2.12.1a0 |
 | fsdp/test_a.py | 4: 3 not supported, 1 passed | 4: 1 failed, 3 passed |
-| test_c.py | not in this run | 1: 1 not supported |
-| all | 4: 3 not supported, 1 passed | 5: 1 failed, 1 not supported, 3 passed |
+| test_c.py | 1: 1 not supported | 2: 1 not supported, 1 passed |
+| test_d.py | not in this run | 1: 1 not supported |
+| all | 5: 4 not supported, 1 passed | 7: 1 failed, 2 not supported, 4 passed |
 
 | outcome | message | 2.15.0 on cpu | 2.15.0 on sim |
 |---|---|---|---|
 | failed | {f"a {chr(0x2223)} b " * 26}a {chr(0x2223)} ... |  | 1 |
-| not supported | Need at least 2 devices | 3 | 1 |
+| not supported | Need at least 2 devices | 3 | 2 |
+| not supported | no test for this device | 1 |  |
 
 | cell | passed, and skipped on the CPU | the reason there |
 |---|---|---|
 | 2.15.0 on sim | upstream.fsdp.test_a/TestASIM.test_one_sim | Need at least 2 devices |
 | 2.15.0 on sim | upstream.fsdp.test_a/TestAPRIVATEUSE1.test_two_sim_float32 | Need at least 2 devices |
+| 2.15.0 on sim | upstream.test_c/TestC.test_two | no test for this device |
 """
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["UPSTREAM", "cell_name", "device_of"]
+__all__ = ["COLLECTION", "UPSTREAM", "cell_name", "device_of"]
 
 #: What the scenario of a test of torch's own repository begins with.
 UPSTREAM = "upstream."
+#: Stands for the tests of a file that cannot be collected, or that has none for the device.
+COLLECTION = "collection"
 
 
 def cell_name(device: str, *, shared: bool, arithmetic: str, marks: Sequence[str] = ()) -> str:

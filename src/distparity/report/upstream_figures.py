@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from distparity.core.naming import UPSTREAM, device_of
+from distparity.core.naming import COLLECTION, UPSTREAM, device_of
 from distparity.core.statuses import BY_NAME, STATUSES, counted
 from distparity.report.model import Case, Column, Result
 
@@ -98,8 +98,11 @@ def _gained(columns: Sequence[Column]) -> Iterator[list[str]]:
             if BY_NAME[result.status].family == "silent"
         }
         for case, result in column.results.items():
-            if result.status == "passed" and _plain(case, device) in skipped:
-                yield [_title(column), case.id, skipped[_plain(case, device)]]
+            # Where the file has no test for the CPU at all, there is one result for it.
+            names = (_plain(case, device), f"{case.scenario}/{COLLECTION}")
+            why = next((skipped[name] for name in names if name in skipped), None)
+            if result.status == "passed" and why is not None:
+                yield [_title(column), case.id, why]
 
 
 def _plain(case: Case, device: str) -> str:

@@ -29,7 +29,7 @@ from packaging.version import Version
 from distparity import expectations
 from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.naming import UPSTREAM
+from distparity.core.naming import COLLECTION, UPSTREAM
 from distparity.core.outcome import Outcome, Status
 from distparity.core.processes import describe_exit
 from distparity.core.redact import Redactor
@@ -43,8 +43,6 @@ __all__ = ["Upstream", "lines", "run"]
 COLLECTING = 600.0
 #: Seconds to write where a test was that took too long.
 TO_TELL = 5.0
-#: Stands for the tests of a file that cannot be collected.
-COLLECTION = "collection"
 #: The most characters of a test's output that are kept.
 MOST = 20_000
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
