@@ -172,11 +172,15 @@ def distparity(warm: Warm) -> Distparity:
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory, distparity: Distparity) -> Suite:
-    """Run the suite with the words given, in an empty folder, as cell ``here`` on the CPU."""
+    """Run the suite with the words given, in an empty folder, as cell ``here``.
+
+    It runs on the CPU unless a device is named, and not on every device that is installed here.
+    """
 
     def run(*words: str, **variables: str) -> Ran:
         folder = tmp_path_factory.mktemp("run")
-        known = run_words("--cell", "here", *words)
+        device = () if "--device" in words else ("--device", "cpu")
+        known = run_words("--cell", "here", *device, *words)
         done = distparity(*known, cwd=folder, together=True, **variables)
         return Ran(done.returncode, done.stdout, folder / "reports")
 
