@@ -15,7 +15,7 @@ import faulty_runs
 import pytest
 from hypothesis import HealthCheck, settings
 from junitparser import xunit2 as junitparser
-from warm import Warm, can_run
+from warm import PATIENCE, Warm, can_run
 
 pytest_plugins = ["pytester"]
 # What an example takes on a busy machine says nothing about it.
@@ -155,7 +155,7 @@ def distparity(warm: Warm) -> Distparity:
     ) -> subprocess.CompletedProcess[str]:
         known = environment(**variables)
         if can_run(known, environment()):
-            return warm.run(list(words), cwd, known, 300, together=together)
+            return warm.run(list(words), cwd, known, PATIENCE, together=together)
         return subprocess.run(
             [sys.executable, "-m", "distparity", *words],
             cwd=cwd,
@@ -163,7 +163,7 @@ def distparity(warm: Warm) -> Distparity:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if together else subprocess.PIPE,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from warm import MARK, Started, Warm, can_run
+from warm import MARK, PATIENCE, Started, Warm, can_run
 
 from distparity.core.outcome import Outcome
 from distparity.results import journal
@@ -91,7 +91,7 @@ class Suite:
 
     def run(self, prefix: list[str] | None = None) -> Suite:
         process = self.start(prefix)
-        self.output = process.communicate(timeout=300)[0]
+        self.output = process.communicate(timeout=PATIENCE)[0]
         self.code = process.returncode
         self.place.unlink()
         return self
@@ -124,7 +124,7 @@ class Suite:
         return '"case"' in (self.folder / "reports" / "junit-x-cpu.jsonl").read_text()
 
     def await_end(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE / 10
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.place.unlink()

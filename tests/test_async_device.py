@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Suite
+from warm import PATIENCE
 
 from distparity.core.outcome import Outcome, Status
 from distparity.releases.cells import read as cells_of
@@ -894,7 +895,7 @@ def test_batches_idle_hosts_time_outs_and_aborts(tmp_path: Path) -> None:
         for rank in range(2)
     ]
 
-    said, other = (one.communicate(timeout=200)[0].splitlines() for one in ranks)
+    said, other = (one.communicate(timeout=PATIENCE)[0].splitlines() for one in ranks)
 
     wanted = ["True [3.0, 3.0] False", "False  True"]
     assert said == [

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import environment
 from loopback_index import fake_wheel, serve
+from warm import PATIENCE
 
 from distparity import releases
 from distparity.bisection import Bisection, Candidate, Observation, Refused, Span, between, given
@@ -372,7 +373,7 @@ def _bisect(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

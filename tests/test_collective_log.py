@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import TESTS
+from warm import PATIENCE
 
 from distparity.worker import stack_reporter, wrapping
 
@@ -53,7 +54,7 @@ def test_a_group_of_any_class_works_under_the_log() -> None:
     """In a process of its own, because the log stays until its process ends."""
     program = [sys.executable, str(TESTS / "included" / "python_groups.py")]
 
-    done = subprocess.run(program, stdout=subprocess.PIPE, check=True, timeout=120)
+    done = subprocess.run(program, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
 
     # What a class inherits is torch's, and torch's own methods are not seen in it.
     assert json.loads(done.stdout) == {

@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from faulty_runs import Suite, cases, listed
+from warm import PATIENCE
 
 from distparity.core.outcome import Status
 
@@ -31,7 +32,7 @@ def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     assert len(suite.processes()) > 3
     assert list((suite.folder / "tmp").iterdir())
     os.kill(process.pid, number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     suite.await_end()
 
     assert process.returncode != 0
@@ -43,7 +44,7 @@ def test_pytest_is_killed(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             if condition():

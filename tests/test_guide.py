@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import TESTS, Distparity, Suite, environment
 from test_devices import DDP, sim
+from warm import PATIENCE
 
 GUIDE = (TESTS.parent / "docs" / "new-device.md").read_text(encoding="utf-8")
 #: Installing is for a machine that has nothing, and the whole column takes many minutes.
@@ -82,7 +83,7 @@ def test_commands_of_the_guide_print_what_it_says(tmp_path: Path, distparity: Di
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
 

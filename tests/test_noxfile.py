@@ -21,6 +21,7 @@ from typing import BinaryIO
 import pytest
 from conftest import Ran
 from loopback_index import Quiet, fake_wheel, serve
+from warm import PATIENCE
 
 from distparity import releases
 from distparity.releases.interpreters import RUNNING
@@ -81,7 +82,7 @@ class Nox:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
         return Ran(done.returncode, done.stdout, self.folder / "reports")
@@ -501,7 +502,7 @@ def _interrupt(nox: Nox, words: str, when: Callable[[], bool]) -> Ran:
         try:
             _wait(lambda: when() or process.poll() is not None, "the moment for Ctrl-C")
             os.killpg(process.pid, signal.SIGINT)
-            process.wait(timeout=90)
+            process.wait(timeout=PATIENCE)
             _wait(lambda: not _marked(mark), "the end of every process")
         finally:
             for left in _marked(mark):
@@ -525,7 +526,7 @@ def _marked(mark: str) -> list[int]:
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"{what} did not come"
         time.sleep(0.05)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CORE, CORE_ONLY, Distparity, Ran, Suite, environment, run_words
+from warm import PATIENCE
 
 NAMES = [
     f"multiple_forward/{strategy}-ws{size}-{dtype}"
@@ -301,7 +302,7 @@ def test_reference_runs_use_nothing_of_torch_distributed() -> None:
         [sys.executable, str(Path(__file__).with_name("references_alone.py"))],
         env=environment(),
         stdout=subprocess.PIPE,
-        timeout=300,
+        timeout=PATIENCE,
         check=True,
     )
 

@@ -16,6 +16,7 @@ from conftest import TESTS, environment
 from test_guide import missing
 from torch import nn
 from torch.nn import functional as F
+from warm import PATIENCE
 
 import distparity
 from distparity import scenarios
@@ -37,7 +38,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -25,6 +25,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NoReturn
 
+#: After so many seconds, a test takes what it has started for hanging. It is not a measure of anything:
+#: on a machine that is busy with other things, an install or a run may take many minutes.
+PATIENCE = 1800
 #: By its value in ``/proc/PID/environ``, the processes of a run are found (``faulty_runs.py``).
 MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
