@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from distparity.devices import delays
+from distparity.devices import Device, delays
 from distparity.worker import wrapping
 
 
@@ -48,6 +50,33 @@ def test_the_same_words_have_the_same_delays(monkeypatch: pytest.MonkeyPatch) ->
 def test_delays_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     for part in made(monkeypatch, "1 0 a", 5000):
         assert sum(part) == pytest.approx(delays.BUDGET)
+
+
+def kept_busy(kind: str, **module: Any) -> None:
+    """Keep a device of torch's for 3 ms; ``module`` is what torch has for it."""
+    device = Device()
+    device.module = lambda: SimpleNamespace(**module)  # type: ignore[method-assign]
+    device.keep_busy(torch.device(kind), 0.003)
+
+
+def test_a_device_is_kept_busy_by_its_sleep_kernel_or_by_products() -> None:
+    cycles: list[int] = []
+    shapes: list[tuple[int, ...]] = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.mm.default:
+                shapes.append(tuple(args[0].shape))
+            return func(*args, **(kwargs or {}))
+
+    with Products():
+        kept_busy("meta", _sleep=cycles.append)
+        kept_busy("cpu", _sleep=cycles.append)
+        assert (cycles, shapes) == ([4_500_000], [])
+        kept_busy("meta")
+    assert shapes == [(512, 512)] * 3
 
 
 def test_without_a_seed_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
