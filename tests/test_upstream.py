@@ -119,19 +119,28 @@ class TestIt(unittest.TestCase):
             # Without the lines that newer Pythons put below the source.
             told = traceback.format_exc().replace("^", " ") + "\\nTo execute this test\\n" * 20
         raise RuntimeError(f"Process 3 exited with error code 10 and exception:\\n{told}")
+
+    def test_worker(self):
+        try:
+            act()
+        except RuntimeError:
+            told = traceback.format_exc().replace("^", " ") + "To execute this test\\n" * 20
+        raise RuntimeError(f"Exception in worker process:\\n{told}")
 """
 
 
 def test_what_a_process_of_the_test_raised_is_the_message(checkout: Path) -> None:
     (checkout / "test" / "distributed" / "test_starts.py").write_text(STARTS)
 
-    one, told = run(Upstream(str(checkout), ["test_starts.py"]))[0].values()
+    outcomes = list(run(Upstream(str(checkout), ["test_starts.py"]))[0].values())
 
-    # The text of the test has a process's number, which no expectation could name.
-    assert one.message == "process 0 raised RuntimeError: No backend for mine"
-    assert "Expected exit code 0 for pid" in one.detail
-    # Of this, pytest keeps the first lines.
-    assert told.message == "process 3 raised RuntimeError: No backend for mine"
+    # The text of the first has a process's number, which no expectation could name; pytest keeps only the
+    # first lines of the others.
+    assert {outcome.message for outcome in outcomes} == {
+        "a process of the test raised RuntimeError: No backend for mine"
+    }
+    assert len(outcomes) == 3
+    assert "Expected exit code 0 for pid" in outcomes[0].detail
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:

@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from distparity.core.cause import grouped
 from distparity.core.naming import COLLECTION, UPSTREAM, device_of
 from distparity.core.statuses import BY_NAME, STATUSES, counted
 from distparity.report.model import Case, Column, Result
 
 __all__ = ["is_upstream", "tables"]
 
+#: Here torch begins to say how to run the test again.
+_AGAIN = " To execute this test, run"
 #: The most characters of a message.
 MOST = 160
 
@@ -70,18 +73,19 @@ def _counts(found: Counter[str]) -> str:
 def _reasons(columns: Sequence[Column]) -> Iterator[str]:
     yield _row(["outcome", "message", *map(_title, columns)])
     yield "|---|---|" + "---|" * len(columns)
-    why = [
-        Counter((one.status, _message(one)) for one in column.results.values())
-        for column in columns
+    found = [
+        (one.status, _message(one), number)
+        for number, column in enumerate(columns)
+        for one in column.results.values()
+        if BY_NAME[one.status].family != "good"
     ]
     order = [status.name for status in STATUSES]
-    pairs = {pair for counts in why for pair in counts if BY_NAME[pair[0]].family != "good"}
-    for pair in sorted(pairs, key=lambda one: (order.index(one[0]), one[1])):
-        yield _row([*pair, *(str(counts[pair] or "") for counts in why)])
+    for status, why, where in sorted(grouped(found), key=lambda one: (order.index(one[0]), one[1])):
+        yield _row([status, why, *(str(where.count(n) or "") for n in range(len(columns)))])
 
 
 def _message(result: Result) -> str:
-    words = " ".join(result.message.split()).removeprefix("upstream says: ")
+    words = " ".join(result.message.split()).removeprefix("upstream says: ").partition(_AGAIN)[0]
     return words if len(words) <= MOST else f"{words[:MOST]}..."
 
 

@@ -46,14 +46,16 @@ TO_TELL = 5.0
 #: The most characters of a test's output that are kept.
 MOST = 20_000
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
-#: A process that a test has started raised: as that process prints it, and as torch's helper tells it,
-#: in the lines of pytest. The number of the process, and the exception.
+#: A process that a test has started raised: as that process prints it, and as torch's two helpers tell it
+#: in the lines of pytest.
 _CHILD = re.compile(
-    r"^(?:Process process (\d+):\nTraceback.*\n(?:[ \t].*\n)+(\S.*)"
-    r"|(E +)RuntimeError: Process (\d+) exited with error code \d+ and exception:\n"
-    r"\3Traceback.*\n(?:\3[ \t].*\n)+\3(\S.*))$",
+    r"^(?:Process process \d+:\nTraceback.*\n(?:[ \t].*\n)+(\S.*)"
+    r"|(E +)RuntimeError: (?:Process \d+ exited with error code \d+ and|Exception in worker process:).*\n"
+    r"\2Traceback.*\n(?:\2[ \t].*\n)+\2(\S.*))$",
     re.MULTILINE,
 )
+#: What such a test says by itself.
+_ENDED = re.compile("exit code|exited with error code|Exception in worker process")
 #: What the facts of the cell are asked with: they are as of any other cell. Then why torch has no such
 #: device, and the name of the device from outside of torch.
 _TORCH = """
@@ -355,9 +357,9 @@ def _outcome(case: ET.Element, output: str, facts: dict[str, Any]) -> Outcome:
                 return Outcome(status, f"upstream says: {message}", facts=facts)
             raised = "raised" if status is Status.FAILED else ""
             child = _CHILD.search(output)
-            if child is not None and re.search("exit code|exited with error code", message):
-                # The test only knows how the process ended, and pytest cuts what it was told.
-                message = f"process {child[1] or child[4]} raised {child[2] or child[5]}"
+            if child is not None and _ENDED.search(message):
+                # The number of the process differs from run to run, and pytest cuts what it was told.
+                message = f"a process of the test raised {child[1] or child[3]}"
             return Outcome(status, message, output, facts, failure=raised)
     return Outcome(Status.PASSED, facts=facts)
 
