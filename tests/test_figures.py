@@ -73,6 +73,10 @@ ON_SIM = {
         **NEEDS,
         "message": "upstream says: Need at least 4 devices",
     },
+    "upstream.test_d/TestD.test_ten": {
+        "status": "failed",
+        "message": "ValueError: no Traceback (most recent call last): File '/home/me/a.py'",
+    },
     "upstream.test_d/TestD.test_two": {
         "status": "failed",
         "message": "ValueError: no To execute this test, run the following: python test.py",
@@ -84,12 +88,12 @@ TABLES = f"""
 | files of torch | 2.12.1a0 | 2.12.1a0 |
 | fsdp/test_a.py | 4: 3 not supported, 1 passed | 4: 1 failed, 3 passed |
 | test_c.py | 1: 1 not supported | 2: 1 not supported, 1 passed |
-| test_d.py | not in this run | 2: 1 failed, 1 not supported |
-| all | 5: 4 not supported, 1 passed | 8: 2 failed, 2 not supported, 4 passed |
+| test_d.py | not in this run | 3: 2 failed, 1 not supported |
+| all | 5: 4 not supported, 1 passed | 9: 3 failed, 2 not supported, 4 passed |
 
 | outcome | message | 2.15.0 on cpu | 2.15.0 on sim |
 |---|---|---|---|
-| failed | ValueError: no |  | 1 |
+| failed | ValueError: no |  | 2 |
 | failed | {f"a {chr(0x2223)} b " * 26}a {chr(0x2223)} ... |  | 1 |
 | not supported | Need at least N devices | 3 | 2 |
 | not supported | no test for this device | 1 |  |

@@ -13,8 +13,8 @@ from distparity.report.model import Case, Column, Result
 
 __all__ = ["is_upstream", "tables"]
 
-#: Here torch begins to say how to run the test again.
-_AGAIN = " To execute this test, run"
+#: Where a message has no more for a table: how to run the test again, and where it was.
+_REST = re.compile(r" To execute this test, run| Traceback \(most recent call last\)")
 #: The most characters of a message.
 MOST = 160
 
@@ -85,7 +85,7 @@ def _reasons(columns: Sequence[Column]) -> Iterator[str]:
 
 
 def _message(result: Result) -> str:
-    words = " ".join(result.message.split()).removeprefix("upstream says: ").partition(_AGAIN)[0]
+    words = _REST.split(" ".join(result.message.split()).removeprefix("upstream says: "))[0]
     return words if len(words) <= MOST else f"{words[:MOST]}..."
 
 
