@@ -110,6 +110,7 @@ class TestIt(unittest.TestCase):
         process = multiprocessing.get_context("fork").Process(target=act, name="process 0")
         process.start()
         process.join()
+        print("much is printed after that\\n" * 2000)
         assert process.exitcode == 0, f"Expected exit code 0 for pid: {process.pid}"
 
     def test_told(self):
@@ -141,6 +142,7 @@ def test_what_a_process_of_the_test_raised_is_the_message(checkout: Path) -> Non
     }
     assert len(outcomes) == 3
     assert "Expected exit code 0 for pid" in outcomes[0].detail
+    assert len(outcomes[0].detail) == upstream.MOST
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:

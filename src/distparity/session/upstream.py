@@ -43,8 +43,8 @@ __all__ = ["Upstream", "lines", "run"]
 COLLECTING = 600.0
 #: Seconds to write where a test was that took too long.
 TO_TELL = 5.0
-#: The most characters of a test's output that are kept.
-MOST = 20_000
+#: The most characters of a test's output that are kept, and the most bytes that are read for its cause.
+MOST, MOST_READ = 20_000, 1 << 20
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
 #: A process that a test has started raised: as that process prints it, and as torch's two helpers tell it
 #: in the lines of pytest.
@@ -270,7 +270,7 @@ class _Runner:
         command = [sys.executable, "-c", _TORCH, self.asked.device]
         code, output, _ = self._start(command, COLLECTING)
         if code != 0:
-            raise BadRequest("torch cannot be imported", output)
+            raise BadRequest("torch cannot be imported", output[-MOST:])
         found: dict[str, Any]
         found, absent, outside = json.loads(output.splitlines()[-1])
         if absent is not None:
@@ -292,9 +292,12 @@ class _Runner:
             return [line for line in output.splitlines() if _NODE.match(line)]
         # pytest's code for a file without a test: for example all are for another device.
         if code == 5:
-            return Outcome(Status.NOT_SUPPORTED, "the file has no test for this device", output)
+            return Outcome(
+                Status.NOT_SUPPORTED, "the file has no test for this device", output[-MOST:]
+            )
         why = "took too long" if code is None else "failed"
-        return Outcome(Status.ERROR, f"the collection of {file} {why}: {_last(output)}", output)
+        message = f"the collection of {file} {why}: {_last(output)}"
+        return Outcome(Status.ERROR, message, output[-MOST:])
 
     def run(self, test: str) -> Outcome:
         """Run one test."""
@@ -306,12 +309,12 @@ class _Runner:
         facts = {"seconds_in_ranks": round(seconds, 4)}
         if code is None:
             message = f"no answer within {self.asked.limit:g} s"
-            return Outcome(Status.TIMEOUT, message, output, facts, failure="timeout")
+            return Outcome(Status.TIMEOUT, message, output[-MOST:], facts, failure="timeout")
         with contextlib.suppress(OSError, ET.ParseError):
             for case in ET.parse(result).iter("testcase"):  # noqa: S314  pytest has just written it
                 return _outcome(case, output, facts)
         ended = f"killed by {signal.Signals(-code).name}" if code < 0 else describe_exit(code << 8)
-        return Outcome(Status.CRASH, f"the process {ended}", output, facts, failure="crash")
+        return Outcome(Status.CRASH, f"the process {ended}", output[-MOST:], facts, failure="crash")
 
     def _start(self, command: Sequence[str], limit: float) -> tuple[int | None, str, float]:
         """Run a command; returns its code (None if it took too long), its output, and its seconds."""
@@ -339,9 +342,9 @@ class _Runner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-            file.seek(0)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_READ))
             output = file.read().decode("utf-8", "replace")
-        return code, output[-MOST:], time.monotonic() - began
+        return code, output, time.monotonic() - began
 
 
 def _outcome(case: ET.Element, output: str, facts: dict[str, Any]) -> Outcome:
@@ -360,7 +363,7 @@ def _outcome(case: ET.Element, output: str, facts: dict[str, Any]) -> Outcome:
             if child is not None and _ENDED.search(message):
                 # The number of the process differs from run to run, and pytest cuts what it was told.
                 message = f"a process of the test raised {child[1] or child[3]}"
-            return Outcome(status, message, output, facts, failure=raised)
+            return Outcome(status, message, output[-MOST:], facts, failure=raised)
     return Outcome(Status.PASSED, facts=facts)
 
 
