@@ -100,6 +100,20 @@ def test_a_test_that_hangs_ends_with_what_it_started(checkout: Path, tmp_path: P
     assert state(pid) in ("gone", "zombie")
 
 
+def test_every_test_of_a_file_with_many_is_found(checkout: Path, tmp_path: Path) -> None:
+    """Its list is longer than what is kept of a test's output."""
+    many = "class TestIt:\n" + "".join(
+        f"    def test_{'long' * 9}_{i}(self): pass\n" for i in range(999)
+    )
+    (checkout / "test" / "distributed" / "test_many.py").write_text(many)
+    runner = upstream._Runner(Upstream(str(checkout), ["test_many.py"]), tmp_path)
+    runner.enter(checkout / "test" / "distributed")
+
+    found = runner.collect("test_many.py")
+
+    assert isinstance(found, list) and len(found) == 999
+
+
 STARTS = """
 import multiprocessing, traceback, unittest
 

@@ -43,8 +43,9 @@ __all__ = ["Upstream", "lines", "run"]
 COLLECTING = 600.0
 #: Seconds to write where a test was that took too long.
 TO_TELL = 5.0
-#: The most characters of a test's output that are kept, and the most bytes that are read for its cause.
-MOST, MOST_READ = 20_000, 1 << 20
+#: The most characters of a test's output that are kept, and the most bytes that are read: of a list of
+#: tests, all of them.
+MOST, MOST_READ = 20_000, 1 << 26
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
 #: A process that a test has started raised: as that process prints it, and as torch's two helpers tell it
 #: in the lines of pytest.
