@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Suite, command, environment
+from conftest import Distparity, Suite, command, environment, run_words
+from warm import PATIENCE, Started, Warm, can_run
 
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
@@ -227,19 +228,24 @@ WORDS = ("--device", "cpu", "--world-size", "2", "--include", "wrong_strategies"
 FEW = (*WORDS, "-k", "multiple_forward and float32 and (wrong_local or fsdp2-ws2 or ddp-ws2)")
 
 
-def _through_a_terminal(folder: Path, *words: str, **variables: str) -> str:
+def _through_a_terminal(warm: Warm, folder: Path, *words: str, **variables: str) -> str:
     """What a terminal of 100 columns gets, with its control characters."""
     leader, follower = pty.openpty()
     size = {"COLUMNS": "100", "LINES": "40", "TERM": "xterm", **variables}
-    process = subprocess.Popen(
-        command("--cell", "here", *words),
-        cwd=folder,
-        env=environment(**size),
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-    )
-    os.close(follower)
+    with os.fdopen(follower, "wb", buffering=0) as terminal:
+        process: subprocess.Popen[bytes] | Started
+        if can_run(environment(**size), environment()):
+            known = run_words("--cell", "here", *words)
+            process = warm.start(known, folder, environment(**size), output=terminal)
+        else:
+            process = subprocess.Popen(
+                command("--cell", "here", *words),
+                cwd=folder,
+                env=environment(**size),
+                stdin=terminal,
+                stdout=terminal,
+                stderr=terminal,
+            )
     parts = []
     try:
         while part := os.read(leader, 65536):
@@ -249,15 +255,15 @@ def _through_a_terminal(folder: Path, *words: str, **variables: str) -> str:
         pass
     finally:
         os.close(leader)
-    process.wait(60)
+    process.wait(PATIENCE)
     return b"".join(parts).decode()
 
 
 @pytest.fixture
-def through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def through(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     for name in ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CI", "PYTHONIOENCODING"):
         monkeypatch.delenv(name, raising=False)
-    return lambda *words, **variables: _through_a_terminal(tmp_path, *words, **variables)
+    return lambda *words, **variables: _through_a_terminal(warm, tmp_path, *words, **variables)
 
 
 def test_terminal_shows_progress_colours_and_marks(through: Callable[..., str]) -> None:
@@ -465,15 +471,14 @@ def test_the_worst_ratio_is_of_trainings() -> None:
     assert line.endswith("3 cases, none run; worst ratio 0.25 (basic/ddp-ws2-float32)")
 
 
-def test_a_run_looks_the_same_wherever_it_is_started(tmp_path: Path) -> None:
+def test_a_run_looks_the_same_wherever_it_is_started(
+    tmp_path: Path, distparity: Distparity
+) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\naddopts = "-ra -q"\n')
     (tmp_path / "conftest.py").write_text("raise RuntimeError\n")
-    words = command(
-        "--device", "cpu", "--cell", "here", "--case", "checkpoint_reentrant/ddp-ws2-float32"
-    )
-    found = subprocess.run(
-        words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
-    )
+    case = "checkpoint_reentrant/ddp-ws2-float32"
+    words = run_words("--device", "cpu", "--cell", "here", "--case", case)
+    found = distparity(*words, cwd=tmp_path)
 
     assert "SKIPPED" not in found.stdout
     assert f"rootdir: {tmp_path}" in found.stdout

@@ -79,13 +79,22 @@ class Warm:
         return subprocess.CompletedProcess(words, started.returncode, *texts)
 
     def start(
-        self, words: list[str], cwd: Path, variables: dict[str, str], *, together: bool = True
+        self,
+        words: list[str],
+        cwd: Path,
+        variables: dict[str, str],
+        *,
+        together: bool = True,
+        output: IO[bytes] | None = None,
     ) -> Started:
-        """Start ``python -m distparity`` with these words; one at a time."""
+        """Start ``python -m distparity`` with these words; one at a time.
+
+        Its output is in a file that is read at the end, or in ``output``.
+        """
         if self._last is not None:
             # Its test has failed.
             self._last.kill()
-        out = tempfile.TemporaryFile()  # noqa: SIM115  closed by what is started
+        out = output or tempfile.TemporaryFile()  # noqa: SIM115  closed by what is started
         err = out if together else tempfile.TemporaryFile()  # noqa: SIM115  likewise
         cores = resource.getrlimit(resource.RLIMIT_CORE)
         request = json.dumps([words, str(cwd), variables, cores]).encode()
@@ -124,13 +133,18 @@ class Started:
         self._files = files
         self._code = code
 
-    def communicate(self, timeout: float) -> tuple[str, str]:
-        """Its output and errors, once it has ended; kills it if that takes too long."""
+    def wait(self, timeout: float) -> int:
+        """Wait for its end; kills it if that takes too long."""
         try:
             self.returncode = self._code(timeout)
         except TimeoutError:
             self.kill()
             raise subprocess.TimeoutExpired(self._words, timeout) from None
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Its output and errors, once it has ended; kills it if that takes too long."""
+        self.wait(timeout)
         out, err = self._files
         texts = [_read(out), "" if err is out else _read(err)]
         self._close()
