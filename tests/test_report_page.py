@@ -332,6 +332,36 @@ def test_filters_are_set_by_hand_and_written_to_the_address(browse: Opened, smal
     assert (page.hash, page.said) == ("", "8 cases, 4 cells")
 
 
+def test_long_names_that_begin_alike_can_be_told_apart_beside_an_open_panel(
+    browse: Opened, tmp_path: Path
+) -> None:
+    names = ["two_backwards_of_one_graph_in_order", "two_backwards_of_one_graph_reversed"]
+    for torch in ("2.4", "2.8", "2.10", "2.11", "2.12", "2.13", "2.14", "2.15"):
+        results = {f"{name}/ddp-ws2-float32": dict(cells.PASSED) for name in names}
+        cells.write(tmp_path, torch, "cpu", results)
+    write([tmp_path], tmp_path / "report")
+    page = browse(tmp_path / "report" / "index.html")
+    page.visit(f"open=&case={names[0]}/ddp-ws2-float32&col=2.4-cpu")
+
+    assert page.names() == names
+    labels = page.all("tbody [role=rowheader]")
+    assert [label.accessible_name for label in labels] == [f"{name} 1" for name in names]
+    for label in page.all("tbody .label"):
+        begin = label.find_element(By.CSS_SELECTOR, ".begin")
+        # What is cut is the middle, and the end is within the column of names.
+        wide, shown = (
+            int(str(begin.get_property(name))) for name in ("scrollWidth", "clientWidth")
+        )
+        assert wide > shown > 40
+        column = label.find_element(By.XPATH, "..").rect
+        end = page.driver.execute_script(
+            "const r = document.createRange(); r.selectNode(arguments[0].lastChild);"
+            "return r.getBoundingClientRect().right",
+            label,
+        )
+        assert end < column["x"] + column["width"]
+
+
 def test_address_that_names_what_is_not_there_is_answered(browse: Opened, small: Path) -> None:
     page = browse(small).visit("case=alpha/nothing&col=2.4-cpu&out=splendid")
 

@@ -5,8 +5,8 @@ const HEIGHT = { row: 28, line: 15 };
 // Widths in pixels: a column's bounds, one in which a word fits beside a count, a digit and a small one,
 // what is around a count, a ratio and a mark, a ground below texts, a cell's edge.
 const WIDTH = { least: 94, most: 150, word: 125, digit: 7.4, small: 6.4, count: 8, ratio: 8, mark: 22, ground: 8, edge: 14 };
-// A letter of a name, and what is around a name.
-const NAME = { letter: 8.4, around: 110 };
+// Of names, in pixels: a letter, and what is around one. In letters: a long one, and the end that is not cut.
+const NAME = { letter: 8.4, around: 110, long: 24, end: 10 };
 // So many rows and columns beyond those in sight are in the document.
 const AHEAD = { rows: 6, columns: 2 };
 
@@ -281,13 +281,32 @@ function rowTitle(row) {
   return [row.node?.path ?? row.one.id, ...histories(among, matrix.columns, name)].join("\n");
 }
 
+function isLong(name) {
+  return name.length >= NAME.long;
+}
+
+// A long name in two parts: where there is no room for all of it, the first is cut. Names that begin alike
+// end differently.
+function parts(name) {
+  if (!isLong(name)) return name;
+  return [el("span", { class: "begin" }, name.slice(0, -NAME.end)), name.slice(-NAME.end)];
+}
+
 function drawRow(row, index, drawnCells) {
   const label = row.node ? row.node.label : row.one.label;
   const name = el(
     "th",
-    { scope: "row", role: "rowheader", tabindex: "-1", "aria-colindex": 1, title: rowTitle(row) },
+    {
+      scope: "row",
+      role: "rowheader",
+      tabindex: "-1",
+      "aria-colindex": 1,
+      // Read out, a name in two parts has a gap.
+      "aria-label": isLong(label) ? `${label} ${row.node?.cases.length ?? ""}`.trim() : null,
+      title: rowTitle(row),
+    },
     row.node ? icon("open", row.open ? "turned" : "") : null,
-    el("span", { class: "label" }, label),
+    el("span", { class: "label" }, parts(label)),
     row.node ? el("small", {}, String(row.node.cases.length)) : null,
   );
   const line = el(
