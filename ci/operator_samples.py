@@ -4,8 +4,8 @@
 
 The registry (``torch.testing._internal``) differs between releases and imports packages that torch does
 not require. So its samples are data of ours: one file, the same for every release. An operator is kept
-if DTensor can run at least one of its samples in some way, and a sample if its plain result is the same
-twice, finite, and made of few elements.
+if it draws no random numbers, a sample has a tensor, and DTensor can run at least one of them in some
+way. A sample is kept if its plain result is the same twice, finite, and made of few elements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from distparity.operations.generated import samples
@@ -48,7 +49,7 @@ def main() -> None:
         if any(info.name.startswith(word) for word in _NOT) or torch.float64 not in info.dtypes:
             continue
         kept = _chosen(info)
-        if kept and _distributes(info.name, kept):
+        if kept and _distributes(info.name, kept) and not _is_random(info.name, kept):
             found[name] = {
                 "call": info.name,
                 "inplace": info.inplace_variant is not None,
@@ -63,6 +64,28 @@ def main() -> None:
     ]
     Path(samples.FILE).write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
     print(len(found), sum(len(one["samples"]) for one in found.values()), file=sys.stderr)
+
+
+class _Random(TorchDispatchMode):
+    """Notices operators that draw random numbers."""
+
+    drawn = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.drawn |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def _is_random(name: str, kept: list[dict[str, Any]]) -> bool:
+    """Whether an operator draws random numbers, whatever it does with them here."""
+    call, random = samples.resolve(name), _Random()  # type: ignore[no-untyped-call]
+    for sample in kept:
+        args, kwargs = samples.build(sample, "float64", 0)
+        with random:
+            call(*args, **kwargs)
+    return random.drawn
 
 
 def _kinds(info: Any) -> list[str]:
@@ -218,7 +241,8 @@ def _distributes(name: str, kept: list[dict[str, Any]]) -> bool:
 
             with contextlib.suppress(Exception):
                 call(*tree_map(place, args), **tree_map(place, kwargs))
-                return True
+                if state["n"]:
+                    return True
     return False
 
 

@@ -190,7 +190,10 @@ def _raising(text: str) -> Callable[[], Any]:
         pytest.param("no", ["RuntimeError: no"], "RefusedError", 0, id="both raised"),
         pytest.param("no", [""], "SplitError", 1, id="one raised"),
         pytest.param("Timed out", ["", ""], "HungError", 2, id="one waited, twice"),
-        pytest.param("Timed out", ["gone", "Timed out waiting"], "HungError", 2, id="both waited"),
+        pytest.param(
+            "Timed out", ["Timed out", "Connection reset"], "HungError", 2, id="both waited"
+        ),
+        pytest.param("Timed out", ["IndexError: no"], "SplitError", 1, id="one raised, one waited"),
     ],
 )
 def test_how_a_check_ends(
@@ -247,7 +250,8 @@ def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
     shown, said = explain.shows(file)
 
     assert shown, said
-    assert "[5, 3], not torch.float64 [5, 5]" in said
+    assert "changed input: torch.float64 [5, 3] [" in said
+    assert ", not torch.float64 [5, 5] [" in said
 
 
 def test_what_is_not_torchs_is_not_marked_as_its_answer() -> None:

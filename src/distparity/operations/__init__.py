@@ -40,6 +40,7 @@ def facts() -> dict[str, OperationFacts]:
             pairs_only=tuple(operation.pairs_only),
             default_ranks=operation.default_ranks,
             selection=operation.selection,
+            generated=operation.generated,
             patience=operation.patience,
             alone=operation.alone,
             ways={way: tuple(operation.dtypes_of(way)) for way in operation.ways},

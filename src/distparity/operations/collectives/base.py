@@ -130,6 +130,8 @@ class Collective(Operation):
     ordered: ClassVar[bool] = False
     #: Whether every member gets a different part.
     parted: ClassVar[bool] = False
+    #: Whether what a rank is refused to send is its own matter, which others wait for.
+    one_sided: ClassVar[bool] = False
     #: Ways whose results are new tensors.
     returning: ClassVar[tuple[str, ...]] = ("functional", "coalesced")
     #: Ways that write results into the inputs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.distributed as dist
 
@@ -17,6 +19,7 @@ from distparity.operations.collectives.base import (
 
 class SendRecv(Collective):
     ways = ("tensor", "async", "batch", NONCONTIGUOUS)
+    one_sided: ClassVar[bool] = True
 
     def expect(self, check: Exchange, me: int, given: list[list[torch.Tensor]]) -> list[Exact]:
         return [exactly(given[me - 1][0])] if len(given) > 1 else []

@@ -140,7 +140,9 @@ class _Crossing(GuardedCheck):
         if "P" not in self.end:
             # A sum may be split into any terms.
             found["part"] = asked(moved.to_local)
-        return found | self._gradient(leaf, found["whole"] * self.weights())
+        # What is asynchronous is waited for here.
+        terms = asked(lambda: found["whole"] * self._here(leaf, self.weights()))
+        return found | self._gradient(leaf, terms)
 
     def _redistribute_async(self, site: Site) -> Tensors:
         return self._redistribute(site, async_op=True)
@@ -148,12 +150,12 @@ class _Crossing(GuardedCheck):
     def _full_tensor(self, site: Site) -> Tensors:
         leaf = self._leaf(site, self._local(site)).requires_grad_()
         found = {"whole": asked(leaf.full_tensor)}
-        return found | self._gradient(leaf, found["whole"] * self.weights())
+        return found | self._gradient(leaf, found["whole"] * self._here(leaf, self.weights()))
 
     def _to_local(self, site: Site) -> Tensors:
         leaf = self._leaf(site, self._local(site)).requires_grad_()
         found = {"part": asked(leaf.to_local)}
-        mine = self.mine(site.rank, self._linear, self.weights())
+        mine = self._here(leaf, self.mine(site.rank, self._linear, self.weights()))
         return found | self._gradient(leaf, found["part"] * mine)
 
     def _to_local_terms(self, site: Site) -> Tensors:
@@ -161,13 +163,13 @@ class _Crossing(GuardedCheck):
         leaf = self._leaf(site, self._local(site)).requires_grad_()
         terms = placements(".".join(["Psum"] * len(self.sizes)), self.sizes)
         found = {"part": asked(lambda: leaf.to_local(grad_placements=terms))}
-        mine = self.weights(site.rank)
+        mine = self._here(leaf, self.weights(site.rank))
         return found | self._gradient(leaf, found["part"] * mine)
 
     def _from_local(self, site: Site) -> Tensors:
         local = self._local(site).to(site.context.device).requires_grad_()
         whole = asked(self._leaf(site, local).full_tensor)
-        loss = (whole * self.weights()).sum()
+        loss = (whole * self._here(whole, self.weights())).sum()
         asked(loss.backward)
         grad = torch.zeros_like(local) if local.grad is None else local.grad
         return {"whole": whole, "gradient of the part": grad}
@@ -178,14 +180,18 @@ class _Crossing(GuardedCheck):
         local = asked(leaf.to_local)
         again = joined(local, mesh, self.source, leaf.shape, leaf.stride())
         found = {"whole": asked(again.full_tensor)}
-        return found | self._gradient(leaf, found["whole"] * self.weights())
+        return found | self._gradient(leaf, found["whole"] * self._here(leaf, self.weights()))
 
     def _distribute_tensor(self, site: Site) -> Tensors:
         mesh, whole = mesh_of(site, self.mesh), self.whole().to(site.context.device)
         to = placements(self.source, self.sizes)
         leaf = asked(lambda: distribute_tensor(whole, mesh, to)).requires_grad_()
         found = {"part": asked(leaf.to_local), "whole": asked(leaf.full_tensor)}
-        return found | self._gradient(leaf, found["whole"] * self.weights())
+        return found | self._gradient(leaf, found["whole"] * self._here(leaf, self.weights()))
+
+    @staticmethod
+    def _here(like: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return weights.to(like.device)
 
     def _gradient(self, leaf: Any, terms: torch.Tensor) -> Tensors:
         asked(terms.sum().backward)

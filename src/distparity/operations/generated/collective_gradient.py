@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -32,116 +32,72 @@ from distparity.operations.base import (
 from distparity.operations.generated.guard import Generated, GuardedCheck, asked, group_of
 from distparity.verification.constants import FACTOR
 
-__all__ = ["CollectiveGradient"]
+__all__ = ["CALLS", "CollectiveGradient", "Flow"]
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One call in one rank of a group; ``ranks`` are the members' ranks in the world."""
-
-    group: Any
-    ranks: list[int]
-    op: str
-    dim: int
-
-    @property
-    def reduction(self) -> Any:
-        return getattr(dist.ReduceOp, self.op)
-
-
-def _nn_all_to_all(x: torch.Tensor, call: _Call) -> Any:
-    parts = list(x.chunk(len(call.ranks)))
-    out = [torch.empty_like(part) for part in parts]
-    return torch.cat(list(differentiable.all_to_all(out, parts, group=call.group)))
-
-
-def _nn_reduce_scatter(x: torch.Tensor, call: _Call) -> Any:
-    parts = list(x.chunk(len(call.ranks)))
-    out = torch.empty_like(parts[0])
-    return differentiable.reduce_scatter(out, parts, op=call.reduction, group=call.group)
-
-
-def _nn_scatter(x: torch.Tensor, call: _Call) -> Any:
-    parts = list(x.chunk(len(call.ranks)))
-    return differentiable.scatter(parts, call.ranks[0], group=call.group)
-
-
-def _in_place(x: torch.Tensor, call: _Call) -> torch.Tensor:
-    made = x * 1
-    dist.all_reduce(made, call.reduction, group=call.group)
-    return made
-
-
-def _in_place_broadcast(x: torch.Tensor, call: _Call) -> torch.Tensor:
-    made = x * 1
-    dist.broadcast(made, call.ranks[0], group=call.group)
-    return made
-
-
-Way = Callable[[torch.Tensor, _Call], Any]
-#: By way: the collective that it is, and the call.
-_WAYS: dict[str, tuple[str, Way]] = {
-    "nn_all_reduce": (
-        "all_reduce",
-        lambda x, c: differentiable.all_reduce(x, op=c.reduction, group=c.group),
+#: By way: the collective that it is, and the call: of a tensor ``x`` in a process group ``group`` whose
+#: members have the ranks ``ranks`` in the world, with the reduction ``op`` by its name and as
+#: ``reduction``, and a dim ``dim``.
+CALLS: dict[str, tuple[str, str]] = {
+    "nn_all_reduce": ("all_reduce", "differentiable.all_reduce(x, op=reduction, group=group)"),
+    "nn_all_gather": ("all_gather", "torch.cat(differentiable.all_gather(x, group=group))"),
+    "nn_reduce_scatter": (
+        "reduce_scatter",
+        (
+            "differentiable.reduce_scatter(torch.empty_like(x.chunk(len(ranks))[0]), "
+            "list(x.chunk(len(ranks))), op=reduction, group=group)"
+        ),
     ),
-    "nn_all_gather": (
-        "all_gather",
-        lambda x, c: torch.cat(list(differentiable.all_gather(x, group=c.group))),
+    "nn_all_to_all": (
+        "all_to_all",
+        (
+            "torch.cat(differentiable.all_to_all([torch.empty_like(one) for one in x.chunk(len(ranks))], "
+            "list(x.chunk(len(ranks))), group=group))"
+        ),
     ),
-    "nn_reduce_scatter": ("reduce_scatter", _nn_reduce_scatter),
-    "nn_all_to_all": ("all_to_all", _nn_all_to_all),
     "nn_all_to_all_single": (
         "all_to_all",
-        lambda x, c: differentiable.all_to_all_single(torch.empty_like(x), x, group=c.group),
+        "differentiable.all_to_all_single(torch.empty_like(x), x, group=group)",
     ),
-    "nn_broadcast": (
-        "broadcast",
-        lambda x, c: differentiable.broadcast(x, c.ranks[0], group=c.group),
+    "nn_broadcast": ("broadcast", "differentiable.broadcast(x, ranks[0], group=group)"),
+    "nn_reduce": ("reduce", "differentiable.reduce(x, ranks[0], op=reduction, group=group)"),
+    "nn_gather": ("gather", "torch.cat(differentiable.gather(x, ranks[0], group=group))"),
+    "nn_scatter": (
+        "scatter",
+        "differentiable.scatter(list(x.chunk(len(ranks))), ranks[0], group=group)",
     ),
-    "nn_reduce": (
-        "reduce",
-        lambda x, c: differentiable.reduce(x, c.ranks[0], op=c.reduction, group=c.group),
-    ),
-    "nn_gather": (
-        "gather",
-        lambda x, c: torch.cat(list(differentiable.gather(x, c.ranks[0], group=c.group))),
-    ),
-    "nn_scatter": ("scatter", _nn_scatter),
-    "functional_all_reduce": (
-        "all_reduce",
-        lambda x, c: functional.all_reduce(x, c.op.lower(), c.group),
-    ),
-    "functional_all_gather": (
-        "all_gather",
-        lambda x, c: functional.all_gather_tensor(x, c.dim, c.group),
-    ),
+    "functional_all_reduce": ("all_reduce", "functional.all_reduce(x, op.lower(), group)"),
+    "functional_all_gather": ("all_gather", "functional.all_gather_tensor(x, dim, group)"),
     "functional_all_gather_autograd": (
         "all_gather",
-        lambda x, c: functional.all_gather_tensor_autograd(x, c.dim, c.group),
+        "functional.all_gather_tensor_autograd(x, dim, group)",
     ),
     "functional_reduce_scatter": (
         "reduce_scatter",
-        lambda x, c: functional.reduce_scatter_tensor(x, c.op.lower(), c.dim, c.group),
+        "functional.reduce_scatter_tensor(x, op.lower(), dim, group)",
     ),
     "functional_reduce_scatter_autograd": (
         "reduce_scatter",
-        lambda x, c: functional.reduce_scatter_tensor_autograd(x, c.op.lower(), c.dim, c.group),
+        "functional.reduce_scatter_tensor_autograd(x, op.lower(), dim, group)",
     ),
     "functional_all_to_all": (
         "all_to_all",
-        lambda x, c: functional.all_to_all_single(x, None, None, c.group),
+        "functional.all_to_all_single(x, None, None, group)",
     ),
     "functional_all_to_all_autograd": (
         "all_to_all",
-        lambda x, c: functional.all_to_all_single_autograd(x, None, None, c.group),
+        "functional.all_to_all_single_autograd(x, None, None, group)",
     ),
-    "functional_broadcast": (
+    "functional_broadcast": ("broadcast", "functional.broadcast(x, 0, group)"),
+    # In place, on a tensor that has a gradient.
+    "all_reduce_in_place": (
+        "all_reduce",
+        "(y := x * 1, dist.all_reduce(y, reduction, group=group))[0]",
+    ),
+    "broadcast_in_place": (
         "broadcast",
-        lambda x, c: functional.broadcast(x, 0, c.group),
+        "(y := x * 1, dist.broadcast(y, ranks[0], group=group))[0]",
     ),
-    "all_reduce_in_place": ("all_reduce", _in_place),
-    "broadcast_in_place": ("broadcast", _in_place_broadcast),
 }
 _LAYOUTS = ("contiguous", "transposed", "strided", "expanded")
 #: What the loss makes of a result decides the layout of the gradient that comes back.
@@ -151,26 +107,26 @@ _REDUCES = ("all_reduce", "reduce_scatter", "reduce")
 
 class CollectiveGradient(Generated):
     name = "collective_gradient"
-    ways = tuple(_WAYS)
+    ways = tuple(CALLS)
     dtypes = ("float64",)
 
     def checks(self, request: Request) -> Iterator[Check]:
-        kind = _WAYS[request.way][0]
+        kind = CALLS[request.way][0]
         for team in ("world", *teams(request.ranks)):
             for op in ("SUM", "AVG", "MAX", "MIN", "PRODUCT") if kind in _REDUCES else ("",):
-                yield _Flow(request, team, op, "contiguous", "weighed", 0)
+                yield Flow(request, team, op, "contiguous", "weighed", 0)
                 if team == "world" and op in ("", "SUM"):
                     for layout, seen in product(_LAYOUTS, _SEEN):
                         if (layout, seen) != ("contiguous", "weighed"):
-                            yield _Flow(request, team, op, layout, seen, 0)
+                            yield Flow(request, team, op, layout, seen, 0)
                 if request.way.startswith("functional") and kind in (
                     "all_gather",
                     "reduce_scatter",
                 ):
-                    yield _Flow(request, team, op, "contiguous", "weighed", 1)
+                    yield Flow(request, team, op, "contiguous", "weighed", 1)
 
 
-class _Flow(GuardedCheck):
+class Flow(GuardedCheck):
     """One collective; ``seen`` is how the loss uses its result, which decides the gradient's layout."""
 
     #: Divisible by the sizes of all groups, in both dims.
@@ -216,12 +172,14 @@ class _Flow(GuardedCheck):
         leaf = source[:1].clone() if self.layout == "expanded" else source.clone()
         leaf.requires_grad_()
         given = self._laid(leaf)
-        call = _Call(group, ranks, self.op or "SUM", self.dim)
-        way = _WAYS[self.request.way][1]
+        op = self.op or "SUM"
+        reduction = getattr(dist.ReduceOp, op)
+        way = _call(self.request.way)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = asked(lambda: way(given, call) * 1)
-            loss = (leaf * self.weights(site.rank, "input", tuple(leaf.shape))).sum()
+            made = asked(lambda: way(given, group, ranks, op, reduction, self.dim) * 1)
+            weights = self.weights(site.rank, "input", tuple(leaf.shape))
+            loss = (leaf * weights.to(leaf.device)).sum()
             asked((self._use(made, site.rank) + loss).backward)
         found = {
             "gradient": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.cpu(),
@@ -246,7 +204,7 @@ class _Flow(GuardedCheck):
         if not self._gets(self.ranks(rank), rank):
             # What a collective leaves on this rank is not defined.
             return made.sum() * 0
-        weights = self.weights(rank, "result", tuple(made.shape))
+        weights = self.weights(rank, "result", tuple(made.shape)).to(made.device)
         if self.seen == "summed":
             return made.sum() * (1.0 + rank)
         if self.seen == "transposed":
@@ -254,7 +212,7 @@ class _Flow(GuardedCheck):
         return (made * weights).sum()
 
     def _gets(self, ranks: list[int], rank: int) -> bool:
-        return _WAYS[self.request.way][0] not in ("reduce", "gather") or rank == ranks[0]
+        return CALLS[self.request.way][0] not in ("reduce", "gather") or rank == ranks[0]
 
     # -- in the judge --------------------------------------------------------------------------
 
@@ -268,7 +226,7 @@ class _Flow(GuardedCheck):
         for leaf in leaves.values():
             leaf.requires_grad_()
         given = [self._laid(leaves[one]) for one in ranks]
-        kind = _WAYS[self.request.way][0]
+        kind = CALLS[self.request.way][0]
         results = [_right(kind, self.op, self.dim, given, n) for n in range(len(ranks))]
         loss: Any = sum(self._use(results[n], one) for n, one in enumerate(ranks))
         for one, leaf in leaves.items():
@@ -283,6 +241,17 @@ class _Flow(GuardedCheck):
         if self._gets(ranks, rank):
             found["result"] = _near(results[ranks.index(rank)].detach())
         return found
+
+
+@cache
+def _call(way: str) -> Callable[..., Any]:
+    """A call as a function; the calls are texts because a program of a check has the same ones."""
+    modules = {"torch": torch, "dist": dist, "functional": functional}
+    found: Callable[..., Any] = eval(  # noqa: S307  the lines above
+        f"lambda x, group, ranks, op, reduction, dim: {CALLS[way][1]}",
+        {**modules, "differentiable": differentiable},
+    )
+    return found
 
 
 def _right(kind: str, op: str, dim: int, given: list[torch.Tensor], me: int) -> torch.Tensor:

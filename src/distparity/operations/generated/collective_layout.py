@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.distributed as dist
 
 from distparity.core.registry import name, subclasses
 from distparity.operations.base import Check, Request, Site, Tensors
@@ -25,7 +26,7 @@ from distparity.operations.collectives import (
     send_recv,
 )
 from distparity.operations.collectives.base import NONCONTIGUOUS, Collective, Exchange, Setting
-from distparity.operations.generated.guard import Generated, GuardedCheck, asked
+from distparity.operations.generated.guard import Generated, GuardedCheck, asked, group_of
 
 __all__ = ["CollectiveLayout"]
 
@@ -96,7 +97,8 @@ class CollectiveLayout(Generated):
                     layout=layout,
                     special=special,
                 )
-                yield _Guarded(request, _LaidOut(collective, inner, setting))
+                laid_out = _LaidOut(collective, inner, setting)
+                yield _Guarded(request, laid_out, one_sided=collective.one_sided)
 
 
 class _LaidOut(Exchange):
@@ -125,14 +127,23 @@ class _LaidOut(Exchange):
         ]
 
 
+class _Bounded(Site):
+    """A site whose groups' collectives end in time, though another rank never joins them."""
+
+    def group(self, team: str) -> dist.ProcessGroup | None:
+        return group_of(self, team)
+
+
 class _Guarded(GuardedCheck):
     """The call, with whatever torch refuses counted as refused."""
 
-    def __init__(self, request: Request, inner: Exchange) -> None:
+    def __init__(self, request: Request, inner: Exchange, *, one_sided: bool) -> None:
         self.request, self.inner, self.name = request, inner, inner.name
+        self.one_sided = one_sided
 
     def act(self, site: Site) -> Tensors:
-        found: Tensors = asked(lambda: self.inner.run(site))
+        bounded = _Bounded(site.context, site.fault)
+        found: Tensors = asked(lambda: self.inner.run(bounded))
         return found
 
     def expected(self, rank: int) -> dict[str, object]:  # type: ignore[override]

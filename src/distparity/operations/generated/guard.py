@@ -60,7 +60,6 @@ class Generated(Operation):
     """The base class of operations whose checks are generated, hundreds in a case."""
 
     generated = True
-    selection = "generated"
     # Each check has a time limit of its own.
     patience = 10
 
@@ -99,6 +98,8 @@ class GuardedCheck(Check):
     """A check that all ranks of the world run. A subclass has :meth:`act` and :meth:`expected`."""
 
     request: Request
+    #: Whether a rank may be refused what it sends, which no other rank can know: those wait in vain.
+    one_sided: bool = False
 
     def act(self, site: Site) -> Tensors:
         """Run it in this rank. torch is called inside :func:`asked`."""
@@ -140,14 +141,18 @@ class GuardedCheck(Check):
         if not any(words):
             return made
         who = [rank for rank, word in enumerate(words) if word]
-        said = next(filter(waited, words), words[who[0]])
-        if waited(said):
-            raise HungError(f"ranks {who} waited for others: {said}")
+        raised = [rank for rank in who if not waited(words[rank])]
+        if not raised:
+            raise HungError(f"ranks {who} waited for others: {words[who[0]]}")
+        said = words[raised[0]]
+        if raised != who and self.one_sided:
+            world.renew()
+            raise RefusedError(said)
         # Ranks of different groups need not agree.
-        if all(set(self.partners(rank)) <= set(who) for rank in who):
+        if all(set(self.partners(rank)) <= set(raised) for rank in raised):
             raise RefusedError(said)
         world.renew()
-        raise SplitError(f"only ranks {who} raised {said}")
+        raise SplitError(f"only ranks {raised} raised {said}")
 
 
 class _World:

@@ -68,6 +68,7 @@ _ROUNDOFF = torch.finfo(torch.float32).eps / 2
 class Operator(Generated):
     name = "operator"
     ways: ClassVar[tuple[str, ...]] = tuple(samples.load())
+    selection = "generated"
     dtypes = ("float64",)
 
     def checks(self, request: Request) -> Iterator[Check]:
@@ -326,7 +327,10 @@ class OfSample(GuardedCheck):
 
     def _compute(self) -> dict[str, Exact] | None:
         exact = self._try([one.clone() for one in self.sample.tensors])
-        if not exact:
+        if not exact or (
+            self.sample.dtype != "float64" and not all(map(_is_finite, exact.values()))
+        ):
+            # Samples have finite results with float64; with other dtypes of numbers they may divide by 0.
             return None
         narrow = self._try(
             [_to(one, torch.float32, torch.complex64) for one in self.sample.tensors]
@@ -356,9 +360,10 @@ def _abs(one: torch.Tensor) -> torch.Tensor:
 
 
 def _allowing(name: str, value: torch.Tensor, narrow: Tensors, terms: Tensors) -> Exact:
-    """What float32 would be off by, though the numbers are float64."""
+    """What float32 would be off by, though the numbers are float64; or a narrower result's own dtype."""
     if not value.is_floating_point() or not value.numel():
         return Exact(wide(value), value.dtype)
+    roundoff = max(_ROUNDOFF, torch.finfo(value.dtype).eps / 2)
     sizes = [
         float(one.double().abs().nan_to_num(0, 0, 0).max())
         for one in (value, terms.get(name, value))
@@ -368,8 +373,12 @@ def _allowing(name: str, value: torch.Tensor, narrow: Tensors, terms: Tensors) -
     error = 0.0
     if native is not None and native.shape == value.shape:
         error = float((native.double() - value.double()).abs().nan_to_num(0, 0, 0).max())
-    allowed = FACTOR * max(2 * _ROUNDOFF * max(sizes), error)
+    allowed = FACTOR * max(2 * roundoff * max(sizes), error)
     return Exact(value.double(), value.dtype, torch.tensor(max(allowed, 1e-12)).double())
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    return not value.is_floating_point() or bool(value.isfinite().all())
 
 
 def _directly(call: Callable[[], Any]) -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from distparity.operations.base import Check
+from distparity.operations.base import Check, members
 from distparity.operations.generated import samples
+from distparity.operations.generated.collective_gradient import CALLS, Flow
 from distparity.operations.generated.operator import OfSample
 from distparity.operations.generated.placing import part
 
@@ -19,55 +20,66 @@ _FRAME = '''\
 The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone.
 """
 
-import sys
+import datetime
 import tempfile
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 {imports}
 
-RANKS = {ranks}
+RANKS, LIMIT = {ranks}, datetime.timedelta(seconds=20)
 {body}
 
 
 def differ(found, right):
     for name, value in right.items():
-        other = found[name].resolve_conj()
-        if other.shape != value.shape or other.dtype != value.dtype:
-            return f"{{name}}: {{other.dtype}} {{list(other.shape)}}, not {{value.dtype}} {{list(value.shape)}}"
-        if not torch.allclose(other, value.resolve_conj(), 1e-5, 1e-5, equal_nan=True):
-            return f"{{name}}: {{other.flatten()[:4].tolist()}}, not {{value.flatten()[:4].tolist()}}"
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        if not (alike and torch.allclose(one, other, 1e-5, 1e-5, equal_nan=True)):
+            words = [f"{{t.dtype}} {{list(t.shape)}} {{t.flatten()[:3].tolist()}}" for t in (one, other)]
+            return f"{{name}}: {{words[0]}}, not {{words[1]}}"
     return ""
 
 
 def run(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{{folder}}/store", rank=rank, world_size=RANKS)
-    torch.save(differ(distributed(rank), compute([w.clone() for w in WHOLE])), f"{{folder}}/{{rank}}")
-    dist.barrier()
+    dist.init_process_group("gloo", f"file://{{folder}}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {{type(error).__name__}}: {{error}}".splitlines()[0]
+    torch.save(said, f"{{folder}}/{{rank}}")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run, (folder,), nprocs=RANKS)
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
         said = [torch.load(f"{{folder}}/{{rank}}") for rank in range(RANKS)]
-    wrong = next(filter(None, said), "")
-    print(f"{{'defect' if wrong else 'right'}}: torch {{torch.__version__}}: {{wrong or 'the same'}}")
-    sys.exit(bool(wrong))
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{{'defect' if wrong else 'right'}}: torch {{torch.__version__}}: {{words}}")
+    raise SystemExit(wrong)
 '''
 _DTENSOR = """\
 from torch.distributed.device_mesh import init_device_mesh
 
-try:
-    from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
-except ImportError:  # before 2.5
-    from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
+from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
+
+_MODULES = {
+    "differentiable": "import torch.distributed.nn.functional as differentiable",
+    "functional": "from torch.distributed import _functional_collectives as functional",
+}
 
 
 def write(check: Check) -> str | None:
     """The text of the program; None if there is none for this kind of check."""
-    return _operator(check) if isinstance(check, OfSample) else None
+    if isinstance(check, OfSample):
+        return _operator(check)
+    # A rank outside of all groups has nothing to show.
+    everybody = isinstance(check, Flow) and all(map(check.ranks, range(check.request.ranks)))
+    return _gradient(check) if isinstance(check, Flow) and everybody else None
 
 
 def _operator(check: OfSample) -> str:
@@ -88,7 +100,6 @@ def _operator(check: OfSample) -> str:
     call = _call(sample)
     body = f"""\
 WHOLE = [{", ".join(whole)}]
-# By input: each rank's part, and its placements.
 PARTS = [{", ".join(pieces)}]
 PLACEMENTS = [{hows}]
 
@@ -101,17 +112,105 @@ def full(t):
     return t.full_tensor() if isinstance(t, DTensor) else t
 
 
+def expected(rank):
+    return compute([w.clone() for w in WHOLE])
+
+
 def distributed(rank):
     mesh = init_device_mesh("cpu", {mesh}, mesh_dim_names={("a", "b")[: len(mesh)]}){_slice(check.mesh)}
-    return compute([
-        DTensor.from_local(p[rank], mesh, how, run_check=False, shape=w.shape, stride=w.stride())
-        for p, how, w in zip(PARTS, PLACEMENTS, WHOLE)
-    ])
+    inputs = zip(PARTS, PLACEMENTS, [{{"shape": w.shape, "stride": w.stride()}} for w in WHOLE])
+    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
 """
     title = f"``{call}`` of DTensors ({', '.join(check.how)}) differs from that of plain tensors."
     imports = _DTENSOR
     if strided:
         imports += "\nfrom torch.distributed.tensor.placement_types import _StridedShard"
+    words = {"title": title, "imports": imports, "ranks": check.request.ranks}
+    return _FRAME.format(**words, body=body.rstrip())
+
+
+_LAID = {
+    "contiguous": "leaf * 1",
+    "transposed": "leaf.t().contiguous().t()",
+    "strided": "torch.stack([leaf, leaf], -1)[..., 0]",
+    "expanded": "leaf.expand(12, 24)",
+}
+_SEEN = {
+    "weighed": "(made * drawn(rank, made.shape, 0)).sum()",
+    "summed": "made.sum() * (1.0 + rank)",
+    "transposed": "(made.t() * drawn(rank, made.shape, 0).t().contiguous()).sum()",
+}
+_RIGHT = {
+    "all_reduce": "{reduced}",
+    "reduce": "{reduced}",
+    "reduce_scatter": "{reduced}.chunk(len(given), {dim})[me]",
+    "all_gather": "torch.cat(given, {dim})",
+    "gather": "torch.cat(given, {dim})",
+    "all_to_all": "torch.cat([one.chunk(len(given))[me] for one in given])",
+    "scatter": "given[0].chunk(len(given))[me]",
+    "broadcast": "given[0] * 1",
+}
+_REDUCED = {
+    "SUM": "sum(0)",
+    "AVG": "mean(0)",
+    "MAX": "amax(0)",
+    "MIN": "amin(0)",
+    "PRODUCT": "prod(0)",
+}
+
+
+def _gradient(check: Flow) -> str:
+    way, op = check.request.way, check.op or "SUM"
+    kind, call = CALLS[way]
+    groups = members(check.team, check.request.ranks)
+    rooted = kind in ("reduce", "gather")
+    seen = _SEEN[check.seen]
+    if rooted:
+        seen = f"({seen} if rank == TEAM[rank][0] else made.sum() * 0)"
+    given = '{"gradient": leaves[me].grad, "result": every[me].detach()}'
+    if rooted:
+        given = f"{given} if me == 0 else {{'gradient': leaves[me].grad}}"
+    spelled = {"reduction": f"dist.ReduceOp.{op}", "op.lower()": repr(op.lower())}
+    spelled |= {", dim,": f", {check.dim},"}
+    for word, text in spelled.items():
+        call = call.replace(word, text)
+    right = _RIGHT[kind].format(dim=check.dim, reduced=f"torch.stack(given).{_REDUCED[op]}")
+    shape = "(1, 24)" if check.layout == "expanded" else "(12, 24)"
+    body = f"""\
+GROUPS = {groups}
+TEAM = {{rank: ranks for ranks in GROUPS for rank in ranks}}
+
+
+def drawn(rank, shape, what):
+    generator = torch.Generator().manual_seed(100 * rank + what)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def loss(made, leaf, rank):
+    own = (leaf * drawn(rank, leaf.shape, 1)).sum()
+    return own + {seen}
+
+
+def expected(rank):
+    leaves = [drawn(one, {shape}, 2).requires_grad_() for one in TEAM[rank]]
+    given, me = [{_LAID[check.layout]} for leaf in leaves], TEAM[rank].index(rank)
+    every = [{right} for me in range(len(given))]
+    sum(map(loss, every, leaves, TEAM[rank])).backward()
+    return {given}
+
+
+def distributed(rank):
+    made = {{tuple(ranks): dist.new_group(ranks) for ranks in GROUPS}}
+    ranks, group = TEAM[rank], made[tuple(TEAM[rank])]
+    leaf = drawn(rank, {shape}, 2).requires_grad_()
+    x = {_LAID[check.layout]}
+    found = {call} * 1
+    loss(found, leaf, rank).backward()
+    grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return {{"gradient": grad, "result": found.detach()}}
+"""
+    title = f"``{way}`` in a forward, and its gradient: {check.name}."
+    imports = "\n".join(line for name, line in _MODULES.items() if f"{name}." in call)
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
     return _FRAME.format(**words, body=body.rstrip())
 
@@ -180,16 +279,14 @@ def _computation(check: OfSample, call: str) -> str:
         floats = [n for n, one in enumerate(check.sample.kinds) if one == "float"]
         if kind == "results" and floats and check.sample.dtype == "float64":
             lines = [
-                f"for n in {floats}:",
-                "    t[n].requires_grad_()",
+                f"[t[n].requires_grad_() for n in {floats}]",
                 *lines,
                 "loss = sum((full(one) * torch.arange(1.0, full(one).numel() + 1, dtype=torch.float64)",
                 "            .reshape(full(one).shape).cos()).sum() for one in made if one.requires_grad)",
-                "if torch.is_tensor(loss):",
-                "    loss.backward()",
+                "loss.backward() if torch.is_tensor(loss) else None",
                 f"for n in {floats}:",
-                "    none = torch.zeros(t[n].shape, dtype=t[n].dtype)",
-                '    found[f"gradient {n}"] = none if t[n].grad is None else full(t[n].grad)',
+                "    none = t[n].grad is None",
+                '    found[f"gradient {n}"] = full(torch.zeros_like(t[n]) if none else t[n].grad).detach()',
             ]
         lines.append("return found")
     else:
