@@ -44,18 +44,19 @@ def counts(facts: TorchFacts) -> str:
     ]
     tables: list[str] = []
     for select in selection.SELECTIONS:
-        listed = select != "generated"
         rows: dict[str, dict[str, int]] = {}
         left_out = 0
         cases = selection.cases(select, facts, "cpu", DEFAULT_WORLD_SIZES)
         for case in cases:
             row = rows.setdefault(case.scenario, {})
-            row[case.strategy] = row.get(case.strategy, 0) + 1
+            what = facts.operations.get(case.scenario)
+            # Of torch's operators the number is enough.
+            many = what is not None and what.selection == "generated"
+            column = "operators" if many else case.strategy
+            row[column] = row.get(column, 0) + 1
             left_out += _why_not(facts, case.scenario, case.strategy) is not None
         lines += [f"{select} = {len(cases)}", f"{select}_that_do_not_apply = {left_out}"]
-        # Of generated cases the number is enough: their names are those of torch's operators.
-        tables += ["", f"[{select}]"] if listed else []
-        rows = rows if listed else {}
+        tables += ["", f"[{select}]"]
         tables += [f"{name} = {{ {_inline(row)} }}" for name, row in rows.items()]
     return "\n".join([*lines, *tables, ""])
 
@@ -103,7 +104,7 @@ CONTENT = {
     "sizes": "collectives with messages from one element to `--largest` bytes ([sizes.md](sizes.md)), "
     "which are in no other selection",
     "generated": "torch's operators and collectives with generated inputs "
-    "([operations.md](operations.md#generated-cases)), which are in no other selection",
+    "([operations.md](operations.md#generated-cases)); those of operators are in no other selection",
 }
 
 

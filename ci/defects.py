@@ -109,7 +109,10 @@ def main() -> int:
     given = parser.parse_args()
     every = expectations.load([given.file]).entries
     entries = [one for one in every if not (one.program or "").startswith("defects/order/")]
-    programs = {f"defects/{path.name}" for path in (given.root / "defects").glob("*.py")}
+    here = [
+        path for glob in ("*.py", "generated/*.py") for path in (given.root / "defects").glob(glob)
+    ]
+    programs = {path.relative_to(given.root).as_posix() for path in here}
     wrong = complaints(entries, programs)
     for line in wrong:
         print(line, file=sys.stderr)

@@ -113,6 +113,8 @@ class OperationFacts(Record):
     default_ranks: int | None
     #: The selection that its cases are in, and in no other; "" for the usual ones.
     selection: str
+    #: Whether its checks are generated; these also have a selection of their own.
+    generated: bool
     #: How many times as long as another case one of its cases may take.
     patience: int
     #: Whether its cases run while nothing else runs.

@@ -256,7 +256,7 @@ def _date(value: Any) -> date:
 
 
 def _program(value: Any) -> str:
-    if re.fullmatch(r"defects/(?:order/)?\w+\.py", _text(value)) is None:
+    if re.fullmatch(r"defects/(?:generated/|order/)?\w+\.py", _text(value)) is None:
         raise ValueError(f"{value!r} is not a program like defects/name.py")
     return str(value)
 

@@ -51,9 +51,9 @@ OF_A_RUN: dict[str, Table] = {
             "choices": SELECTIONS,
             "default": "default",
             "help": "how many cases: quick covers every strategy and every family of scenarios, full "
-            "is all cases but those of the others: large trains models of millions of parameters, order "
-            "uses streams in more ways, sizes calls collectives with up to gigabytes, generated has "
-            "torch's operators (default %(default)s)",
+            "is all cases but those of large, which trains models of millions of parameters, order, which "
+            "uses streams in more ways, sizes, which calls collectives with up to gigabytes, and generated, "
+            "which has torch's operators and all other generated inputs (default %(default)s)",
         },
         "--largest": {
             "metavar": "BYTES",

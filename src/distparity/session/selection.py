@@ -10,7 +10,7 @@ from distparity.drawing.grammar import is_drawn
 
 __all__ = ["EVERY", "OPERATIONS", "SELECTIONS", "cases", "operations"]
 
-#: Those that have operations of their own, which are in no other selection, and no scenarios.
+#: Those that have operations and no scenarios.
 OPERATIONS = ("sizes", "generated")
 #: From the smallest to the largest, each includes the one before it; ``large`` has scenarios of its own,
 #: and ``order`` strategies.
@@ -57,8 +57,7 @@ def operations(
     """The cases of operations, only of those in ``names`` unless that is None; the quick selection has one per operation."""
     found = []
     for name, what in torch.operations.items():
-        fits = select == EVERY or what.selection == (select if select in OPERATIONS else "")
-        if fits and (names is None or name in names):
+        if _has(select, what) and (names is None or name in names):
             own = [
                 Case(name, way, size, dtype, device)
                 for way, dtypes in what.ways.items()
@@ -69,11 +68,20 @@ def operations(
     return found
 
 
+def _has(select: str, what: OperationFacts) -> bool:
+    """Whether a selection has cases of an operation."""
+    if select == "generated":
+        return what.generated
+    return select == EVERY or what.selection == (select if select in OPERATIONS else "")
+
+
 def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) -> list[int]:
     """The world sizes at which an operation is called in a way."""
     if select == EVERY:
         return list(sizes)
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
+    if what.generated and select in ("quick", "default", "full"):
+        return room[:1]
     most = what.default_ranks
     if select in ("full", *OPERATIONS) or most is None:
         return room

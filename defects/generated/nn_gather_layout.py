@@ -1,0 +1,76 @@
+"""``nn_gather`` in a forward, and its gradient: contiguous input, transposed result.
+
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone.
+"""
+
+import datetime
+import tempfile
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable
+
+RANKS, LIMIT = 2, datetime.timedelta(seconds=20)
+GROUPS = [[0, 1]]
+TEAM = {rank: ranks for ranks in GROUPS for rank in ranks}
+
+
+def drawn(rank, shape, what):
+    generator = torch.Generator().manual_seed(100 * rank + what)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def loss(made, leaf, rank):
+    own = (leaf * drawn(rank, leaf.shape, 1)).sum()
+    return own + ((made.t() * drawn(rank, made.shape, 0).t().contiguous()).sum() if rank == TEAM[rank][0] else made.sum() * 0)
+
+
+def expected(rank):
+    leaves = [drawn(one, (12, 24), 2).requires_grad_() for one in TEAM[rank]]
+    given, me = [leaf * 1 for leaf in leaves], TEAM[rank].index(rank)
+    every = [torch.cat(given, 0) for me in range(len(given))]
+    sum(map(loss, every, leaves, TEAM[rank])).backward()
+    return {"gradient": leaves[me].grad, "result": every[me].detach()} if me == 0 else {'gradient': leaves[me].grad}
+
+
+def distributed(rank):
+    made = {tuple(ranks): dist.new_group(ranks) for ranks in GROUPS}
+    ranks, group = TEAM[rank], made[tuple(TEAM[rank])]
+    leaf = drawn(rank, (12, 24), 2).requires_grad_()
+    x = leaf * 1
+    found = torch.cat(differentiable.gather(x, ranks[0], group=group)) * 1
+    loss(found, leaf, rank).backward()
+    grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return {"gradient": grad, "result": found.detach()}
+
+
+def differ(found, right):
+    for name, value in right.items():
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        if not (alike and torch.allclose(one, other, 1e-5, 1e-5, equal_nan=True)):
+            words = [f"{t.dtype} {list(t.shape)} {t.flatten()[:3].tolist()}" for t in (one, other)]
+            return f"{name}: {words[0]}, not {words[1]}"
+    return ""
+
+
+def run(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {type(error).__name__}: {error}".splitlines()[0]
+    torch.save(said, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+    raise SystemExit(wrong)
