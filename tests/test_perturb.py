@@ -71,7 +71,7 @@ def test_a_device_is_kept_busy_by_its_sleep_kernel_or_by_products() -> None:
                 shapes.append(tuple(args[0].shape))
             return func(*args, **(kwargs or {}))
 
-    with Products():
+    with Products():  # type: ignore[no-untyped-call]
         kept_busy("meta", _sleep=cycles.append)
         kept_busy("cpu", _sleep=cycles.append)
         assert (cycles, shapes) == ([4_500_000], [])
