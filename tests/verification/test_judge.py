@@ -241,7 +241,8 @@ def test_nothing_to_compare_is_an_error(empty: str) -> None:
     if empty == "steps":
         known.oracle.trajectory.steps = []
 
-    with pytest.raises(ValueError, match="needs an oracle"):
+    words = "^a verdict needs an oracle with steps, reference runs and ranks$"
+    with pytest.raises(ValueError, match=words):
         judge(known, [] if empty == "ranks" else right(oracle()))
 
 
@@ -496,9 +497,23 @@ def test_the_size_of_a_right_run_s_error() -> None:
 
     assert found.passed
     assert found.ratio == pytest.approx(0.125, rel=1e-6)
+    # Where nothing is off, nothing has grown.
+    assert [row["gradient"] for row in found.growth] == [0.0, found.ratio, 0.0]
     assert found.error == pytest.approx(
         float(known.of(bias).error.max()) / 8 / known.of(bias).scale, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("step", [None, 1])
+def test_norms_are_among_what_grows_where_a_step_has_one(step: int | None) -> None:
+    exact = oracle()
+    if step is not None:
+        exact.trajectory.steps[step].norm = {"total": torch.tensor(2.0).double()}
+
+    found = judge(tolerance(exact), right(exact))
+
+    assert found.passed
+    assert {"norm" in row for row in found.growth} == {step is not None}
 
 
 @pytest.mark.parametrize(("times", "passes"), [(1.0, True), (1.001, False)])
