@@ -1,4 +1,4 @@
-"""``nn_reduce`` in a forward, and its gradient: AVG, contiguous input, weighed result.
+"""``nn_reduce`` in a forward, and its gradient: MAX, contiguous input, weighed result.
 
 The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone.
 """
@@ -28,7 +28,7 @@ def loss(made, leaf, rank):
 def expected(rank):
     leaves = [drawn(one, (12, 24), 2).requires_grad_() for one in TEAM[rank]]
     given, me = [leaf * 1 for leaf in leaves], TEAM[rank].index(rank)
-    every = [torch.stack(given).mean(0) for me in range(len(given))]
+    every = [torch.stack(given).amax(0) for me in range(len(given))]
     sum(map(loss, every, leaves, TEAM[rank])).backward()
     return {"gradient": leaves[me].grad, "result": every[me].detach()} if me == 0 else {'gradient': leaves[me].grad}
 
@@ -38,7 +38,7 @@ def distributed(rank):
     ranks, group = TEAM[rank], made[tuple(TEAM[rank])]
     leaf = drawn(rank, (12, 24), 2).requires_grad_()
     x = leaf * 1
-    found = differentiable.reduce(x, ranks[0], op=dist.ReduceOp.AVG, group=group) * 1
+    found = differentiable.reduce(x, ranks[0], op=dist.ReduceOp.MAX, group=group) * 1
     loss(found, leaf, rank).backward()
     grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     return {"gradient": grad, "result": found.detach()}
