@@ -184,7 +184,7 @@ def _astray() -> Table:
     table = Table(
         "astray", ["fault", "ranks", "with torch's flight recorder", "with our collective log"]
     )
-    told = {record: _stray_messages(size) for record, (size, _) in astray.RECORDS.items()}
+    told = {record: _stray_messages(size) for record, size in astray.RECORDS.items()}
     for where in astray.ASTRAY:
         for size in runs.SIZES:
             (case,) = runs.cases(f"astray-{where}", sizes=[size])

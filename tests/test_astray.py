@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from faulty_runs import LIMIT, OTHERS, Suite, assert_alike, cases, listed
+from faulty_runs import LIMIT, OTHERS, SIZES, Suite, assert_alike, cases, listed
 
 from distparity.core.outcome import Status
 
@@ -32,10 +32,9 @@ ASTRAY = {
     "read-other-thread": "all_reduce",
     "read-other-group": r"all_gather\w* #2 of \[[\d, ]+\] float32 in the group .*",
 }
-#: Who keeps the record of collectives -> the size of torch's flight recorder, and of the worlds. With
-#: none, as with gloo before 2.8 and a vendor's backend, it is ours. Ranks that wait for each other keep
-#: a machine busy: each record has the places once, one with pairs, one where several ranks wait.
-RECORDS = {"torch": ("64", 4), "ours": ("0", 2)}
+#: Who keeps the record of collectives -> the size of torch's flight recorder. With none, as with
+#: gloo before 2.8 and a vendor's backend, it is ours.
+RECORDS = {"torch": "64", "ours": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +43,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Suite:
 
 
 @pytest.fixture(scope="module", params=RECORDS)
-def record(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def astray(record: str, tmp_path_factory: pytest.TempPathFactory) -> Suite:
-    recorded, size = RECORDS[record]
-    wrong = cases(*(f"astray-{name}" for name in ASTRAY), sizes=[size])
-    arguments = listed([*cases(*OTHERS), *wrong])
+def astray(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Suite:
+    environment = {"TORCH_FR_BUFFER_SIZE": RECORDS[request.param]}
+    arguments = listed(cases(*OTHERS, *(f"astray-{name}" for name in ASTRAY)))
     arguments += ["--include", "astray", "--case-timeout", str(LIMIT), "--worlds", "16"]
-    environment = {"TORCH_FR_BUFFER_SIZE": recorded}
     return Suite(tmp_path_factory.mktemp("astray"), arguments, environment).run()
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("where", ASTRAY)
-def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, record: str, where: str) -> None:
+def test_ranks_out_of_step_are_told_from_a_hang(astray: Suite, where: str, size: int) -> None:
     """Ranks are compared by their collectives, whether Python, autograd or C++ began them."""
-    size = RECORDS[record][1]
     outcome = astray.journal()[f"multiple_forward/astray-{where}-ws{size}-float32"]
     if outcome.status is Status.NOT_SUPPORTED:
         pytest.skip(outcome.message)

@@ -274,6 +274,11 @@ RAISED = [
 ]
 
 
+def test_only_named_cases_run(raised: Ran) -> None:
+    named = {*(str(parameters.values[0]) for parameters in RAISED), AVERAGE}
+    assert set(raised.statuses("here-cpu")) == named
+
+
 @pytest.mark.parametrize(("case", "status", "text"), RAISED)
 def test_who_raised_decides(raised: Ran, case: str, status: str, text: str) -> None:
     assert raised.statuses("here-cpu")[case] == status

@@ -64,7 +64,6 @@ if __name__ == "__main__":
 '''
 _DTENSOR = """\
 from torch.distributed.device_mesh import init_device_mesh
-
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
 
 _MODULES = {
@@ -78,8 +77,9 @@ def write(check: Check) -> str | None:
     if isinstance(check, OfSample):
         return _operator(check)
     # A rank outside of all groups has nothing to show.
-    everybody = isinstance(check, Flow) and all(map(check.ranks, range(check.request.ranks)))
-    return _gradient(check) if isinstance(check, Flow) and everybody else None
+    if isinstance(check, Flow) and all(map(check.ranks, range(check.request.ranks))):
+        return _gradient(check)
+    return None
 
 
 def _operator(check: OfSample) -> str:
@@ -118,7 +118,8 @@ def expected(rank):
 
 def distributed(rank):
     mesh = init_device_mesh("cpu", {mesh}, mesh_dim_names={("a", "b")[: len(mesh)]}){_slice(check.mesh)}
-    inputs = zip(PARTS, PLACEMENTS, [{{"shape": w.shape, "stride": w.stride()}} for w in WHOLE])
+    words = [{{"run_check": False, "shape": w.shape, "stride": w.stride()}} for w in WHOLE]
+    inputs = zip(PARTS, PLACEMENTS, words)
     return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
 """
     title = f"``{call}`` of DTensors ({', '.join(check.how)}) differs from that of plain tensors."
@@ -163,12 +164,10 @@ def _gradient(check: Flow) -> str:
     way, op = check.request.way, check.op or "SUM"
     kind, call = CALLS[way]
     groups = members(check.team, check.request.ranks)
-    rooted = kind in ("reduce", "gather")
     seen = _SEEN[check.seen]
-    if rooted:
-        seen = f"({seen} if rank == TEAM[rank][0] else made.sum() * 0)"
     given = '{"gradient": leaves[me].grad, "result": every[me].detach()}'
-    if rooted:
+    if kind in ("reduce", "gather"):
+        seen = f"({seen} if rank == TEAM[rank][0] else made.sum() * 0)"
         given = f"{given} if me == 0 else {{'gradient': leaves[me].grad}}"
     spelled = {"reduction": f"dist.ReduceOp.{op}", "op.lower()": repr(op.lower())}
     spelled |= {", dim,": f", {check.dim},"}
