@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,13 +18,42 @@ from distparity.operations.generated import collective_layout, guard, program, s
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
 from distparity.operations.judge import Findings, Made, Where, judge
-from distparity.session import explain
+from distparity.session import explain, selection
 
 WHERE = Where((2, 13), "cpu", "float64")
 
 
 def _request(way: str, ranks: int = 2) -> Request:
     return Request(way, torch.float64, ranks, 0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "name", ["boundary", "collective_gradient", "collective_layout", "factory", "operator"]
+)
+def test_a_case_of_a_world_that_an_operation_has_cases_for_has_checks(
+    name: str, ranks: int
+) -> None:
+    facts, operation = operations.facts()[name], operations.load()[name]
+    torch_facts = cast(Any, SimpleNamespace(operations={name: facts}))
+    cases = selection.operations(selection.EVERY, torch_facts, "cpu", [ranks], None)
+
+    assert bool(cases) is (not facts.worlds or ranks in facts.worlds)
+    assert all(any(operation.checks(_request(case.strategy, ranks))) for case in cases[:20])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"), [((2, 4), {2}), ((2,), {2}), ((4,), set()), ((3, 8), set())], ids=str
+)
+@pytest.mark.parametrize("select", ["default", "full"])
+def test_usual_selections_have_generated_cases_for_pairs(
+    select: str, sizes: tuple[int, ...], found: set[int]
+) -> None:
+    facts = cast(Any, SimpleNamespace(operations={"boundary": operations.facts()["boundary"]}))
+
+    cases = selection.operations(select, facts, "cpu", sizes, None)
+
+    assert {case.world_size for case in cases} == found
 
 
 @pytest.mark.parametrize("op", ["sum", "avg", "max", "min"])

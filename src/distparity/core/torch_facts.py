@@ -111,6 +111,8 @@ class OperationFacts(Record):
     dtypes: tuple[str, ...]
     pairs_only: tuple[str, ...]
     default_ranks: int | None
+    #: The world sizes that it has checks for; none: any.
+    worlds: tuple[int, ...]
     #: The selection that its cases are in, and in no other; "" for the usual ones.
     selection: str
     #: Whether its checks are generated; these also have a selection of their own.

@@ -39,6 +39,7 @@ def facts() -> dict[str, OperationFacts]:
             dtypes=tuple(operation.dtypes),
             pairs_only=tuple(operation.pairs_only),
             default_ranks=operation.default_ranks,
+            worlds=operation.worlds,
             selection=operation.selection,
             generated=operation.generated,
             patience=operation.patience,

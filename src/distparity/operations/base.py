@@ -139,6 +139,8 @@ class Operation:
     pairs_only: ClassVar[tuple[str, ...]] = ()
     #: The largest world size in the default selection, unless only larger ones are requested; None: any.
     default_ranks: ClassVar[int | None] = None
+    #: The world sizes that it has checks for; none: any.
+    worlds: ClassVar[tuple[int, ...]] = ()
     #: The selection that its cases are in, and in no other; "" for the usual ones.
     selection: ClassVar[str] = ""
     #: Whether nobody promised that what it calls works: whatever torch refuses is not supported.

@@ -77,11 +77,13 @@ def _has(select: str, what: OperationFacts) -> bool:
 
 def _sizes(select: str, way: str, what: OperationFacts, sizes: Sequence[int]) -> list[int]:
     """The world sizes at which an operation is called in a way."""
+    sizes = [size for size in sizes if not what.worlds or size in what.worlds]
     if select == EVERY:
-        return list(sizes)
+        return sizes
+    if what.generated and select != "generated":
+        # What torch gets wrong in them is known for pairs.
+        return [size for size in sizes if size == 2]
     room = [size for size in sizes if size == 2 or 2 not in sizes or way not in what.pairs_only]
-    if what.generated and select in ("quick", "default", "full"):
-        return room[:1]
     most = what.default_ranks
     if select in ("full", *OPERATIONS) or most is None:
         return room

@@ -14,7 +14,7 @@ import torch
 
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Request, Site, Tensors, seeded
-from distparity.operations.generated.guard import Generated, GuardedCheck, asked, mesh_of
+from distparity.operations.generated.guard import MESHES, Generated, GuardedCheck, asked, mesh_of
 from distparity.operations.generated.placing import joined, part, placements
 from distparity.verification.constants import FACTOR
 
@@ -44,9 +44,10 @@ class Boundary(Generated):
         "distribute_tensor",
     )
     dtypes = ("float64",)
+    worlds = tuple(MESHES)
 
     def checks(self, request: Request) -> Iterator[Check]:
-        for mesh in ("2",) if request.ranks == 2 else ("4", "2x2") if request.ranks == 4 else ():
+        for mesh in MESHES[request.ranks]:
             for shape in _SHAPES:
                 sources = _placements(shape, mesh)
                 for source in sources:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from distparity.operations.arithmetic import wide
 from distparity.operations.base import Check, Exact, Request, Site, Tensors
 from distparity.operations.generated.guard import (
+    MESHES,
     Generated,
     GuardedCheck,
     asked,
@@ -74,9 +75,10 @@ class Factory(Generated):
     name = "factory"
     ways = (*_NUMBERS, *_RANDOM, *_FILLS)
     dtypes = ("float64",)
+    worlds = tuple(MESHES)
 
     def checks(self, request: Request) -> Iterator[Check]:
-        for mesh in ("2",) if request.ranks == 2 else ("4", "2x2") if request.ranks == 4 else ():
+        for mesh in MESHES[request.ranks]:
             for shape in _SHAPES:
                 hows = ("R", "S0", "S1") if mesh != "2x2" else ("R.S0", "S0.R", "S0.S1", "S0.S0")
                 for how in hows:

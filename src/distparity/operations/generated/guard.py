@@ -31,6 +31,7 @@ from distparity.operations.base import (
 from distparity.torch_support import private
 
 __all__ = [
+    "MESHES",
     "Generated",
     "GuardedCheck",
     "HungError",
@@ -45,6 +46,8 @@ __all__ = [
     "waited",
 ]
 
+#: The meshes of a world, by its number of ranks, for checks of tensors that are placed on a mesh.
+MESHES = {2: ("2",), 4: ("4", "2x2")}
 #: Seconds that a collective may take; the second time, because the machine may have been busy.
 _PATIENCE = (6.0, 15.0)
 #: How long ranks wait for others at the end of a check.

@@ -26,6 +26,7 @@ from distparity.operations.base import Check, Exact, Request, Site, Tensors, see
 from distparity.operations.fault import Fault
 from distparity.operations.generated import samples
 from distparity.operations.generated.guard import (
+    MESHES,
     Generated,
     GuardedCheck,
     RaisedError,
@@ -39,6 +40,8 @@ from distparity.verification.constants import FACTOR
 
 __all__ = ["OfSample", "Operator"]
 
+#: One dim of a mesh, by the number of ranks.
+_SLICES = {4: ("2x2.b",)}
 _PARTIAL = ("Psum", "Pavg", "Pmax", "Pmin")
 #: Samples of one operator that run with integers and complex numbers, and on meshes of four ranks.
 _FEW = 4
@@ -70,12 +73,12 @@ class Operator(Generated):
     ways: ClassVar[tuple[str, ...]] = tuple(samples.load())
     selection = "generated"
     dtypes = ("float64",)
+    worlds = tuple(MESHES)
 
     def checks(self, request: Request) -> Iterator[Check]:
         operator = _Operator(request.way, request.seed)
-        for mesh in ("2",) if request.ranks == 2 else ("4", "2x2", "2x2.b"):
-            if request.ranks in (2, 4):
-                yield from operator.checks(request, mesh)
+        for mesh in (*MESHES[request.ranks], *_SLICES.get(request.ranks, ())):
+            yield from operator.checks(request, mesh)
 
 
 @dataclass(frozen=True)
