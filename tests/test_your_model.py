@@ -171,6 +171,10 @@ def noisy(model: nn.Module, batch: distparity.Batch) -> torch.Tensor:
     return F.mse_loss(model(batch[0]), batch[1]) * (1 + random.random())
 
 
+def faintly_noisy(model: nn.Module, batch: distparity.Batch) -> torch.Tensor:
+    return F.mse_loss(model(batch[0]), batch[1]) * (1 + random.random() * promises.FAR / 10)
+
+
 PROMISES = {
     "plain": (changed(), None),
     "dropout by row": (changed(model=dropping, batch=seeded, loss=by_row), None),
@@ -181,6 +185,7 @@ PROMISES = {
     "random batch": (changed(batch=off_generator), r"batch\(\) .* Python's random"),
     "few rows": (changed(rows_per_rank=1), "a batch of 2 ranks has 2 rows, .* raise rows_per_rank"),
     "random loss": (changed(loss=noisy), "the loss is different in every call .*Python's random"),
+    "faintly random loss": (changed(loss=faintly_noisy), "the loss is different .*Python's random"),
 }
 
 
