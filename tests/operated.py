@@ -18,8 +18,8 @@ def concerned(operation: str, way: str, dtype: str, ranks: int, fault: str) -> l
     found = faults.load()[fault]
     return [
         check.name
-        for check in operations.load()[operation].checks(request)
-        if isinstance(check, Exchange)
+        for made in operations.load()[operation].checks(request)
+        if isinstance(check := getattr(made, "inner", made), Exchange)
         and isinstance(found, faults.OfCollectives)
         and any(found.concerns(check, len(check.team(rank))) for rank in range(ranks))
         and len(check.team(ranks - 1)) > 1

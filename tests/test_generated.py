@@ -14,7 +14,7 @@ import torch
 
 from distparity import operations
 from distparity.operations.base import Check, Exact, Operation, Request
-from distparity.operations.generated import collective_layout, guard, program, samples
+from distparity.operations.generated import collective_layout, factory, guard, program, samples
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
 from distparity.operations.judge import Findings, Made, Where, judge
@@ -54,6 +54,27 @@ def test_usual_selections_have_generated_cases_for_pairs(
     cases = selection.operations(select, facts, "cpu", sizes, None)
 
     assert {case.world_size for case in cases} == found
+
+
+_A, _B = torch.arange(6.0).reshape(3, 2), torch.arange(6.0).add(1).reshape(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "how", "parts", "right"),
+    [
+        pytest.param("2", "S0", [_A, _B], True, id="other numbers"),
+        pytest.param("2", "S0", [_A, _A], False, id="copies"),
+        pytest.param("2", "S1", [torch.cat([_A, _B]), _A], False, id="one begins like the other"),
+        pytest.param("2", "S0", [_A[:2], _A[:2]], True, id="few may be alike by chance"),
+        pytest.param("2x2", "R.S0", [_A, _B, _A, _B], True, id="replicas may be alike"),
+        pytest.param("2x2", "S0.R", [_A, _B, _A, _B], False, id="replicas of another dim"),
+        pytest.param("2x2", "S0.S1", [_A, _B, -_A, _A], False, id="two of four"),
+    ],
+)
+def test_shards_of_random_numbers_are_not_copies(
+    mesh: str, how: str, parts: list[torch.Tensor], right: bool
+) -> None:
+    assert factory.Apart(_request("rand", len(parts)), mesh, (6, 4), how).holds(parts) is right
 
 
 @pytest.mark.parametrize("op", ["sum", "avg", "max", "min"])

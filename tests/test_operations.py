@@ -9,8 +9,10 @@ import pytest
 from conftest import TESTS, Ran, Suite
 from operated import all_refused, concerned, reduced
 
+from distparity import operations
 from distparity.core.case import Case
 from distparity.core.outcome import Outcome, Status
+from distparity.operations import faults
 from distparity.session.options import Options
 from distparity.session.run import Run
 
@@ -49,6 +51,12 @@ CASES = [
         ("dtensor_softmax", "shard", 2, "float32"),
         ("operator", "sum", 2, "float64"),
         ("boundary", "redistribute", 2, "float64"),
+        ("boundary", "distribute_tensor", 2, "float64"),
+        ("factory", "zeros", 2, "float64"),
+        ("factory", "rand_like", 2, "float64"),
+        ("collective_gradient", "functional_all_reduce", 2, "float64"),
+        ("collective_layout", "reduce_scatter_tensor", 2, "float32"),
+        ("collective_layout", "all_to_all_functional", 2, "int64"),
         ("sizes_reduce_scatter", "wait", 2, "uint8"),
     ]
 ]
@@ -102,9 +110,13 @@ def test_every_check_that_a_fault_concerns_sees_it(
         (case.id, fault): outcome.status
         for ((case, fault), outcome), checks in zip(faulty.items(), answers, strict=True)
         if any(check not in outcome.facts.get("refused", "") for check in checks)
-        or case.scenario.startswith(("dtensor", "operator", "boundary", "sizes"))
+        or not isinstance(faults.load()[fault], faults.OfCollectives)
     }
     assert {key: found for key, found in must_fail.items() if found is not Status.FAILED} == {}
+
+
+def test_every_case_has_a_fault_that_it_must_see() -> None:
+    assert [case for case, seen in operations.visible().items() if not seen] == []
 
 
 def test_every_fault_concerns_some_case(
@@ -126,6 +138,7 @@ def test_every_fault_concerns_some_case(
         "gradient_summed",
         "partial_lost",
         "large_tail_lost",
+        "element_far",
     } == {fault for _, fault in outcomes if fault is not None}
 
 

@@ -16,6 +16,9 @@ from distparity.operations.collectives.base import Collective, Done, Exchange
 from distparity.operations.dtensor.base import DTensor, Replicate, TensorOperation
 from distparity.operations.fault import Fault, Partners
 from distparity.operations.generated.boundary import Boundary
+from distparity.operations.generated.collective_gradient import CollectiveGradient
+from distparity.operations.generated.collective_layout import CollectiveLayout
+from distparity.operations.generated.factory import Factory
 from distparity.operations.generated.operator import Operator
 from distparity.operations.sizes.base import UNWRITTEN, OverSizes
 
@@ -35,8 +38,17 @@ def _exact(check: Exchange) -> bool:
     return moved or not check.request.dtype.is_floating_point
 
 
+def _write(view: torch.Tensor, value: torch.Tensor) -> None:
+    """Copy a value; rows that are one memory get the first row of it."""
+    if view.dim() and view.stride(0) == 0:
+        view, value = view[:1], value[:1]
+    view.copy_(value)
+
+
 class OfCollectives(Fault):
     def may(self, operation: Operation, way: str) -> bool:
+        if isinstance(operation, CollectiveLayout):
+            operation, way = operation.inner(way)
         return isinstance(operation, Collective) and self.fits(operation, way)
 
     def fits(self, collective: Collective, way: str) -> bool:
@@ -72,7 +84,7 @@ class ContributionReplaced(OfCollectives):
         # The check must catch the wrong result, not the changed input.
         if not done.check.is_in_place:
             for buffer, value in zip(done.given, done.check.gives(done.rank), strict=True):
-                buffer.view.copy_(value)
+                _write(buffer.view, value)
 
     def concerns(self, check: Exchange, count: int) -> bool:
         last = check.collective.rooted != "giver" or check.setting.root == count - 1
@@ -134,7 +146,10 @@ class NeighboursPart(OfCollectives):
         return collective.parted
 
     def concerns(self, check: Exchange, count: int) -> bool:
-        return super().concerns(check, count) and "uneven" not in check.setting.special
+        # Of an input whose rows are one memory, all parts are alike.
+        alike = check.setting.layout == "expanded"
+        uneven = "uneven" in check.setting.special
+        return super().concerns(check, count) and not (alike or uneven)
 
     def after(self, done: Done) -> None:
         team = done.check.team(done.rank)
@@ -203,7 +218,7 @@ class InputChanged(OfCollectives):
     def after(self, done: Done) -> None:
         for buffer in done.given:
             if buffer.view.numel():
-                buffer.view.copy_(buffer.view.flatten().roll(1).reshape(buffer.view.shape))
+                _write(buffer.view, buffer.view.flatten().roll(1).reshape(buffer.view.shape))
 
 
 class ThroughBfloat16(OfCollectives):
@@ -238,8 +253,9 @@ class LargeTail(Fault):
 
 class _OfTensors(Fault):
     def may(self, operation: Operation, way: str) -> bool:
-        fits = isinstance(operation, TensorOperation) and self.fits_way(way)
-        return fits or isinstance(operation, (Operator, Boundary))
+        if isinstance(operation, TensorOperation):
+            return self.fits_way(way)
+        return isinstance(operation, (Operator, Boundary, CollectiveGradient))
 
     def fits_way(self, way: str) -> bool:
         return True
@@ -248,6 +264,13 @@ class _OfTensors(Fault):
 class PartLost(_OfTensors):
     name = "part_lost"
     title = "the last rank's part of a distributed tensor is zero"
+
+    def may(self, operation: Operation, way: str) -> bool:
+        if isinstance(operation, CollectiveGradient):
+            return operation.all_give(way)
+        if isinstance(operation, Factory):
+            return way != "zeros"
+        return super().may(operation, way)
 
     def fits_way(self, way: str) -> bool:
         # In this way the last rank has no part.
@@ -283,6 +306,17 @@ class PartialLost(Fault):
             return result
         whole = [Replicate() if one.is_partial() else one for one in result.placements]
         return DTensor.from_local(result.to_local(), result.device_mesh, whole, run_check=False)
+
+
+class ElementFar(Fault):
+    name = "element_far"
+    title = "an element of every rank's part of a filled tensor is out of range"
+
+    def may(self, operation: Operation, way: str) -> bool:
+        return isinstance(operation, Factory)
+
+    def part(self, check: Partners, rank: int, part: torch.Tensor) -> None:
+        part.view(-1)[:1] = 1e9
 
 
 @cache

@@ -186,7 +186,10 @@ class _Crossing(GuardedCheck):
     def _distribute_tensor(self, site: Site) -> Tensors:
         mesh, whole = mesh_of(site, self.mesh), self.whole().to(site.context.device)
         to = placements(self.source, self.sizes)
-        leaf = asked(lambda: distribute_tensor(whole, mesh, to)).requires_grad_()
+        made = asked(lambda: distribute_tensor(whole, mesh, to))
+        if site.fault is not None:
+            site.fault.part(self, site.rank, made.to_local())
+        leaf = made.requires_grad_()
         found = {"part": asked(leaf.to_local), "whole": asked(leaf.full_tensor)}
         return found | self._gradient(leaf, found["whole"] * self._here(leaf, self.weights()))
 

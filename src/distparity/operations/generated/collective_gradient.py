@@ -103,12 +103,18 @@ _LAYOUTS = ("contiguous", "transposed", "strided", "expanded")
 #: What the loss makes of a result decides the layout of the gradient that comes back.
 _SEEN = ("weighed", "summed", "transposed")
 _REDUCES = ("all_reduce", "reduce_scatter", "reduce")
+#: Collectives of which one rank gives all.
+_GIVEN_BY_ONE = ("broadcast", "scatter")
 
 
 class CollectiveGradient(Generated):
     name = "collective_gradient"
     ways = tuple(CALLS)
     dtypes = ("float64",)
+
+    def all_give(self, way: str) -> bool:
+        """Whether every rank's input is in a result."""
+        return CALLS[way][0] not in _GIVEN_BY_ONE
 
     def checks(self, request: Request) -> Iterator[Check]:
         kind = CALLS[request.way][0]
@@ -170,8 +176,11 @@ class Flow(GuardedCheck):
             return {}
         source = self.input(site.rank).to(site.context.device)
         leaf = source[:1].clone() if self.layout == "expanded" else source.clone()
+        if site.fault is not None:
+            site.fault.part(self, site.rank, leaf)
         leaf.requires_grad_()
         given = self._laid(leaf)
+        before = given.detach().clone()
         op = self.op or "SUM"
         reduction = getattr(dist.ReduceOp, op)
         way = _call(self.request.way)
@@ -183,7 +192,7 @@ class Flow(GuardedCheck):
             asked((self._use(made, site.rank) + loss).backward)
         found = {
             "gradient": torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.cpu(),
-            "input is unchanged": torch.tensor(bool((given == source).all())),
+            "input is unchanged": torch.tensor(bool((given == before).all())),
         }
         if self._gets(ranks, site.rank):
             found["result"] = made.detach().cpu().contiguous()

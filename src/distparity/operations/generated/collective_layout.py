@@ -80,9 +80,13 @@ class CollectiveLayout(Generated):
     )
     dtypes = ("float32", "int64")
 
+    def inner(self, way: str) -> tuple[Collective, str]:
+        """The collective of a way, and how it is called."""
+        collective = _COLLECTIVES[way]
+        return collective, way.removeprefix(f"{name(type(collective))}_")
+
     def checks(self, request: Request) -> Iterator[Check]:
-        collective = _COLLECTIVES[request.way]
-        called = request.way.removeprefix(f"{name(type(collective))}_")
+        collective, called = self.inner(request.way)
         inner = Request(called, request.dtype, request.ranks, request.seed)
         for layout in ("strided", "transposed", "expanded"):
             # Writing to memory that overlaps itself has no one result.

@@ -1,8 +1,8 @@
 """Distributed tensors that torch fills by itself: with a number, or with random ones.
 
 Random numbers have no right values. What is held is what placements mean: replicas are equal, shards
-are parts of one tensor and so not copies of each other, and numbers are in their range. If torch says in
-a warning that it does not promise that on this device, it is not held.
+are parts of one tensor and so not copies of each other, and numbers are in their range. Where torch warns
+that it does not promise random numbers on this device, it is refused that shards are not copies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from distparity.operations.generated.guard import (
     MESHES,
     Generated,
     GuardedCheck,
+    RaisedError,
     asked,
     control_of,
     mesh_of,
@@ -34,9 +36,12 @@ if importlib.util.find_spec(f"{_NAME}._api") is None:
     _NAME = "torch.distributed._tensor"  # before 2.5
 distributed: Any = importlib.import_module(_NAME)
 
-__all__ = ["Factory"]
+__all__ = ["Apart", "Factory"]
 
 _SHAPES: tuple[tuple[int, ...], ...] = ((8, 6), (5, 3), (1, 6))
+#: Shards of at most so many numbers may be alike by chance: those of bernoulli are 0 or 1.
+_BY_CHANCE = 5
+_TRUE = Exact(torch.tensor(True), torch.bool)
 Fill = Callable[[torch.Tensor], torch.Tensor]
 #: Factories of :mod:`torch.distributed.tensor`, by name: what else they take, and the number.
 _NUMBERS: dict[str, tuple[tuple[Any, ...], float]] = {
@@ -83,6 +88,8 @@ class Factory(Generated):
                 hows = ("R", "S0", "S1") if mesh != "2x2" else ("R.S0", "S0.R", "S0.S1", "S0.S0")
                 for how in hows:
                     yield _Made(request, mesh, shape, how)
+                    if request.way not in _NUMBERS and "S" in how:
+                        yield Apart(request, mesh, shape, how)
 
 
 class _Made(GuardedCheck):
@@ -97,34 +104,48 @@ class _Made(GuardedCheck):
     def at(self, rank: int) -> tuple[int, ...]:
         return (rank,) if len(self.sizes) == 1 else (rank // self.sizes[1], rank % self.sizes[1])
 
+    def pairs(self, *, copies: bool) -> Iterator[tuple[int, int]]:
+        """Pairs of ranks whose parts are copies of each other, or other parts of the tensor."""
+        words = self.how.split(".")
+        for one, other in combinations(range(self.request.ranks), 2):
+            places = zip(self.at(one), self.at(other), words, strict=True)
+            if all(a == b for a, b, word in places if word[0] == "S") == copies:
+                yield one, other
+
     # -- in a rank -----------------------------------------------------------------------------
 
     def act(self, site: Site) -> Tensors:
+        made, _ = self._make(site)
+        full, local = asked(made.full_tensor).detach(), made.to_local().detach()
+        if self.request.way in _NUMBERS:
+            return {"whole": full, "part": local}
+        low, high = _RANGES.get(self.request.way, (-100, 100))
+        every = self._everybodys(site, (full, local))
+        replicas = self.pairs(copies=True)
+        return {
+            "shape": torch.tensor(tuple(full.shape)),
+            "shape of the part": torch.tensor(tuple(local.shape)),
+            "all in range": torch.tensor(bool(((full >= low) & (full <= high)).all())),
+            "not all alike": torch.tensor(bool((full != full.flatten()[0]).any())),
+            "all ranks see one tensor": torch.tensor(
+                all(torch.equal(full, one) for one, _ in every)
+            ),
+            "replicas are equal": torch.tensor(
+                all(torch.equal(every[a][1], every[b][1]) for a, b in replicas)
+            ),
+        }
+
+    def _make(self, site: Site) -> tuple[Any, list[str]]:
+        """The tensor, and what torch warns of."""
         torch.manual_seed(self.request.seed + 17)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            made = asked(lambda: self._make(site))
-        full = asked(made.full_tensor).detach()
-        if self.request.way in _NUMBERS:
-            return {"whole": full, "part": made.to_local().detach()}
-        low, high = _RANGES.get(self.request.way, (-100, 100))
-        found = {
-            "shape": torch.tensor(tuple(full.shape)),
-            "shape of the part": torch.tensor(tuple(made.to_local().shape)),
-            "all in range": torch.tensor(bool(((full >= low) & (full <= high)).all())),
-            "not all alike": torch.tensor(bool((full != full.flatten()[0]).any())),
-        }
-        promised = not any("may not" in str(one.message) for one in said)
-        if promised:
-            found |= self._held(site, full, made.to_local().detach())
-        else:
-            found |= dict.fromkeys(
-                ("all ranks see one tensor", "replicas are equal", "shards are not copies"),
-                torch.tensor(True),
-            )
-        return found
+            made = asked(lambda: self._fill(site))
+        if site.fault is not None:
+            site.fault.part(self, site.rank, made.to_local())
+        return made, [str(one.message) for one in said]
 
-    def _make(self, site: Site) -> Any:
+    def _fill(self, site: Site) -> Any:
         mesh, to = mesh_of(site, self.mesh), placements(self.how, self.sizes)
         way = self.request.way
         if way in _NUMBERS or way in _RANDOM:
@@ -137,39 +158,10 @@ class _Made(GuardedCheck):
         ones = joined(mine, mesh, self.how, torch.Size(self.shape), (self.shape[1], 1))
         return _FILLS[way](ones)
 
-    def _held(self, site: Site, full: torch.Tensor, local: torch.Tensor) -> Tensors:
+    def _everybodys(self, site: Site, mine: Any) -> list[Any]:
         every: list[Any] = [None] * self.request.ranks
-        dist.all_gather_object(every, (full, local), group=control_of(site))
-        words = self.how.split(".")
-        copies = [
-            (one, other)
-            for one in range(self.request.ranks)
-            for other in range(one)
-            if local.numel()
-            and all(
-                a == b
-                for a, b, word in zip(self.at(one), self.at(other), words, strict=True)
-                if word[0] == "S"
-            )
-        ]
-        parts = [
-            (one, other)
-            for one in range(self.request.ranks)
-            for other in range(one)
-            if (one, other) not in copies
-            and min(every[one][1].numel(), every[other][1].numel()) > 5
-        ]
-        return {
-            "all ranks see one tensor": torch.tensor(
-                all(torch.equal(full, one) for one, _ in every)
-            ),
-            "replicas are equal": torch.tensor(
-                all(torch.equal(every[a][1], every[b][1]) for a, b in copies)
-            ),
-            "shards are not copies": torch.tensor(
-                not any(_alike(every[a][1], every[b][1]) for a, b in parts)
-            ),
-        }
+        dist.all_gather_object(every, mine, group=control_of(site))
+        return every
 
     # -- in the judge --------------------------------------------------------------------------
 
@@ -185,14 +177,33 @@ class _Made(GuardedCheck):
         held = ("all in range", "not all alike", "all ranks see one tensor", "replicas are equal")
         return {
             **{name: Exact(torch.tensor(shape), torch.int64) for name, shape in shapes.items()},
-            **{
-                name: Exact(torch.tensor(True), torch.bool)
-                for name in (*held, "shards are not copies")
-            },
+            **dict.fromkeys(held, _TRUE),
         }
 
 
-def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two shards begin with the same numbers."""
-    count = min(one.numel(), other.numel())
-    return torch.equal(one.flatten()[:count], other.flatten()[:count])
+class Apart(_Made):
+    """Shards of random numbers are not copies of each other."""
+
+    def __init__(self, request: Request, mesh: str, shape: tuple[int, ...], how: str) -> None:
+        super().__init__(request, mesh, shape, how)
+        self.name += ", shards"
+
+    def act(self, site: Site) -> Tensors:
+        made, said = self._make(site)
+        for text in said:
+            if "may not" in text:
+                raise RaisedError(f"UserWarning: {text}")
+        every = self._everybodys(site, made.to_local().detach())
+        return {"shards are not copies": torch.tensor(self.holds(every))}
+
+    def holds(self, every: Sequence[torch.Tensor]) -> bool:
+        """Whether no two ranks' parts (of any shape, in rank order) begin with the same numbers."""
+        for one, other in self.pairs(copies=False):
+            count = min(every[one].numel(), every[other].numel())
+            first, second = (every[rank].flatten()[:count] for rank in (one, other))
+            if count > _BY_CHANCE and torch.equal(first, second):
+                return False
+        return True
+
+    def expected(self, rank: int) -> dict[str, Exact]:
+        return {"shards are not copies": _TRUE}
