@@ -78,10 +78,11 @@ def test_an_exception_of_ours_costs_no_result(owner: type, name: str, call: int)
             assert run_all(found) == EXPECTED
 
 
-def test_a_task_that_stops_the_fork_server_and_answers_at_once_is_no_pass() -> None:
-    """Nobody looks at the fork server before the answer comes."""
+@pytest.mark.parametrize("name", ["ok", "leave"])
+def test_a_task_that_stops_the_fork_server_and_answers_at_once_is_no_pass(name: str) -> None:
+    """Nobody looks at the fork server before the answer comes, which may be the end of its world."""
     with fakes() as found, mock.patch.object(scheduler, "LOOK_AT_FORK_SERVER", 1e9):
-        found.start("ok")
+        found.start(name)
         with mock.patch.object(processes, "state", return_value="stopped"):
             found.run()
 
@@ -234,3 +235,33 @@ def test_what_was_answered_while_nobody_listened_is_no_timeout() -> None:
         rank.channel.send({**answer, "seconds": 0.1, "calls": 1, "left": [], "findings": []})
         found.run()
         assert found.outcomes() == ["ok 0"]
+
+
+@pytest.mark.parametrize("before", range(6))
+@pytest.mark.parametrize("name", ["silent", "one-dies", "raise"])
+def test_what_begins_after_nobody_listened_has_its_own_time(name: str, before: int) -> None:
+    """As when the controller is stopped for an hour: nothing that is set after it waits an hour more."""
+    with fakes() as found:
+        found.start(name, limit=10)
+        for _ in range(before):
+            found.turn()
+        found.launcher.step()
+        found.clock.now += 3600
+        began = found.clock.now
+        found.run()
+        assert found.outcomes() == [{"silent": "timeout", "one-dies": "crash"}.get(name, "raised")]
+        assert found.clock.now - began < 10 + 60
+
+
+def test_a_task_that_is_alone_when_the_directory_goes_again_is_its_cause() -> None:
+    with fakes() as found:
+        found.start("garbage", size=1)
+        for _ in range(2):
+            while not found.launcher.ranks:
+                found.launcher.step()
+                found.scheduler.turn(0.0)
+            found.launcher.remove_place()
+            for pid in list(found.launcher.ranks):
+                found.launcher.kill_rank(pid)
+        found.run()
+        assert found.outcomes() == ["crash"]

@@ -86,6 +86,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def place_is_removed(self) -> None:
+        # What runs alone, because its folder was removed before, is taken for the cause.
+        alone = [handle for task, handle in self.found.scheduler._busy.values() if task.alone]
+        self.disturbed |= {i for i, (_, handle) in enumerate(self.found.handles) if handle in alone}
         self.found.launcher.remove_place()
 
     @rule()

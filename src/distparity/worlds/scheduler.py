@@ -339,14 +339,15 @@ class Scheduler:
         done = world.done if world in self._busy else None
         if isinstance(done, Answer):
             self._count(world.spec, done.seconds)
+            if world.is_on(0) and self._fork_server_is_stopped():
+                # Whoever stopped it is among the tasks under way, and it may be this one.
+                world.done = None
+                self._start_over("was stopped")
+                return
         if world.state is State.DEAD:
             self._drop(world)
         if done is not None:
             world.done = None
-            if isinstance(done, Answer) and world.is_on(0) and self._fork_server_is_stopped():
-                # Whoever stopped it is among the tasks under way, and it may be this one.
-                self._start_over("was stopped")
-                return
             task, handle = self._busy.pop(world)
             if isinstance(done, Failure):
                 self._repair()

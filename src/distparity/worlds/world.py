@@ -149,7 +149,7 @@ class World:
         self.done: Answer | Failure | None = None
         self.made = self.used = time.monotonic()
         self._start_limit = START_LIMIT + extra
-        self._deadline = time.monotonic() + self._start_limit
+        self._set_deadline(time.monotonic() + self._start_limit)
         self._trouble: str | None = None
         self._tasks = 0
         self._port: int | None = None
@@ -249,8 +249,14 @@ class World:
         return idle and self.launcher.any_stopped(rank.pid for rank in self.ranks)
 
     def put_off(self, seconds: float) -> None:
-        """Extend the deadline by ``seconds``, during which the controller could not listen."""
-        self._deadline += seconds
+        """Extend the deadline by ``seconds``, during which the controller could not listen.
+
+        A deadline that was set since then is extended by its age only.
+        """
+        self._deadline += min(seconds, time.monotonic() - self._since)
+
+    def _set_deadline(self, when: float) -> None:
+        self._deadline, self._since = when, time.monotonic()
 
     # -- events --------------------------------------------------------------------------------
 
@@ -353,7 +359,7 @@ class World:
         if again is None:
             self._bury(self._post_mortem.reports)
         else:
-            self._deadline = again
+            self._set_deadline(again)
 
     def _on_end_of_task(self, rank: Rank, frame: Frame) -> None:
         if frame["op"] == "raised":
@@ -391,7 +397,7 @@ class World:
         self._tasks += 1
         self.state = State.BUSY
         self.used = time.monotonic()
-        self._deadline = self.used + self.task.limit
+        self._set_deadline(self.used + self.task.limit)
         for rank in self.ranks:
             rank.answer = rank.error = None
         self._awaited.update(range(self.spec.size))
@@ -428,13 +434,14 @@ class World:
         else:
             deadline = now + (HASTE[0] if trouble == "crash" else GRACE)
         if self._trouble is not None:
-            self._deadline = min(self._deadline, deadline)
+            if deadline < self._deadline:
+                self._set_deadline(deadline)
         elif self.task is None and self.state in (State.IDLE, State.STARTING):
             # It died between two tasks, or before the first: no task failed, but the world is lost.
             self.retire()
         else:
             self._trouble = trouble
-            self._deadline = deadline
+            self._set_deadline(deadline)
 
     def _bound_output(self) -> None:
         """Keep a rank that writes endlessly from filling the disk."""
