@@ -134,7 +134,7 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("SCHEDULER_EXAMPLES", "200")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
