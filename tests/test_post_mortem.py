@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import types
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from distparity.core import processes
 from distparity.worlds import post_mortem
 from distparity.worlds.failure import Fate
 from distparity.worlds.post_mortem import PostMortem
 
 PATIENCE = 0.4
+NATIVE = """SIGABRT(6), PID: 7, Thread 7:
+frame #0: gloo::broadcast(gloo::BroadcastOptions&) + 0x12 (0x7f0a in /lib/libtorch_cpu.so)
+frame #1: c10d::Work::wait(std::chrono::duration<long>) + 0x12 (0x7f0b in /lib/libtorch_cpu.so)
+"""
 STACK = 'Thread 0x1 (most recent call first):\n  File "user.py", line 3 in train\n'
 
 
@@ -26,12 +33,17 @@ class Clock:
 
 @dataclass
 class Machine:
-    """One rank, which writes its stacks ``late`` seconds after it was asked."""
+    """One rank, which writes its stacks ``late`` seconds after it was asked.
+
+    Once it is told to abort, it wants to run, and its native stacks come after ``native`` seconds.
+    """
 
     clock: Clock
     late: float
     busy: bool
+    native: float = math.inf
     asked: float | None = None
+    aborted: float | None = None
     rank: Any = None
     sent: list[int] = field(default_factory=list)
 
@@ -39,19 +51,24 @@ class Machine:
         self.rank = types.SimpleNamespace(
             number=0, pid=7, node="", lost="", settled=False, dying=None, exit=None, error=None, answer=None,
             fate=Fate.SILENT, when=0.0, stacks=self, where=types.SimpleNamespace(read=self.where),
-            output=types.SimpleNamespace(tail=lambda most: ""),
+            output=types.SimpleNamespace(tail=lambda most: NATIVE if self.told(self.native) else ""),
         )  # fmt: skip
 
     def signal(self, pids: list[int], number: int, *, main: bool = False) -> None:
         self.sent.append(number)
         if self.asked is None:
             self.asked = self.clock.now
+        if number == signal.SIGABRT:
+            self.aborted = self.clock.now
 
     def state(self, pid: int) -> str:
         return "sleeping"
 
     def wants_to_run(self, pid: int, *, main: bool = True) -> bool:
-        return False
+        return self.aborted is not None and self.native < math.inf and not self.told(self.native)
+
+    def told(self, late: float) -> bool:
+        return self.aborted is not None and self.clock.now >= self.aborted + late
 
     def is_busy(self) -> bool:
         return self.busy
@@ -70,6 +87,19 @@ class Machine:
         return b'{"at": "user.py:3 in train"}\n' if self.wrote else b""
 
 
+def questioned(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine, crowd: float, *, began: bool
+) -> Any:
+    """A post-mortem of the machine's rank that has ended, while ``crowd`` threads want each CPU."""
+    clock = machine.clock
+    monkeypatch.setattr(post_mortem, "time", types.SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(processes, "crowd", lambda: crowd)
+    held = PostMortem([machine.rank], machine, PATIENCE, began=began)  # type: ignore[arg-type]
+    while (again := held.step()) is not None:
+        clock.now = max(again, clock.now)
+    return held
+
+
 @pytest.mark.parametrize(
     ("late", "busy", "told", "where"),
     [
@@ -83,14 +113,28 @@ class Machine:
 def test_a_late_answer(
     monkeypatch: pytest.MonkeyPatch, late: float, busy: bool, told: bool, where: str
 ) -> None:
-    clock = Clock()
-    machine = Machine(clock, late, busy)
-    monkeypatch.setattr(post_mortem, "time", types.SimpleNamespace(monotonic=clock.monotonic))
-    held = PostMortem([machine.rank], machine, PATIENCE, began=False)  # type: ignore[arg-type]
-    while (again := held.step()) is not None:
-        clock.now = max(again, clock.now)
+    held = questioned(monkeypatch, Machine(Clock(), late, busy), 1.0, began=False)
 
     assert told == ("user.py" in held.reports[0].stack)
     assert where in str(held.reports[0].where)
     # A bound, whatever a rank does.
-    assert clock.now < PATIENCE + 4 * post_mortem.BUSY_AT_MOST
+    assert held.launcher.clock.now < PATIENCE + 4 * post_mortem.BUSY
+
+
+@pytest.mark.parametrize(
+    ("native", "crowd", "known"),
+    [
+        pytest.param(0.0, 1.0, True, id="at once"),
+        pytest.param(4.0, 1.0, True, id="late"),
+        pytest.param(20.0, 1.0, False, id="too late for an idle machine"),
+        pytest.param(20.0, 8.0, True, id="late as eight want each CPU"),
+        pytest.param(1e9, 1e9, False, id="never"),
+    ],
+)
+def test_native_stacks_that_come_late_name_the_collective(
+    monkeypatch: pytest.MonkeyPatch, native: float, crowd: float, known: bool
+) -> None:
+    held = questioned(monkeypatch, Machine(Clock(), 0.0, False, native), crowd, began=True)
+
+    assert ("broadcast" in str(held.reports[0].where)) is known
+    assert held.launcher.clock.now < PATIENCE + 2 * post_mortem.BUSY_AT_MOST

@@ -17,6 +17,7 @@ __all__ = [
     "adopt_orphans",
     "await_end",
     "children",
+    "crowd",
     "describe_exit",
     "die_with_parent",
     "have_children",
@@ -261,6 +262,15 @@ def wants_to_run(pid: int, *, main: bool = True) -> bool:
             if (thread / "stat").read_text().rpartition(")")[2].split()[0] in ("R", "D"):
                 return True
     return False
+
+
+def crowd() -> float:
+    """How many threads of this machine want to run, for each CPU of this process; at least 1."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):
+        return 1.0
+    return max(1.0, running / len(os.sched_getaffinity(0)))
 
 
 def describe_exit(status: int) -> str:

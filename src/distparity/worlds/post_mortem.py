@@ -31,8 +31,9 @@ __all__ = ["PostMortem", "last_output"]
 GLANCE = 0.02
 #: Seconds for a rank to write its native stacks.
 NATIVE = 0.3
-#: Seconds that an answer may take longer on a busy machine, while the rank waits for a CPU.
-BUSY_AT_MOST = 5.0
+#: Seconds that an answer may take longer while the rank waits for a CPU; as many times that as threads
+#: want each CPU, and at most so many.
+BUSY, BUSY_AT_MOST = 5.0, 60.0
 #: Bytes of a rank's output that are read, and that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
@@ -78,6 +79,7 @@ class PostMortem:
         #: Bytes of stacks that were there before: written for a signal that was not ours.
         self._old = {rank.number: _size(rank) for rank in self._asked}
         self._sizes: list[int] = []
+        self._crowd = 1.0
         self._running = True
         self._steps = self._ask()
 
@@ -117,13 +119,13 @@ class PostMortem:
         # A process that has ended by now did so by itself; the fork server will report how.
         yield from self._wait(
             lambda: all(rank.exit is not None for rank in self._gone),
-            time.monotonic() + BUSY_AT_MOST,
+            time.monotonic() + BUSY,
         )
         self.reports = list(map(self._report, self.ranks, self._fates))
         self._send(self._asked, signal.SIGABRT, main=True)
         asked = time.monotonic()
         yield from self._wait(self._have_ended, asked + NATIVE)
-        yield from self._wait(self._come_to_rest, asked + BUSY_AT_MOST)
+        yield from self._wait(self._come_to_rest, asked + NATIVE, lambda: True)
         for rank, report in zip(self.ranks, self.reports, strict=True):
             self._add_native(rank, report)
 
@@ -133,9 +135,14 @@ class PostMortem:
         """Wait until an answer has come or ``until``; longer while the ranks asked are held up."""
         while not come():
             now = time.monotonic()
-            if now >= until and not (now < until + BUSY_AT_MOST and held_up()):
+            if now >= until and not (now < until + self._grace() and held_up()):
                 return
             yield now + GLANCE
+
+    def _grace(self) -> float:
+        # Ranks of many worlds may have reached their time limits at once.
+        self._crowd = max(self._crowd, processes.crowd())
+        return min(BUSY * self._crowd, BUSY_AT_MOST)
 
     def _are_held_up(self, silent: list[Rank], *, main: bool = True) -> bool:
         """Whether one of these ranks may not yet have had a CPU to hear us and to answer.
@@ -160,8 +167,9 @@ class PostMortem:
         return all(rank.exit is not None for rank in self._asked)
 
     def _come_to_rest(self) -> bool:
-        """True once the ranks have ended, or none of them was running twice in a row."""
-        running = any(
+        """True once the ranks have ended, or nobody who has to do with it was running twice in a row."""
+        # The fork server may not have sent the signal yet.
+        running = self.launcher.is_busy() or any(
             self.launcher.wants_to_run(rank.pid) for rank in self._asked if rank.exit is None
         )
         before, self._running = self._running, running
