@@ -302,7 +302,9 @@ def test_injected_fault_in_every_pinned_case_is_red(suite: Suite, fault: str) ->
         pytest.skip(f"nothing is pinned for torch {torch.__version__}")
 
     words = [word for case in cases for word in ("--case", case)]
-    ran = suite("--device", "cpu", "--include", "faults_anywhere", *words, FAULT=fault)
+    pinned = json.dumps({case: [mark.where for mark in pins[case].marks] for case in cases})
+    more = {"FAULT": fault, "PINNED": pinned}
+    ran = suite("--device", "cpu", "--include", "faults_anywhere", *words, **more)
 
     assert set(ran.statuses("here-cpu").values()) == {"crash" if fault == "abort" else "failed"}
     assert len(ran.statuses("here-cpu")) == len(cases)
