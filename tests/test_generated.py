@@ -290,6 +290,38 @@ def test_a_check_as_a_program_is_short_and_is_python(way: str, name: str) -> Non
     assert "distparity" not in text
 
 
+#: Ways of which no check has a program.
+NO_PROGRAM = {f"send_recv_{way}" for way in ("tensor", "async", "batch")}
+
+
+@pytest.mark.parametrize("name", ["boundary", "collective_gradient", "collective_layout"])
+def test_every_way_has_programs(name: str) -> None:
+    operation, lacking = operations.load()[name], set()
+    for way in operation.ways:
+        for check in islice(operation.checks(_request(way)), 0, None, 7):
+            text = program.write(check)
+            if text is None:
+                lacking.add(way)
+                continue
+            compile(text, "program.py", "exec")
+            assert len(text.splitlines()) < 80
+
+    assert lacking == (NO_PROGRAM if name == "collective_layout" else set())
+
+
+@pytest.mark.parametrize("way", operations.load()["boundary"].ways)
+def test_what_a_program_of_a_boundary_takes_for_right(way: str) -> None:
+    operation = operations.load()["boundary"]
+    for check in islice(operation.checks(_request(way)), 0, None, 9):
+        space: dict[str, Any] = {"__name__": "program"}
+        exec(program.write(check) or "", space)
+        for rank in range(2):
+            right = {name: found.value for name, found in check.expected(rank).items()}
+            told = space["expected"](rank)
+            assert told.keys() == right.keys()
+            assert all(torch.equal(told[name], right[name]) for name in right)
+
+
 def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
     # In torch 2.13, the result of this one has the shape of a part.
     request = _request("index_add")

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,37 @@ def test_what_a_process_of_the_test_raised_is_the_message(checkout: Path) -> Non
     assert len(outcomes) == 3
     assert "Expected exit code 0 for pid" in outcomes[0].detail
     assert len(outcomes[0].detail) == upstream.MOST
+
+
+BEGINS = 'Process process {}:\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n'
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        pytest.param(
+            BEGINS.format(0) + "KeyError: 'a'\n",
+            "a process of the test raised KeyError: 'a'",
+            id="one",
+        ),
+        pytest.param(
+            BEGINS.format(0) + BEGINS.format(1) + "KeyError: 'b'\nKeyError: 'a'\n",
+            "a process of the test raised KeyError: 'b'",
+            id="two, one of them whole",
+        ),
+        pytest.param(
+            BEGINS.format(0).replace("Trace", "Process process 1:\nTrace")
+            + "Traceback (most recent call last):\nKeyError: 'b'\n",
+            "got exit code 1",
+            id="two in each other's lines",
+        ),
+        pytest.param("no words\n", "got exit code 1", id="without a word"),
+    ],
+)
+def test_processes_that_print_at_once(output: str, message: str) -> None:
+    case = ET.fromstring('<testcase><failure message="got exit code 1"/></testcase>')
+
+    assert upstream._outcome(case, output, {}).message == message
 
 
 def test_a_file_that_cannot_be_collected_is_an_error_and_the_next_one_runs(checkout: Path) -> None:

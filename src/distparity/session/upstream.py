@@ -48,9 +48,9 @@ TO_TELL = 5.0
 MOST, MOST_READ = 20_000, 1 << 26
 _NODE = re.compile(r"^(\S+\.py)::(\S.*)$")
 #: A process that a test has started raised: as that process prints it, and as torch's two helpers tell it
-#: in the lines of pytest.
+#: in the lines of pytest. Of processes that print at once, one whose lines are together.
 _CHILD = re.compile(
-    r"^(?:Process process \d+:\nTraceback.*\n(?:[ \t].*\n)+(\S.*)"
+    r"^(?:Process process \d+:\nTraceback.*\n(?:[ \t].*\n)+(?!Traceback|Process )(\S.*)"
     r"|(E +)RuntimeError: (?:Process \d+ exited with error code \d+ and|Exception in worker process:).*\n"
     r"\2Traceback.*\n(?:\2[ \t].*\n)+\2(\S.*))$",
     re.MULTILINE,

@@ -23,7 +23,7 @@ try:
 except ImportError:  # its name before 2.5
     from torch.distributed._tensor import distribute_tensor
 
-__all__ = ["Boundary"]
+__all__ = ["Boundary", "Crossing"]
 
 #: Even and uneven for two and four ranks, with none for the last; and without dims.
 _SHAPES: tuple[tuple[int, ...], ...] = ((4, 8), (5, 3), (1, 6), (7,), ())
@@ -54,7 +54,7 @@ class Boundary(Generated):
                     ends = _ends(sources, mesh, shape) if request.way in _MOVES else [""]
                     for end in ends:
                         if _makes_sense(request.way, source):
-                            yield _Crossing(request, mesh, shape, source, end)
+                            yield Crossing(request, mesh, shape, source, end)
 
 
 def _ends(sources: list[str], mesh: str, shape: tuple[int, ...]) -> list[str]:
@@ -83,7 +83,7 @@ def _makes_sense(way: str, source: str) -> bool:
     return True
 
 
-class _Crossing(GuardedCheck):
+class Crossing(GuardedCheck):
     """One tensor across one boundary."""
 
     def __init__(
@@ -156,7 +156,7 @@ class _Crossing(GuardedCheck):
     def _to_local(self, site: Site) -> Tensors:
         leaf = self._leaf(site, self._local(site)).requires_grad_()
         found = {"part": asked(leaf.to_local)}
-        mine = self._here(leaf, self.mine(site.rank, self._linear, self.weights()))
+        mine = self._here(leaf, self.mine(site.rank, self.linear, self.weights()))
         return found | self._gradient(leaf, found["part"] * mine)
 
     def _to_local_terms(self, site: Site) -> Tensors:
@@ -204,7 +204,7 @@ class _Crossing(GuardedCheck):
         return {"gradient": asked(leaf.grad.full_tensor)}
 
     @property
-    def _linear(self) -> str:
+    def linear(self) -> str:
         """How each rank's loss weighs its part: its own elements, and all alike where ranks have terms."""
         return ".".join("R" if word[0] == "P" else word for word in self.source.split("."))
 
@@ -228,7 +228,7 @@ class _Crossing(GuardedCheck):
             found["gradient"] = sum(self.weights(one) for one in range(self.request.ranks))  # type: ignore[assignment]
         if way == "from_local":
             del found["gradient"]
-            found["gradient of the part"] = self.mine(rank, self._linear, weights)
+            found["gradient of the part"] = self.mine(rank, self.linear, weights)
         return {name: _near(value) for name, value in found.items()}
 
 

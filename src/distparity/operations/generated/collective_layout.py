@@ -28,7 +28,7 @@ from distparity.operations.collectives import (
 from distparity.operations.collectives.base import NONCONTIGUOUS, Collective, Exchange, Setting
 from distparity.operations.generated.guard import Generated, GuardedCheck, asked, group_of
 
-__all__ = ["CollectiveLayout"]
+__all__ = ["CollectiveLayout", "LaidOut"]
 
 _MODULES = (
     *(all_gather, all_reduce, all_to_all, broadcast, gather, reduce, reduce_scatter, scatter),
@@ -101,11 +101,11 @@ class CollectiveLayout(Generated):
                     layout=layout,
                     special=special,
                 )
-                laid_out = _LaidOut(collective, inner, setting)
-                yield _Guarded(request, laid_out, one_sided=collective.one_sided)
+                laid = _Laid(collective, inner, setting)
+                yield LaidOut(request, laid, one_sided=collective.one_sided)
 
 
-class _LaidOut(Exchange):
+class _Laid(Exchange):
     """A call whose inputs have the layout; results too, unless they would overlap themselves."""
 
     def gives(self, rank: int) -> list[torch.Tensor]:
@@ -138,7 +138,7 @@ class _Bounded(Site):
         return group_of(self, team)
 
 
-class _Guarded(GuardedCheck):
+class LaidOut(GuardedCheck):
     """The call, with whatever torch refuses counted as refused."""
 
     def __init__(self, request: Request, inner: Exchange, *, one_sided: bool) -> None:

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
+from distparity.core.registry import name
 from distparity.operations.base import Check, members
 from distparity.operations.generated import samples
+from distparity.operations.generated.boundary import Crossing
 from distparity.operations.generated.collective_gradient import CALLS, Flow
+from distparity.operations.generated.collective_layout import LaidOut
 from distparity.operations.generated.operator import OfSample
 from distparity.operations.generated.placing import part
 
@@ -66,6 +69,7 @@ _DTENSOR = """\
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
 
+_STRIDED = "\nfrom torch.distributed.tensor.placement_types import _StridedShard"
 _MODULES = {
     "differentiable": "import torch.distributed.nn.functional as differentiable",
     "functional": "from torch.distributed import _functional_collectives as functional",
@@ -79,6 +83,10 @@ def write(check: Check) -> str | None:
     # A rank outside of all groups has nothing to show.
     if isinstance(check, Flow) and all(map(check.ranks, range(check.request.ranks))):
         return _gradient(check)
+    if isinstance(check, Crossing):
+        return _boundary(check)
+    if isinstance(check, LaidOut):
+        return _layout(check)
     return None
 
 
@@ -125,7 +133,7 @@ def distributed(rank):
     title = f"``{call}`` of DTensors ({', '.join(check.how)}) differs from that of plain tensors."
     imports = _DTENSOR
     if strided:
-        imports += "\nfrom torch.distributed.tensor.placement_types import _StridedShard"
+        imports += _STRIDED
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
     return _FRAME.format(**words, body=body.rstrip())
 
@@ -210,6 +218,251 @@ def distributed(rank):
 """
     title = f"``{way}`` in a forward, and its gradient: {check.name}."
     imports = "\n".join(line for name, line in _MODULES.items() if f"{name}." in call)
+    words = {"title": title, "imports": imports, "ranks": check.request.ranks}
+    return _FRAME.format(**words, body=body.rstrip())
+
+
+_GRADIENT = (
+    'found["gradient"] = torch.zeros_like(WHOLE) if leaf.grad is None else leaf.grad.full_tensor()'
+)
+#: By way: the lines that compute ``found`` on a rank, and what is right.
+_CROSSINGS = {
+    "redistribute": (
+        (
+            "leaf = make(rank, mesh).requires_grad_()",
+            "moved = leaf.redistribute(mesh, END{more})",
+            'found = {{"whole": moved.full_tensor(), "part": moved.to_local()}}',
+            '(found["whole"] * WEIGHTS).sum().backward()',
+        ),
+        '{{"whole": WHOLE, {part}"gradient": WEIGHTS}}',
+    ),
+    "full_tensor": (
+        (
+            "leaf = make(rank, mesh).requires_grad_()",
+            'found = {{"whole": leaf.full_tensor()}}',
+            '(found["whole"] * WEIGHTS).sum().backward()',
+        ),
+        '{{"whole": WHOLE, "gradient": WEIGHTS}}',
+    ),
+    "to_local": (
+        (
+            "leaf = make(rank, mesh).requires_grad_()",
+            'found = {{"part": leaf.to_local()}}',
+            '(found["part"] * OWN[rank]).sum().backward()',
+        ),
+        '{{"part": PARTS[rank], "gradient": WEIGHTS}}',
+    ),
+    "to_local_terms": (
+        (
+            "leaf = make(rank, mesh).requires_grad_()",
+            'terms = [Partial("sum")] * len(HOW)',
+            'found = {{"part": leaf.to_local(grad_placements=terms)}}',
+            '(found["part"] * OWN[rank]).sum().backward()',
+        ),
+        '{{"part": PARTS[rank], "gradient": sum(OWN)}}',
+    ),
+    "from_local": (
+        (
+            "PARTS[rank].requires_grad_()",
+            'found = {{"whole": make(rank, mesh).full_tensor()}}',
+            '(found["whole"] * WEIGHTS).sum().backward()',
+            'found["gradient of the part"] = PARTS[rank].grad',
+        ),
+        '{{"whole": WHOLE, "gradient of the part": OWN[rank]}}',
+    ),
+    "round_trip": (
+        (
+            "leaf = make(rank, mesh).requires_grad_()",
+            "again = DTensor.from_local(leaf.to_local(), mesh, HOW, run_check=False, **SIZE)",
+            'found = {{"whole": again.full_tensor()}}',
+            '(found["whole"] * WEIGHTS).sum().backward()',
+        ),
+        '{{"whole": WHOLE, "gradient": WEIGHTS}}',
+    ),
+    "distribute_tensor": (
+        (
+            "leaf = distribute_tensor(WHOLE.clone(), mesh, HOW).requires_grad_()",
+            'found = {{"part": leaf.to_local(), "whole": leaf.full_tensor()}}',
+            '(found["whole"] * WEIGHTS).sum().backward()',
+        ),
+        '{{"part": PARTS[rank], "whole": WHOLE, "gradient": WEIGHTS}}',
+    ),
+}
+
+
+def _boundary(check: Crossing) -> str:
+    way, ranks = check.request.way, range(check.request.ranks)
+    lines, right = _CROSSINGS[way.removesuffix("_async")]
+    if way != "from_local":
+        lines = (*lines, _GRADIENT)
+    more = ", async_op=True" if way.endswith("_async") else ""
+    whole, weights = check.whole(), check.weights()
+    data = [
+        f"WHOLE = {_literal(whole)}",
+        f"WEIGHTS = {_literal(weights)}",
+        f"PARTS = [{', '.join(_literal(check.mine(n, check.source, whole)) for n in ranks)}]",
+        f"HOW = [{', '.join(map(_placement, check.source.split('.')))}]",
+        'SIZE = {"shape": WHOLE.shape, "stride": WHOLE.stride()}',
+    ]
+    part_of_end = ""
+    names = '("a", "b")' if len(check.sizes) > 1 else '("a",)'
+    if check.end:
+        data.append(f"END = [{', '.join(map(_placement, check.end.split('.')))}]")
+        if "P" not in check.end:
+            ends = [_literal(check.mine(n, check.end, whole)) for n in ranks]
+            data.append(f"AT_END = [{', '.join(ends)}]")
+            part_of_end = '"part": AT_END[rank], '
+    if "OWN" in right + "".join(lines):
+        terms = way == "to_local_terms"
+        own = [check.weights(n) if terms else check.mine(n, check.linear, weights) for n in ranks]
+        data.append(f"OWN = [{', '.join(map(_literal, own))}]")
+    body = f"""\
+{chr(10).join(data)}
+
+
+def make(rank, mesh):
+    return DTensor.from_local(PARTS[rank], mesh, HOW, run_check=False, **SIZE)
+
+
+def expected(rank):
+    return {right.format(part=part_of_end)}
+
+
+def distributed(rank):
+    mesh = init_device_mesh("cpu", {check.sizes}, mesh_dim_names={names})
+{chr(10).join(f"    {line.format(more=more)}" for line in lines)}
+    return {{name: one.detach().clone() for name, one in found.items()}}
+"""
+    end = f" to {check.end}" if check.end else ""
+    title = f"``{way}`` of a DTensor, and its gradient: {check.source}{end}."
+    imports = _DTENSOR
+    if way == "distribute_tensor":
+        imports += "\nfrom torch.distributed._tensor import distribute_tensor"
+    if "X" in check.source + check.end:
+        imports += _STRIDED
+    words = {"title": title, "imports": imports, "ranks": check.request.ranks}
+    return _FRAME.format(**words, body=body.rstrip())
+
+
+#: By way: what a rank has, the call, and its result; ``part`` is a part of ``x`` for each rank. ``lay`` gives
+#: a tensor the layout, and ``space`` is a result to write to.
+_EXCHANGES = {
+    "all_gather_list": (
+        "out = [space(x) for _ in range(RANKS)]",
+        "dist.all_gather(out, x{later})",
+        "torch.cat(out)",
+    ),
+    "all_gather_tensor": (
+        "out = space(torch.cat([x] * RANKS))",
+        "dist.all_gather_into_tensor(out, x{later})",
+        "out",
+    ),
+    "all_gather_functional": ("", "out = functional.all_gather_tensor(x, 0, GROUP)", "out"),
+    "all_gather_coalesced": (
+        "",
+        "out = functional.all_gather_into_tensor_coalesced([x], GROUP)[0]",
+        "out",
+    ),
+    "all_reduce_tensor": ("", "dist.all_reduce(x{later})", "x"),
+    "all_reduce_functional": ("", 'out = functional.all_reduce(x, "sum", GROUP)', "out"),
+    "all_reduce_coalesced": (
+        "",
+        'out = functional.all_reduce_coalesced([x], "sum", GROUP)[0]',
+        "out",
+    ),
+    "all_to_all_list": (
+        "out = [space(one) for one in part]",
+        "dist.all_to_all(out, part{later})",
+        "torch.cat(out)",
+    ),
+    "all_to_all_tensor": ("out = space(x)", "dist.all_to_all_single(out, x{later})", "out"),
+    "all_to_all_functional": (
+        "",
+        "out = functional.all_to_all_single(x, None, None, GROUP)",
+        "out",
+    ),
+    "broadcast_tensor": ("", "dist.broadcast(x, 0{later})", "x"),
+    "broadcast_functional": ("", "out = functional.broadcast(x, 0, GROUP)", "out"),
+    "gather_list": (
+        "out = [space(x) for _ in range(RANKS)]",
+        "dist.gather(x, None if rank else out{later})",
+        "torch.cat(out)",
+    ),
+    "reduce_tensor": ("", "dist.reduce(x, 0{later})", "x"),
+    "reduce_scatter_list": (
+        "out = space(part[0])",
+        "dist.reduce_scatter(out, part{later})",
+        "out",
+    ),
+    "reduce_scatter_tensor": (
+        "out = space(part[0])",
+        "dist.reduce_scatter_tensor(out, x{later})",
+        "out",
+    ),
+    "reduce_scatter_functional": (
+        "",
+        'out = functional.reduce_scatter_tensor(x, "sum", 0, GROUP)',
+        "out",
+    ),
+    "reduce_scatter_coalesced": (
+        "",
+        'out = functional.reduce_scatter_tensor_coalesced([x], "sum", [0], GROUP)[0]',
+        "out",
+    ),
+    "scatter_list": (
+        "out = space(part[0])",
+        "dist.scatter(out, None if rank else part{later})",
+        "out",
+    ),
+}
+
+
+def _layout(check: LaidOut) -> str | None:
+    exchange, way = check.inner, check.request.way
+    if way not in _EXCHANGES:
+        return None
+    layout, kind = exchange.setting.layout, name(type(exchange.collective))
+    later = ", async_op=True" if exchange.setting.special == "async" else ""
+    space, call, result = (text.format(later=later) for text in _EXCHANGES[way])
+    call = f"({call}).wait()" if later and "later" in _EXCHANGES[way][1] else call
+    lay = {**_LAID, "expanded": "leaf[:1].expand(leaf.shape)"}[layout]
+    right = _RIGHT[kind].format(dim=0, reduced="torch.stack(given).sum(0)")
+    given = f'{{"result": {right}}}'
+    if kind in ("reduce", "gather"):
+        given = f"{given} if me == 0 else {{}}"
+    body = f"""\
+GROUP = list(range(RANKS))
+
+
+def lay(leaf):
+    return {lay}
+
+
+def space(leaf):
+    leaf = torch.full_like(leaf, 77)
+    return {"leaf * 1" if layout == "expanded" else lay}
+
+
+def drawn(rank):
+    # Sums of integers are exact.
+    x = (torch.arange(48) * (7 + 4 * rank) % 31 - 15).reshape(12, 4).to({check.request.dtype})
+    return {"x[:1].expand(x.shape)" if layout == "expanded" else "x"}
+
+
+def expected(me):
+    given = [drawn(rank) for rank in range(RANKS)]
+    return {given}
+
+
+def distributed(rank):
+    x, part = lay(drawn(rank)), [lay(one) for one in drawn(rank).chunk(RANKS)]
+    {space}
+    {call}
+    return {{"result": {result}.clone()}}
+"""
+    body = body.replace("    \n    ", "    ")
+    title = f"``{way}`` of tensors that are not in one piece of memory: {check.name}."
+    imports = "\n".join(line for word, line in _MODULES.items() if f"{word}." in call)
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
     return _FRAME.format(**words, body=body.rstrip())
 
