@@ -60,6 +60,10 @@ PATTERNS = {
         lambda *at: whole(*at) / 4,
         "gradients averaged twice: a constant factor of 1/4",
     ),
+    "summed in low precision": (
+        lambda *at: 4.002 * whole(*at),
+        "gradients summed, not averaged: a constant factor of the world size, 4",
+    ),
     "scaled": (lambda *at: 1.5 * whole(*at), "gradients off by a constant factor of 1.5"),
     "not reduced": (
         own,

@@ -85,7 +85,31 @@ DEAD = {
 
 @pytest.mark.parametrize(("change", "fault"), DEAD.values(), ids=list(DEAD))
 def test_what_is_dead_is_no_evidence(change: Change, fault: str) -> None:
-    assert any(one.startswith(fault) for one in faults(change)), faults(change)
+    found = faults(change)
+
+    assert any(one.startswith(fault) for one in found), found
+    # What is not finite is said once.
+    assert sum("not finite" in one for one in found) == ("not fin" in fault)
+
+
+@pytest.mark.parametrize(
+    ("change", "times", "strictly", "shows"),
+    [
+        (1.0, 1.0, False, True),
+        (1.0, 1.0, True, False),
+        (-1.5, 1.0, True, True),
+        (1.5, 2.0, False, False),
+        (-2.0, 2.0, False, True),
+        (0.0, 0.0, False, False),
+    ],
+)
+def test_a_change_shows_from_its_allowed_error_on(
+    change: float, times: float, strictly: bool, shows: bool
+) -> None:
+    values = torch.tensor([0.0, change]), torch.tensor([1.0, 1.0])
+    words = {"strictly": True} if strictly else {}
+
+    assert evidence._shows(*values, times, **words) is shows
 
 
 def test_a_buffer_may_be_infinite() -> None:

@@ -20,8 +20,9 @@ def test_a_verdict_without_divergences() -> None:
     assert verdict.conclude() == Judgement(0.5, 0.25, None, ({"loss": 0.5},))
 
 
-def test_a_verdict_s_first_divergence_is_its_message() -> None:
-    first, *more = (Divergence(BIAS, rank, "missing") for rank in (3, 0, 1))
+@pytest.mark.parametrize("ranks", [(3, 0), (3, 0, 1), (3, 0, 1, 2)], ids=len)
+def test_a_verdict_s_first_divergence_is_its_message(ranks: tuple[int, ...]) -> None:
+    first, *more = (Divergence(BIAS, rank, "missing") for rank in ranks)
     verdict = Verdict(0.5, diagnosis="like nothing")
     for divergence in (first, *more):
         verdict.note(divergence)
@@ -39,6 +40,21 @@ def test_a_single_divergence_is_one_sample() -> None:
     verdict.note(Divergence(BIAS, 3, "missing"))
 
     assert verdict.conclude().samples == (Divergence(BIAS, 3, "missing"),)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "size"),
+    [
+        pytest.param([3.0, 4.0], [6.0, 8.0], Size(4.0, 4.0, 2.0), id="twice"),
+        pytest.param([3.0, -4.0], [3.0, 4.0], Size(8.0, 4.0, -7 / 25), id="another sign"),
+        pytest.param([0.0, 0.0], [1.0, 0.0], Size(1.0, 0.0, 0.0), id="of nothing"),
+        pytest.param([1.0, 1.0], [math.inf, 1.0], None, id="infinite"),
+    ],
+)
+def test_how_wrong_a_tensor_is(
+    expected: list[float], found: list[float], size: Size | None
+) -> None:
+    assert size_of(torch.tensor(expected), torch.tensor(found)) == size
 
 
 @pytest.mark.parametrize(("noted", "ratio"), [(0.5, 1.5), (2.0, 2.0)], ids=["smaller", "larger"])
