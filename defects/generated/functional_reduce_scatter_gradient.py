@@ -48,9 +48,11 @@ def differ(found, right):
     for name, value in right.items():
         one, other = found[name].resolve_conj(), value.resolve_conj()
         alike = one.shape == other.shape and one.dtype == other.dtype
-        if not (alike and torch.allclose(one, other, 1e-5, 1e-5, equal_nan=True)):
-            words = [f"{t.dtype} {list(t.shape)} {t.flatten()[:3].tolist()}" for t in (one, other)]
-            return f"{name}: {words[0]}, not {words[1]}"
+        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        if off.any():
+            n = int(off.flatten().int().argmax())
+            seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
+            return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
     return ""
 
 
