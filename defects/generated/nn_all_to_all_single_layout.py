@@ -1,7 +1,6 @@
 """``nn_all_to_all_single`` in a forward, and its gradient: transposed input, weighed result.
 
-The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone.
-"""
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
 
 import datetime
 import tempfile
@@ -49,8 +48,7 @@ def differ(found, right):
         one, other = found[name].resolve_conj(), value.resolve_conj()
         alike = one.shape == other.shape and one.dtype == other.dtype
         off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
-        if off.any():
-            n = int(off.flatten().int().argmax())
+        for n in off.flatten().nonzero().flatten().tolist():
             seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
             return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
     return ""
