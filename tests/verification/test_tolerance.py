@@ -633,3 +633,30 @@ def test_a_trajectory_s_bytes_keep_all_of_it() -> None:
     assert (again.rows, again.products) == (run.rows, run.products)
     assert again.to_bytes() == run.to_bytes()
     assert again.steps[0].gradient["none"] is None
+
+
+@pytest.mark.parametrize("parts", [[0], [1], [0, 1]], ids=str)
+@pytest.mark.parametrize("step", [1, 2])
+def test_errors_of_all_parameters_reach_the_mean_loss(step: int, parts: list[int]) -> None:
+    exact = oracle()
+    found = tolerance(exact)
+    square = 0.0
+    for name in exact.trajectory.steps[step].gradient:
+        gradients = exact.gradients(step, name)
+        seen = found._shown[Quantity(step - 1, "parameter", name)]
+        assert gradients is not None
+        assert seen is not None
+        square += seen.error**2 * float(gradients[parts].mean(0).square().sum())
+
+    assert found._by_parameters(step, parts) == pytest.approx(math.sqrt(square), rel=1e-12)
+    # Before the first step nothing is off.
+    assert found._by_parameters(0, parts) == 0
+
+
+def test_what_has_no_error_for_each_rank_is_named() -> None:
+    quantity = Quantity(1, "parameter", "bias")
+
+    with pytest.raises(KeyError) as raised:
+        tolerance(oracle()).by_rank(quantity)
+
+    assert raised.value.args == (quantity,)
