@@ -81,6 +81,8 @@ def test_change_is_found(what: str, tmp_path: Path) -> None:
             before = Snapshot(devices.get("cpu"))
             change()
             found = "; ".join(before.left_behind())
+        except Exception as error:
+            found = f"raised {type(error).__name__}: {error}"
         finally:
             os.write(write, found.encode())
             os._exit(0)
