@@ -222,6 +222,9 @@ def distributed(rank):
     return _FRAME.format(**words, body=body.rstrip())
 
 
+_LEAF = "leaf = make(rank, mesh).requires_grad_()"
+_LOSS = '(found["whole"] * WEIGHTS).sum().backward()'
+_OWN_LOSS = '(found["part"] * OWN[rank]).sum().backward()'
 _GRADIENT = (
     'found["gradient"] = torch.zeros_like(WHOLE) if leaf.grad is None else leaf.grad.full_tensor()'
 )
@@ -229,35 +232,35 @@ _GRADIENT = (
 _CROSSINGS = {
     "redistribute": (
         (
-            "leaf = make(rank, mesh).requires_grad_()",
+            _LEAF,
             "moved = leaf.redistribute(mesh, END{more})",
             'found = {{"whole": moved.full_tensor(), "part": moved.to_local()}}',
-            '(found["whole"] * WEIGHTS).sum().backward()',
+            _LOSS,
         ),
         '{{"whole": WHOLE, {part}"gradient": WEIGHTS}}',
     ),
     "full_tensor": (
         (
-            "leaf = make(rank, mesh).requires_grad_()",
+            _LEAF,
             'found = {{"whole": leaf.full_tensor()}}',
-            '(found["whole"] * WEIGHTS).sum().backward()',
+            _LOSS,
         ),
         '{{"whole": WHOLE, "gradient": WEIGHTS}}',
     ),
     "to_local": (
         (
-            "leaf = make(rank, mesh).requires_grad_()",
+            _LEAF,
             'found = {{"part": leaf.to_local()}}',
-            '(found["part"] * OWN[rank]).sum().backward()',
+            _OWN_LOSS,
         ),
         '{{"part": PARTS[rank], "gradient": WEIGHTS}}',
     ),
     "to_local_terms": (
         (
-            "leaf = make(rank, mesh).requires_grad_()",
+            _LEAF,
             'terms = [Partial("sum")] * len(HOW)',
             'found = {{"part": leaf.to_local(grad_placements=terms)}}',
-            '(found["part"] * OWN[rank]).sum().backward()',
+            _OWN_LOSS,
         ),
         '{{"part": PARTS[rank], "gradient": sum(OWN)}}',
     ),
@@ -265,17 +268,17 @@ _CROSSINGS = {
         (
             "PARTS[rank].requires_grad_()",
             'found = {{"whole": make(rank, mesh).full_tensor()}}',
-            '(found["whole"] * WEIGHTS).sum().backward()',
+            _LOSS,
             'found["gradient of the part"] = PARTS[rank].grad',
         ),
         '{{"whole": WHOLE, "gradient of the part": OWN[rank]}}',
     ),
     "round_trip": (
         (
-            "leaf = make(rank, mesh).requires_grad_()",
+            _LEAF,
             "again = DTensor.from_local(leaf.to_local(), mesh, HOW, run_check=False, **SIZE)",
             'found = {{"whole": again.full_tensor()}}',
-            '(found["whole"] * WEIGHTS).sum().backward()',
+            _LOSS,
         ),
         '{{"whole": WHOLE, "gradient": WEIGHTS}}',
     ),
@@ -283,7 +286,7 @@ _CROSSINGS = {
         (
             "leaf = distribute_tensor(WHOLE.clone(), mesh, HOW).requires_grad_()",
             'found = {{"part": leaf.to_local(), "whole": leaf.full_tensor()}}',
-            '(found["whole"] * WEIGHTS).sum().backward()',
+            _LOSS,
         ),
         '{{"part": PARTS[rank], "whole": WHOLE, "gradient": WEIGHTS}}',
     ),
