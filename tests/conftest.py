@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -31,6 +32,12 @@ def one_warm() -> Warm:
 def pytest_configure() -> None:
     faulty_runs.heed_signals()
     faulty_runs.warm = one_warm
+
+
+def pytest_collection_finish() -> None:
+    # What has been imported stays: the garbage collector took a fifth of the time of these tests.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -40,6 +40,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1400,860",
 )
+VISITS = itertools.count()
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -51,8 +52,8 @@ class Page:
         self.path = path
 
     def visit(self, address: str = "") -> Page:
-        self.driver.get("about:blank")
-        self.driver.get(f"{self.path.as_uri()}#{address}")
+        # With the same address but for what follows "#", the document would stay.
+        self.driver.get(f"{self.path.as_uri()}?{next(VISITS)}#{address}")
         return self
 
     def all(self, selector: str) -> list[WebElement]:
@@ -109,14 +110,20 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
     driver.quit()
 
 
-Opened = Callable[[Path], Page]
+#: Opens a report, at an address if one is given; at None, it is opened by the test.
+Opened = Callable[..., Page]
 
 
 @pytest.fixture
 def browse(driver: webdriver.Chrome) -> Iterator[Opened]:
     """Open a report; the test fails when anything was written to the console."""
     driver.get_log("browser")
-    yield lambda path: Page(driver, path).visit()
+
+    def opened(path: Path, address: str | None = "") -> Page:
+        page = Page(driver, path)
+        return page if address is None else page.visit(address)
+
+    yield opened
     assert driver.get_log("browser") == []
 
 
@@ -163,7 +170,7 @@ def test_cell_of_a_branch_says_what_it_adds_up_to(browse: Opened, small: Path) -
 
 
 def test_rows_open_level_by_level(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("open=")
+    page = browse(small, "open=")
     assert page.names() == ["alpha", "beta"]
     page.one("[data-row='0'] th").click()
     assert page.names() == ["alpha", "ddp", "fsdp2", "beta"]
@@ -184,7 +191,7 @@ def test_a_column_has_each_pair_of_nodes_and_names_the_bad_one(
     cells.write(tmp_path, "2.13", "cpu", {"a/ddp-ws2-float32": wrong})
     write([tmp_path], tmp_path / "report")
 
-    page = browse(tmp_path / "report" / "index.html").visit("col=2.13-cpu")
+    page = browse(tmp_path / "report" / "index.html", "col=2.13-cpu")
 
     assert [cell.text for cell in page.all(".pairs td")] == ["0/1", "1/1", "1/1", "1/1"]
     assert len(page.all(".pairs .f-bad")) == 3
@@ -241,7 +248,7 @@ def test_rows_are_open_as_far_as_is_asked(
 
 
 def test_one_family_of_all_is_opened_and_shut(browse: Opened, broad: Path) -> None:
-    page = browse(broad).visit("shut=*")
+    page = browse(broad, "shut=*")
     page.one("[data-row='1'] th").click()
     assert page.names() == ["calls", "layers", "gamma"]
     assert page.hash == "#open=family.layers&shut=*"
@@ -265,7 +272,7 @@ def test_strategies_are_chosen_one_by_one_or_with_their_settings(
 
 
 def test_declared_failure_is_beside_the_colour_and_not_in_it(browse: Opened, broad: Path) -> None:
-    cell = browse(broad).visit("shut=*").one("[data-row='0'] [data-column='1']")
+    cell = browse(broad, "shut=*").one("[data-row='0'] [data-column='1']")
 
     assert cell.get_attribute("aria-label") == (
         "torch 2.5 on cpu: 7 of 8 passed; 1 expected failure; worst ratio 0.1, ddp-ws2-float32"
@@ -284,7 +291,7 @@ CHANGED = {
 def test_comparison_is_of_numbers_and_not_of_declarations(
     browse: Opened, broad: Path, pair: str, section: str
 ) -> None:
-    page = browse(broad).visit(f"view=compare&{pair}")
+    page = browse(broad, f"view=compare&{pair}")
 
     changed = {
         name: [cell.text for cell in page.all(f"#change-{name} tbody tr:not(.cause) th")]
@@ -294,7 +301,7 @@ def test_comparison_is_of_numbers_and_not_of_declarations(
 
 
 def test_every_link_of_an_expectation_leads_somewhere(browse: Opened, broad: Path) -> None:
-    page = browse(broad).visit("case=beta/tp-ws2-float32&col=2.5-cpu")
+    page = browse(broad, "case=beta/tp-ws2-float32&col=2.5-cpu")
 
     links = [link.get_attribute("href") for link in page.all("#panel .facts a")]
     assert links == ["https://example.org/1", "https://example.org/2"]
@@ -314,7 +321,7 @@ FILTERS = {
 
 @pytest.mark.parametrize(("address", "said"), FILTERS.values(), ids=FILTERS)
 def test_filters_are_in_the_address(browse: Opened, small: Path, address: str, said: str) -> None:
-    assert said in browse(small).visit(address).said
+    assert said in browse(small, address).said
 
 
 def test_filters_are_set_by_hand_and_written_to_the_address(browse: Opened, small: Path) -> None:
@@ -340,7 +347,7 @@ def test_long_names_that_begin_alike_can_be_told_apart_beside_an_open_panel(
         results = {f"{name}/ddp-ws2-float32": dict(cells.PASSED) for name in names}
         cells.write(tmp_path, torch, "cpu", results)
     write([tmp_path], tmp_path / "report")
-    page = browse(tmp_path / "report" / "index.html")
+    page = browse(tmp_path / "report" / "index.html", None)
     page.visit(f"open=&case={names[0]}/ddp-ws2-float32&col=2.4-cpu")
 
     assert page.names() == names
@@ -363,13 +370,13 @@ def test_long_names_that_begin_alike_can_be_told_apart_beside_an_open_panel(
 
 
 def test_address_that_names_what_is_not_there_is_answered(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("case=alpha/nothing&col=2.4-cpu&out=splendid")
+    page = browse(small, "case=alpha/nothing&col=2.4-cpu&out=splendid")
 
     assert "alpha/nothing, splendid" in page.one("#notice").text
 
 
 def test_case_has_its_outcomes_plot_texts_and_command(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("open=*")
+    page = browse(small, "open=*")
     page.one("[data-row='5'] [data-column='3']").click()
 
     assert page.hash.endswith("case=alpha%2Ffsdp2-ws2-float32&col=2.11-cpu&open=*")
@@ -388,7 +395,7 @@ def test_plot_has_a_place_for_what_its_scale_has_none_for(browse: Opened, tmp_pa
         result = {"alpha/ddp-ws2-float32": {"status": status, "ratio": ratio}}
         cells.write(tmp_path, torch, "cpu", result)
     write([tmp_path], tmp_path / "report")
-    page = browse(tmp_path / "report" / "index.html").visit("case=alpha/ddp-ws2-float32")
+    page = browse(tmp_path / "report" / "index.html", "case=alpha/ddp-ws2-float32")
 
     def heights(selector: str) -> list[float]:
         middle = "((box) => (box.top + box.bottom) / 2)(one.getBoundingClientRect())"
@@ -407,7 +414,7 @@ def test_plot_has_a_place_for_what_its_scale_has_none_for(browse: Opened, tmp_pa
 
 
 def test_markup_in_a_message_is_shown_and_not_run(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("case=alpha/fsdp2-ws2-float32&col=2.11-cpu")
+    page = browse(small, "case=alpha/fsdp2-ws2-float32&col=2.11-cpu")
 
     assert HOSTILE in page.one("#panel p.message").text
     assert page.driver.title.startswith("distparity:")
@@ -415,7 +422,7 @@ def test_markup_in_a_message_is_shown_and_not_run(browse: Opened, small: Path) -
 
 
 def test_comparison_sorts_the_changes(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("view=compare&a=2.4-cpu&b=2.11-cpu")
+    page = browse(small, "view=compare&a=2.4-cpu&b=2.11-cpu")
     found = {
         name: [cell.text for cell in page.all(f"#change-{name} tbody tr:not(.cause) th")]
         for name in ("regressed", "fixed", "drifted", "other")
@@ -459,7 +466,7 @@ def test_comparison_has_every_pair_of_outcomes_in_its_place(browse: Opened, tmp_
         present = {name: one for name, one in results.items() if one["status"] != "absent"}
         cells.write(tmp_path, torch, "cpu", present)
     write([tmp_path], tmp_path / "report")
-    page = browse(tmp_path / "report" / "index.html").visit("view=compare")
+    page = browse(tmp_path / "report" / "index.html", "view=compare")
     script = "[...document.querySelectorAll('#change-{} tbody tr:not(.cause) th')].map((one) => one.textContent)"
 
     found = {name: page.js(script.format(name)) for name in ("regressed", "fixed", "other")}
@@ -488,7 +495,7 @@ COMPARED = {
 def test_filters_of_a_comparison_are_about_the_two(
     browse: Opened, small: Path, address: str, said: str
 ) -> None:
-    page = browse(small).visit(f"view=compare&{address}")
+    page = browse(small, f"view=compare&{address}")
 
     assert page.said == said
     if "b=2.10-cpu" in address:
@@ -498,7 +505,7 @@ def test_filters_of_a_comparison_are_about_the_two(
 def test_case_of_a_comparison_has_its_row_whatever_devices_are_chosen(
     browse: Opened, small: Path
 ) -> None:
-    page = browse(small).visit("view=compare&dev=xpu&a=2.4-cpu&b=2.11-cpu")
+    page = browse(small, "view=compare&dev=xpu&a=2.4-cpu&b=2.11-cpu")
     page.one("#change-regressed button").click()
 
     assert page.one("#panel .chosen th").text == "2.11 cpu"
@@ -506,7 +513,7 @@ def test_case_of_a_comparison_has_its_row_whatever_devices_are_chosen(
 
 @pytest.mark.parametrize("width", [1400, 1000, 840])
 def test_texts_of_a_comparison_stay_in_their_cells(browse: Opened, large: Path, width: int) -> None:
-    page = browse(large)
+    page = browse(large, None)
     sized = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     try:
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sized)
@@ -537,7 +544,7 @@ def test_comparison_is_chosen_by_hand(browse: Opened, small: Path) -> None:
 
 
 def test_runs_show_the_facts_side_by_side(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("view=runs")
+    page = browse(small, "view=runs")
     rows = {row.find_element(By.TAG_NAME, "th").text: row for row in page.all(".runs tbody tr")}
 
     facts = [cell.text for cell in rows["torch"].find_elements(By.TAG_NAME, "td")]
@@ -547,7 +554,7 @@ def test_runs_show_the_facts_side_by_side(browse: Opened, small: Path) -> None:
 
 
 def test_keyboard_alone_is_enough(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("open=")
+    page = browse(small, "open=")
     page.js("document.querySelector('[data-row=\"0\"] th').focus()")
     page.press(Keys.ARROW_RIGHT)
     assert page.names() == ["alpha", "ddp", "fsdp2", "beta"]
@@ -607,7 +614,7 @@ SHUT = {
 def test_keyboard_is_never_lost(
     browse: Opened, small: Path, address: str, start: str, keys: tuple[str, ...], end: str
 ) -> None:
-    page = browse(small).visit(address)
+    page = browse(small, address)
     if start:
         page.js(f"document.querySelector({start!r}).focus()")
     page.press(*keys)
@@ -652,7 +659,7 @@ VERDICTS = {
 
 
 def test_rows_have_a_verdict_in_words(browse: Opened, releases: Path) -> None:
-    page = browse(releases)
+    page = browse(releases, None)
     for name, words in VERDICTS.items():
         page.visit(f"case=a_long_name_of_a_scenario/{name}-ws2-f")
         assert page.one("#panel .history").text == words
@@ -678,7 +685,7 @@ def dated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_case_has_the_runs_of_its_cell_by_date(browse: Opened, dated: Path) -> None:
-    page = browse(dated).visit("case=a/ddp-ws2-f")
+    page = browse(dated, "case=a/ddp-ws2-f")
     rows = [row.text.split()[:4] for row in page.all("#panel .by-date tbody tr")]
 
     assert rows == [
@@ -694,7 +701,7 @@ def test_bound_that_is_always_reached_is_not_the_darkest(browse: Opened, tmp_pat
     results = {"all_reduce/tensor-ws2-f": reached, "a/ddp-ws2-f": cells.PASSED}
     cells.write(tmp_path, "2.13", "cpu", results)
     write([tmp_path], tmp_path / "report")
-    page = browse(tmp_path / "report" / "index.html").visit("open=*")
+    page = browse(tmp_path / "report" / "index.html", "open=*")
 
     drawn = [str(cell.get_attribute("class")).split() for cell in page.all("tbody [role=gridcell]")]
     assert not any("p4" in classes for classes in drawn)
@@ -703,7 +710,7 @@ def test_bound_that_is_always_reached_is_not_the_darkest(browse: Opened, tmp_pat
 
 
 def test_case_leads_to_its_sources(browse: Opened, dated: Path) -> None:
-    links = browse(dated).visit("case=a/ddp-ws2-f").all("#panel .sources a")
+    links = browse(dated, "case=a/ddp-ws2-f").all("#panel .sources a")
 
     base = "https://example.org/tree/v1/src/distparity"
     assert [(link.text, link.get_attribute("href")) for link in links] == [
@@ -713,7 +720,7 @@ def test_case_leads_to_its_sources(browse: Opened, dated: Path) -> None:
 
 
 def test_comparison_groups_by_cause(browse: Opened, releases: Path) -> None:
-    page = browse(releases).visit("view=compare&a=2.8-cpu&b=2.10-cpu")
+    page = browse(releases, "view=compare&a=2.8-cpu&b=2.10-cpu")
 
     causes = {
         name: [row.text for row in page.all(f"#change-{name} .cause")]
@@ -728,7 +735,7 @@ def test_comparison_groups_by_cause(browse: Opened, releases: Path) -> None:
 
 
 def test_narrow_screen_leaves_the_height_to_the_matrix(browse: Opened, releases: Path) -> None:
-    page = browse(releases)
+    page = browse(releases, None)
     phone = {"width": 390, "height": 850, "deviceScaleFactor": 1, "mobile": False}
     try:
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
@@ -741,7 +748,7 @@ def test_narrow_screen_leaves_the_height_to_the_matrix(browse: Opened, releases:
 
 
 def test_keyboard_is_not_lost_by_going_back(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("view=compare&a=2.4-cpu&b=2.11-cpu")
+    page = browse(small, "view=compare&a=2.4-cpu&b=2.11-cpu")
     page.one("#change-drifted button").click()
     page.driver.back()
 
@@ -760,7 +767,7 @@ def test_columns_are_counted_in_the_header_as_in_the_rows(browse: Opened, small:
 
 
 def test_one_place_of_the_matrix_is_in_the_order_of_tabs(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("open=*")
+    page = browse(small, "open=*")
     page.one("[data-row='3'] [data-column='1']").click()
 
     stops = page.all("[role=treegrid] [tabindex='0']")
@@ -799,7 +806,7 @@ def test_switch_goes_through_the_themes(browse: Opened, small: Path) -> None:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_two_outcomes_look_alike(browse: Opened, small: Path, theme: str) -> None:
-    page = browse(small).visit(f"theme={theme}")
+    page = browse(small, f"theme={theme}")
     page.one("#key summary").click()
     looks = page.js(
         "[...document.querySelectorAll('.key:first-child td.cell')].map((cell) => {"
@@ -828,14 +835,10 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_step_of_the_scale_can_be_read(browse: Opened, small: Path, theme: str) -> None:
-    steps = (
-        browse(small)
-        .visit(f"theme={theme}")
-        .js(
-            "[...document.querySelectorAll('.scale .step')].map((step) => {"
-            "const { color, backgroundColor } = getComputedStyle(step);"
-            "return [step.textContent, color, backgroundColor]; })"
-        )
+    steps = browse(small, f"theme={theme}").js(
+        "[...document.querySelectorAll('.scale .step')].map((step) => {"
+        "const { color, backgroundColor } = getComputedStyle(step);"
+        "return [step.textContent, color, backgroundColor]; })"
     )
     contrasts = {}
     for name, ink, paper in steps:
@@ -872,7 +875,7 @@ BRANCHES = """[...document.querySelectorAll('main td.branch')].map((cell) => {
 
 @pytest.mark.parametrize("theme", ["light", "dark", "forced"])
 def test_worst_ratio_of_a_row_can_be_read(browse: Opened, large: Path, theme: str) -> None:
-    page = browse(large)
+    page = browse(large, None)
     forced = [{"name": "forced-colors", "value": "active"}] if theme == "forced" else []
     try:
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": forced})
@@ -936,7 +939,7 @@ def test_colour_of_a_cell_is_as_wide_as_what_was_judged(
     }
     cells.write(tmp_path, "2.4", "cpu", results)
     write([tmp_path], tmp_path / "report")
-    page = browse(tmp_path / "report" / "index.html").visit(f"open=&theme={theme}")
+    page = browse(tmp_path / "report" / "index.html", f"open=&theme={theme}")
     shares = {}
     for name, cell in zip(page.names(), page.all("main td.branch"), strict=True):
         picture = cell.screenshot_as_base64
@@ -955,7 +958,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_large_matrix_keeps_only_what_is_in_sight(browse: Opened, large: Path) -> None:
-    page = browse(large).visit("open=*")
+    page = browse(large, "open=*")
     rows = int(page.one("[role=treegrid]").get_attribute("aria-rowcount") or 0)
     assert page.said == "2,000 cases, 40 cells"
     assert rows == 2 + 25 + 250 + 2000
@@ -976,7 +979,7 @@ def test_large_matrix_keeps_only_what_is_in_sight(browse: Opened, large: Path) -
 
 
 def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
-    page = browse(large).visit("open=*")
+    page = browse(large, "open=*")
     before = page.js(
         "['thead', '.corner'].map((one) => document.querySelector(one).getBoundingClientRect())"
     )
@@ -994,7 +997,7 @@ def test_header_and_names_stay_in_sight(browse: Opened, large: Path) -> None:
 
 
 def test_details_lie_over_nothing_on_paper(browse: Opened, small: Path) -> None:
-    page = browse(small)
+    page = browse(small, None)
     narrow = {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     positions = {}
     try:
@@ -1014,7 +1017,7 @@ def test_details_lie_over_nothing_on_paper(browse: Opened, small: Path) -> None:
 
 
 def test_paper_has_all_rows(browse: Opened, small: Path) -> None:
-    page = browse(small).visit("open=*")
+    page = browse(small, "open=*")
     page.js("dispatchEvent(new Event('beforeprint'))")
     whole = len(page.all("tbody [role=row]"))
     page.js("dispatchEvent(new Event('afterprint'))")
@@ -1028,7 +1031,7 @@ def on_paper(browse: Opened) -> Iterator[Callable[[Path, str], Page]]:
     pages = []
 
     def lay(path: Path, address: str) -> Page:
-        page = browse(path)
+        page = browse(path, None)
         pages.append(page)
         page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SHEET)
         page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
@@ -1102,7 +1105,7 @@ def test_names_on_paper_are_whole(on_paper: Callable[[Path, str], Page], tmp_pat
 
 def test_screen_is_as_it_was_before_it_was_printed(browse: Opened, large: Path) -> None:
     opened = "&".join(f"open=scenario_{n:03}/strategy{s:02}" for n in range(2) for s in range(10))
-    page = browse(large).visit(f"open=scenario_000&open=scenario_001&{opened}")
+    page = browse(large, f"open=scenario_000&open=scenario_001&{opened}")
     page.js("document.querySelector('.scroller').scrollTo(900, 2000)")
     page.settle()
     page.js("document.querySelector('tr:nth-child(12) [data-column=\"12\"]').focus()")

@@ -32,6 +32,8 @@ from distparity.strategies import Tensors
 from distparity.strategies.ddp import Ddp
 
 FOREVER = 3600
+#: How nice a rank is that spins until its time is over, to the tests beside it.
+LESS_URGENT = 10
 HERE = str(Path.cwd())
 LEFT = "INJECTED_LEFT_BEHIND"
 
@@ -167,6 +169,7 @@ class SignalledAndSpins(Signalled):
         self.spin()
 
     def spin(self) -> None:
+        os.nice(LESS_URGENT)
         while True:
             pass
 
@@ -293,6 +296,7 @@ class Spin(Fault):
     name = "fault-endless-loop"
 
     def misbehave(self) -> None:
+        os.nice(LESS_URGENT)
         while True:
             pass
 
