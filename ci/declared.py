@@ -1,7 +1,7 @@
 """Compare the existing cases with the declared ones, so that no case vanishes unnoticed.
 
     nox -s declared                 # fails, and prints the differences
-    nox -s declared -- --write      # declares the existing cases: ci/declared.toml, docs/
+    nox -s declared -- --write      # declares the existing cases: in ci/, docs/ and src/
 
 Any torch release will do: a case that a release refuses still counts as declared.
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from distparity.core.torch_facts import StrategyFacts, TorchFacts
-from distparity.session import selection
+from distparity.session import declared, selection
 from distparity.session.case_list import DEFAULT_WORLD_SIZES
 from distparity.worlds.launcher import Launcher
 
@@ -260,6 +260,7 @@ def files(facts: TorchFacts) -> dict[Path, str]:
     """The text that each file must have."""
     return {
         ROOT / "ci" / "declared.toml": counts(facts),
+        ROOT / "src" / "distparity" / "session" / "declared.json": declared.written(facts),
         ROOT / "docs" / "scenarios.md": Page(facts).text(),
         ROOT / "docs" / "strategies.md": StrategiesPage(facts).text(),
     }

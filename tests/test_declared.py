@@ -15,6 +15,7 @@ from distparity.core.torch_facts import TorchFacts
 from distparity.session import selection
 from distparity.session.arguments import OF_PAIRS
 from distparity.session.case_list import asked_for
+from distparity.session.declared import read
 from distparity.session.options import Options
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +54,17 @@ def test_a_scenario_that_vanishes_is_seen(declared: ModuleType, facts: TorchFact
     found = declared.differences(declared.files(replace(facts, scenarios=fewer)))
 
     assert any(line.startswith("-basic = ") for line in found)
+
+
+@pytest.mark.parametrize(
+    ("select", "sizes"), [("quick", (2, 4)), ("default", (2, 4)), (selection.EVERY, (2, 3, 8))]
+)
+def test_cases_are_the_same_without_torch(
+    facts: TorchFacts, select: str, sizes: tuple[int, ...]
+) -> None:
+    shipped = {case.id for case in selection.cases(select, read(), "cpu", sizes)}
+
+    assert shipped == _cases(select, facts, sizes)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -211,3 +212,28 @@ def test_an_id_has_the_world_size_that_it_names(
     options: Any = SimpleNamespace(cases=words, world_sizes=asked)
 
     assert named_sizes(options) == sizes
+
+
+#: The words after ``list``, the first id, and how many there are.
+LISTED = {
+    "a pattern": (["basic/ddp-ws*"], "basic/ddp-ws2-float32", 4),
+    "a world size": (["basic/fsdp2-*", "--world-size", "3"], "basic/fsdp2-ws3-float32", 2),
+    "an operator": (["operator/sum-ws2-float64"], "operator/sum-ws2-float64", 1),
+}
+
+
+@pytest.mark.parametrize(("words", "first", "count"), LISTED.values(), ids=LISTED)
+def test_ids_are_listed_without_torch(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    first: str,
+    count: int,
+) -> None:
+    monkeypatch.setattr("distparity.cli.list.Launcher", None)
+
+    assert cli.main(["list", *words]) == 0
+    ids = capsys.readouterr().out.split()
+    assert (ids[0], len(ids)) == (first, count)
+    assert cli.main(["list", "--json", *words]) == 0
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == ids

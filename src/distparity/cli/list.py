@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from distparity.core.bad_request import BadRequest
-from distparity.session import arguments
+from distparity.core.torch_facts import TorchFacts
+from distparity.session import arguments, declared
 from distparity.session.case_list import DEFAULT_WORLD_SIZES, asked_for
 from distparity.worlds.launcher import Launcher, StartError
 
@@ -25,17 +26,21 @@ def add(commands: Any) -> None:
     parser.set_defaults(act=_act, device=None)
 
 
-def _act(given: argparse.Namespace) -> int:
-    given.case = given.pattern
-    options = arguments.options(given)
-    launcher = Launcher(options.include)
+def _ask(include: list[str]) -> TorchFacts:
+    launcher = Launcher(include)
     try:
-        torch = launcher.ready()
+        return launcher.ready()
     except StartError as error:
         raise BadRequest(str(error), error.detail) from None
     finally:
         launcher.close(reported=True)
 
+
+def _act(given: argparse.Namespace) -> int:
+    given.case = given.pattern
+    options = arguments.options(given)
+    # Torch is imported only for scenarios that are not shipped.
+    torch = _ask(options.include) if options.include else declared.read()
     sizes = options.world_sizes or list(DEFAULT_WORLD_SIZES)
     found = asked_for(torch, [_DEVICE], sizes, options)
     if given.json:
