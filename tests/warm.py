@@ -2,28 +2,33 @@
 
 A run of one case takes four seconds of CPU time, more than two of them for importing torch, and the
 tests make hundreds. Here, one process imports torch. For each run it forks a process that starts a fork
-server, by forking again, and then becomes the command, as ``distparity run`` becomes pytest. All else is
-as always: the fork server is a child of the controller, which takes it over if the circumstances are
-alike.
+server, by forking again, and then becomes the command, as ``distparity run`` becomes pytest: pytest and
+the suite are imported as well. All else is as always: the fork server is a child of the controller, which
+takes it over if the circumstances are alike.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import json
 import os
 import resource
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 #: After so many seconds, a test takes what it has started for hanging. It is not a measure of anything:
 #: on a machine that is busy with other things, an install or a run may take many minutes.
@@ -31,7 +36,7 @@ PATIENCE = 1800
 #: By its value in ``/proc/PID/environ``, the processes of a run are found (``faulty_runs.py``).
 MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
-READ_EARLY = ("KINETO", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
+READ_EARLY = ("KINETO", "LANG", "LC_", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
 
 
 def can_run(variables: dict[str, str], usual: dict[str, str]) -> bool:
@@ -175,17 +180,21 @@ def main(fd: int) -> None:
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     base = [path for path in sys.path[1:] if path not in given]
     gc.disable()
-    # The command as well: it starts the fork server after it has imported this.
+    import distparity
+    from distparity import cli  # noqa: F401
     from distparity.cli import run  # noqa: F401
+    from distparity.pytest_plugin import plugin
     from distparity.worker import fork_server
-    from distparity.worlds import start
+
+    # pytest would warn that it cannot rewrite the assertions of what is imported already; there are none.
+    for module in (distparity, plugin):
+        module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
 
     fork_server._preload()
     for name in fork_server.AFTERWARDS:
         importlib.import_module(name)
     gc.freeze()
     _use_large_pages()
-    start.spawn = _fork
     while True:
         request, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
         if not request:
@@ -242,10 +251,46 @@ def _become(
     resource.setrlimit(resource.RLIMIT_CORE, (cores[0], cores[1]))
     path = [part for part in variables.get("PYTHONPATH", "").split(os.pathsep) if part]
     sys.path[:] = [cwd, *path, *base]
+    spawn, start.spawn = start.spawn, _fork
     if words[0] == "run":
+        _become_pytest_in_process(lambda: setattr(start, "spawn", spawn))
         cli.main(words)
     start.ahead()
     os.execv(sys.executable, [sys.executable, "-m", "distparity", *words])
+
+
+def _become_pytest_in_process(begin: Callable[[], None]) -> None:
+    """From now on, this process becomes ``python -m pytest`` without a new program; first ``begin``."""
+
+    def become(_program: str, command: list[str]) -> NoReturn:
+        begin()
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            old = getattr(sys, f"__{name}__")
+            lines = name == "stderr" or os.isatty(old.fileno())
+            file = open(old.fileno(), f"{mode}b", closefd=False)  # noqa: SIM115  open to the end
+            new = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=lines)
+            setattr(sys, name, new)
+            setattr(sys, f"__{name}__", new)
+        sys.argv = command[2:]
+        gc.enable()
+        code: Any = 1
+        try:
+            runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        # As at the end of Python, but for what the end of torch takes.
+        for thread in threading.enumerate():
+            if not (thread.daemon or thread is threading.current_thread()):
+                thread.join()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(int(code or 0))
+
+    os.__dict__["execv"] = become
 
 
 def _fork(words: list[str], keep: int, output: int, variables: dict[str, str]) -> int:
