@@ -45,26 +45,28 @@ def pytest_unconfigure() -> None:
         one_warm().end()
 
 
-#: The files that take longest, which begin first: otherwise one of them ends alone.
+#: The files that take longest, which begin first: otherwise one of them ends alone. Those that mostly wait
+#: for limits to pass stand beside those that compute.
 LONGEST = (
-    "test_noxfile",
     "test_astray",
-    "test_campaign",
+    "test_pins",
+    "test_noxfile",
     "test_faults",
+    "test_strategies",
+    "test_campaign",
     "test_devices",
+    "test_operations",
     "test_run",
     "test_report_page",
     "test_faults_around",
+    "test_guide",
+    "test_doctor",
     "test_expectations",
     "test_async_device",
-    "test_strategies",
     "test_sizes",
-    "test_pins",
-    "test_guide",
     "test_perturb",
-    "test_doctor",
     "test_your_model",
-    "test_operations",
+    "test_bisect",
 )
 
 
