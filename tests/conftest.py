@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before torch is imported, here and in what is started: where several tests run at once, threads that wait
+# for each other's parts of an operator burn what the others need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import faulty_runs
 import pytest
 from hypothesis import HealthCheck, settings

@@ -50,7 +50,7 @@ CASES = [
         ("dtensor_reductions", "partial", 2, "float32"),
         ("dtensor_softmax", "shard", 2, "float32"),
         ("operator", "sum", 2, "float64"),
-        ("boundary", "redistribute", 2, "float64"),
+        ("boundary", "full_tensor", 2, "float64"),
         ("boundary", "distribute_tensor", 2, "float64"),
         ("factory", "zeros", 2, "float64"),
         ("factory", "rand_like", 2, "float64"),
