@@ -20,6 +20,14 @@ NATIVE = """SIGABRT(6), PID: 7, Thread 7:
 frame #0: gloo::broadcast(gloo::BroadcastOptions&) + 0x12 (0x7f0a in /lib/libtorch_cpu.so)
 frame #1: c10d::Work::wait(std::chrono::duration<long>) + 0x12 (0x7f0b in /lib/libtorch_cpu.so)
 """
+#: Written for a signal of a batch system, a second before a rank died; and what it wrote as it died.
+EARLIER = 'Current thread 0x1 (most recent call first):\n  File "user.py", line 1 in <module>\n\n'
+OTHER = '\nThread 0x2 (most recent call first):\n  File "other.py", line 5 in wait\n'
+FATAL = """Fatal Python error: Segmentation fault
+
+Current thread 0x1 (most recent call first):
+  File "user.py", line 9 in <module>
+"""
 STACK = 'Thread 0x1 (most recent call first):\n  File "user.py", line 3 in train\n'
 
 
@@ -138,3 +146,31 @@ def test_native_stacks_that_come_late_name_the_collective(
 
     assert ("broadcast" in str(held.reports[0].where)) is known
     assert held.launcher.clock.now < PATIENCE + 2 * post_mortem.BUSY_AT_MOST
+
+
+@pytest.mark.parametrize(
+    ("stacks", "where"),
+    [
+        pytest.param("", "None", id="none"),
+        pytest.param(EARLIER, "None", id="for another signal"),
+        pytest.param(EARLIER + FATAL, "at user.py:9 in <module>", id="for both"),
+        pytest.param(FATAL + 300 * OTHER, "at user.py:9 in <module>", id="with many threads"),
+    ],
+)
+def test_a_dead_rank_was_where_it_wrote_its_last_stacks(
+    monkeypatch: pytest.MonkeyPatch, stacks: str, where: str
+) -> None:
+    machine = Machine(Clock(), 0.0, False)
+    machine.rank.__dict__.update(
+        settled=True,
+        fate=Fate.DIED,
+        exit=9,
+        helped=False,
+        memory=False,
+        stacks=types.SimpleNamespace(tail=lambda size=8192, since=0: stacks[since:][-size:]),
+    )
+
+    held = questioned(monkeypatch, machine, 1.0, began=True)
+
+    assert held.reports[0].what == "killed by SIGKILL"
+    assert str(held.reports[0].where).endswith(where)

@@ -19,6 +19,7 @@ __all__ = [
     "fatal_error",
     "last_words",
     "without_stack_reporter",
+    "written_in_dying",
 ]
 
 #: The most accounts in a message, and the most characters of one; the detail has them in full.
@@ -178,6 +179,12 @@ def last_words(output: str) -> str:
     """The C++ exception that ended a process, from its output; empty if there is none."""
     found = _WHAT.findall(output)
     return found[-1].strip() if found else ""
+
+
+def written_in_dying(stacks: str) -> str:
+    """Of a process's stacks, those that it wrote as it died; empty if it wrote none then."""
+    found = list(_FATAL.finditer(stacks))
+    return stacks[found[-1].start() :] if found else ""
 
 
 def fatal_error(stacks: str) -> str:

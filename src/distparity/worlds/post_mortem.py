@@ -21,7 +21,14 @@ from distparity.core import processes
 from distparity.core.collective_call import STOPPED, Whereabouts, describe, locate
 from distparity.core.redact import LEFT_OUT
 from distparity.worlds import native_stacks
-from distparity.worlds.failure import Fate, Report, fatal_error, last_words, without_stack_reporter
+from distparity.worlds.failure import (
+    Fate,
+    Report,
+    fatal_error,
+    last_words,
+    without_stack_reporter,
+    written_in_dying,
+)
 from distparity.worlds.fleet import Fleet
 from distparity.worlds.rank_handle import Rank
 
@@ -204,8 +211,15 @@ class PostMortem:
         return found
 
     def _stacks(self, rank: Rank) -> str:
-        """The Python stacks that a rank has written since it was asked, without our own thread's."""
-        return without_stack_reporter(rank.stacks.tail(since=self._old.get(rank.number, 0)))
+        """The Python stacks that a rank has written since it was asked, without our own thread's.
+
+        A rank that nobody asks has ended, or ends: what it wrote before that was for another signal.
+        """
+        if rank in self._asked:
+            found = rank.stacks.tail(since=self._old[rank.number])
+        else:
+            found = written_in_dying(rank.stacks.tail(_READ))
+        return without_stack_reporter(found)
 
     def _where(self, rank: Rank, stack: str) -> Whereabouts:
         """Where a rank is that has not answered."""
