@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -20,7 +21,7 @@ import faulty_runs
 import pytest
 from hypothesis import HealthCheck, settings
 from junitparser import xunit2 as junitparser
-from warm import PATIENCE, Warm, can_run
+from warm import PATIENCE, Warm, can_run, started
 
 pytest_plugins = ["pytester"]
 # What an example takes on a busy machine says nothing about it.
@@ -28,14 +29,24 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+#: The variable that tells the workers of pytest-xdist where the process is that has imported torch.
+WARM = "TESTS_WARM"
+_ending = contextlib.ExitStack()
+
+
 @functools.cache
 def one_warm() -> Warm:
-    return Warm()
+    found = Warm(os.environ.get(WARM) or _ending.enter_context(started()))
+    _ending.callback(found.end)
+    return found
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     faulty_runs.heed_signals()
     faulty_runs.warm = one_warm
+    if config.getoption("numprocesses", None):
+        os.environ[WARM] = _ending.enter_context(started())
+        _ending.callback(os.environ.pop, WARM)
 
 
 def pytest_collection_finish() -> None:
@@ -45,8 +56,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    if one_warm.cache_info().currsize:
-        one_warm().end()
+    _ending.close()
 
 
 #: The files that take longest, which begin first: otherwise one of them ends alone. Those that mostly wait

@@ -35,6 +35,8 @@ FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
+    # Every visit is of a document of its own.
+    "--disable-features=BackForwardCache,ProactivelySwapBrowsingInstance,RenderDocument",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",

@@ -1,7 +1,8 @@
 """Runs of the suite whose fork server is forked from a process that has imported torch already.
 
 A run of one case takes four seconds of CPU time, more than two of them for importing torch, and the
-tests make hundreds. Here, one process imports torch. For each run it forks a process that starts a fork
+tests make hundreds. Here, one process imports torch, and has a fork for each process that runs tests. For
+each run that forks a process that starts a fork
 server, by forking again, and then becomes the command, as ``distparity run`` becomes pytest: pytest and
 the suite are imported as well. All else is as always: the fork server is a child of the controller, which
 takes it over if the circumstances are alike.
@@ -26,13 +27,15 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 #: After so many seconds, a test takes what it has started for hanging. It is not a measure of anything:
 #: on a machine that is busy with other things, an install or a run may take many minutes.
 PATIENCE = 1800
+#: Requests are datagrams, with descriptors.
+SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 #: By its value in ``/proc/PID/environ``, the processes of a run are found (``faulty_runs.py``).
 MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
@@ -48,24 +51,38 @@ def can_run(variables: dict[str, str], usual: dict[str, str]) -> bool:
     return not any(name.startswith(READ_EARLY) and name not in READ_LATE for name in names)
 
 
-class Warm:
-    """The process that has imported torch, seen from the tests."""
+@contextlib.contextmanager
+def started() -> Iterator[str]:
+    """Start the process that imports torch; yields the address of its socket, and ends it after that.
 
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+    Whoever connects to it has a fork of that process.
+    """
+    with tempfile.TemporaryDirectory() as folder, socket.socket(*SOCKET) as listener:
+        address = f"{folder}/warm"
+        listener.bind(address)
+        listener.listen()
+        process = subprocess.Popen(
+            [sys.executable, __file__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
             # As the fork server is started: one thread of OpenMP, no GPU touched.
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env={
-                    **os.environ,
-                    "OMP_NUM_THREADS": "1",
-                    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-                    MARK: "0" * 16,
-                },
-            )
-        self._socket = ours
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+                MARK: "0" * 16,
+            },
+        )
+        yield address
+        process.kill()
+        process.wait()
+
+
+class Warm:
+    """A process that has imported torch, seen from the tests."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(*SOCKET)
+        self._socket.connect(address)
         self._last: Started | None = None
 
     def run(
@@ -122,7 +139,6 @@ class Warm:
 
     def end(self) -> None:
         self._socket.close()
-        self._process.wait()
 
 
 class Started:
@@ -178,7 +194,7 @@ def _read(file: IO[bytes]) -> str:
 
 
 def main(fd: int) -> None:
-    channel = socket.socket(fileno=fd)
+    listener = socket.socket(fileno=fd)
     # What `python -m` would have, after the current folder and PYTHONPATH.
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     base = [path for path in sys.path[1:] if path not in given]
@@ -186,6 +202,7 @@ def main(fd: int) -> None:
     import distparity
     from distparity import cli  # noqa: F401
     from distparity.cli import run  # noqa: F401
+    from distparity.core import processes
     from distparity.pytest_plugin import plugin
     from distparity.worker import fork_server
 
@@ -198,6 +215,19 @@ def main(fd: int) -> None:
         importlib.import_module(name)
     gc.freeze()
     _use_large_pages()
+    processes.die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        channel, _ = listener.accept()
+        if not os.fork():
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _serve(channel, base)
+            os._exit(0)
+        channel.close()
+
+
+def _serve(channel: socket.socket, base: list[str]) -> None:
     while True:
         request, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 2)
         if not request:
