@@ -41,10 +41,13 @@ ROOT = Path(__file__).parents[1]
 #: What is mutated, and the tests that are to notice.
 FOLDERS = {
     "verification": ("verification",),
-    "results": ("test_journal.py", "test_junit.py", "test_fallback.py"),
+    "results": (
+        *("test_journal.py", "test_junit.py", "test_fallback.py", "test_shares.py"),
+        "test_pairs.py",
+    ),
 }
-#: Tests of other things, and those that go through thousands of cases.
-SELECT = "not within_what_gitlab_takes and not search_without_end"
+#: Tests of other things, those that go through thousands of cases, and those that run the suite.
+SELECT = "not within_what_gitlab_takes and not search_without_end and not has_the_same_results"
 SURVIVORS = ROOT / "ci" / "survivors.txt"
 #: The least share of mutants, in percent, that must be killed.
 LEAST = 90.0

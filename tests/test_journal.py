@@ -54,6 +54,51 @@ def test_second_writer_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     Journal(path, xml, {**HEADER, "cases": []}).end("finished")
 
 
+def test_a_run_that_goes_on_has_its_results_and_its_own_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun at 100 s and stopped at 110; gone on with from 200 to 205, and from 300 to 310."""
+    now = 100.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    path, xml = paths(tmp_path, "2.13", "cpu")
+    cases = ["a/b", "a/c", "a/d"]
+    first = Journal(path, xml, {**HEADER, "facts": {}, "cases": cases})
+    now = 110.0
+    first.add("a/b", PASSED)
+    first.end("interrupted")
+    whole = path.read_text()
+
+    for begin, case, end, so_far in (
+        (200.0, "a/c", "interrupted", 1),
+        (300.0, "a/d", "finished", 2),
+    ):
+        now = begin
+        journal = Journal(path, xml, {}, {"results": so_far})
+        before = read(path)
+        now = begin + 5 * so_far
+        journal.add(case, PASSED)
+        journal.end(end)
+        journal.save(tmp_path / "saved")
+        assert before.ended is None
+        assert path.read_text().startswith(whole)
+        assert (tmp_path / "saved").read_text() == path.read_text()
+
+    found = read(path)
+    assert (found.ended, found.seconds) == ("finished", 25.0)
+    assert list(found.done) == list(found.outcomes) == cases
+    assert found.done["a/c"] == PASSED
+    assert found.header["facts"]["resumed"] == "after 1 of 3 results, after 2 of 3 results"
+
+
+def test_a_share_has_files_of_its_own(tmp_path: Path) -> None:
+    files = [place(tmp_path, "2.13", "cpu", part=False, share=share) for share in ("", "1/4")]
+
+    assert [file.name for pair in files for file in pair] == [
+        *("junit-2.13-cpu.jsonl", "junit-2.13-cpu.xml"),
+        *("junit-2.13-cpu.shard-1-of-4.jsonl", "junit-2.13-cpu.shard-1-of-4.xml"),
+    ]
+
+
 def test_writer_that_is_killed_leaves_the_file_free(tmp_path: Path) -> None:
     code = f"""
 import os, signal

@@ -28,7 +28,7 @@ from distparity.nodes.relay import Relay
 from distparity.nodes.remote import RemoteNode
 from distparity.nodes.tunnel import BEAT, Tunnel
 from distparity.results import pairs
-from distparity.session.placement import Way, merged, of_pairs, placed
+from distparity.session.placement import Way, merged, placed
 from distparity.worlds.device_pool import Pool
 from distparity.worlds.fleet import NotPlaced, arrange
 from distparity.worlds.world import Answer, Failure, Spec, Task
@@ -733,65 +733,6 @@ def test_a_pair_has_its_nodes(nodes: Nodes) -> None:
     nodes.run()
     where = [[name for name, _ in handle.value.places] for _, handle in nodes.handles]
     assert where == [["node1", "node1"], ["node1", "node2"], ["node2", "node2"]]
-
-
-def _of_pair(pair: str, *, right: bool) -> Outcome:
-    status = Status.PASSED if right else Status.FAILED
-    return Outcome(status, "as it was", facts={"placement": pair})
-
-
-@pytest.mark.parametrize(
-    ("bad", "told"),
-    [
-        ({"b b", "a b", "b c"}, "b is in every pair that was wrong"),
-        ({"a b"}, "no node is in all pairs that were wrong"),
-        ({"a a", "b b"}, "no node is in all pairs that were wrong"),
-        ({"c c"}, "c is in every pair that was wrong"),
-        (set(), "c  0/2  0/2  0/2"),
-    ],
-)
-def test_the_node_that_all_wrong_pairs_share_is_named(bad: set[str], told: str) -> None:
-    every = ["a a", "a b", "a c", "b b", "b c", "c c"]
-    found = of_pairs([_of_pair(pair, right=pair not in bad) for pair in every])
-    assert found.status is (Status.FAILED if bad else Status.PASSED)
-    right = of_pairs([_of_pair(pair, right=True) for pair in every])
-    lines = pairs.Matrix.of((one.facts, one.status.bad) for one in (found, right)).lines()
-    assert lines[-1].strip() == told
-    assert lines[1].split() == ["a", "b", "c"]
-    assert lines[2].split() == ["a", *(f"{int(f'a {one}' in bad)}/2" for one in "abc")]
-
-
-def test_within_a_node_each_pair_of_its_devices_runs() -> None:
-    counts = {0: 3, 1: 2}
-    found = [
-        pairs.name([f"n{number}" for number in nodes], devices)
-        for nodes, devices in pairs.every([0, 1], counts.__getitem__)
-    ]
-    assert found == ["n0:0 n0:1", "n0:0 n0:2", "n0:1 n0:2", "n0 n1", "n1 n1"]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "shared"),
-    [
-        ("a:0 a:2; a:1 a:2", "a:2"),
-        ("a:0 a:2; a:1 a:2; a b", "a"),
-        ("a:0 a:1", "a"),
-        ("a:0 a:1; b b", ""),
-    ],
-)
-def test_the_device_that_all_wrong_pairs_share_is_named(wrong: str, shared: str) -> None:
-    ran = "a:0 a:1; a:0 a:2; a:1 a:2; a b; b b"
-    found = pairs.Matrix.of([({pairs.RAN: ran, pairs.WRONG: wrong}, True)])
-    assert found.shared == shared
-    nodes, devices = found.tables
-    assert nodes[0] == ["", "a", "b"]
-    assert nodes[1][1].endswith("/3")
-    assert devices[1] == [
-        "a:0",
-        "-",
-        f"{int('a:0 a:1' in wrong)}/1",
-        f"{int('a:0 a:2' in wrong)}/1",
-    ]
 
 
 def test_a_pair_of_devices_has_these(nodes: Nodes) -> None:

@@ -68,7 +68,7 @@ EVERY = ["a/ddp-ws2-float32", "b/ddp-ws2-float32", "c/ddp-ws2-float32"]
 FACTS = {"torch": "2.13.0", "world_sizes": [2], "declared": 2, "command": "x", "shard": "1/2"}
 
 
-def share(folder: Path, index: int, cases: list[str], **other: Any) -> Path:
+def share(folder: Path, index: int, cases: list[str], end: str = "finished", **other: Any) -> Path:
     """A side file of a share of two, in which every case passed."""
     folder.mkdir(exist_ok=True)
     path, xml = journal.paths(folder, "2.13", "cpu", f"{index}/2")
@@ -83,7 +83,7 @@ def share(folder: Path, index: int, cases: list[str], **other: Any) -> Path:
     writer = journal.Journal(path, xml, header)
     for case in cases:
         writer.add(case, Outcome(Status.PASSED))
-    writer.end("finished")
+    writer.end(end)
     return path
 
 
@@ -101,6 +101,64 @@ def test_joined_shares_are_the_cell(tmp_path: Path) -> None:
     assert junit_writer.statuses(junit_writer.write_from_journal(joined)) == dict.fromkeys(
         EVERY, "passed"
     )
+
+
+@pytest.mark.parametrize(
+    ("ends", "joined"),
+    [
+        (("finished", "finished"), "finished"),
+        (("finished", "stopped by -x"), "stopped by -x"),
+        (("no memory", "interrupted"), "interrupted; no memory"),
+    ],
+)
+def test_joined_shares_say_what_each_says(
+    tmp_path: Path, ends: tuple[str, str], joined: str
+) -> None:
+    """Facts of a share's own may differ."""
+    paths = [
+        share(tmp_path, 1, EVERY[:1], ends[0], started=100.0),
+        share(tmp_path, 2, EVERY[1:], ends[1], facts={"world_sizes": [4, 2], "platform": "other"}),
+    ]
+    seconds = [journal.read(path).seconds for path in paths]
+
+    (path,) = join.join(paths)
+
+    found = journal.read(path)
+    assert found.ended == joined
+    assert {case: one.facts["scenario"] for case, one in found.outcomes.items()} == {
+        case: case[0] for case in EVERY
+    }
+    assert found.seconds == pytest.approx(max(seconds))
+    assert found.header["facts"] == {
+        **{key: value for key, value in FACTS.items() if key != "shard"},
+        "declared": 3,
+        "world_sizes": [2, 4],
+        "shards": 2,
+    }
+    assert "shard" not in found.header
+
+
+def test_joined_shares_of_two_cells_are_two(tmp_path: Path) -> None:
+    cells = [{"torch": torch, "device": "cpu"} for torch in ("2.12", "2.13")]
+    paths = [
+        share(tmp_path / torch["torch"], index, cases, cell=torch)
+        for torch in cells
+        for index, cases in ((1, EVERY[:1]), (2, EVERY[1:]))
+    ]
+
+    assert [path.name for path in join.join(paths)] == [
+        "junit-2.12-cpu.jsonl",
+        "junit-2.13-cpu.jsonl",
+    ]
+
+
+def test_a_whole_cell_is_no_share(tmp_path: Path) -> None:
+    path, xml = journal.paths(tmp_path, "2.13", "cpu")
+    header = {"cell": {"torch": "2.13", "device": "cpu"}, "facts": {}, "cases": []}
+    journal.Journal(path, xml, header).end("finished")
+
+    with pytest.raises(ValueError, match="is not a share of a cell: its run had no --shard"):
+        join.join([path])
 
 
 WRONG: dict[str, tuple[list[tuple[int, list[str], dict[str, Any]]], str]] = {

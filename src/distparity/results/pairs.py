@@ -120,7 +120,7 @@ class Matrix:
         for number, table in enumerate(self.tables):
             what = "devices" if number else "nodes"
             lines.append(f"each pair of {what}: cases that were wrong, of those that ran")
-            width = max(len(row[0]) for row in table)
+            width = max(len(word) for row in table for word in row)
             lines += ["  " + "  ".join(word.ljust(width) for word in row).rstrip() for row in table]
         return [*lines, *([f"  {self.conclusion}"] if self.conclusion else [])]
 
