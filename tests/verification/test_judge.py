@@ -424,6 +424,24 @@ def test_what_is_said(change: Change, quantity: str, ranks: list[int], what: str
     assert said(change) == [(quantity, rank, what) for rank in ranks]
 
 
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, []),
+        (torch.ones(4), [(STEP("gradient", "bias"), rank, "expected None") for rank in (0, 1)]),
+    ],
+    ids=["none", "a tensor"],
+)
+def test_a_parameter_without_a_gradient_has_none(
+    found: torch.Tensor | None, says: list[tuple[str, int, str]]
+) -> None:
+    exact = oracle()
+    for run in (exact.trajectory, *exact.parts):
+        run.steps[1].gradient["bias"] = None
+
+    assert said(instead(1, "gradient", "bias", lambda _: found), exact) == says
+
+
 def test_what_is_said_of_a_number() -> None:
     first, second = verdict(everywhere(1, "gradient", "bias", put((2,), 0.5))).divergences
     allowed = float(tolerance().of(first.quantity).error[2])
