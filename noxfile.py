@@ -450,7 +450,8 @@ def selftest(session: nox.Session) -> None:
     workers = str(max(cores, min(8, 2 * cores)))
     # Tests of one file share runs of the suite, so they stay in one process. The order is conftest's.
     dist = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
-    session.run("pytest", *dist, "tests", *session.posargs)
+    # Without bytecode, each of a thousand processes would compile the suite again.
+    session.run("pytest", *dist, "tests", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session

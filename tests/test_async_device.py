@@ -881,6 +881,7 @@ if rank == 0:
 else:
     store.wait(["over"], datetime.timedelta(seconds=100))
 store.set("over", "")
+sys.stdout.flush()
 os._exit(0)
 """
 
