@@ -169,6 +169,10 @@ WRONG: dict[str, tuple[list[tuple[int, list[str], dict[str, Any]]], str]] = {
         [(1, EVERY[:1], {}), (2, EVERY[1:], {"facts": {"torch": "2.12"}})],
         "differ in torch: '2.12' and '2.13.0'",
     ),
+    "a fact of one alone": (
+        [(1, EVERY[:1], {}), (2, EVERY[1:], {"facts": {"cuda": "13"}})],
+        "differ in cuda: '13' and None",
+    ),
     "another list": (
         [(1, EVERY[:1], {}), (2, EVERY[1:], {"shard": {"index": 2, "count": 2, "of": EVERY[1:]}})],
         "different lists of cases",
