@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
+import multiprocessing
 import os
 import shutil
 import signal
 import tempfile
 import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -64,29 +66,35 @@ NEEDS = {
 }
 
 
+#: Processes of it are forks of one that has imported torch and computed nothing: after a backward pass
+#: here, torch would refuse one in a fork of this process.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["distparity.devices.cpu", "distparity.worker.leak_check"])
+
+
+def tell(what: str, folder: str, answer: Connection) -> None:
+    """Make a change, and send what is found of it."""
+    try:
+        tempfile.tempdir = folder
+        # As the fork server has it; torch would set it when a first optimizer steps.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        faulthandler.enable(2)
+        before = Snapshot(devices.get("cpu"))
+        CHANGES[what][0]()
+        answer.send("; ".join(before.left_behind()))
+    except Exception as error:
+        answer.send(f"raised {type(error).__name__}: {error}")
+
+
 @pytest.mark.parametrize("what", CHANGES)
 def test_change_is_found(what: str, tmp_path: Path) -> None:
     if not NEEDS.get(what, True):
         pytest.skip("cannot be changed here")
-    change, said = CHANGES[what]
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        found = "no answer"
-        try:
-            tempfile.tempdir = str(tmp_path)
-            # As the fork server has it; torch would set it when a first optimizer steps.
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path)
-            faulthandler.enable(2)
-            before = Snapshot(devices.get("cpu"))
-            change()
-            found = "; ".join(before.left_behind())
-        except Exception as error:
-            found = f"raised {type(error).__name__}: {error}"
-        finally:
-            os.write(write, found.encode())
-            os._exit(0)
-    os.close(write)
-    os.waitpid(pid, 0)
-    with os.fdopen(read) as answer:
-        assert answer.read() == "; ".join(said)
+    answer, theirs = FORKED.Pipe(duplex=False)
+    process = FORKED.Process(target=tell, args=(what, str(tmp_path), theirs))
+    process.start()
+    theirs.close()
+
+    with answer:
+        assert answer.recv() == "; ".join(CHANGES[what][1])
+    process.join()
