@@ -260,7 +260,7 @@ def files(facts: TorchFacts) -> dict[Path, str]:
     """The text that each file must have."""
     return {
         ROOT / "ci" / "declared.toml": counts(facts),
-        ROOT / "src" / "distparity" / "session" / "declared.json": declared.written(facts),
+        declared.FILE: declared.written(facts),
         ROOT / "docs" / "scenarios.md": Page(facts).text(),
         ROOT / "docs" / "strategies.md": StrategiesPage(facts).text(),
     }

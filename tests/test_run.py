@@ -317,6 +317,12 @@ def test_reference_runs_use_nothing_of_torch_distributed() -> None:
     assert found["scenarios"] > 90
 
 
+def test_ids_of_what_is_included_are_listed(distparity: Distparity, tmp_path: Path) -> None:
+    done = distparity("list", "--include", "sometimes", "basic/some*-ws2-*", cwd=tmp_path)
+
+    assert done.stdout.split() == ["basic/sometimes-ws2-float32"]
+
+
 def test_limit_that_does_not_hold_skips_nothing(suite: Suite) -> None:
     ran = suite(
         "--include", "refusing_strategy", "-k", "multiple_forward and outdated", "--world-size", "2"

@@ -2,10 +2,9 @@
 
 A run of one case takes four seconds of CPU time, more than two of them for importing torch, and the
 tests make hundreds. Here, one process imports torch, and has a fork for each process that runs tests. For
-each run that forks a process that starts a fork
-server, by forking again, and then becomes the command, as ``distparity run`` becomes pytest: pytest and
-the suite are imported as well. All else is as always: the fork server is a child of the controller, which
-takes it over if the circumstances are alike.
+each run, that forks a process that starts a fork server, by forking again, and then becomes the command,
+as ``distparity run`` becomes pytest: the suite is imported as well. All else is as always: the fork server
+is a child of the controller, which takes it over if the circumstances are alike.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,7 +40,6 @@ SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
 READ_EARLY = ("KINETO", "LANG", "LC_", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
-
 #: One that torch reads when a process makes its first group.
 READ_LATE = {"TORCH_FR_BUFFER_SIZE"}
 
@@ -57,8 +56,12 @@ def started() -> Iterator[str]:
 
     Whoever connects to it has a fork of that process.
     """
-    with tempfile.TemporaryDirectory() as folder, socket.socket(*SOCKET) as listener:
-        address = f"{folder}/warm"
+    from distparity.worlds.start import new_directory
+
+    folder = new_directory()
+    address = f"{folder}/warm"
+    # Only that process has the socket: when it has ended, nobody waits for it.
+    with socket.socket(*SOCKET) as listener:
         listener.bind(address)
         listener.listen()
         process = subprocess.Popen(
@@ -72,9 +75,12 @@ def started() -> Iterator[str]:
                 MARK: "0" * 16,
             },
         )
+    try:
         yield address
+    finally:
         process.kill()
         process.wait()
+        shutil.rmtree(folder)
 
 
 class Warm:
@@ -199,10 +205,11 @@ def main(fd: int) -> None:
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     base = [path for path in sys.path[1:] if path not in given]
     gc.disable()
-    import distparity
-    from distparity import cli  # noqa: F401
-    from distparity.cli import run  # noqa: F401
     from distparity.core import processes
+
+    processes.die_with_parent()
+    import distparity
+    from distparity.cli import run  # noqa: F401
     from distparity.pytest_plugin import plugin
     from distparity.worker import fork_server
 
@@ -215,7 +222,6 @@ def main(fd: int) -> None:
         importlib.import_module(name)
     gc.freeze()
     _use_large_pages()
-    processes.die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         channel, _ = listener.accept()
@@ -245,7 +251,7 @@ def _serve(channel: socket.socket, base: list[str]) -> None:
 def _use_large_pages() -> None:
     """Put this process's memory into pages of 2 MiB, where the kernel can.
 
-    To fork it, and to end a fork of it, then takes a tenth of the time: most of that goes into a hundred
+    To fork it, and to end a fork of it, then takes a fifth of the time: most of that goes into a hundred
     thousand entries of the page table.
     """
     size = 1 << 21
@@ -286,44 +292,44 @@ def _become(
     sys.path[:] = [cwd, *path, *base]
     spawn, start.spawn = start.spawn, _fork
     if words[0] == "run":
-        _become_pytest_in_process(lambda: setattr(start, "spawn", spawn))
+
+        def become(_program: str, command: list[str]) -> NoReturn:
+            start.spawn = spawn
+            _be_pytest(command[2:])
+
+        os.__dict__["execv"] = become
         cli.main(words)
     start.ahead()
     os.execv(sys.executable, [sys.executable, "-m", "distparity", *words])
 
 
-def _become_pytest_in_process(begin: Callable[[], None]) -> None:
-    """From now on, this process becomes ``python -m pytest`` without a new program; first ``begin``."""
-
-    def become(_program: str, command: list[str]) -> NoReturn:
-        begin()
-        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-            old = getattr(sys, f"__{name}__")
-            lines = name == "stderr" or os.isatty(old.fileno())
-            file = open(old.fileno(), f"{mode}b", closefd=False)  # noqa: SIM115  open to the end
-            new = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=lines)
-            setattr(sys, name, new)
-            setattr(sys, f"__{name}__", new)
-        sys.argv = command[2:]
-        gc.enable()
-        code: Any = 1
-        try:
-            runpy.run_module("pytest", run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            code = end.code
-        except BaseException:
-            traceback.print_exc()
-        # As at the end of Python, but for what the end of torch takes.
-        for thread in threading.enumerate():
-            if not (thread.daemon or thread is threading.current_thread()):
-                thread.join()
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(int(code or 0))
-
-    os.__dict__["execv"] = become
+def _be_pytest(words: list[str]) -> NoReturn:
+    """Do what ``python -m`` does with these words in a new process."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        old = getattr(sys, f"__{name}__")
+        lines = name == "stderr" or os.isatty(old.fileno())
+        file = open(old.fileno(), f"{mode}b", closefd=False)  # noqa: SIM115  open to the end
+        new = io.TextIOWrapper(file, old.encoding, old.errors, line_buffering=lines)
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+    sys.argv = words
+    gc.enable()
+    code: Any = 1
+    try:
+        runpy.run_module("pytest", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    # As at the end of Python, but for what the end of torch takes.
+    for thread in threading.enumerate():
+        if not (thread.daemon or thread is threading.current_thread()):
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(int(code or 0))
 
 
 def _fork(words: list[str], keep: int, output: int, variables: dict[str, str]) -> int:

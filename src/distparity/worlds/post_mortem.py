@@ -41,6 +41,8 @@ NATIVE = 0.3
 #: Seconds that an answer may take longer while the rank waits for a CPU; as many times that as threads
 #: want each CPU, and at most so many.
 BUSY, BUSY_AT_MOST = 5.0, 60.0
+#: Bytes of the stacks that a rank writes as it dies.
+_STACKS = 1 << 16
 #: Bytes of a rank's output that are read, and that are reported.
 _READ = 1 << 20
 _OUTPUT = 8192
@@ -218,7 +220,7 @@ class PostMortem:
         if rank in self._asked:
             found = rank.stacks.tail(since=self._old[rank.number])
         else:
-            found = written_in_dying(rank.stacks.tail(_READ))
+            found = written_in_dying(rank.stacks.tail(_STACKS))
         return without_stack_reporter(found)
 
     def _where(self, rank: Rank, stack: str) -> Whereabouts:

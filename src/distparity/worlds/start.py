@@ -24,6 +24,7 @@ from pathlib import Path
 __all__ = [
     "ForkServer",
     "ahead",
+    "new_directory",
     "open_standard_streams",
     "output",
     "spawn",
@@ -99,16 +100,21 @@ def output(directory: str) -> str:
     return os.path.join(directory, "fork-server")
 
 
+def new_directory() -> str:
+    """A directory of this user's, whose path is short enough for a socket in it."""
+    # A socket's path has at most 107 bytes.
+    base = tempfile.gettempdir()
+    base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
+    return tempfile.mkdtemp(prefix="distparity-", dir=base)
+
+
 def start(directory: str | None = None, path: list[str] | None = None) -> ForkServer:
     """Start a fork server, in a new directory or in ``directory``, with ``sys.path`` or ``path``.
 
     Until it is set up, it ends with the thread that calls this.
     """
     if directory is None:
-        # A socket's path has at most 107 bytes.
-        base = tempfile.gettempdir()
-        base = base if len(base) < 60 else "/tmp"  # noqa: S108  mkdtemp makes it private
-        directory = tempfile.mkdtemp(prefix="distparity-", dir=base)
+        directory = new_directory()
     scratch = os.path.join(directory, "scratch")
     # A rank may have removed the directory before the fork server died.
     Path(directory).mkdir(mode=0o700, exist_ok=True)
