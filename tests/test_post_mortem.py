@@ -174,3 +174,10 @@ def test_a_dead_rank_was_where_it_wrote_its_last_stacks(
 
     assert held.reports[0].what == "killed by SIGKILL"
     assert str(held.reports[0].where).endswith(where)
+
+
+def test_ranks_are_stopped_before_one_is_told_to_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that died would free the others from what they wait in, before they have their signal."""
+    held = questioned(monkeypatch, Machine(Clock(), 0.0, False), 1.0, began=True)
+
+    assert held.launcher.sent[-3:] == [signal.SIGSTOP, signal.SIGABRT, signal.SIGCONT]

@@ -131,7 +131,11 @@ class PostMortem:
             time.monotonic() + BUSY,
         )
         self.reports = list(map(self._report, self.ranks, self._fates))
+        # All are stopped first. Otherwise one may die before the next one has its signal, which then no
+        # longer waits for it, and writes other native stacks.
+        self._send(self._asked, signal.SIGSTOP)
         self._send(self._asked, signal.SIGABRT, main=True)
+        self._send(self._asked, signal.SIGCONT)
         asked = time.monotonic()
         yield from self._wait(self._have_ended, asked + NATIVE)
         yield from self._wait(self._come_to_rest, asked + NATIVE, lambda: True)
