@@ -445,13 +445,19 @@ def selftest(session: nox.Session) -> None:
     # Before the tests, which would wait for each other's. Without a compiler it says so, and the tests
     # of the device are skipped with the same fact.
     session.run("python", "-m", "distparity_async.build", success_codes=[0, 1])
+    # Without bytecode, each of a thousand processes would compile the suite again.
+    session.run(
+        "pytest", *_workers(), "tests", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""}
+    )
+
+
+def _workers() -> tuple[str, ...]:
+    """How pytest runs the tests in several processes."""
     # Half of the time a test waits: for ranks to start, for limits to pass.
     cores = len(os.sched_getaffinity(0))
     workers = str(max(cores, min(8, 2 * cores)))
     # Tests of one file share runs of the suite, so they stay in one process. The order is conftest's.
-    dist = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
-    # Without bytecode, each of a thousand processes would compile the suite again.
-    session.run("pytest", *dist, "tests", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": ""})
+    return ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @nox.session
@@ -478,7 +484,7 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "erase")
     # What fails is the selftest's to tell; the lines count all the same.
     session.run(
-        *("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+        *("coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider", *_workers()),
         *(session.posargs or ["tests"]),
         success_codes=[0, 1],
     )

@@ -293,21 +293,35 @@ def test_no_shipped_pin_excuses(cell: tuple[str, str], fault: str) -> None:
 ENDS = ("raised", "crash", "timeout")
 
 
-@pytest.mark.parametrize("fault", ["times -3", "abort"])
-def test_injected_fault_in_every_pinned_case_is_red(suite: Suite, fault: str) -> None:
+@pytest.fixture(scope="module")
+def pinned() -> dict[str, Pin]:
+    """The pins of this torch whose ranks come to a fault: not those that torch has ended."""
     pins = SHIPPED_PINS.get((Version(torch.__version__).public, "cpu"), {})
-    # A rank that torch has ended never comes to the fault.
-    cases = [case for case, pin in pins.items() if pin.marks and pin.marks[0].where not in ENDS]
-    if not cases:
+    found = {k: pin for k, pin in pins.items() if pin.marks and pin.marks[0].where not in ENDS}
+    if not found:
         pytest.skip(f"nothing is pinned for torch {torch.__version__}")
+    return found
 
-    words = [word for case in cases for word in ("--case", case)]
-    pinned = json.dumps({case: [mark.where for mark in pins[case].marks] for case in cases})
-    more = {"FAULT": fault, "PINNED": pinned}
+
+def injected(suite: Suite, fault: str, pins: dict[str, Pin]) -> list[str]:
+    """The statuses of these cases with a fault in each, sorted."""
+    words = [word for case in pins for word in ("--case", case)]
+    places = json.dumps({case: [mark.where for mark in pin.marks] for case, pin in pins.items()})
+    more = {"FAULT": fault, "PINNED": places}
     ran = suite("--device", "cpu", "--include", "faults_anywhere", *words, **more)
+    return sorted(ran.statuses("here-cpu").values())
 
-    assert set(ran.statuses("here-cpu").values()) == {"crash" if fault == "abort" else "failed"}
-    assert len(ran.statuses("here-cpu")) == len(cases)
+
+def test_wrong_numbers_in_every_pinned_case_are_red(suite: Suite, pinned: dict[str, Pin]) -> None:
+    assert injected(suite, "times -3", pinned) == ["failed"] * len(pinned)
+
+
+def test_a_rank_that_aborts_in_a_pinned_case_is_red(suite: Suite, pinned: dict[str, Pin]) -> None:
+    """In its smallest world: all worlds see the same of it."""
+    smallest = {case.rpartition("-ws")[0]: case for case in sorted(pinned, reverse=True)}.values()
+    pins = {case: pinned[case] for case in smallest}
+
+    assert injected(suite, "abort", pins) == ["crash"] * len(pins)
 
 
 def test_the_pins_file_is_as_the_command_writes_it() -> None:
