@@ -355,6 +355,16 @@ def test_the_suite_is_green_on_a_device_of_its_own(suite: Suite, tmp_path: Path)
 
 
 @sim
+def test_conjugates_and_loaded_storages_are_right_on_it(suite: Suite) -> None:
+    """Neither is in the capsules by which its tensors change sides; one was wrong, the other crashed."""
+    conjugates, loaded = "complex_numbers/ddp-ws2-float32", "multiple_forward/zero1-ws4-float32"
+
+    ran = suite("--device", "sim", "--case", conjugates, "--case", loaded)
+
+    assert ran.statuses("here-sim") == {conjugates: "passed", loaded: "not supported"}
+
+
+@sim
 def test_results_are_the_same_without_the_log_of_collectives(suite: Suite) -> None:
     """torch keeps no record of this backend's collectives, so that we keep ours. Delays change nothing."""
     words = ["--device", "sim", "--case", DDP, "--case", FSDP1, "--case", FSDP2]

@@ -62,17 +62,21 @@ def _relabel(tensor: torch.Tensor, kind: int) -> torch.Tensor:
         # The export has 1 for those of dims without a second element, and DTensor compares them.
         (ctypes.c_int64 * tensor.dim()).from_address(strides)[:] = list(tensor.stride())
     found: torch.Tensor = from_dlpack(capsule)
-    return found
+    # That bytes are read as their conjugates, or negated, is not in a capsule.
+    if tensor.is_conj():
+        found = found.conj()
+    return torch._neg_view(found) if tensor.is_neg() else found
 
 
 def install() -> None:
     """Let a storage on ``sim`` be resized to nothing and back, which sharding strategies do.
 
     torch cannot resize memory that came from outside. So the bytes stay, poisoned, and the storage
-    says that it has none: who reads it meanwhile reads NaN.
+    says that it has none: who reads it meanwhile reads NaN. Nor can torch make a storage on ``sim`` for
+    what is loaded from a file: it calls an allocator, and there is none.
     """
     storage: Any = torch.UntypedStorage
-    resize, nbytes = storage.resize_, storage.nbytes
+    resize, nbytes, to = storage.resize_, storage.nbytes, storage.to
 
     def resize_(self: Any, size: int) -> Any:
         if self.device.type != "sim":
@@ -90,5 +94,11 @@ def install() -> None:
     def count(self: Any) -> int:
         return 0 if self.device.type == "sim" and self._cdata in _freed else int(nbytes(self))
 
-    storage.resize_ = resize_
+    def moved(self: Any, *, device: Any, non_blocking: bool = False) -> Any:
+        if torch.device(device).type != "sim" or self.device.type != "cpu":
+            return to(self, device=device, non_blocking=non_blocking)
+        taken = torch.empty(0, dtype=torch.uint8).set_(self.clone())
+        return on_device(taken).untyped_storage()
+
+    storage.resize_, storage.to = resize_, moved
     storage.nbytes = storage.size = storage.__len__ = count
