@@ -90,8 +90,9 @@ class Nox:
     def environment(self, **more: str) -> dict[str, str]:
         own = {k: v for k, v in os.environ.items() if not OURS.match(k)}
         # What this machine's pip is configured to refuse is about no torch of these indexes. Compiling
-        # what is installed takes longer than installing it.
+        # what is installed takes longer than installing it, and so does a pip for each environment.
         others = {"PIP_CONSTRAINT": os.devnull, "PIP_NO_COMPILE": "1", "UV_COMPILE_BYTECODE": "0"}
+        others["VIRTUALENV_SYMLINK_APP_DATA"] = "1"
         return own | others | more
 
     def torches(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -293,35 +294,22 @@ def test_no_shipped_pin_excuses(cell: tuple[str, str], fault: str) -> None:
 ENDS = ("raised", "crash", "timeout")
 
 
-@pytest.fixture(scope="module")
-def pinned() -> dict[str, Pin]:
-    """The pins of this torch whose ranks come to a fault: not those that torch has ended."""
+@pytest.mark.parametrize(("fault", "status"), [("times -3", "failed"), ("abort", "crash")])
+def test_injected_fault_in_a_pinned_case_is_red(suite: Suite, fault: str, status: str) -> None:
+    """In the smallest world of each: what a larger one's pin excuses is seen above, without ranks."""
     pins = SHIPPED_PINS.get((Version(torch.__version__).public, "cpu"), {})
-    found = {k: pin for k, pin in pins.items() if pin.marks and pin.marks[0].where not in ENDS}
-    if not found:
+    # A rank that torch has ended never comes to the fault.
+    cases = [case for case, pin in pins.items() if pin.marks and pin.marks[0].where not in ENDS]
+    if not cases:
         pytest.skip(f"nothing is pinned for torch {torch.__version__}")
-    return found
+    smallest = {re.sub(r"-ws\d+", "", case): case for case in sorted(cases, reverse=True)}.values()
 
-
-def injected(suite: Suite, fault: str, pins: dict[str, Pin]) -> list[str]:
-    """The statuses of these cases with a fault in each, sorted."""
-    words = [word for case in pins for word in ("--case", case)]
-    places = json.dumps({case: [mark.where for mark in pin.marks] for case, pin in pins.items()})
-    more = {"FAULT": fault, "PINNED": places}
+    words = [word for case in smallest for word in ("--case", case)]
+    pinned = json.dumps({case: [mark.where for mark in pins[case].marks] for case in smallest})
+    more = {"FAULT": fault, "PINNED": pinned}
     ran = suite("--device", "cpu", "--include", "faults_anywhere", *words, **more)
-    return sorted(ran.statuses("here-cpu").values())
 
-
-def test_wrong_numbers_in_every_pinned_case_are_red(suite: Suite, pinned: dict[str, Pin]) -> None:
-    assert injected(suite, "times -3", pinned) == ["failed"] * len(pinned)
-
-
-def test_a_rank_that_aborts_in_a_pinned_case_is_red(suite: Suite, pinned: dict[str, Pin]) -> None:
-    """In its smallest world: all worlds see the same of it."""
-    smallest = {case.rpartition("-ws")[0]: case for case in sorted(pinned, reverse=True)}.values()
-    pins = {case: pinned[case] for case in smallest}
-
-    assert injected(suite, "abort", pins) == ["crash"] * len(pins)
+    assert ran.statuses("here-cpu") == dict.fromkeys(smallest, status)
 
 
 def test_the_pins_file_is_as_the_command_writes_it() -> None:
