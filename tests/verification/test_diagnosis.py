@@ -190,8 +190,9 @@ def gradients(
         for part in parts
     ]
     mean = {
-        name: torch.stack([look.steps[0].gradient[name] for look in looks]).mean(0)
-        for name in parts[0]
+        name: sum(look.steps[0].gradient.get(name, 0 * doubles(like)) for look in looks)
+        / len(looks)
+        for name, like in parts[0].items()
     }
     mine = {**mean, **{name: doubles(value) for name, value in found.items()}}
     runs = [Trajectory(steps=[Step(gradient=mine)]) for _ in range(ranks or len(parts))]
@@ -229,6 +230,8 @@ def apart(*elements: float) -> list[dict[str, object]]:
 
 
 U = 2.0**-8
+#: What the four elements may differ by and be equal, and a scale that no rounding explains any more.
+FOUR_EQUAL, CLEARLY = 8 * EQUAL, 2.0**-15
 NUMBERS = {
     "uneven ones are wrong": (SHAPES, {"odd": ODD, "one": 2.5}, UNEVEN),
     "not all uneven ones are wrong": (SHAPES, {"odd": ODD}, None),
@@ -239,7 +242,11 @@ NUMBERS = {
     "all lost, one per rank": ([{"x": [1.0, 2.0]}] * 2, {"x": [0.0, 0.0]}, LOST),
     "all lost": (FOUR, {"x": [0.0] * 4}, "gradients off by a constant factor of 0"),
     "an element that is not zero": (FOUR, {"x": [1.0, 2.0, 3.0, 8.0]}, None),
+    "one element lost per rank, and one equal": (
+        FOUR, {"x": [0.0, 2.0 + FOUR_EQUAL, 0.0, 8.0]}, LOST
+    ),
     "nothing that differs clearly": (FOUR, off(*[EQUAL / 8] * 4), None),
+    "all that is equal": (FOUR, {"x": [1.0 + FOUR_EQUAL, 2.0, 4.0, 8.0]}, None),
     "as bfloat16 rounds": (FOUR, off(U, U, U, U), REDUCED.format("bfloat16")),
     "as bfloat16 rounds at most": (FOUR, off(1.5 * U, U, U, U), REDUCED.format("bfloat16")),
     "beyond what bfloat16 rounds": (FOUR, off(1.6 * U, U, U, U), None),
@@ -247,6 +254,7 @@ NUMBERS = {
     "as float16 rounds at most": (FOUR, off(*[1.5 * U / 8] * 4), REDUCED.format("float16")),
     "beyond what float16 rounds": (FOUR, off(*[3.1 * U / 8] * 4), REDUCED.format("bfloat16")),
     "as either rounds": (FOUR, off(*[1.6 * U / 8] * 4), REDUCED.format("float16 or bfloat16")),
+    "as either rounds at most": (FOUR, off(*[3 * U / 8] * 4), REDUCED.format("float16 or bfloat16")),
     "as either rounds, and float16 holds": (
         FOUR,
         off(*[2 * U / 8] * 4),
@@ -272,10 +280,31 @@ NUMBERS = {
         REDUCED.format("bfloat16"),
     ),
     "one element is a rank's own": (apart(0.25, 0.5, 1.0), {"x": [1.25, 1.0, 1.0]}, LOCAL),
+    "one element is a rank's own, and one equal": (
+        apart(0.25, 0.5, 1.0), {"x": [1.25, 1.0 + EQUAL, 1.0]}, LOCAL
+    ),
+    "one element equals a rank's own": (
+        apart(0.25, 0.5, 1.0), {"x": [1.25 + EQUAL, 1.0, 1.0]}, LOCAL
+    ),
     "all elements are rank 0's": (
         apart(0.25, 0.5, 1.0),
         {"x": [1.25, 1.5, 2.0]},
         "the mean over ranks [0] only: rank 1 left out of the mean",
+    ),
+    "all elements equal rank 0's": (
+        apart(0.25, 0.5, 1.0),
+        {"x": [1.25 + EQUAL, 1.5, 2.0]},
+        "the mean over ranks [0] only: rank 1 left out of the mean",
+    ),
+    "all elements are rank 0's, which has the right ones in other places": (
+        [{"x": [2.0, 1.0, 4.0]}, {"x": [0.0, 3.0, 4.0]}],
+        {"x": [2.0, 1.0, 4.0]},
+        "the mean over ranks [0] only: rank 1 left out of the mean",
+    ),
+    "left out, where another does not use it": (
+        [{"x": [1.0, 2.0]}, {"x": [3.0, -1.0]}, {}],
+        {"x": [0.5, 1.0]},
+        "the mean over ranks [0, 2] only: rank 1 left out of the mean",
     ),
     "rank 1's contribution is lost": (
         apart(0.25, 0.5, 3.0),
@@ -284,12 +313,35 @@ NUMBERS = {
     ),
     "sorted": (apart(0.25, 0.5, 1.0), {"x": [1.0, 1.0, 1.0]}, None),
     "shifted": (FOUR, {"x": [8.0, 1.0, 2.0, 4.0]}, PLACES),
+    "shifted, and equal": (FOUR, {"x": [8.0, 1.0 + FOUR_EQUAL, 2.0, 4.0]}, PLACES),
     "doubled in one element": (FOUR, {"x": [1.0, 4.0, 4.0, 8.0]}, None),
     "scaled in its one element": ([{"x": [1.0]}, {"x": [3.0]}], {"x": [3.5]}, None),
     "scaled by the world size": (
         FOUR,
         {"x": [2.0, 4.0, 8.0, 16.0]},
         "gradients summed, not averaged: a constant factor of the world size, 2",
+    ),
+    "two elements scaled by the world size": (
+        [{"x": [1.0, 2.0]}] * 2, {"x": [2.0, 4.0]},
+        "gradients summed, not averaged: a constant factor of the world size, 2",
+    ),
+    "one element and zeros scaled": ([{"x": [3.0, 0.0, 0.0]}] * 2, {"x": [6.0, 0.0, 0.0]}, None),
+    "one element and one that is too small scaled": (
+        [{"x": [1.0, EQUAL]}] * 2, {"x": [2.0, 2 * EQUAL]}, None
+    ),
+    "scaled by the world size, of terms that cancel": (
+        apart(1000.0, 1000.0, 1000.0), {"x": [2.004, 1.996, 2.0]},
+        "gradients summed, not averaged: a constant factor of the world size, 2",
+    ),
+    "halved, but for one element": (
+        FOUR, {"x": [0.5, 1.0, 2.0 + 1.5 * FOUR_EQUAL, 4.0]}, None
+    ),
+    "scaled by what is clear": (
+        FOUR, {"x": [n * (1 + CLEARLY) for n in (1, 2, 4, 8)]},
+        "gradients off by a constant factor of 1.00003",
+    ),
+    "scaled by less": (
+        FOUR, {"x": [n * (1 + 0.9 * CLEARLY) for n in (1, 2, 4, 8)]}, REDUCED.format("float16")
     ),
     "scaled by nearly the world size": (
         FOUR,
@@ -381,11 +433,14 @@ ALONE = "optimizer state lost: the update is along this step's gradient alone"
 TWICE = "the update is a constant factor of 2 of what it should be"
 #: Two updates may differ by 16 roundoffs of 3 and 2; of an error in the first element of twice the
 #: update, the best factor leaves two fifths in the second.
-SLACK = 2.0**-24 * 16 * (3 + 2) * 5 / 2
+STILL = 2.0**-24 * 16 * (3 + 2)
+SLACK = STILL * 5 / 2
 UPDATES = {
     "none": ([3.0, 3.0], 1, STALE),
     "none, in the first step": ([3.0, 3.0], 0, STALE),
     "none of one element": ([3.0, 2.0], 1, STALE),
+    "next to none": ([3.0 + STILL, 3.0], 1, STALE),
+    "none of one element, the other next to right": ([3.0, 2.0 + STILL], 1, STALE),
     "twice": ([-1.0, 1.0], 1, TWICE),
     "twice, in the first step": ([-1.0, 1.0], 0, TWICE),
     "along the gradient": ([2.0, 4.0], 1, ALONE),
@@ -445,7 +500,18 @@ SUMMED = "gradients summed, not averaged: a constant factor of the world size, 2
 
 def looked(verdict: Verdict, coarsest: float) -> str | None:
     """The diagnosis of gradients that are summed, by what is said of them."""
-    mean, mine = {"x": doubles(FOUR[0]["x"])}, {"x": doubles(WRONG["x"])}
+    mean = {
+        "x": doubles(FOUR[0]["x"]),
+        "none": None,
+        "lacking": doubles([1.0]),
+        "shape": doubles([1.0] * 3),
+    }
+    mine = {
+        "x": doubles(WRONG["x"]),
+        "none": None,
+        "more": doubles([1.0]),
+        "shape": doubles([2.0] * 2),
+    }
     exact, run, gone = (Trajectory(steps=[Step({}, found)]) for found in (mean, mine, {}))
     return diagnose(
         Oracle(exact, [exact, exact]), [run, gone, run], verdict, torch.float32, coarsest
@@ -464,6 +530,15 @@ LOOKS = {
     "not finite": (judged(GRADIENT, what="not finite"), FLOAT32, None),
     "a loss, and the gradient as well": (judged((0, "loss", "loss"), GRADIENT), FLOAT32, SUMMED),
     "a loss alone": (judged((0, "loss", "loss")), FLOAT32, None),
+    "a loss, and a gradient that only the oracle has": (
+        judged((0, "loss", "loss"), (0, "gradient", "lacking")), FLOAT32, None
+    ),
+    "a loss, and a gradient that the oracle lacks": (
+        judged((0, "loss", "loss"), (0, "gradient", "more")), FLOAT32, None
+    ),
+    "a loss, and a gradient of another shape": (
+        judged((0, "loss", "loss"), (0, "gradient", "shape")), FLOAT32, None
+    ),
     "a buffer": (judged((0, "buffer", "x")), FLOAT32, None),
     "a buffer of integers": (
         judged((0, "buffer", "x"), what="not equal bit for bit: 1, expected 2"), FLOAT32, None

@@ -93,7 +93,11 @@ class _Case:
         exact = oracle.trajectory
         self.right = _doubles(exact.steps[step].gradient)
         self.found = [_doubles(run.steps[step].gradient) for run in ranks]
-        self.parts = [_doubles(part.steps[step].gradient) for part in oracle.parts]
+        # A part that does not use a parameter contributes nothing to the mean.
+        self.parts = [
+            {name: part.get(name, torch.zeros_like(value)) for name, value in self.right.items()}
+            for part in (_doubles(part.steps[step].gradient) for part in oracle.parts)
+        ]
         self.wrong = {
             d.quantity.name
             for d in verdict.divergences
@@ -108,7 +112,7 @@ class _Case:
 
     def gradient(self) -> str | None:
         names = sorted(self.wrong)
-        if not names or any(set(names) - set(found) for found in self.found):
+        if not all(self._comparable(run, name) for run in self.found for name in names):
             return None
         if not any(
             _largest(run[n] - self.right[n]) > self.tolerance[n]
@@ -125,6 +129,11 @@ class _Case:
             if found is not None:
                 return found
         return self._uneven(names)
+
+    def _comparable(self, run: Columns, name: str) -> bool:
+        """Whether a rank has a gradient that the oracle has too, in the oracle's shape."""
+        right, found = self.right.get(name), run.get(name)
+        return right is not None and found is not None and found.shape == right.shape
 
     def _parts_explain(self) -> bool:
         """Whether the mean of the parts is the oracle's gradient; with clipping it is not."""
@@ -338,4 +347,4 @@ def _proportional(rows: list[tuple[torch.Tensor, torch.Tensor, float]]) -> float
 
 
 def _largest(tensor: torch.Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
+    return float(tensor.abs().max())
