@@ -12,6 +12,7 @@ import pytest
 from junitparser import xunit2 as junitparser
 
 from distparity.core.judgement import Divergence, Quantity
+from distparity.core.marks import Mark
 from distparity.core.outcome import Outcome, Status
 from distparity.core.version import __version__
 from distparity.results import junit_writer
@@ -254,6 +255,12 @@ def of_lines(folder: Path, header: dict[str, object], **outcomes: Outcome) -> Pa
     return path
 
 
+def suite_facts(xml: Path) -> dict[str | None, str | None]:
+    """The properties of the suite itself."""
+    found = ElementTree.parse(xml).iterfind("testsuite/properties/property")
+    return {one.get("name"): one.get("value") for one in found}
+
+
 WHOLE = """<?xml version='1.0' encoding='utf-8'?>
 <testsuites name="distparity" tests="4" failures="1" errors="1" skipped="1" time="2.500">
   <testsuite name="distparity torch 2.13 cpu" tests="4" failures="1" errors="1" skipped="1" \
@@ -282,6 +289,7 @@ time="2.500" timestamp="1970-01-01T00:00:10+00:00" hostname="here">
         <property name="failure" value="findings" />
         <property name="first_divergence" value="{first}" />
         <property name="diverged" value="[&quot;sum&quot;]" />
+        <property name="marks" value="[{mark}]" />
       </properties>
       <failure message="failed: off by 1" type="distparity.failed">failed: off by 1
 the account</failure>
@@ -305,7 +313,7 @@ not available: no cuda</skipped>
 
 def test_a_cell_s_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "here")
-    first = Divergence(Quantity(0, "sum", "x"), 1, "off by 1", 2.0)
+    first, mark = Divergence(Quantity(0, "sum", "x"), 1, "off by 1", 2.0), Mark("here", "off")
     path = of_lines(
         tmp_path,
         {"facts": {"torch": "2.13.0", "world_sizes": [2, 4]}},
@@ -314,7 +322,7 @@ def test_a_cell_s_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             facts={"ratio": 0.12345678, "growth": [1], "seconds_in_ranks": 0.25, "steps": 3},
         ),
         failed=Outcome(
-            Status.FAILED, "off by 1", "the account", {}, "findings", first, diverged=("sum",)
+            Status.FAILED, "off by 1", "the account", {}, "findings", first, ("sum",), (mark,)
         ),
         error=Outcome(Status.ERROR, "none"),
         absent=Outcome(Status.NOT_AVAILABLE, "no cuda"),
@@ -324,8 +332,36 @@ def test_a_cell_s_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     assert xml == path.with_suffix(".xml")
     assert sorted(one.name for one in tmp_path.iterdir()) == [path.name, xml.name]
-    escaped = json.dumps(first.to_json()).replace('"', "&quot;")
-    assert xml.read_text() == WHOLE.format(version=__version__, first=escaped)
+    escaped = [json.dumps(one.to_json()).replace('"', "&quot;") for one in (first, mark)]
+    assert xml.read_text() == WHOLE.format(version=__version__, first=escaped[0], mark=escaped[1])
+
+
+@pytest.mark.parametrize("address", [None, "https://example.org/x"])
+def test_the_address_of_the_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    monkeypatch.setattr(junit_writer, "source", lambda: address)
+
+    xml = junit_writer.write_from_journal(of_lines(tmp_path, {}, passed=Outcome(Status.PASSED)))
+
+    assert suite_facts(xml).get("distparity.source") == address
+
+
+def test_a_cell_whose_run_died(tmp_path: Path) -> None:
+    path = of_lines(tmp_path, {}, passed=Outcome(Status.PASSED))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+    xml = junit_writer.write_from_journal(path)
+
+    assert suite_facts(xml)["distparity.ended"] == "died"
+
+
+def test_only_the_first_part_of_an_id_is_the_scenario(tmp_path: Path) -> None:
+    path = of_lines(tmp_path, {}, **{"b/c": Outcome(Status.PASSED)})
+
+    (case,) = ElementTree.parse(junit_writer.write_from_journal(path)).iter("testcase")
+
+    assert (case.get("classname"), case.get("name")) == ("distparity.a", "b/c")
 
 
 @pytest.mark.parametrize(
@@ -350,6 +386,7 @@ def test_a_flaky_case(tmp_path: Path, header: dict[str, object], tag: str) -> No
     [
         (True, 1.0),
         (0, 0.0),
+        (-0.0, 0.0),
         (2, 2.0),
         (-1, 0.0),
         (1e11, 0.0),
@@ -359,7 +396,7 @@ def test_a_flaky_case(tmp_path: Path, header: dict[str, object], tag: str) -> No
     ],
 )
 def test_a_number_of_seconds(number: object, seconds: float) -> None:
-    assert junit_writer._seconds(number) == seconds
+    assert str(junit_writer._seconds(number)) == str(seconds)
 
 
 @pytest.mark.parametrize(
@@ -420,6 +457,15 @@ def test_accounts_share_the_file(tmp_path: Path, cases: int) -> None:
     gap = len("\n[150,011 characters omitted here; the side file has them]\n")
     most = {0: 0, 1: 200_000, 40: 100_000}[cases]
     assert [len(text) for text in texts] == [most + gap - (cases == 1)] * cases
+
+
+def test_a_single_account_has_all_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(junit_writer, "ACCOUNTS", 100)
+    path = of_lines(tmp_path, {}, failed=Outcome(Status.FAILED, "off", "x" * 80))
+
+    (element,) = ElementTree.parse(junit_writer.write_from_journal(path)).iter("failure")
+
+    assert element.text == "failed: off\n" + "x" * 80
 
 
 def test_a_message_is_cut_as_well(tmp_path: Path) -> None:

@@ -92,7 +92,14 @@ def test_pairs_are_shown_as_tables_of_nodes_and_of_devices() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "alone"),
-    [("a a", True), ("a b", False), ("a:0 a:1", True), ("a:0 b:0", False), ("a:x a", False)],
+    [
+        ("a a", True),
+        ("a b", False),
+        ("a:0 a:1", True),
+        ("a:0 b:0", False),
+        ("a:x a", False),
+        ("a:b:0 a:b:1", True),
+    ],
 )
 def test_a_pair_may_lie_in_one_node(pair: str, alone: bool) -> None:
     assert pairs.alone(pair) is alone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,10 @@ EVERY = ["a/ddp-ws2-float32", "b/ddp-ws2-float32", "c/ddp-ws2-float32"]
 FACTS = {"torch": "2.13.0", "world_sizes": [2], "declared": 2, "command": "x", "shard": "1/2"}
 
 
-def share(folder: Path, index: int, cases: list[str], end: str = "finished", **other: Any) -> Path:
-    """A side file of a share of two, in which every case passed."""
+def share(
+    folder: Path, index: int, cases: list[str], end: str | None = "finished", **other: Any
+) -> Path:
+    """A side file of a share of two, in which every case passed; without an end, its run died."""
     folder.mkdir(exist_ok=True)
     path, xml = journal.paths(folder, "2.13", "cpu", f"{index}/2")
     header = {
@@ -83,7 +86,9 @@ def share(folder: Path, index: int, cases: list[str], end: str = "finished", **o
     writer = journal.Journal(path, xml, header)
     for case in cases:
         writer.add(case, Outcome(Status.PASSED))
-    writer.end(end)
+    writer.end(end or "")
+    if end is None:
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     return path
 
 
@@ -109,10 +114,11 @@ def test_joined_shares_are_the_cell(tmp_path: Path) -> None:
         (("finished", "finished"), "finished"),
         (("finished", "stopped by -x"), "stopped by -x"),
         (("no memory", "interrupted"), "interrupted; no memory"),
+        ((None, "finished"), "died"),
     ],
 )
 def test_joined_shares_say_what_each_says(
-    tmp_path: Path, ends: tuple[str, str], joined: str
+    tmp_path: Path, ends: tuple[str | None, str], joined: str
 ) -> None:
     """Facts of a share's own may differ."""
     paths = [
@@ -136,6 +142,17 @@ def test_joined_shares_say_what_each_says(
         "shards": 2,
     }
     assert "shard" not in found.header
+
+
+def test_a_joined_side_file_has_the_documented_lines(tmp_path: Path) -> None:
+    (path,) = join.join([share(tmp_path, 1, EVERY[:1]), share(tmp_path, 2, EVERY[1:])])
+
+    first, *results, last = map(json.loads, path.read_text().splitlines())
+    about = {case: {"scenario": case[0]} for case in EVERY}
+    passed = {case: Outcome(Status.PASSED, facts=about[case]).to_json() for case in EVERY}
+    assert first["header"]["about"] == about
+    assert results == [{"case": case, "outcome": passed[case], "at": last["at"]} for case in EVERY]
+    assert last == {"end": "finished", "at": pytest.approx(time.time(), abs=600), "facts": {}}
 
 
 def test_joined_shares_of_two_cells_are_two(tmp_path: Path) -> None:
@@ -163,6 +180,10 @@ def test_a_whole_cell_is_no_share(tmp_path: Path) -> None:
 
 WRONG: dict[str, tuple[list[tuple[int, list[str], dict[str, Any]]], str]] = {
     "one is missing": ([(1, EVERY[:1], {})], "of 2 shares, there are 1"),
+    "one is another's": (
+        [(1, EVERY[:1], {}), (2, EVERY[1:], {"shard": {"index": 3, "count": 2, "of": EVERY}})],
+        "of 2 shares, there are 1, 3$",
+    ),
     "a case is missing": ([(1, EVERY[:1], {}), (2, EVERY[1:2], {})], "not have every case once"),
     "a case is twice": ([(1, EVERY[:2], {}), (2, EVERY[1:], {})], "not have every case once"),
     "another torch": (

@@ -61,12 +61,11 @@ def _write(first: Path, shares: Mapping[Path, journal.Record], every: list[str])
     header["about"] = {k: v for record in records for k, v in record.header["about"].items()}
     sizes = {size for record in records for size in record.header["facts"]["world_sizes"]}
     header["facts"] = {
-        **header["facts"],
+        **{fact: value for fact, value in header["facts"].items() if fact != "shard"},
         "declared": len(every),
         "world_sizes": sorted(sizes),
         "shards": len(records),
     }
-    header["facts"].pop("shard", None)
     outcomes = {case: one for record in records for case, one in record.outcomes.items()}
     ends = {record.ended or "died" for record in records}
     # The shares may have run at the same time, or one after the other.

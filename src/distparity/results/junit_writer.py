@@ -148,7 +148,7 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
         {
             "classname": _text(f"distparity.{scenario}"),
             "name": _text(name),
-            "time": f"{_seconds(outcome.facts.get('seconds_in_ranks', 0.0)):.4f}",
+            "time": f"{_seconds(outcome.facts.get('seconds_in_ranks')):.4f}",
         },
     )
     # The growth of the ratio over the steps is a table, which the detail of a failure has.
@@ -169,7 +169,7 @@ def _testcase(suite: ET.Element, case: str, outcome: Outcome, tag: str | None, m
 
 def _seconds(value: Any) -> float:
     """A number from a file that may be damaged."""
-    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e11 else 0.0
+    return float(value) if isinstance(value, (int, float)) and 0 < value < 1e11 else 0.0
 
 
 def _failure(outcome: Outcome) -> dict[str, str]:
@@ -187,8 +187,8 @@ def _failure(outcome: Outcome) -> dict[str, str]:
 def _properties(parent: ET.Element, values: dict[str, Any]) -> None:
     properties = ET.SubElement(parent, "properties")
     for name, value in values.items():
-        text = value if isinstance(value, str) else _plain(value)
-        ET.SubElement(properties, "property", {"name": _text(name), "value": _text(text)})
+        text = _text(_plain(value))
+        ET.SubElement(properties, "property", {"name": _text(name), "value": text})
 
 
 def _plain(value: Any) -> str:

@@ -23,11 +23,11 @@ def every(
 
     A node with at most two devices is one pair, whose devices are not chosen.
     """
-    for pair in combinations_with_replacement(nodes, 2):
-        if pair[0] == pair[1] and devices(pair[0]) > 2:
-            yield from ((pair, two) for two in combinations(range(devices(pair[0])), 2))
+    for one, other in combinations_with_replacement(nodes, 2):
+        if one == other and devices(one) > 2:
+            yield from (((one, one), two) for two in combinations(range(devices(one)), 2))
         else:
-            yield pair, ()
+            yield (one, other), ()
 
 
 def name(nodes: Sequence[str], devices: Sequence[int]) -> str:
@@ -62,7 +62,10 @@ class Matrix:
         """
         found = cls()
         for facts, bad in results:
-            for counts, fact in ((found.ran, RAN), (found.wrong, WRONG if bad else "")):
+            counted = [(found.ran, RAN)]
+            if bad:
+                counted.append((found.wrong, WRONG))
+            for counts, fact in counted:
                 for pair in filter(None, str(facts.get(fact, "")).split("; ")):
                     one, other = pair.split()
                     counts[one, other] += 1
