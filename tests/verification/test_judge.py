@@ -16,7 +16,7 @@ from distparity.core.participation import Participation
 from distparity.training.reference import Oracle
 from distparity.training.trajectory import Step, Trajectory
 from distparity.verification.findings import Quantity
-from distparity.verification.tolerance import Tolerance
+from distparity.verification.tolerance import Allowed, Tolerance
 from distparity.verification.verdict import judge, same_bits
 
 Change = Callable[[list[Trajectory]], None]
@@ -111,6 +111,7 @@ WRONG = {
     "a second moment": everywhere(None, "optimizer", "weight.square", lambda n: n.mul_(1 + 1e-4)),
     "a step that was not recorded": lambda ranks: ranks[0].steps.pop(),
     "a gradient of None": instead(1, "gradient", "bias", lambda _: None),
+    "a gradient of NaN alone": everywhere(1, "gradient", "bias", lambda g: g.fill_(math.nan)),
 }  # fmt: skip
 
 
@@ -246,6 +247,36 @@ def test_nothing_to_compare_is_an_error(empty: str) -> None:
         judge(known, [] if empty == "ranks" else right(oracle()))
 
 
+def test_every_rank_has_its_steps() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        judge(tolerance(), right(oracle()), participation=[Participation(0, range(3), 3)])
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_an_allowed_error_that_is_no_number_allows_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    known, place = tolerance(), Quantity(1, "gradient", name)
+    of, nothing = known.of, Allowed(known.of(place).error * math.nan, 1.0)
+    monkeypatch.setattr(known, "of", lambda one: nothing if one == place else of(one))
+
+    found = judge(known, right(oracle()))
+
+    assert {str(one.quantity) for one in found.divergences} == {str(place)}
+    assert found.ratio == math.inf
+
+
+def test_a_ratio_beyond_all_numbers_is_infinite() -> None:
+    exact, run = (
+        Trajectory(steps=[Step(gradient={"x": torch.tensor([off], dtype=torch.float64)})])
+        for off in (0.0, 1.0)
+    )
+
+    found = judge(Tolerance(Oracle(exact, [exact] * 2), [exact], 2, torch.float64), [run, run])
+
+    assert [one.ratio for one in found.divergences] == [math.inf] * 2
+
+
 # -- replicas, where a device's sums over ranks need not be equal to the bit --------------------------
 
 
@@ -267,6 +298,35 @@ def test_replicas_may_differ_by_the_order_of_a_sum_and_by_no_more() -> None:
     found = verdict(by_more, sums_apart=True)
 
     assert any("by more than the order of a sum" in d.what for d in found.divergences)
+
+
+@pytest.mark.parametrize(("times", "passes"), [(1.0, True), (0.99, False)], ids=["as much", "more"])
+def test_replicas_may_differ_by_as_much_as_the_order_of_a_sum_explains(
+    monkeypatch: pytest.MonkeyPatch, times: float, passes: bool
+) -> None:
+    known, ranks = tolerance(), right(oracle())
+    in_the_last_bit(ranks)
+
+    def apart(quantity: Quantity) -> torch.Tensor:
+        one, other = (getattr(run.steps[0], quantity.kind)[quantity.name] for run in ranks)
+        difference: torch.Tensor = one.double() - other.double()
+        return times * difference.abs()
+
+    monkeypatch.setattr(known, "of_replica", apart)
+
+    assert judge(known, ranks, sums_apart=True).passed is passes
+
+
+def test_a_replica_that_may_differ_does_not_hide_another() -> None:
+    def change(ranks: list[Trajectory]) -> None:
+        in_the_last_bit(ranks)
+        on(1, 0, "gradient", "bias", lambda g: g.add_(2.0**-20 * g.abs().max()))(ranks)
+
+    assert said(change, sums_apart=True)[-1] == (
+        "step 0, gradient 'bias'",
+        1,
+        "differs from rank 0's replica by more than the order of a sum explains",
+    )
 
 
 # -- properties ---------------------------------------------------------------------------------------
@@ -439,7 +499,21 @@ def test_a_parameter_without_a_gradient_has_none(
     for run in (exact.trajectory, *exact.parts):
         run.steps[1].gradient["bias"] = None
 
-    assert said(instead(1, "gradient", "bias", lambda _: found), exact) == says
+    made = verdict(instead(1, "gradient", "bias", lambda _: found), exact)
+
+    assert [(str(one.quantity), one.rank, one.what) for one in made.divergences] == says
+    assert (made.ratio < 1) is (found is None)
+
+
+def test_a_gradient_of_nothing_is_right() -> None:
+    exact = oracle()
+    for run in (exact.trajectory, *exact.parts):
+        run.steps[1].gradient["bias"] = torch.zeros(0, dtype=torch.float64)
+
+    found = verdict(exact=exact)
+
+    assert found.passed
+    assert found.ratio < 1
 
 
 def test_what_is_said_of_a_number() -> None:
@@ -465,7 +539,27 @@ def test_a_rank_that_lacks_a_tensor_does_not_hide_another_s() -> None:
     ]
 
 
-@pytest.mark.parametrize("spoil", [torch.Tensor.double, lambda g: g[None], lambda g: g * math.nan])
+def test_a_gradient_of_none_does_not_hide_another_s_replica() -> None:
+    exact = oracle()
+    for run in (exact.trajectory, *exact.parts):
+        run.steps[1].gradient["weight"] = None
+
+    assert said(on(1, 1, "gradient", "bias", lambda g: g.mul_(1 + 2.0**-23)), exact) == [
+        (STEP("gradient", "bias"), 1, BIT)
+    ]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        torch.Tensor.double,
+        lambda g: g.double() * (1 + 2.0**-40),
+        lambda g: g[None],
+        lambda g: g[:3],
+        lambda g: g * math.nan,
+    ],
+    ids=["another dtype", "another dtype and number", "one more dim", "fewer rows", "NaN"],
+)
 def test_a_replica_that_cannot_be_compared_does_not_hide_the_next(
     spoil: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
@@ -580,6 +674,7 @@ ROWS = {
     "a row twice": (([0, 1, 2, 3], [4, 5, 6, 7, 7]), ["some rows on more ranks than others"]),
     "a row on both": (([0, 1, 2, 3], [3, 4, 5, 6, 7]), ["some rows on more ranks than others"]),
     "no row": (([0, 1, 2, 3], []), []),
+    "fewer rows than parts": (([0], [0]), ["rows [1, 2, 3, 4, 5, 6, 7] on no rank"]),
 }
 
 
@@ -645,6 +740,26 @@ def test_rows_need_not_be_on_any_rank_where_some_run_out() -> None:
     found = judge(tolerance(), ranks, participation=who)
 
     assert not [one for one in found.divergences if one.quantity.name == "rows"]
+
+
+@pytest.mark.parametrize(
+    ("in_the_end", "says"),
+    [
+        pytest.param((), {0: "rows [4, 5, 6, 7] on no rank", 1: "rows [4, 5, 6, 7] on no rank"}),
+        pytest.param(("loss",), {2: "some rows on more ranks than others"}),
+    ],
+    ids=["those that make it", "and those that have its loss"],
+)
+def test_whose_rows_count_at_a_step(in_the_end: tuple[str, ...], says: dict[int, str]) -> None:
+    """Two ranks, with the same rows, make two steps; two others make the last one."""
+    who = [Participation(rank, range(2), 3, in_the_end) for rank in (0, 1)]
+    who += [Participation(rank, range(2, 3), 3) for rank in (0, 1)]
+    ranks = [*right(oracle()), *right(oracle())]
+    ranks[1].rows = ranks[0].rows
+
+    found = judge(tolerance(), ranks, participation=who).divergences
+
+    assert {d.quantity.step: d.what for d in found if d.quantity.name == "rows"} == says
 
 
 def test_a_rank_without_a_part_may_have_nothing_at_all() -> None:

@@ -82,9 +82,9 @@ class _Bench:
         shows_state: bool,
     ) -> None:
         self.tolerance = tolerance
-        self.ranks = ranks
+        #: Each rank's run, and the steps that it takes part in.
+        self.ranks = list(zip(ranks, participation, strict=True))
         self.exempt = exempt
-        self.participation = participation
         self.sums_apart = sums_apart
         self.splits_rows = splits_rows
         self.shows_state = shows_state
@@ -92,7 +92,7 @@ class _Bench:
 
     def sit(self) -> Verdict:
         exact = self.tolerance.oracle.trajectory
-        for run, participation in zip(self.ranks, self.participation, strict=True):
+        for run, participation in self.ranks:
             if len(run.steps) != len(exact.steps):
                 what = f"{len(run.steps)} steps recorded, {len(exact.steps)} expected"
                 steps = Quantity(None, "run", "steps")
@@ -115,10 +115,10 @@ class _Bench:
             quantity = Quantity(step, kind, name)
             if kind == "loss" and step is not None and value is not None:
                 self._losses(quantity, step, value, runs)
-                continue
-            allowed = self.tolerance.of(quantity)
-            for rank, own in self._holders(quantity, runs):
-                self._weigh(quantity, value, own, rank, allowed)
+            else:
+                allowed = self.tolerance.of(quantity)
+                for rank, own in self._holders(quantity, runs):
+                    self._weigh(quantity, value, own, rank, allowed)
         first: dict[str, tuple[int, torch.Tensor]] = {}
         for rank, own in runs:
             for name in sorted(own.keys() - tensors.keys()):
@@ -162,10 +162,10 @@ class _Bench:
         """The oracle's parts that each rank had at a step; empty unless all ranks had whole parts."""
         there = self._rows(step)
         batch = sorted({row for rows in there for row in rows or ()})
-        parts = len(self.tolerance.oracle.parts)
-        if not batch or len(batch) % parts:
+        size, rest = divmod(len(batch), len(self.tolerance.oracle.parts))
+        if rest:
             return [() for _ in there]
-        size, place = len(batch) // parts, {row: number for number, row in enumerate(batch)}
+        place = {row: number for number, row in enumerate(batch)}
         found = []
         for rows in there:
             had = Counter(place[row] // size for row in rows or ())
@@ -174,11 +174,7 @@ class _Bench:
         return found
 
     def _rows(self, step: int) -> list[list[int] | None]:
-        return [
-            run.rows
-            for run, participation in zip(self.ranks, self.participation, strict=True)
-            if participation.has(step, "loss")
-        ]
+        return [run.rows for run, participation in self.ranks if participation.has(step, "loss")]
 
     def _covered(self, step: int) -> None:
         """Check that the ranks together trained on every row, and on each row equally often."""
@@ -187,7 +183,7 @@ class _Bench:
         if whole is None or not all(there):
             return
         had = Counter(row for rows in there for row in rows or ())
-        out = any(one.in_the_end for one in self.participation)
+        out = any(one.in_the_end for _, one in self.ranks)
         missing = set() if out else set(whole) - set(had)
         if missing or len(set(had.values())) > 1:
             what = (
@@ -199,7 +195,7 @@ class _Bench:
 
     def _present(self, step: int | None, kind: str) -> Iterator[tuple[int, Tensors]]:
         """The tensors of the ranks that take part in a step; the other ranks must have none."""
-        for run, participation in zip(self.ranks, self.participation, strict=True):
+        for run, participation in self.ranks:
             tensors = group_of(run, step, kind)
             if participation.has(step, kind):
                 yield participation.rank, tensors
@@ -217,13 +213,11 @@ class _Bench:
         allowed: Allowed,
     ) -> None:
         """Compare one tensor of one rank, and keep the largest ratios."""
-        ratio, error = self._compare(quantity, expected, run, rank, allowed)
+        ratio = self._compare(quantity, expected, run, rank, allowed)
         self.verdict.ratio = max(self.verdict.ratio, ratio)
         if quantity.step is not None:
             row = self.verdict.growth[quantity.step]
             row[quantity.kind] = max(row[quantity.kind], ratio)
-        if allowed.scale:
-            self.verdict.error = max(self.verdict.error, error / allowed.scale)
 
     def _compare(
         self,
@@ -232,24 +226,28 @@ class _Bench:
         run: Tensors,
         rank: int,
         allowed: Allowed,
-    ) -> tuple[float, float]:
-        """Compare one tensor of one rank, and note what is wrong; returns ratio and largest error."""
+    ) -> float:
+        """Compare one tensor of one rank, note what is wrong, and keep the largest error.
+
+        Returns the ratio.
+        """
         found = run.get(quantity.name)
         wrong = self._unlike(quantity, expected, run)
         if wrong is not None:
             self.verdict.note(Divergence(quantity, rank, wrong))
-            return math.inf, 0.0
-        if expected is None or found is None or not expected.numel():
-            return 0.0, 0.0
+            return math.inf
+        if found is None:
+            return 0.0
+        assert expected is not None
         if allowed.error is None:
             same = same_bits(found, expected)
             if same.all():
-                return 0.0, 0.0
+                return 0.0
             worst = int((~same).flatten().nonzero()[0])
             values = found.flatten()[worst].item(), expected.flatten()[worst].item()
             what = "not equal bit for bit: {!r}, expected {!r}".format(*values)
             self.verdict.note(at(quantity, rank, what, math.inf, worst, expected, found))
-            return math.inf, 0.0
+            return math.inf
         found, expected = found.double(), expected.double()
         error = torch.where(found == expected, 0.0, (found - expected).abs())
         ratios = torch.where(error == 0, 0.0, error / allowed.error).nan_to_num(
@@ -265,8 +263,10 @@ class _Bench:
             if odd.any():
                 what = "not finite" if not found.isfinite().all() else "finite, expected infinity"
             self.verdict.note(at(quantity, rank, what, ratio, worst, expected, found))
-        largest = error[error.isfinite()]
-        return ratio, float(largest.max()) if largest.numel() else 0.0
+        finite = error[error.isfinite()]
+        if allowed.scale and finite.numel():
+            self.verdict.error = max(self.verdict.error, float(finite.max()) / allowed.scale)
+        return ratio
 
     def _unlike(
         self, quantity: Quantity, expected: torch.Tensor | None, run: Tensors
@@ -275,10 +275,10 @@ class _Bench:
         if quantity.name not in run:
             return "missing"
         found = run[quantity.name]
-        if expected is None or found is None:
-            if expected is None and found is None:
-                return None
-            return "is None, expected a tensor" if found is None else "expected None"
+        if found is None:
+            return None if expected is None else "is None, expected a tensor"
+        if expected is None:
+            return "expected None"
         if found.shape != expected.shape:
             return f"shape {list(found.shape)}, expected {list(expected.shape)}"
         native = group_of(self.tolerance.reference_runs[0], quantity.step, quantity.kind).get(
