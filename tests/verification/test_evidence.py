@@ -13,7 +13,7 @@ from distparity.scenarios import Scenario
 from distparity.training.reference import Oracle
 from distparity.training.trajectory import Step, Trajectory
 from distparity.verification import evidence
-from distparity.verification.tolerance import Tolerance
+from distparity.verification.tolerance import Allowed, Tolerance
 
 Change = Callable[[Oracle], None]
 
@@ -107,9 +107,8 @@ def test_a_change_shows_from_its_allowed_error_on(
     change: float, times: float, strictly: bool, shows: bool
 ) -> None:
     values = torch.tensor([0.0, change]), torch.tensor([1.0, 1.0])
-    words = {"strictly": True} if strictly else {}
 
-    assert evidence._shows(*values, times, **words) is shows
+    assert evidence._shows(*values, times, strictly=strictly) is shows
 
 
 def test_a_buffer_may_be_infinite() -> None:
@@ -248,12 +247,53 @@ def test_what_is_said_of_a_parameter_that_stands_still() -> None:
 
 def test_what_is_said_of_one_gradient_on_all_ranks() -> None:
     def change(exact: Oracle) -> None:
-        set_gradients(exact, 1, "bias", torch.ones(4).double())
+        set_gradients(exact, 1, "bias", torch.arange(1.0, 5.0).double())
 
     bound = allowed(change, "gradient")
 
     assert faults(change) == [
         f"step 1, bias: every rank has the same gradient: up to 0.0e+00, allowed error {bound:.1e}"
+    ]
+
+
+def with_bound(
+    known: Tolerance, kind: str, error: torch.Tensor, patch: pytest.MonkeyPatch
+) -> list[str]:
+    """What is said where ``bias`` is allowed this error at step 1."""
+    place, of = evidence.Quantity(1, kind, "bias"), known.of
+    patch.setattr(known, "of", lambda one: Allowed(error) if one == place else of(one))
+    return evidence.faults(Scenario(), known)
+
+
+@pytest.mark.parametrize(
+    ("share", "still"), [(1.0, True), (0.75, False)], ids=["as far as allowed", "farther"]
+)
+def test_a_parameter_moves_farther_than_it_may_be_off(
+    monkeypatch: pytest.MonkeyPatch, share: float, still: bool
+) -> None:
+    known = tolerance()
+    before, after = (step.parameter["bias"] for step in known.oracle.trajectory.steps[:2])
+
+    found = with_bound(known, "parameter", share * (after - before).abs(), monkeypatch)
+
+    assert [one.startswith("step 1, bias: the parameter does not move") for one in found] == (
+        [True] if still else []
+    )
+
+
+def test_ranks_differ_in_an_element_by_more_than_it_may_be_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = oracle()
+    set_gradients(exact, 1, "bias", torch.full((4,), 8.0).double())
+    for part, off in zip(exact.parts, (0.5, -0.5), strict=True):
+        part.steps[1].gradient["bias"] = numbers(8.0 + off, 8.0, 8.0, 8.0)
+
+    # Nothing like 0.5 is allowed to the others, but they are the same.
+    found = with_bound(tolerance(exact), "gradient", numbers(1.0, 0.1, 0.1, 0.1), monkeypatch)
+
+    assert found == [
+        "step 1, bias: every rank has the same gradient: up to 5.0e-01, allowed error 1.0e+00"
     ]
 
 

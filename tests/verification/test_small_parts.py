@@ -19,7 +19,7 @@ from distparity.strategies.base import state_keys
 from distparity.strategies.single import Reference
 from distparity.training.loop import Recipe, train
 from distparity.training.reference import Oracle, consult, reference_runs, twin
-from distparity.training.trajectory import Step, Trajectory
+from distparity.training.trajectory import Step, Tensors, Trajectory
 from distparity.verification.findings import Quantity, Verdict
 from distparity.verification.tolerance import (
     Tolerance,
@@ -271,11 +271,61 @@ def test_the_scale_of_a_gradient_of_one_dim(
     assert gradient_sizes(exact, 0, "x", doubles(gradient), terms).tolist() == scale
 
 
+def vectors(*steps: tuple[list[float], list[float]]) -> Trajectory:
+    """Two parameters, ``a.b`` and ``a.c``; each step's gradient and mean of both."""
+    run = Trajectory()
+    for gradient, mean in steps:
+        both: list[Tensors] = [
+            {f"a.{name}{key}": size * doubles(value) for name, size in (("b", 1.0), ("c", 8.0))}
+            for key, value in (("", gradient), (".mean", mean))
+        ]
+        run.steps.append(Step(gradient=both[0], optimizer=both[1]))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "scales"),
+    [
+        pytest.param("gradient", "a.b", [[2.0, 2.0**-20], [1.0, 2.0**-19]], id="a gradient"),
+        # The largest scale of the gradients so far.
+        pytest.param("optimizer", "a.b.mean", [[2.0, 2.0**-20], [2.0, 2.0**-19]], id="a state"),
+    ],
+)
+def test_vectors_are_allowed_errors_in_proportion_to_their_scale(
+    kind: str, name: str, scales: list[list[float]]
+) -> None:
+    exact = vectors(*[([0.5, 2.0**-21], [-0.5, 2.0**-30])] * 2)
+    rows = vectors(([2.0, 2.0**-20], []), ([1.0, 2.0**-19], []))
+    run = copy.deepcopy(exact)
+    for step in run.steps:
+        for tensor in (step.gradient["a.b"], step.optimizer["a.b.mean"]):
+            assert tensor is not None
+            tensor[0] += 4 * 2.0**-24
+
+    known = Tolerance(Oracle(exact, [exact, exact], rows), [run], 2, torch.float32)
+
+    for number, (large, small) in enumerate(scales):
+        value = getattr(exact.steps[number], kind)[name].abs().tolist()
+        stored = [(2.0**-24 + 2.0**-53) * size for size in value]
+        errors = [4 * 2.0**-24, 4 * 2.0**-24 / large * small + stored[1]]
+        ranks = 2 if kind == "gradient" else 0
+        by_hand = [
+            8 * (error + 2.0**-149) + ranks * (kept + 2.0**-149)
+            for error, kept in zip(errors, stored, strict=True)
+        ]
+        found = known.of(Quantity(number, kind, name)).error
+        assert found is not None
+        assert found.tolist() == pytest.approx(by_hand, rel=1e-9)
+
+
 STATES = {
     # The state, the largest scale of the gradients, and the scale of the state.
     "a mean": ([-0.5, 1e-9], [1.0, 1e-6], [1.0, 1e-6]),
     "a sum of two steps": ([2.0, 1e-6], [1.0, 1e-6], [1.0, 1e-6]),
     "squares": ([0.25, 1e-14], [1.0, 1e-6], [0.5, 1e-13]),
+    "squares of nothing": ([0.25, 0.0], [1.0, 1e-6], [0.5, 0.0]),
+    "squares of the largest": ([2.0, 0.5], [1.0, 0.5], [2.0**0.5, 0.5**1.5]),
+    "a mean of large ones": ([-3.0, 1.0], [4.0, 4.0], [4.0, 4.0]),
     "more than the gradients sum to": ([3.0, 1e-6], [1.0, 1e-6], [3.0, 3.0]),
     "no gradients": ([3.0, 1e-6], None, [3.0, 3.0]),
     "of another shape": ([3.0, 1e-6], [1.0], [3.0, 3.0]),

@@ -114,6 +114,8 @@ def test_what_a_sum_over_ranks_carries_to_a_parameter(monkeypatch: pytest.Monkey
     last = [C * TINY + sum(carried) for carried in zip(one, more, strict=True)]
     assert found[1] == pytest.approx(last, rel=1e-9)
     # Of a large parameter, the largest is kept.
+    monkeypatch.setattr(tolerances, "SMALL", 2)
+    assert allowed("parameter", exact, [run], 1) == found[1]
     monkeypatch.setattr(tolerances, "SMALL", 1)
     largest = C * TINY + max(one) + max(more)
     assert allowed("parameter", exact, [run], 1) == pytest.approx([largest] * 2, rel=1e-9)
@@ -305,16 +307,18 @@ def test_gradients_that_go_through_products_of_matrices() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "power"), [([[-2.0, 0.5]], 1), ([[2.0, 0.5]], 2)], ids=["a mean", "squares"]
+    ("state", "power"),
+    [([[-2.0, 0.5]], 1), ([[2.0, 0.5]], 2), ([[1.5, 0.0]], 2)],
+    ids=["a mean", "squares", "squares, one of nothing"],
 )
-def test_what_is_made_of_such_gradients(state: object, power: int) -> None:
+def test_what_is_made_of_such_gradients(state: list[list[float]], power: int) -> None:
     right = trajectory("optimizer", doubles(state))
     exact = Oracle(right, [])
 
     plain = allowed("optimizer", exact, [right])[0]
     more = allowed("optimizer", exact, [right], multiplies=True)[0]
 
-    by_hand = power * C * 3 * U * 2
+    by_hand = power * C * 3 * U * max(map(abs, state[0]))
     assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([by_hand] * 2)
 
 
@@ -354,14 +358,70 @@ def test_what_is_stored_in_a_coarser_dtype_is_rounded_to_it() -> None:
     assert found == pytest.approx(C * (2.0**-8 + U64) * 0.5, rel=1e-12)
 
 
-def test_a_loss_is_measured_by_its_parts() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "roundoff"),
+    [(None, U), (torch.bfloat16, 2.0**-8), (torch.float64, U)],
+    ids=["the case's dtype", "bfloat16", "float64"],
+)
+def test_a_loss_is_measured_by_its_parts(dtype: torch.dtype | None, roundoff: float) -> None:
     parts = [losses(-1.0), losses(3.0)]
-    made = Tolerance(Oracle(losses(1.0), parts), [losses(1.0)], 2, torch.float32)
+    exact = Oracle(losses(1.0), parts)
+    made = Tolerance(exact, [losses(1.0)], 2, torch.float32, compute_dtype=dtype)
 
     found = made.of(Quantity(0, "loss", "loss"))
 
     assert found.scale == 2.0
-    assert float(found.error) == pytest.approx(C * (U + U64), rel=1e-9)
+    assert float(found.error) == pytest.approx(C * (roundoff + U64), rel=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "times"), [("parameter", C), ("buffer", C), ("gradient", C + 2)])
+def test_in_float64_the_oracle_rounds_as_much_as_a_run(kind: str, times: float) -> None:
+    right = trajectory(kind, doubles([1.0]))
+
+    made = Tolerance(Oracle(right, [right, right]), [right], 2, torch.float64)
+
+    assert made.dtype is torch.float64
+    assert made.of(Quantity(0, kind, "x")).error.tolist() == pytest.approx([times * 2 * U64])
+
+
+def test_in_float64_the_oracle_s_loss_rounds_as_much_as_a_run_s() -> None:
+    exact = Oracle(losses(1.0), [losses(1.0)] * 2)
+
+    found = Tolerance(exact, [losses(1.0)], 2, torch.float64).of_loss(0, (0,))
+
+    assert float(found.error) == pytest.approx(C * 2 * U64)
+
+
+@pytest.mark.parametrize("other", [("parameter", "y"), ("buffer", "x")], ids=["name", "kind"])
+def test_an_error_stays_in_its_own_tensor(other: tuple[str, str]) -> None:
+    kind, name = other
+    exact, run = (
+        Trajectory(steps=[Step(parameter={"x": doubles([1.0 + off])})]) for off in (0.0, 9 * U)
+    )
+    for one in (exact, run):
+        getattr(one.steps[0], kind)[name] = doubles([1.0])
+
+    made = Tolerance(Oracle(exact, []), [run], 2, torch.float32)
+
+    assert made.of(Quantity(0, kind, name)).error.tolist() == pytest.approx([C * (U + U64)])
+    assert made.of(Quantity(0, "parameter", "x")).error.tolist() == pytest.approx([C * 9 * U])
+
+
+@pytest.mark.parametrize(
+    ("room", "kept"),
+    [(0, 0), (16 * 6 - 1, 0), (16 * 6, 1), (2 * 16 * 6 - 1, 1), (2 * 16 * 6, 2)],
+    ids=["none", "less than one's", "one's", "less than two's", "two's"],
+)
+def test_so_many_allowed_errors_are_kept(
+    monkeypatch: pytest.MonkeyPatch, room: int, kept: int
+) -> None:
+    """Of two matrices of 6 elements, with 16 bytes for each. Vectors are small, and always kept."""
+    monkeypatch.setattr(tolerances, "KEPT", room)
+    matrices = trajectory("gradient", *[torch.ones(2, 3)] * 2)
+    vectors = trajectory("gradient", *[torch.ones(3)] * 2)
+
+    for run, number in ((matrices, kept), (vectors, 2)):
+        assert len(Tolerance(Oracle(run, [run]), [run], 2, torch.float32)._kept) == number
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -534,7 +594,9 @@ def test_a_reference_run_is_bounded_by_itself(kind: str, value: float, sound: bo
     exact = Oracle(trajectory(kind, doubles([1.0])), [trajectory("gradient", doubles([1.0]))] * 2)
     made = Tolerance(exact, [trajectory(kind, doubles([value]))], 2, torch.float32)
 
-    assert [one.sound for one in made.one_process] == [sound]
+    (found,) = made.one_process
+    assert found.sound is sound
+    assert math.isinf(found.error) is not math.isfinite(value)
     # Whatever it has, no rank may have that as well.
     assert float(made.of(Quantity(0, kind, "x")).error.max()) <= C * (2.0**-14 + U) + 3 * U
 
@@ -587,12 +649,15 @@ def test_one_process_may_be_off_by_the_coarsest_format_s_errors(
 
 
 def test_infinity_is_right_where_the_oracle_has_it() -> None:
-    right = trajectory("buffer", doubles([-math.inf, 1.0]))
-    run = trajectory("buffer", doubles([-math.inf, 1.0 + U]))
+    right = trajectory("buffer", doubles([-math.inf, 0.5]))
+    run = trajectory("buffer", doubles([-math.inf, 0.5 + U]))
     made = Tolerance(Oracle(right, []), [run], 2, torch.float32)
 
+    found = made.of(Quantity(0, "buffer", "x"))
     assert [one.error for one in made.one_process] == [U]
-    assert made.of(Quantity(0, "buffer", "x")).error.tolist()[1] == pytest.approx(C * U, rel=1e-6)
+    assert found.error.tolist()[1] == pytest.approx(C * U, rel=1e-6)
+    # What is not finite is no magnitude.
+    assert found.scale == 0.5
 
 
 # -- the factor -----------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ def _dead(
 ) -> Iterator[str]:
     """Why one parameter at one step is no evidence."""
     gradient, now = step.gradient[name], step.parameter[name]
-    assert now is not None and before is not None
+    assert now is not None
+    assert before is not None
     if name in idle:
         if gradient is not None:
             yield "it has a gradient, but the scenario declares none"
@@ -114,7 +115,7 @@ def _dead(
         return
     allowed = tolerance.of(Quantity(number, "gradient", name)).error
     assert allowed is not None
-    if not _shows(gradient, allowed, CLEAR):
+    if not _shows(gradient, allowed, CLEAR, strictly=False):
         size, bound = float(gradient.abs().max()), float(allowed.max())
         yield f"the gradient is negligible: {size:.1e}, allowed error {bound:.1e}"
         return
@@ -128,14 +129,12 @@ def _dead(
     if parts is None or len(parts) < 2:
         return
     spread = (parts - parts.mean(0)).abs().amax(0)
-    if not _shows(spread, allowed, CLEAR):
+    if not _shows(spread, allowed, CLEAR, strictly=False):
         size, bound = float(spread.max()), float(allowed.max())
         yield f"every rank has the same gradient: up to {size:.1e}, allowed error {bound:.1e}"
 
 
-def _shows(
-    change: torch.Tensor, allowed: torch.Tensor, times: float, *, strictly: bool = False
-) -> bool:
+def _shows(change: torch.Tensor, allowed: torch.Tensor, times: float, *, strictly: bool) -> bool:
     """Whether a change of this size would have a ratio of at least ``times``."""
     size = change.abs()
     found = size > times * allowed if strictly else (size > 0) & (size >= times * allowed)

@@ -69,5 +69,6 @@ def size_of(expected: torch.Tensor, found: torch.Tensor) -> Size | None:
     expected, found = expected.detach().double().flatten(), found.detach().double().flatten()
     error = (found - expected).abs().max()
     square = float(expected @ expected)
-    sizes = [float(error), float(expected.abs().max()), float(found @ expected) / (square or 1.0)]
+    factor = float(found @ expected) / square if square else 0.0
+    sizes = [float(error), float(expected.abs().max()), factor]
     return Size(*sizes) if all(map(math.isfinite, sizes)) else None

@@ -185,7 +185,7 @@ class Tolerance:
         self._kept: dict[Quantity, tuple[Allowed, torch.Tensor | None]] = {}
         self._room = KEPT
         #: The last that was computed, because a quantity is asked for several times in a row.
-        self._last: tuple[Quantity, tuple[Allowed, torch.Tensor | None]] | None = None
+        self._last: dict[Quantity, tuple[Allowed, torch.Tensor | None]] = {}
         #: By parameter: the step, the largest element of its gradient, and how far the sum over ranks may
         #: be off. Then what these errors have carried to the parameter so far.
         self._summed: dict[str, tuple[int, float, torch.Tensor]] = {}
@@ -237,8 +237,8 @@ class Tolerance:
             self._products[step] = found
         mine = list(parts)
         square = float(self._products[step][mine][:, mine].mean())
-        # What is not finite explains nothing.
-        return math.sqrt(square) if 0 < square < math.inf else 0.0
+        # What is not finite explains nothing. Rounding may make a sum that cancels negative.
+        return math.sqrt(max(0.0, square)) if math.isfinite(square) else 0.0
 
     def by_rank(self, quantity: Quantity) -> torch.Tensor:
         """The error that each additional rank adds to the allowed error of a gradient, per element.
@@ -272,10 +272,11 @@ class Tolerance:
         value = group_of(self.oracle.trajectory, quantity.step, quantity.kind)[quantity.name]
         if self._shown[quantity] is None or value is None:
             return Allowed(), None
-        if self._last is None or self._last[0] != quantity:
-            self._last = None
-            self._last = quantity, self._allow(quantity, *self._sizes(quantity, value.double()))
-        return self._last[1]
+        if quantity not in self._last:
+            # The memory of the one before is free before this one is computed.
+            self._last.clear()
+            self._last[quantity] = self._allow(quantity, *self._sizes(quantity, value.double()))
+        return self._last[quantity]
 
     def _look(self, quantity: Quantity, value: torch.Tensor | None) -> None:
         """See how far the reference runs are from the oracle in one quantity."""
@@ -357,13 +358,14 @@ class Tolerance:
         gradient's error times the same factor.
         """
         number, name = quantity.step, quantity.name
-        step, largest, sums = self._summed.get(name, (-1, 0.0, value))
         run = self.oracle.trajectory
         before = run.initial if not number else run.steps[number - 1].parameter
-        start = before.get(name)
-        if step == number and largest > 0 and start is not None and start.shape == value.shape:
-            factor = float((value - start.double()).abs().max()) / largest
-            self._carried[name] = self._carried.get(name, 0.0) + factor * sums
+        start, summed = before.get(name), self._summed.get(name)
+        if summed is not None and start is not None and start.shape == value.shape:
+            step, largest, sums = summed
+            if step == number and largest > 0:
+                factor = float((value - start.double()).abs().max()) / largest
+                self._carried[name] = self._carried.get(name, 0.0) + factor * sums
         return self._carried.get(name, 0.0)
 
     def _scale(self, quantity: Quantity, value: torch.Tensor, terms: torch.Tensor) -> torch.Tensor:
@@ -484,7 +486,7 @@ def matrix_scale(terms: torch.Tensor) -> torch.Tensor:
     if not terms.numel():
         return terms
     matrix = terms.reshape(terms.shape[0], -1)
-    scale = torch.minimum(matrix.amax(1, keepdim=True), matrix.amax(0, keepdim=True))
+    scale = torch.minimum(matrix.amax(1, keepdim=True), matrix.amax(0))
     return scale.reshape(terms.shape)
 
 
