@@ -425,6 +425,21 @@ def test_what_a_full_disk_does_not_take_is_kept(tmp_path: Path) -> None:
     assert whole.outcomes == {"a/x": PASSED, "a/y": Outcome(Status.FAILED, "off by 1 µm")}
 
 
+def test_what_a_damaged_file_has_is_kept_as_it_is(tmp_path: Path) -> None:
+    """A run goes on after it, and its results are then written elsewhere."""
+    path, xml = tmp_path / "x.jsonl", tmp_path / "x.xml"
+    Journal(path, xml, {**HEADER, "cases": ["a/x"]}).end("interrupted")
+    path.write_bytes(path.read_bytes() + b'{"case": "a/x\xff')
+    journal = Journal(path, xml, {}, {"results": 0})
+    journal.add("a/x", PASSED)
+    journal.end("finished")
+
+    journal.save(tmp_path / "whole.jsonl")
+
+    assert (tmp_path / "whole.jsonl").read_bytes() == path.read_bytes()
+    assert read(path).outcomes == {"a/x": PASSED}
+
+
 def test_a_disk_that_is_gone_in_the_end_ends_no_run(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "x.jsonl", tmp_path / "x.xml", HEADER)
     file = journal._file

@@ -154,7 +154,8 @@ class Journal:
 
     def save(self, path: Path) -> None:
         """Write all lines to ``path``; raises ``OSError``."""
-        path.write_text("".join(self._lines), encoding="utf-8")
+        # What a run went on after may have bytes that are no text.
+        path.write_text("".join(self._lines), encoding="utf-8", errors="surrogateescape")
 
     def _line(self, data: dict[str, Any]) -> None:
         line = json.dumps(data) + "\n"
