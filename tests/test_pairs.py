@@ -90,6 +90,11 @@ def test_pairs_are_shown_as_tables_of_nodes_and_of_devices() -> None:
     assert pairs.Matrix().lines() == []
 
 
+def test_each_device_of_a_pair_has_its_node() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        pairs.name(["a"], (0, 1))
+
+
 @pytest.mark.parametrize(
     ("pair", "alone"),
     [
