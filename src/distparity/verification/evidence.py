@@ -115,30 +115,30 @@ def _dead(
         return
     allowed = tolerance.of(Quantity(number, "gradient", name)).error
     assert allowed is not None
-    if not _shows(gradient, allowed, CLEAR, strictly=False):
+    if not _clear(gradient, allowed):
         size, bound = float(gradient.abs().max()), float(allowed.max())
         yield f"the gradient is negligible: {size:.1e}, allowed error {bound:.1e}"
         return
-    moved = now - before
+    moved = (now - before).abs()
     allowed_now = tolerance.of(Quantity(number, "parameter", name)).error
     assert allowed_now is not None
-    if not _shows(moved, allowed_now, 1.0, strictly=True):
-        size, bound = float(moved.abs().max()), float(allowed_now.max())
+    # A step that was not made has a ratio above 1.
+    if not (moved > allowed_now).any():
+        size, bound = float(moved.max()), float(allowed_now.max())
         yield f"the parameter does not move: by {size:.1e}, allowed error {bound:.1e}"
     parts = tolerance.oracle.gradients(number, name)
     if parts is None or len(parts) < 2:
         return
     spread = (parts - parts.mean(0)).abs().amax(0)
-    if not _shows(spread, allowed, CLEAR, strictly=False):
+    if not _clear(spread, allowed):
         size, bound = float(spread.max()), float(allowed.max())
         yield f"every rank has the same gradient: up to {size:.1e}, allowed error {bound:.1e}"
 
 
-def _shows(change: torch.Tensor, allowed: torch.Tensor, times: float, *, strictly: bool) -> bool:
-    """Whether a change of this size would have a ratio of at least ``times``."""
+def _clear(change: torch.Tensor, allowed: torch.Tensor) -> bool:
+    """Whether a change of this size would have a ratio of at least :data:`CLEAR`."""
     size = change.abs()
-    found = size > times * allowed if strictly else (size > 0) & (size >= times * allowed)
-    return bool(found.any())
+    return bool(((size > 0) & (size >= CLEAR * allowed)).any())
 
 
 def _not_numbers(tolerance: Tolerance) -> Iterator[str]:
