@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
+import pytest
 import torch
 
 from distparity.training.reference import Oracle
@@ -16,6 +17,8 @@ from distparity.verification.verdict import judge
 
 torch.set_num_threads(1)
 FLOAT32 = 2.0**-24
+#: Without the 1e-12 that pytest allows by itself: that is much beside an allowed error.
+near = partial(pytest.approx, rel=1e-9, abs=0.0)
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 

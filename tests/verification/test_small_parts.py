@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from making import near
 from torch import nn
 from torch.nn import functional as F
 
@@ -245,7 +246,7 @@ def test_the_scale_of_a_bias_is_the_mean_of_its_rows_sizes() -> None:
     found = gradient_sizes(oracle, 0, name, gradient, torch.zeros(8).double())
 
     by_hand = torch.stack(each).mean(0).tolist()
-    assert found.tolist() == pytest.approx(by_hand, rel=1e-9)
+    assert found.tolist() == near(by_hand)
 
 
 SIZES = {
@@ -315,7 +316,7 @@ def test_vectors_are_allowed_errors_in_proportion_to_their_scale(
         ]
         found = known.of(Quantity(number, kind, name)).error
         assert found is not None
-        assert found.tolist() == pytest.approx(by_hand, rel=1e-9)
+        assert found.tolist() == near(by_hand)
 
 
 STATES = {
@@ -336,7 +337,7 @@ STATES = {
 def test_the_scale_of_a_state_of_one_dim(state: object, reached: object, scale: object) -> None:
     known = None if reached is None else doubles(reached)
 
-    assert state_scale(doubles(state), known, 2).tolist() == pytest.approx(scale)
+    assert state_scale(doubles(state), known, 2).tolist() == near(scale)
 
 
 @pytest.mark.parametrize("step", [0, 3])
@@ -361,4 +362,4 @@ def test_a_state_is_allowed_what_the_formula_gives(step: int) -> None:
     for i in range(4):
         most = max(*errors, *stored)
         explained = min(max(errors) + stored[i], relative * scale[i] + stored[i], most)
-        assert float(allowed[i]) == pytest.approx(8 * (explained + 2.0**-149), rel=1e-9)
+        assert float(allowed[i]) == near(8 * (explained + 2.0**-149))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from making import FLOAT32, oracle, shaken, tolerance
+from making import FLOAT32, near, oracle, shaken, tolerance
 
 from distparity.training.reference import Oracle
 from distparity.training.trajectory import Step, Trajectory
@@ -75,7 +75,7 @@ def test_what_a_gradient_is_allowed() -> None:
         for j in (0, 1):
             explained = min(most + stored[i][j], relative * sigma[i][j] + stored[i][j], cap)
             by_hand = C * (explained + TINY) + 2 * ((U + U64) * terms[i][j] + TINY)
-            assert found[i][j] == pytest.approx(by_hand, rel=1e-12)
+            assert found[i][j] == near(by_hand, rel=1e-12)
 
 
 def moved(
@@ -110,15 +110,15 @@ def test_what_a_sum_over_ranks_carries_to_a_parameter(monkeypatch: pytest.Monkey
     one = [0.5 / 1.0 * 2 * (U + U64) * terms for terms in (2.0, 1.0)]
     more = [0.5 / 2.0 * 2 * (U + U64) * terms for terms in ((4 + 4 / 3) / 2, 2.0)]
     stored = [C * ((U + U64) * size + TINY) for size in (0.25, 0.5)]
-    assert found[0] == pytest.approx([stored[0] + one[0], stored[1] + one[1]], rel=1e-9)
+    assert found[0] == near([stored[0] + one[0], stored[1] + one[1]])
     last = [C * TINY + sum(carried) for carried in zip(one, more, strict=True)]
-    assert found[1] == pytest.approx(last, rel=1e-9)
+    assert found[1] == near(last)
     # Of a large parameter, the largest is kept.
     monkeypatch.setattr(tolerances, "SMALL", 2)
     assert allowed("parameter", exact, [run], 1) == found[1]
     monkeypatch.setattr(tolerances, "SMALL", 1)
     largest = C * TINY + max(one) + max(more)
-    assert allowed("parameter", exact, [run], 1) == pytest.approx([largest] * 2, rel=1e-9)
+    assert allowed("parameter", exact, [run], 1) == near([largest] * 2)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_what_a_gradient_that_is_nothing_carries(
     found = allowed("parameter", exact, [moved(torch.float64, step, start=start)])
 
     plain = [C * ((U + U64) * size + TINY) for size in (0.25, 0.5)]
-    assert found == pytest.approx([one + carried for one in plain], rel=1e-9)
+    assert found == near([one + carried for one in plain])
 
 
 def test_a_small_column_is_allowed_a_small_error() -> None:
@@ -198,7 +198,7 @@ def test_terms_are_scaled_as_the_gradient_was(made: object, factor: float) -> No
     terms = gradient_terms(exact, 0, "x", made(torch.stack(parts).mean(0)))
 
     right = factor * torch.stack(parts).abs().mean(0)
-    assert terms.flatten().tolist() == pytest.approx(right.flatten().tolist(), rel=1e-12)
+    assert terms.flatten().tolist() == near(right.flatten().tolist(), rel=1e-12)
 
 
 def terms_of(parts: Any, gradient: object) -> Any:
@@ -247,7 +247,7 @@ def test_an_error_once_made_stays_in_parameters_and_buffers(kind: str) -> None:
 
     (found,) = allowed(kind, exact, runs, step=1)
 
-    assert found == pytest.approx(C * 9 * U, rel=1e-6)
+    assert found == near(C * 9 * U, rel=1e-6)
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -259,19 +259,19 @@ def test_a_gradient_has_its_own_step_s_error_and_scale(step: int) -> None:
     (found,) = allowed("gradient", exact, runs, step=step)
 
     size, off = [(1.0, 9 * U), (1e-4, 3e-4 * U)][step]
-    assert found == pytest.approx(C * off + 2 * U * size, rel=1e-6)
+    assert found == near(C * off + 2 * U * size, rel=1e-6)
 
 
 def test_the_largest_of_all_reference_runs_counts() -> None:
     exact, runs = runs_of("parameter", [1.0], [0.0], [2.0], [7.0], [1.0])
 
-    assert allowed("parameter", exact, runs) == [pytest.approx(C * 7 * U, rel=1e-6)]
+    assert allowed("parameter", exact, runs) == [near(C * 7 * U, rel=1e-6)]
 
 
 def test_where_reference_runs_are_exact_rounding_once_is_allowed_for() -> None:
     exact, runs = runs_of("parameter", [0.5], [0.0])
 
-    assert allowed("parameter", exact, runs) == [pytest.approx(C * 0.5 * U, rel=1e-6)]
+    assert allowed("parameter", exact, runs) == [near(C * 0.5 * U, rel=1e-6)]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_gradients_that_travel_in_a_lower_precision(kind: str, right_by: float) 
 
     (found,) = allowed(kind, exact, [right], reduce_dtype=torch.bfloat16)
 
-    assert found == pytest.approx(right_by, rel=1e-12)
+    assert found == near(right_by, rel=1e-12)
 
 
 def test_gradients_that_go_through_products_of_matrices() -> None:
@@ -300,10 +300,8 @@ def test_gradients_that_go_through_products_of_matrices() -> None:
     right.products = 2.0**-12
     coarse = allowed("gradient", exact, [right], multiplies=True)[0]
 
-    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([C * 3 * U * 2] * 2)
-    assert [b - a for a, b in zip(plain, coarse, strict=True)] == pytest.approx(
-        [C * 3 * 2.0**-12 * 2] * 2
-    )
+    assert [b - a for a, b in zip(plain, more, strict=True)] == near([C * 3 * U * 2] * 2)
+    assert [b - a for a, b in zip(plain, coarse, strict=True)] == near([C * 3 * 2.0**-12 * 2] * 2)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +317,7 @@ def test_what_is_made_of_such_gradients(state: list[list[float]], power: int) ->
     more = allowed("optimizer", exact, [right], multiplies=True)[0]
 
     by_hand = power * C * 3 * U * max(map(abs, state[0]))
-    assert [b - a for a, b in zip(plain, more, strict=True)] == pytest.approx([by_hand] * 2)
+    assert [b - a for a, b in zip(plain, more, strict=True)] == near([by_hand] * 2)
 
 
 def test_a_vector_goes_through_no_product_of_matrices() -> None:
@@ -345,8 +343,8 @@ def test_an_error_where_a_column_is_dead_is_carried_everywhere() -> None:
     found = allowed("gradient", Oracle(right, [right, right]), [run])
 
     for row, size in zip(found, (1.0, 2.0), strict=True):
-        assert row[0] == pytest.approx(C * 4 * U + 2 * (U + U64) * size, rel=1e-12)
-        assert row[1] == pytest.approx(C * 4 * U, rel=1e-12)
+        assert row[0] == near(C * 4 * U + 2 * (U + U64) * size, rel=1e-12)
+        assert row[1] == near(C * 4 * U, rel=1e-12)
 
 
 def test_what_is_stored_in_a_coarser_dtype_is_rounded_to_it() -> None:
@@ -355,7 +353,7 @@ def test_what_is_stored_in_a_coarser_dtype_is_rounded_to_it() -> None:
 
     (found,) = allowed("parameter", Oracle(right, []), runs)
 
-    assert found == pytest.approx(C * (2.0**-8 + U64) * 0.5, rel=1e-12)
+    assert found == near(C * (2.0**-8 + U64) * 0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -371,7 +369,7 @@ def test_a_loss_is_measured_by_its_parts(dtype: torch.dtype | None, roundoff: fl
     found = made.of(Quantity(0, "loss", "loss"))
 
     assert found.scale == 2.0
-    assert float(found.error) == pytest.approx(C * (roundoff + U64), rel=1e-9)
+    assert float(found.error) == near(C * (roundoff + U64))
 
 
 @pytest.mark.parametrize(("kind", "times"), [("parameter", C), ("buffer", C), ("gradient", C + 2)])
@@ -381,7 +379,7 @@ def test_in_float64_the_oracle_rounds_as_much_as_a_run(kind: str, times: float) 
     made = Tolerance(Oracle(right, [right, right]), [right], 2, torch.float64)
 
     assert made.dtype is torch.float64
-    assert made.of(Quantity(0, kind, "x")).error.tolist() == pytest.approx([times * 2 * U64])
+    assert made.of(Quantity(0, kind, "x")).error.tolist() == near([times * 2 * U64])
 
 
 def test_in_float64_the_oracle_s_loss_rounds_as_much_as_a_run_s() -> None:
@@ -389,7 +387,7 @@ def test_in_float64_the_oracle_s_loss_rounds_as_much_as_a_run_s() -> None:
 
     found = Tolerance(exact, [losses(1.0)], 2, torch.float64).of_loss(0, (0,))
 
-    assert float(found.error) == pytest.approx(C * 2 * U64)
+    assert float(found.error) == near(C * 2 * U64)
 
 
 @pytest.mark.parametrize("other", [("parameter", "y"), ("buffer", "x")], ids=["name", "kind"])
@@ -403,8 +401,8 @@ def test_an_error_stays_in_its_own_tensor(other: tuple[str, str]) -> None:
 
     made = Tolerance(Oracle(exact, []), [run], 2, torch.float32)
 
-    assert made.of(Quantity(0, kind, name)).error.tolist() == pytest.approx([C * (U + U64)])
-    assert made.of(Quantity(0, "parameter", "x")).error.tolist() == pytest.approx([C * 9 * U])
+    assert made.of(Quantity(0, kind, name)).error.tolist() == near([C * (U + U64)])
+    assert made.of(Quantity(0, "parameter", "x")).error.tolist() == near([C * 9 * U])
 
 
 @pytest.mark.parametrize(
@@ -519,7 +517,7 @@ def test_what_a_rank_s_loss_is_allowed(
     stored = ((2.0**-8 if coarse is torch.bfloat16 else U) + U64) * abs(expected)
     carried = 5 * U / math.sqrt(share) * max(1.0, abs(expected) / 1.25)
     assert found.error.dtype == torch.float64
-    assert float(found.error) == pytest.approx(C * (carried + stored + TINY), rel=1e-9)
+    assert float(found.error) == near(C * (carried + stored + TINY))
     assert found.scale == max(1.25, abs(expected))
 
 
@@ -551,7 +549,7 @@ def test_what_the_parameters_errors_carry_to_a_rank_s_loss(
     # Before the first step, parameters have no errors.
     for step, carried in ((0, 0.0), (1, 7 * U * size)):
         error = made.of_loss(step, parts).error
-        assert float(error) == pytest.approx(C * (carried + U + U64 + TINY), rel=1e-9)
+        assert float(error) == near(C * (carried + U + U64 + TINY))
 
 
 @pytest.mark.parametrize("gradient", [math.inf, math.nan])
@@ -561,7 +559,7 @@ def test_a_gradient_that_is_not_finite_carries_nothing(gradient: float) -> None:
 
     made = Tolerance(Oracle(right, [right, right]), [run], 2, torch.float32)
 
-    assert float(made.of_loss(1, (0,)).error) == pytest.approx(C * (U + U64 + TINY), rel=1e-9)
+    assert float(made.of_loss(1, (0,)).error) == near(C * (U + U64 + TINY))
 
 
 # -- one process that is wrong by itself ----------------------------------------------------------
@@ -655,7 +653,7 @@ def test_infinity_is_right_where_the_oracle_has_it() -> None:
 
     found = made.of(Quantity(0, "buffer", "x"))
     assert [one.error for one in made.one_process] == [U]
-    assert found.error.tolist()[1] == pytest.approx(C * U, rel=1e-6)
+    assert found.error.tolist()[1] == near(C * U, rel=1e-6)
     # What is not finite is no magnitude.
     assert found.scale == 0.5
 
@@ -678,7 +676,7 @@ def test_the_chance_of_a_false_alarm_of_one_element(samples: int, probability: f
     density = samples * within ** (samples - 1) * math.sqrt(2 / math.pi) * (-(grid**2) / 2).exp()
     beyond = torch.erfc(C * grid / math.sqrt(2))
 
-    assert float(torch.trapezoid(density * beyond, grid)) == pytest.approx(probability, rel=0.02)
+    assert float(torch.trapezoid(density * beyond, grid)) == near(probability, rel=0.02)
 
 
 def test_one_process_may_be_off_by_what_the_device_s_products_keep() -> None:
@@ -713,7 +711,7 @@ def test_errors_of_all_parameters_reach_the_mean_loss(step: int, parts: list[int
         assert seen is not None
         square += seen.error**2 * float(gradients[parts].mean(0).square().sum())
 
-    assert found._by_parameters(step, parts) == pytest.approx(math.sqrt(square), rel=1e-12)
+    assert found._by_parameters(step, parts) == near(math.sqrt(square), rel=1e-12)
     # Before the first step nothing is off.
     assert found._by_parameters(0, parts) == 0
 
