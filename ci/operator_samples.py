@@ -38,6 +38,8 @@ _ELEMENTS = 600
 _SIZES = (5, 4)
 #: What has no one right result, or none that is made of its inputs alone.
 _NOT = ("empty", "resize", "jiterator", "torch.", "sparse", "to_sparse", "_segment", "new_empty")
+#: Arguments that have to be sorted.
+_SORTED = {"bucketize": (1,)}
 
 
 def main() -> None:
@@ -123,10 +125,11 @@ def _samples(info: Any) -> Iterator[dict[str, Any]]:
         while True:
             try:
                 sample = next(made)
-                yield {
-                    "args": [_told(one) for one in (sample.input, *sample.args)],
-                    "kwargs": {key: _told(one) for key, one in sample.kwargs.items()},
-                }
+                args = [_told(one) for one in (sample.input, *sample.args)]
+                for n in _SORTED.get(info.name, ()):
+                    args[n]["in"] = "sorted"
+                kwargs = {key: _told(one) for key, one in sample.kwargs.items()}
+                yield {"args": args, "kwargs": kwargs}
             except StopIteration:
                 break
             except Untold:

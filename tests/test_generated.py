@@ -123,6 +123,13 @@ def test_samples_run_plainly_and_are_the_same_every_time(name: str) -> None:
         call(*args, **kwargs)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_boundaries_increase_because_torch_defines_no_other_buckets(dtype: str) -> None:
+    for sample in samples.load()["bucketize"]["samples"]:
+        (_, boundaries), _ = samples.build(sample, dtype, 3)
+        assert (boundaries.diff() > 0).all()
+
+
 def test_absent_functions_are_named() -> None:
     with pytest.raises(samples.Absent, match=r"has no nn\.functional\.nothing"):
         samples.resolve("nn.functional.nothing")
@@ -275,6 +282,7 @@ def test_how_a_check_ends(
         pytest.param("T", "0 on 2: S0", id="an attribute"),
         pytest.param("index_add", "0 on 2: S1,R,R in place", id="in place"),
         pytest.param("narrow", "0 on 2: S0 written through", id="through a view"),
+        pytest.param("view_copy", "0 on 2: S0 out S0", id="to a given tensor"),
         pytest.param("mm", "0 on 2x2: X0.S0,R.R", id="two dims of a mesh"),
     ],
 )

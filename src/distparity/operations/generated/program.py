@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ _DTENSOR = """\
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
 
+_DISTRIBUTE = "\nfrom torch.distributed._tensor import distribute_tensor"
 _STRIDED = "\nfrom torch.distributed.tensor.placement_types import _StridedShard"
 _MODULES = {
     "differentiable": "import torch.distributed.nn.functional as differentiable",
@@ -134,6 +136,8 @@ def distributed(rank):
     imports = _DTENSOR
     if strided:
         imports += _STRIDED
+    if "distribute_tensor" in body:
+        imports += _DISTRIBUTE
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
     return _FRAME.format(**words, body=body.rstrip())
 
@@ -340,7 +344,7 @@ def distributed(rank):
     title = f"``{way}`` of a DTensor, and its gradient: {check.source}{end}."
     imports = _DTENSOR
     if way == "distribute_tensor":
-        imports += "\nfrom torch.distributed._tensor import distribute_tensor"
+        imports += _DISTRIBUTE
     if "X" in check.source + check.end:
         imports += _STRIDED
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
@@ -518,18 +522,37 @@ def _computation(check: OfSample, call: str) -> str:
     if kind == "_InPlace":
         told = _arguments(check.sample).partition("t[0]")[2].removeprefix(", ")
         method = check.sample.call_name.rpartition(".")[2]
-        lines = [f"t[0].{method}_({told})", 'return {"changed input": full(t[0])}']
+        lines = [
+            f"t[0].{method}_({told})",
+            'return {"changed input": full(t[0]), "shape": torch.tensor(t[0].shape)}',
+        ]
     elif kind == "_Write":
         lines = [
             f"views = {call}",
             "(views[0] if isinstance(views, (tuple, list)) else views).mul_(3)",
             'return {"input": full(t[0])}',
         ]
+    elif kind == "_Out":
+        whole = call.replace("t[", "WHOLE[")
+        lines = [
+            f"made = {whole}",
+            "outs = [torch.full_like(one, 77) for one in (made if isinstance(made, tuple) else [made])]",
+            "if isinstance(t[0], DTensor):",
+            "    mesh, how = t[0].device_mesh, Shard(0)",
+            "    hows = [how if one.dim() else Replicate() for one in outs]",
+            "    outs = [distribute_tensor(one, mesh, [how]) for one, how in zip(outs, hows)]",
+            "with torch.no_grad():",
+            f"    {call[:-1]}, out=outs[0] if len(outs) == 1 else tuple(outs))",
+            'return {f"out {n}": full(one) for n, one in enumerate(outs)}',
+        ]
+        if check.name.endswith("out R"):
+            lines = [line.replace("Shard(0)", "Replicate()") for line in lines]
     elif kind in ("results", "results alone"):
         lines = [
             f"made = {call}",
             "made = list(made) if isinstance(made, (tuple, list)) else [made]",
-            'found = {f"result {n}": full(one).detach() for n, one in enumerate(made)}',
+            'found = {f"result {n}": torch.as_tensor(full(one)).detach() for n, one in enumerate(made)}',
+            'found |= {f"shape {n}": torch.tensor(getattr(t, "shape", ())) for n, t in enumerate(made)}',
         ]
         floats = [n for n, one in enumerate(check.sample.kinds) if one == "float"]
         if kind == "results" and floats and check.sample.dtype == "float64":
@@ -537,7 +560,7 @@ def _computation(check: OfSample, call: str) -> str:
                 f"[t[n].requires_grad_() for n in {floats}]",
                 *lines,
                 "loss = sum((full(one) * torch.arange(1.0, full(one).numel() + 1, dtype=torch.float64)",
-                "            .reshape(full(one).shape).cos()).sum() for one in made if one.requires_grad)",
+                "            .reshape(full(one).shape).cos()).sum() for one in made if torch.is_tensor(one) and one.requires_grad)",
                 "loss.backward() if torch.is_tensor(loss) else None",
                 f"for n in {floats}:",
                 "    none = t[n].grad is None",
@@ -560,6 +583,8 @@ def _arguments(sample: Any) -> str:
             inner = ", ".join(map(told, value))
             closing = f"({inner}{',' if len(value) == 1 else ''})"
             return f"[{inner}]" if isinstance(value, list) else closing
+        if isinstance(value, float) and not math.isfinite(value):
+            return f'float("{value}")'
         return "..." if value is ... else repr(value)
 
     args, kwargs = samples.build(sample.data, sample.dtype, sample.seed)

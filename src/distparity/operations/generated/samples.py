@@ -2,7 +2,7 @@
 
 ``samples.json`` is written by ``ci/operator_samples.py`` from the registry of torch's own tests. By
 operator, it has the function's name, what variants it has, and arguments. A tensor is its shape and a
-range, or its elements if they are integers.
+range, or its elements if they are integers. ``sorted`` is a range too: the function is undefined otherwise.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def _tensor(value: dict[str, Any], dtype: str, seed: int, key: str) -> torch.Ten
     generator = torch.Generator().manual_seed(seed + zlib.crc32(f"{key} {shape}".encode()))
     if dtype == "int64":
         low = 1 if value["in"] in ("positive", "unit") else -9
-        return torch.randint(low, 10, shape, generator=generator)
+        drawn = torch.randint(low, 10, shape, generator=generator)
+        # Strictly increasing.
+        return drawn.sort().values + torch.arange(shape[0]) if value["in"] == "sorted" else drawn
     real = _reals(value["in"], shape, generator)
     if dtype == "complex128":
         return torch.complex(real, _reals(value["in"], shape, generator))
@@ -109,8 +111,9 @@ def _tensor(value: dict[str, Any], dtype: str, seed: int, key: str) -> torch.Ten
 
 
 def _reals(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    if kind == "any":
+    if kind in ("any", "sorted"):
         drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        drawn = drawn.sort().values if kind == "sorted" else drawn
     else:
         low, high = {"unit": (0.1, 0.9), "positive": (0.25, 3.0), "inner": (-0.9, 0.9)}[kind]
         drawn = torch.rand(shape, generator=generator, dtype=torch.float64) * (high - low) + low

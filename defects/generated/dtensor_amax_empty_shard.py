@@ -1,0 +1,78 @@
+"""``torch.amax(t[0], dim=(0, 1, 2, 3), keepdim=False)`` of DTensors (S2) differs from that of plain tensors.
+
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
+
+import datetime
+import tempfile
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed._tensor import DTensor, Partial, Replicate, Shard
+
+RANKS, LIMIT = 2, datetime.timedelta(seconds=20)
+WHOLE = [torch.tensor([[[[-0.12666988372802734, -1.0469722747802734]], [[-0.11126995086669922, 0.7522878646850586]]], [[[0.5018424987792969, -1.3029403686523438]], [[-1.1038818359375, -0.6906661987304688]]], [[[0.32683563232421875, -0.3720226287841797]], [[0.7621994018554688, -0.16764450073242188]]]], dtype=torch.float64)]
+PARTS = [[torch.tensor([[[[-0.12666988372802734, -1.0469722747802734]], [[-0.11126995086669922, 0.7522878646850586]]], [[[0.5018424987792969, -1.3029403686523438]], [[-1.1038818359375, -0.6906661987304688]]], [[[0.32683563232421875, -0.3720226287841797]], [[0.7621994018554688, -0.16764450073242188]]]], dtype=torch.float64), torch.empty((3, 2, 0, 2), dtype=torch.float64)]]
+PLACEMENTS = [[Shard(2)]]
+
+
+def compute(t):
+    [t[n].requires_grad_() for n in [0]]
+    made = torch.amax(t[0], dim=(0, 1, 2, 3), keepdim=False)
+    made = list(made) if isinstance(made, (tuple, list)) else [made]
+    found = {f"result {n}": torch.as_tensor(full(one)).detach() for n, one in enumerate(made)}
+    loss = sum((full(one) * torch.arange(1.0, full(one).numel() + 1, dtype=torch.float64)
+                .reshape(full(one).shape).cos()).sum() for one in made if torch.is_tensor(one) and one.requires_grad)
+    loss.backward() if torch.is_tensor(loss) else None
+    for n in [0]:
+        none = t[n].grad is None
+        found[f"gradient {n}"] = full(torch.zeros_like(t[n]) if none else t[n].grad).detach()
+    return found
+
+
+def full(t):
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def expected(rank):
+    return compute([w.clone() for w in WHOLE])
+
+
+def distributed(rank):
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
+    words = [{"run_check": False, "shape": w.shape, "stride": w.stride()} for w in WHOLE]
+    inputs = zip(PARTS, PLACEMENTS, words)
+    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+
+
+def differ(found, right):
+    for name, value in right.items():
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        for n in off.flatten().nonzero().flatten().tolist():
+            seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
+            return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
+    return ""
+
+
+def run(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {type(error).__name__}: {error}".splitlines()[0]
+    torch.save(said, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+    raise SystemExit(wrong)

@@ -1,0 +1,78 @@
+"""``torch.norm(t[0], float("inf"), 1)`` of DTensors (Pmax) differs from that of plain tensors.
+
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
+
+import datetime
+import tempfile
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed._tensor import DTensor, Partial, Replicate, Shard
+
+RANKS, LIMIT = 2, datetime.timedelta(seconds=20)
+WHOLE = [torch.tensor([[1.3977317810058594, 0.4444131851196289, -0.7430715560913086, 0.30560779571533203, 1.2444133758544922], [1.4998226165771484, -1.2116804122924805, 1.1989116668701172, -0.10172748565673828, 0.2368154525756836], [0.33266448974609375, -0.9134931564331055, 0.9187078475952148, -0.12013721466064453, 0.9199628829956055], [1.9857120513916016, -0.4336376190185547, 0.3095998764038086, -0.41550636291503906, 0.8355484008789062], [0.4395599365234375, -0.9428939819335938, 0.23992538452148438, 1.106003761291504, -1.7565603256225586]], dtype=torch.float64)]
+PARTS = [[torch.tensor([[0.2442770004272461, 0.4444131851196289, -1.0536384582519531, -0.14815235137939453, 0.06771564483642578], [1.0534963607788086, -1.2260980606079102, 1.1989116668701172, -1.9473638534545898, 0.2368154525756836], [0.33266448974609375, -0.9134931564331055, 0.44113636016845703, -0.766240119934082, 0.9199628829956055], [0.9947147369384766, -2.0543994903564453, -0.18027687072753906, -0.41550636291503906, -1.4534549713134766], [0.4395599365234375, -1.1556873321533203, 0.23992538452148438, 0.6264581680297852, -1.7565603256225586]], dtype=torch.float64), torch.tensor([[1.3977317810058594, 0.1303730010986328, -0.7430715560913086, 0.30560779571533203, 1.2444133758544922], [1.4998226165771484, -1.2116804122924805, 0.9419326782226562, -0.10172748565673828, -0.6708984375], [0.17414093017578125, -1.114664077758789, 0.9187078475952148, -0.12013721466064453, -0.7594099044799805], [1.9857120513916016, -0.4336376190185547, 0.3095998764038086, -0.4779510498046875, 0.8355484008789062], [0.41683483123779297, -0.9428939819335938, -0.02312946319580078, 1.106003761291504, -1.9815683364868164]], dtype=torch.float64)]]
+PLACEMENTS = [[Partial("max")]]
+
+
+def compute(t):
+    [t[n].requires_grad_() for n in [0]]
+    made = torch.norm(t[0], float("inf"), 1)
+    made = list(made) if isinstance(made, (tuple, list)) else [made]
+    found = {f"result {n}": torch.as_tensor(full(one)).detach() for n, one in enumerate(made)}
+    loss = sum((full(one) * torch.arange(1.0, full(one).numel() + 1, dtype=torch.float64)
+                .reshape(full(one).shape).cos()).sum() for one in made if torch.is_tensor(one) and one.requires_grad)
+    loss.backward() if torch.is_tensor(loss) else None
+    for n in [0]:
+        none = t[n].grad is None
+        found[f"gradient {n}"] = full(torch.zeros_like(t[n]) if none else t[n].grad).detach()
+    return found
+
+
+def full(t):
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def expected(rank):
+    return compute([w.clone() for w in WHOLE])
+
+
+def distributed(rank):
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
+    words = [{"run_check": False, "shape": w.shape, "stride": w.stride()} for w in WHOLE]
+    inputs = zip(PARTS, PLACEMENTS, words)
+    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+
+
+def differ(found, right):
+    for name, value in right.items():
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        for n in off.flatten().nonzero().flatten().tolist():
+            seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
+            return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
+    return ""
+
+
+def run(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {type(error).__name__}: {error}".splitlines()[0]
+    torch.save(said, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+    raise SystemExit(wrong)

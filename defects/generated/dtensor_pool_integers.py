@@ -1,0 +1,71 @@
+"""``torch.nn.functional.avg_pool1d(t[0], (6,), stride=(3,), padding=(2,), ceil_mode=True, count_include_pad=True)`` of DTensors (Psum) differs from that of plain tensors.
+
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
+
+import datetime
+import tempfile
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed._tensor import DTensor, Partial, Replicate, Shard
+
+RANKS, LIMIT = 2, datetime.timedelta(seconds=20)
+WHOLE = [torch.tensor([[[9, -7, -5, 3, 0, -5, -5, -7, 3], [2, -6, -8, 2, 1, -4, -4, 2, -6], [-6, -8, -9, 5, -1, -5, -4, 0, 8]]], dtype=torch.int64)]
+PARTS = [[torch.tensor([[[-1, -2, 0, -2, -3, 4, 3, 4, -1], [-2, 3, -4, 3, -4, 3, -3, -2, 3], [-1, 0, -3, -5, -1, -3, 2, 1, 2]]], dtype=torch.int64), torch.tensor([[[10, -5, -5, 5, 3, -9, -8, -11, 4], [4, -9, -4, -1, 5, -7, -1, 4, -9], [-5, -8, -6, 10, 0, -2, -6, -1, 6]]], dtype=torch.int64)]]
+PLACEMENTS = [[Partial("sum")]]
+
+
+def compute(t):
+    made = torch.nn.functional.avg_pool1d(t[0], (6,), stride=(3,), padding=(2,), ceil_mode=True, count_include_pad=True)
+    made = list(made) if isinstance(made, (tuple, list)) else [made]
+    found = {f"result {n}": torch.as_tensor(full(one)).detach() for n, one in enumerate(made)}
+    return found
+
+
+def full(t):
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def expected(rank):
+    return compute([w.clone() for w in WHOLE])
+
+
+def distributed(rank):
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
+    words = [{"run_check": False, "shape": w.shape, "stride": w.stride()} for w in WHOLE]
+    inputs = zip(PARTS, PLACEMENTS, words)
+    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+
+
+def differ(found, right):
+    for name, value in right.items():
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        for n in off.flatten().nonzero().flatten().tolist():
+            seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
+            return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
+    return ""
+
+
+def run(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {type(error).__name__}: {error}".splitlines()[0]
+    torch.save(said, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+    raise SystemExit(wrong)

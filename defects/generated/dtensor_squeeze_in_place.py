@@ -1,0 +1,69 @@
+"""``torch.squeeze(t[0], 1)`` of DTensors (S0) differs from that of plain tensors.
+
+The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
+
+import datetime
+import tempfile
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed._tensor import DTensor, Partial, Replicate, Shard
+
+RANKS, LIMIT = 2, datetime.timedelta(seconds=20)
+WHOLE = [torch.tensor([[[[-0.29612064361572266], [-0.6066808700561523], [-1.5842561721801758], [-1.186232566833496], [-0.4682331085205078]]], [[[0.24178314208984375], [-0.500483512878418], [1.2283124923706055], [-0.13725757598876953], [2.2487401962280273]]], [[[1.5122413635253906], [1.588313102722168], [0.4441080093383789], [1.1727533340454102], [0.5254669189453125]]], [[[0.2081584930419922], [1.71630859375], [-1.1354637145996094], [1.1474981307983398], [-1.0098800659179688]]], [[[-0.29058074951171875], [0.8624343872070312], [0.8004322052001953], [1.017477035522461], [0.052536964416503906]]]], dtype=torch.float64)]
+PARTS = [[torch.tensor([[[[-0.29612064361572266], [-0.6066808700561523], [-1.5842561721801758], [-1.186232566833496], [-0.4682331085205078]]], [[[0.24178314208984375], [-0.500483512878418], [1.2283124923706055], [-0.13725757598876953], [2.2487401962280273]]], [[[1.5122413635253906], [1.588313102722168], [0.4441080093383789], [1.1727533340454102], [0.5254669189453125]]]], dtype=torch.float64), torch.tensor([[[[0.2081584930419922], [1.71630859375], [-1.1354637145996094], [1.1474981307983398], [-1.0098800659179688]]], [[[-0.29058074951171875], [0.8624343872070312], [0.8004322052001953], [1.017477035522461], [0.052536964416503906]]]], dtype=torch.float64)]]
+PLACEMENTS = [[Shard(0)]]
+
+
+def compute(t):
+    t[0].squeeze_(1)
+    return {"changed input": full(t[0]), "shape": torch.tensor(t[0].shape)}
+
+
+def full(t):
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def expected(rank):
+    return compute([w.clone() for w in WHOLE])
+
+
+def distributed(rank):
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
+    words = [{"run_check": False, "shape": w.shape, "stride": w.stride()} for w in WHOLE]
+    inputs = zip(PARTS, PLACEMENTS, words)
+    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+
+
+def differ(found, right):
+    for name, value in right.items():
+        one, other = found[name].resolve_conj(), value.resolve_conj()
+        alike = one.shape == other.shape and one.dtype == other.dtype
+        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        for n in off.flatten().nonzero().flatten().tolist():
+            seen = [f"{t.dtype} {list(t.shape)} {t.flatten()[n:][:3].tolist()}" for t in (one, other)]
+            return f"{name}: {seen[0]}, not {seen[1]}, from element {n} on"
+    return ""
+
+
+def run(rank, folder):
+    dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    try:
+        said = differ(distributed(rank), expected(rank))
+        dist.barrier()
+    except Exception as error:
+        said = f"raised {type(error).__name__}: {error}".splitlines()[0]
+    torch.save(said, f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    waited = ["Timed out" in words or "onnection" in words for words in said]
+    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
+    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+    raise SystemExit(wrong)
