@@ -330,6 +330,21 @@ def test_what_a_program_of_a_boundary_takes_for_right(way: str) -> None:
             assert all(torch.equal(told[name], right[name]) for name in right)
 
 
+@pytest.mark.parametrize("way", ["item", "norm.inf", "linalg.matrix_rank.hermitian", "squeeze"])
+def test_what_a_program_of_an_operator_takes_for_right(way: str) -> None:
+    compared = set()
+    for check in islice(operations.load()["operator"].checks(_request(way)), 0, None, 3):
+        space: dict[str, Any] = {"__name__": "program"}
+        exec(program.write(check) or "", space)
+        told, right = space["expected"](0), check.expected(0)
+        for name in told.keys() & right.keys():
+            if not told[name].is_complex():
+                compared.add(name)
+                assert torch.equal(told[name].double(), right[name].value.double())
+
+    assert compared
+
+
 def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
     # In torch 2.13, the result of this one has the shape of a part.
     request = _request("index_add")
