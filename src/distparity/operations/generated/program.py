@@ -563,8 +563,7 @@ def _computation(check: OfSample, call: str) -> str:
                 "            .reshape(full(one).shape).cos()).sum() for one in made if torch.is_tensor(one) and one.requires_grad)",
                 "loss.backward() if torch.is_tensor(loss) else None",
                 f"for n in {floats}:",
-                "    none = t[n].grad is None",
-                '    found[f"gradient {n}"] = full(torch.zeros_like(t[n]) if none else t[n].grad).detach()',
+                '    found[f"gradient {n}"] = full(torch.zeros_like(t[n]) if t[n].grad is None else t[n].grad)',
             ]
         lines.append("return found")
     else:
