@@ -364,6 +364,41 @@ def test_conjugates_and_loaded_storages_are_right_on_it(suite: Suite) -> None:
     assert ran.statuses("here-sim") == {conjugates: "passed", loaded: "not supported"}
 
 
+#: Views that torch keeps as a bit of the tensor, each read and written on this device and on the CPU.
+VIEWS = """
+import torch
+from distparity_sim import register
+register()
+
+def through_conjugate(t):
+    t.conj().add_(1j)
+    return t
+
+def through_negative(t):
+    t.conj().imag.mul_(3)
+    return t
+
+for view in (
+    lambda t: t.conj(),
+    lambda t: t.conj().imag,
+    lambda t: t.conj().imag.sum(0),
+    lambda t: t.conj().T @ t,
+    lambda t: torch.cat([t.conj(), t])[1:, ::2],
+    through_conjugate,
+    through_negative,
+):
+    host = torch.complex(torch.arange(15.0), torch.ones(15)).view(5, 3)
+    print(torch.equal(view(host.to("sim")).cpu(), view(host)))
+"""
+
+
+@sim
+def test_conjugates_and_negatives_are_read_and_written_as_on_the_cpu() -> None:
+    ran = subprocess.run([sys.executable, "-c", VIEWS], check=False, capture_output=True, text=True)
+
+    assert (ran.stdout.split(), ran.stderr) == (["True"] * 7, "")
+
+
 @sim
 def test_results_are_the_same_without_the_log_of_collectives(suite: Suite) -> None:
     """torch keeps no record of this backend's collectives, so that we keep ours. Delays change nothing."""

@@ -65,6 +65,10 @@ def install() -> None:
         aten.impl(op, functools.partial(_run, op), "PrivateUse1")
     # ``parameter.data = on_another_device``: torch has PrivateUse1 not on its list of the dense.
     aten.impl("_has_compatible_shallow_copy_type", lambda one, other: True, "PrivateUse1")
+    # Its copies read conjugates and negatives as such. torch would first make a copy that is neither, for
+    # which it calls this again.
+    for key in ("Conjugate", "Negative"):
+        aten.impl("_copy_from", torch.library.fallthrough_kernel, key)
     autocast = torch.library.Library("_", "IMPL")
     autocast.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for op in _LOWERED:
