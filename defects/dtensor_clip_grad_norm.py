@@ -45,7 +45,7 @@ def clip(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(clip, (folder,), nprocs=RANKS)
+        mp.start_processes(clip, (folder,), RANKS, start_method="fork")
         found = torch.load(f"{folder}/found", weights_only=True)[0].item() / SMALL
     wrong = abs(found - RIGHT) > 1e-3 * RIGHT
     verdict = "defect" if wrong else "right"

@@ -44,7 +44,7 @@ def lose(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(lose, (folder,), nprocs=RANKS)
+        mp.start_processes(lose, (folder,), RANKS, start_method="fork")
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = isinstance(found, float) and abs(found - 5 / 3) > 1e-6
     verdict = "defect" if wrong else "right"

@@ -42,7 +42,7 @@ def multiply(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(multiply, (folder,), nprocs=RANKS)
+        mp.start_processes(multiply, (folder,), RANKS, start_method="fork")
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = isinstance(found, float) and found != 8
     verdict = "defect" if wrong else "right"

@@ -42,7 +42,7 @@ def index(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(index, (folder,), nprocs=RANKS)
+        mp.start_processes(index, (folder,), RANKS, start_method="fork")
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = "shape mismatch" in found or "out of bounds" in found
     verdict = "defect" if wrong else "right"

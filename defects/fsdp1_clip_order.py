@@ -53,7 +53,7 @@ def clip(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(clip, (folder,), nprocs=RANKS)
+        mp.start_processes(clip, (folder,), RANKS, start_method="fork")
         norms = [
             struct.unpack(f"{MODELS}d", Path(folder, f"norms-{rank}").read_bytes())
             for rank in range(RANKS)

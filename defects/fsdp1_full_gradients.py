@@ -40,7 +40,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         said = ""
         try:
-            mp.spawn(gather, (folder,), nprocs=RANKS)
+            mp.start_processes(gather, (folder,), RANKS, start_method="fork")
         except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
             said = str(error).strip().splitlines()[-1]
         found = [path.read_text() for path in sorted(Path(folder).glob("found-*"))]

@@ -60,7 +60,7 @@ def resume(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(resume, (folder,), nprocs=RANKS)
+        mp.start_processes(resume, (folder,), RANKS, start_method="fork")
         errors = [float(Path(folder, f"error-{rank}").read_text()) for rank in range(RANKS)]
     said = ", ".join(f"{error:.3g}" for error in errors)
     wrong = any(errors)

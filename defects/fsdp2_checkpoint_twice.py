@@ -61,7 +61,7 @@ def train(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (folder,), nprocs=RANKS)
+        mp.start_processes(train, (folder,), RANKS, start_method="fork")
         said = Path(folder, "said").read_text()
     # Before 2.7 fully_shard refuses a CPU: what is asked here does not come up.
     wrong = "got mixed torch.Tensor and DTensor" in said

@@ -45,7 +45,7 @@ def clip(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(clip, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(clip, (folder,), RANKS, join=False, start_method="fork")
         ranks.processes[-1].join()
         said = Path(folder, f"said-{RANKS - 1}").read_text()
         for process in ranks.processes:

@@ -50,7 +50,7 @@ def _backward(mesh: DeviceMesh, dtype: torch.dtype) -> str:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(train, (folder,), nprocs=RANKS)
+        mp.start_processes(train, (folder,), RANKS, start_method="fork")
         flat, said = torch.load(f"{folder}/said", weights_only=True)
     wrong = not flat and any(said)
     words = "; ".join(filter(None, said)) or "it runs"

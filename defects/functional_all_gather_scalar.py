@@ -31,7 +31,7 @@ def gather(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(gather, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(gather, (folder,), RANKS, join=False, start_method="fork")
         for process in ranks.processes:
             process.join()
         codes = [process.exitcode for process in ranks.processes]

@@ -34,7 +34,7 @@ def exchange(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(exchange, (folder,), nprocs=RANKS)
+        mp.start_processes(exchange, (folder,), RANKS, start_method="fork")
         found = torch.load(f"{folder}/found", weights_only=True)
     wrong = found.startswith("[") and found != str([1.0] * 4)
     verdict = "defect" if wrong else "right"

@@ -29,7 +29,9 @@ def reduce_scatter(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(reduce_scatter, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(
+            reduce_scatter, (folder,), RANKS, join=False, start_method="fork"
+        )
         for process in ranks.processes:
             process.join()
         codes = [process.exitcode for process in ranks.processes]

@@ -82,7 +82,7 @@ def _schedule(mesh: dist.device_mesh.DeviceMesh, column: int) -> pipelining.Sche
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(train, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(train, (folder,), RANKS, join=False, start_method="fork")
         _wait(ranks.processes, Path(folder))
         said = [path.read_text() for path in sorted(Path(folder).glob("said-*"))]
     told = re.search("rebuilt_param_indices_.size.* INTERNAL ASSERT FAILED.*", " ".join(said))

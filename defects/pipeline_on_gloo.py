@@ -51,7 +51,7 @@ def train(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(train, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(train, (folder,), RANKS, join=False, start_method="fork")
         for process in ranks.processes:
             process.join(2 * LIMIT)
             process.kill()

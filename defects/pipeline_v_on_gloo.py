@@ -57,7 +57,7 @@ def main() -> int:
         print(f"right: torch {torch.__version__} has no such schedule")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        ranks = mp.spawn(train, (folder,), nprocs=RANKS, join=False)
+        ranks = mp.start_processes(train, (folder,), RANKS, join=False, start_method="fork")
         for process in ranks.processes:
             process.join(2 * LIMIT)
             process.kill()

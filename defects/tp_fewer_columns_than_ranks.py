@@ -49,7 +49,7 @@ def step(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(step, (folder,), nprocs=RANKS)
+        mp.start_processes(step, (folder,), RANKS, start_method="fork")
         said = {Path(folder, f"said {rank}").read_text() for rank in range(RANKS)}
     wrong = said != {"no error"}
     print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {'; '.join(said)}")

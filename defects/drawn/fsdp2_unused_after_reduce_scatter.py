@@ -56,7 +56,7 @@ def differentiate(rank: int, folder: str) -> None:
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(differentiate, (folder,), nprocs=RANKS)
+        mp.start_processes(differentiate, (folder,), RANKS, start_method="fork")
         there = Path(folder, "there").read_text() == "True"
     print(f"the unit that the first micro-batch used has a gradient: {there}")
     print("right:" if there else "defect:", f"torch {torch.__version__}")

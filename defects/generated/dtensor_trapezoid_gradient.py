@@ -69,7 +69,7 @@ def run(rank, folder):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        torch.multiprocessing.start_processes(run, (folder,), RANKS, start_method="fork")
         said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
     waited = ["Timed out" in words or "onnection" in words for words in said]
     wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))

@@ -58,7 +58,7 @@ def run(rank, folder):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(run, (folder,), nprocs=RANKS)
+        torch.multiprocessing.start_processes(run, (folder,), RANKS, start_method="fork")
         said = [torch.load(f"{{folder}}/{{rank}}") for rank in range(RANKS)]
     waited = ["Timed out" in words or "onnection" in words for words in said]
     wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
@@ -534,19 +534,18 @@ def _computation(check: OfSample, call: str) -> str:
         ]
     elif kind == "_Out":
         whole = call.replace("t[", "WHOLE[")
+        how = "Replicate()" if check.name.endswith("out R") else "Shard(0)"
         lines = [
             f"made = {whole}",
             "outs = [torch.full_like(one, 77) for one in (made if isinstance(made, tuple) else [made])]",
             "if isinstance(t[0], DTensor):",
-            "    mesh, how = t[0].device_mesh, Shard(0)",
+            f"    mesh, how = t[0].device_mesh, {how}",
             "    hows = [how if one.dim() else Replicate() for one in outs]",
             "    outs = [distribute_tensor(one, mesh, [how]) for one, how in zip(outs, hows)]",
             "with torch.no_grad():",
             f"    {call[:-1]}, out=outs[0] if len(outs) == 1 else tuple(outs))",
             'return {f"out {n}": full(one) for n, one in enumerate(outs)}',
         ]
-        if check.name.endswith("out R"):
-            lines = [line.replace("Shard(0)", "Replicate()") for line in lines]
     elif kind in ("results", "results alone"):
         lines = [
             f"made = {call}",
