@@ -356,7 +356,7 @@ def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
     shown, said = explain.shows(file)
 
     assert shown, said
-    assert "changed input: torch.float64 [5, 3] [" in said
+    assert "changed input: torch.float64 [5, 2] [" in said
     assert ", not torch.float64 [5, 5] [" in said
 
 

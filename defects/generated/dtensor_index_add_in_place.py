@@ -60,10 +60,10 @@ def run(rank, folder):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(run, (folder,), RANKS, start_method="fork")
-        said = [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
-    waited = ["Timed out" in words or "onnection" in words for words in said]
-    wrong = any(said) and (any(waited) or not all(words.startswith("raised") for words in said))
-    words = min(zip(waited, said), key=lambda one: (not one[1], one[0]))[1] or "the same"
-    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {words}")
+        started = torch.multiprocessing.start_processes(run, (folder,), RANKS, False, start_method="fork")
+        died = [f"died: {one.exitcode}" for one in started.processes if one.join() or one.exitcode not in (0, 1, -9)]
+        said = died or [torch.load(f"{folder}/{rank}") for rank in range(RANKS)]
+    seen = sorted(("Timed out" in words or "onnection" in words, words) for words in said if words)
+    wrong = any(seen) and (seen[-1][0] or not all(words.startswith("raised") for words in said))
+    print(f"{'defect' if wrong else 'right'}: torch {torch.__version__}: {seen[0][1] if seen else 'the same'}")
     raise SystemExit(wrong)

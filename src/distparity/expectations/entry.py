@@ -85,7 +85,7 @@ class Entry:
     #: The failure does not show in every run, so a pass is accepted too.
     sometimes: bool = False
     expires: date | None = None
-    program: str | None = None
+    programs: tuple[str, ...] = ()
     #: The entries that were joined into this one, each for some checks of a case.
     parts: tuple[Entry, ...] = ()
 
@@ -120,7 +120,7 @@ class Entry:
             sometimes=self.sometimes and other.sometimes,
             undefined="; ".join(filter(None, [self.undefined, other.undefined])),
             expires=min(filter(None, (self.expires, other.expires)), default=None),
-            program=None,
+            programs=(),
             parts=(*(self.parts or (self,)), *(other.parts or (other,))),
         )
 

@@ -140,7 +140,8 @@ def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
         raise Wrong(f"{where}: it expired on {expires}: check it again, then remove or renew it")
     patterns = {part: values.pop(part) for part in PARTS if part in values}
     looks: dict[str, re.Pattern[str]] = {key: values.pop(key) for key in _LOOKS if key in values}
-    return Entry(where, patterns=patterns, looks=looks, **values)
+    programs = values.pop("program", ())
+    return Entry(where, patterns=patterns, looks=looks, programs=programs, **values)
 
 
 def _check_cases(values: dict[str, Any], where: str) -> None:
@@ -255,10 +256,12 @@ def _date(value: Any) -> date:
     return value
 
 
-def _program(value: Any) -> str:
-    if re.fullmatch(r"defects/(?:generated/|order/)?\w+\.py", _text(value)) is None:
-        raise ValueError(f"{value!r} is not a program like defects/name.py")
-    return str(value)
+def _programs(value: Any) -> tuple[str, ...]:
+    programs = _words(value)
+    for name in programs:
+        if re.fullmatch(r"defects/(?:generated/|order/)?\w+\.py", name) is None:
+            raise ValueError(f"{name!r} is not a program like defects/name.py")
+    return programs
 
 
 _KEYS: dict[str, Callable[[Any], Any]] = {
@@ -281,5 +284,5 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "reason": _text,
     "link": _link,
     "expires": _date,
-    "program": _program,
+    "program": _programs,
 }
