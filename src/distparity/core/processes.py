@@ -8,7 +8,7 @@ import mmap
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 __all__ = [
@@ -45,8 +45,6 @@ ORPHANED = signal.SIGRTMIN + 4
 
 #: The factor on time limits for a process that waits for a CPU.
 BUSY = 10
-#: The fields of /proc/PID/stat after the command.
-_PARENT, _SESSION = 1, 3
 #: Python's process that removes shared memory. torch's takes seconds to see that its users have ended.
 _TIDY = b"multiprocessing.resource_tracker"
 #: Process ids have fewer bits than this.
@@ -176,24 +174,27 @@ def memory_kills() -> int:
 
 def children() -> list[int]:
     """The process ids of this process's children, including zombies."""
-    return _where(_PARENT, os.getpid())
+    return _where(_parent, os.getpid())
 
 
 def session(leader: int) -> list[int]:
     """The process ids of all processes in a session, including its leader."""
-    return _where(_SESSION, leader)
+    # A system call, and no file: a fork server asks for every rank that ends.
+    return _where(os.getsid, leader)
 
 
-def _where(field: int, value: int) -> list[int]:
+def _where(what: Callable[[int], int], value: int) -> list[int]:
     found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            with contextlib.suppress(OSError, IndexError, ValueError):
-                # The command in parentheses may itself contain spaces and parentheses.
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[field]) == value:
-                    found.append(int(path.name))
+    for pid in (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            if what(pid) == value:
+                found.append(pid)
     return found
+
+
+def _parent(pid: int) -> int:
+    # The command in parentheses may itself contain spaces and parentheses.
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
 
 
 def tidies_up(pid: int) -> bool:

@@ -43,10 +43,10 @@ PRELOAD = (
     "torch.distributed.fsdp",
     "torch.distributed.device_mesh",
 )
-#: Modules that optimizers import at their first step, and those for pipelines and for ZeRO. Each rank
-#: would take seconds for them in its first case. Listing the cases does not need them, so they are
-#: imported later, while the controller is busy.
-AFTERWARDS = ("torch._dynamo", "torch.distributed.optim", "torch.distributed.pipelining")
+#: Modules that optimizers import at their first step, and those for pipelines, for ZeRO and for the first
+#: checkpoint. Each rank would take seconds for them in its first case. Listing the cases does not need
+#: them, so they are imported later, while the controller is busy.
+AFTERWARDS = ("torch._dynamo", "torch.distributed.optim", "torch.distributed.pipelining", "fsspec")
 #: Seconds for a helper process to remove shared memory after its users have ended.
 TIDYING = 0.5
 #: After so many seconds without a request, :data:`AFTERWARDS` is imported.
