@@ -17,6 +17,7 @@ import importlib
 import io
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import shutil
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -40,6 +42,12 @@ SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 MARK = "SUITE_MARK"
 #: Torch and Python read variables of these names while they are imported or started.
 READ_EARLY = ("KINETO", "LANG", "LC_", "LD_", "MKL_", "OMP_", "PYTHON", "PYTORCH", "TORCH")
+#: What runs and their ranks import besides.
+_LATER = (
+    "distparity.worker.leak_check",
+    "distparity.worker.stack_reporter",
+    "distparity.devices.cpu",
+)
 #: One that torch reads when a process makes its first group.
 READ_LATE = {"TORCH_FR_BUFFER_SIZE"}
 
@@ -218,8 +226,10 @@ def main(fd: int) -> None:
         module.__doc__ = f"{module.__doc__} PYTEST_DONT_REWRITE"
 
     fork_server._preload()
-    for name in fork_server.AFTERWARDS:
-        importlib.import_module(name)
+    _import_all([*fork_server.AFTERWARDS, *_LATER])
+    # At the end of a fork, torch would take back what it registered.
+    for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        one.atexit = False
     gc.freeze()
     _use_large_pages()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -231,6 +241,19 @@ def main(fd: int) -> None:
             _serve(channel, base)
             os._exit(0)
         channel.close()
+
+
+def _import_all(names: list[str]) -> None:
+    """Import these modules, and what pytest and a run with all the suite's own plug-ins would import."""
+    from _pytest.config import default_plugins
+
+    from distparity import operations, scenarios, strategies
+
+    for package in (scenarios, strategies, operations):
+        found = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        names += [module.name for module in found]
+    for name in [*names, *map("_pytest.{}".format, default_plugins)]:
+        importlib.import_module(name)
 
 
 def _serve(channel: socket.socket, base: list[str]) -> None:
