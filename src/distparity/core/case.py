@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Case"]
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """A scenario trained with a strategy by ``world_size`` ranks in ``dtype`` on ``device``.
 
     For an operation, ``scenario`` is its name and ``strategy`` the way to call it. For a test of torch's

@@ -59,11 +59,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+@cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
 def _typed(kind: Any, value: Any, name: str) -> Any:
     """Convert a value from JSON to the type ``kind`` of a field."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
+    if kind is Any or type(value) is kind:
         return value
+    origin, inner = _parts(kind)
     if origin in (Union, types.UnionType):
         (one,) = (one for one in inner if one is not type(None))
         return None if value is None else _typed(one, value, name)

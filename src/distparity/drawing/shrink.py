@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from distparity.core.case import Case
 from distparity.drawing.grammar import FIELDS, LAYERS, Draw
@@ -78,14 +78,14 @@ def smaller(case: Case) -> Iterator[Case]:
     now = Draw.of(case.scenario)
     for draw in _smaller_draws(now):
         if draw.problem() is None:
-            yield replace(case, scenario=draw.name)
+            yield case._replace(scenario=draw.name)
     if case.world_size > 2:
-        yield replace(case, world_size=2)
+        yield case._replace(world_size=2)
     for strategy in _simpler(case.strategy):
         for size in dict.fromkeys((2, case.world_size)):
-            yield replace(case, strategy=strategy, world_size=size)
+            yield case._replace(strategy=strategy, world_size=size)
     if case.dtype != "float32":
-        yield replace(case, dtype="float32")
+        yield case._replace(dtype="float32")
 
 
 def _smaller_draws(draw: Draw) -> Iterator[Draw]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +89,7 @@ class OwnRun:
             self._folder = tempfile.TemporaryDirectory(prefix="distparity-reports-")
             reports = self._folder.name
         for item in self.items:
-            item.case = replace(item.case, device=self._device(item.declared))
+            item.case = item.case._replace(device=self._device(item.declared))
         devices = dict.fromkeys(item.case.device for item in self.items)
         scenarios = {item.scenario.name: item.scenario for item in self.items}
         for item in self.items:
@@ -143,7 +142,7 @@ class OwnRun:
         kinds = sorted((cell.device for cell in self._run.cells), key=lambda kind: kind == "cpu")
         for item in self.items:
             if item.case.device == "auto":
-                item.case = replace(item.case, device=kinds[0])
+                item.case = item.case._replace(device=kinds[0])
                 # pytest keeps it, and has asked for it before.
                 vars(item).pop("location", None)
         own = [item.case for item in self.items if item.case in self._run.listed]
