@@ -7,7 +7,6 @@ import tempfile
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed._tensor import distribute_tensor
 
@@ -38,10 +37,9 @@ def expected(rank):
 
 
 def distributed(rank):
-    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
+    mesh = dist.init_device_mesh("cpu", (2,), mesh_dim_names=('a',))
     words = [{"run_check": False, "shape": w.shape, "stride": w.stride()} for w in WHOLE]
-    inputs = zip(PARTS, PLACEMENTS, words)
-    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+    return compute([DTensor.from_local(p[rank], mesh, h, **w) for p, h, w in zip(PARTS, PLACEMENTS, words)])
 
 
 def differ(found, right):
@@ -57,6 +55,7 @@ def differ(found, right):
 
 def run(rank, folder):
     dist.init_process_group("gloo", f"file://{folder}/store", LIMIT, RANKS, rank)
+    dist.barrier()  # A rank that leaves early would end the others' connecting.
     try:
         said = differ(distributed(rank), expected(rank))
         dist.barrier()

@@ -47,6 +47,7 @@ def differ(found, right):
 
 def run(rank, folder):
     dist.init_process_group("gloo", f"file://{{folder}}/store", LIMIT, RANKS, rank)
+    dist.barrier()  # A rank that leaves early would end the others' connecting.
     try:
         said = differ(distributed(rank), expected(rank))
         dist.barrier()
@@ -67,9 +68,10 @@ if __name__ == "__main__":
     raise SystemExit(wrong)
 '''
 _DTENSOR = """\
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
 
+#: What follows a mesh of so many dims: each of several has groups of its own, which ranks connect.
+_MET = ("", "", "\n    dist.barrier()")
 _DISTRIBUTE = "\nfrom torch.distributed._tensor import distribute_tensor"
 _STRIDED = "\nfrom torch.distributed.tensor.placement_types import _StridedShard"
 _MODULES = {
@@ -127,10 +129,9 @@ def expected(rank):
 
 
 def distributed(rank):
-    mesh = init_device_mesh("cpu", {mesh}, mesh_dim_names={("a", "b")[: len(mesh)]}){_slice(check.mesh)}
+    mesh = dist.init_device_mesh("cpu", {mesh}, mesh_dim_names={("a", "b")[: len(mesh)]}){_slice(check.mesh)}{_MET[len(mesh)]}
     words = [{{"run_check": False, "shape": w.shape, "stride": w.stride()}} for w in WHOLE]
-    inputs = zip(PARTS, PLACEMENTS, words)
-    return compute([DTensor.from_local(p[rank], mesh, how, **more) for p, how, more in inputs])
+    return compute([DTensor.from_local(p[rank], mesh, h, **w) for p, h, w in zip(PARTS, PLACEMENTS, words)])
 """
     title = f"``{call}`` of DTensors ({', '.join(check.how)}) differs from that of plain tensors."
     imports = _DTENSOR
@@ -212,6 +213,7 @@ def expected(rank):
 
 def distributed(rank):
     made = {{tuple(ranks): dist.new_group(ranks) for ranks in GROUPS}}
+    dist.barrier()
     ranks, group = TEAM[rank], made[tuple(TEAM[rank])]
     leaf = drawn(rank, {shape}, 2).requires_grad_()
     x = {_LAID[check.layout]}
@@ -336,7 +338,7 @@ def expected(rank):
 
 
 def distributed(rank):
-    mesh = init_device_mesh("cpu", {check.sizes}, mesh_dim_names={names})
+    mesh = dist.init_device_mesh("cpu", {check.sizes}, mesh_dim_names={names}){_MET[len(check.sizes)]}
 {chr(10).join(f"    {line.format(more=more)}" for line in lines)}
     return {{name: one.detach().clone() for name, one in found.items()}}
 """
