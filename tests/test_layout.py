@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +82,17 @@ def test_import_that_breaks_the_order_is_seen(
     assert any(contract in line and line.endswith("BROKEN") for line in done.stdout.splitlines()), (
         done.stdout
     )
+
+
+def test_no_package_and_module_of_it_import_each_other() -> None:
+    """The linter's contract is about siblings."""
+    graph = grimp.build_graph("distparity", cache_dir=None)
+
+    both = [
+        (package, module)
+        for package in graph.modules
+        for module in graph.find_children(package)
+        if graph.direct_import_exists(importer=package, imported=module)
+        and graph.direct_import_exists(importer=module, imported=package)
+    ]
+    assert both == []

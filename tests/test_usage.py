@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import pytest
 
 from distparity import cli
-from distparity.cli import EXAMPLES, GROUPS, USAGE
+from distparity.cli import GROUPS, USAGE
+from distparity.cli._parser import EXAMPLES
 from distparity.core.case import Case
 from distparity.session import arguments, names
 from distparity.session.case_list import named_sizes

@@ -7,12 +7,11 @@ import importlib
 import pkgutil
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+
+from distparity.cli._parser import USAGE, Parser
 
 __all__ = ["USAGE", "main", "parser"]
 
-#: The exit code for a request that is wrong, or that this machine cannot serve; pytest's too.
-USAGE = 4
 #: By what they are for: the subcommands.
 GROUPS = {
     "run": ("run", "join", "list", "doctor", "upstream", "fuzz"),
@@ -20,67 +19,6 @@ GROUPS = {
     "find what changed": ("bisect", "expectations"),
     "check distparity itself": ("selfcheck", "calibrate"),
 }
-EXAMPLES = {
-    "": ("doctor", "run --device cpu --select quick", "run 'basic/*'", "report -o report"),
-    "run": (
-        "run                                        # the default selection, on every device",
-        "run --device cpu multiple_forward          # one scenario",
-        "run basic/fsdp2-ws2-float32                # one case",
-        "run --device cuda --world-size 2,4,8 -k fsdp2 -x",
-    ),
-    "join": ("join node1:29577 --token-file token",),
-    "fuzz": (
-        "fuzz --device cpu --minutes 30 --seed 1",
-        "fuzz --device cpu --case drawn.linear.frozen/fsdp2-ws2-float32",
-    ),
-    "list": ("list 'basic/*'", "list --select full --json"),
-    "doctor": ("doctor", "doctor --device cuda --json"),
-    "upstream": ("upstream fsdp/test_fsdp_core.py --upstream ../pytorch --device xpu",),
-    "report": ("report", "report reports-a reports-b -o page --strict 2.13-cpu"),
-    "explain": (
-        "explain multiple_forward/fsdp2-ws2-float32",
-        "explain basic/ddp-ws2-float32 --mutant dropped_rank --plot plot.svg",
-    ),
-    "bundle": ("bundle reports -o bundle.zip", "bundle --verify bundle.zip"),
-    "junit": ("junit reports/*.jsonl", "junit --join reports/*.shard-*.jsonl"),
-    "figures": ("figures reports --into docs/devices.md",),
-    "bisect": ("bisect --case basic/fsdp2-ws2-float32 --good 2.8 --bad 2.13",),
-    "expectations": (
-        "expectations check mine.toml",
-        "expectations update reports --reason WHY --link URL -o mine.toml",
-    ),
-    "selfcheck": ("selfcheck", "selfcheck --mutant sum_not_mean --scenario basic"),
-    "calibrate": ("calibrate --seeds 20 --world-size 2 --plot plot.svg",),
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser with one exit code for wrong usage, near matches, and no abbreviations.
-
-    An abbreviation would become ambiguous with a new option.
-    """
-
-    def __init__(self, **rest: Any) -> None:
-        rest.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(**{**rest, "allow_abbrev": False})
-        own = self.prog.partition(" ")[2]
-        lines = [f"  distparity {words}" for words in EXAMPLES.get(own, ())]
-        self.epilog = "\n".join(["examples:", *lines]) if lines else None
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{self.prog}: {message}\n{self.prog} --help has the usage\n")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = super().parse_known_args(args, namespace)
-        # Of the subcommand that was called, before its caller says only that it does not know them.
-        for word in rest:
-            if word.startswith("-"):
-                from distparity.core.near import unknown
-
-                known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-                name = word.partition("=")[0]
-                self.error(str(unknown("option", name, known, listed=False)))
-        return found, rest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,10 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         if words[:1] == ["run"]:
-            from distparity.cli import run
+            if not {"-h", "--help"}.intersection(words):
+                from distparity.cli import run
 
-            # pytest and the plugin parse everything that follows.
-            run.become_pytest(words[1:])
+                # pytest and the plugin parse everything that follows.
+                run.become_pytest(words[1:])
+            words = ["run", "--help"]
         made = parser()
         _check_command(*words[:1])
         given = made.parse_args(words)

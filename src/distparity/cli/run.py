@@ -42,7 +42,7 @@ def _act(_: argparse.Namespace) -> NoReturn:
 
 def check(words: list[str]) -> argparse.Namespace:
     """Refuse wrong values of our options; pytest's options, and CASE, pass through unread."""
-    from distparity.cli import Parser
+    from distparity.cli._parser import Parser
 
     parser = Parser(prog="distparity run", add_help=False)
     for table in arguments.OF_A_RUN.values():
@@ -102,14 +102,11 @@ def _among_nodes(words: list[str]) -> list[str]:
 def become_pytest(words: list[str]) -> NoReturn:
     """Replace this process by pytest, with the suite and ``words`` as its arguments.
 
-    Prints the options for --help. Raises :class:`~distparity.core.bad_request.BadRequest` for what is
-    wrong on any machine, before anything is started.
+    Raises :class:`~distparity.core.bad_request.BadRequest` for what is wrong on any machine, before
+    anything is started.
     """
-    from distparity.cli import parser
     from distparity.worlds import start
 
-    if {"-h", "--help"}.intersection(words):
-        parser().parse_args(["run", "--help"])
     start.open_standard_streams()
     words = _among_nodes(_of_cells(words))
     # A new program, because pytest must import this package before anybody else does.
