@@ -213,7 +213,7 @@ def _options(sample: _Sample, n: int, mesh: str) -> list[str]:
     pairs += [f"X{s[1:]}.{s}" for s in first] + [f"R.{s}" for s in first]
     pairs += [f"{p}.{s}" for p in terms[:1] for s in first]
     pairs += [f"{s}.{p}" for p in terms[:1] for s in last]
-    return pairs + [f"{a}.{b}" for a, b in [("Psum", "Pmax")] if len(terms) > 2][:0]
+    return pairs
 
 
 def _neutral(mesh: str) -> str:
