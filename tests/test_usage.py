@@ -70,6 +70,9 @@ WRONG = {
     # numbers
     "run --world-size two": "--world-size 'two': it takes whole numbers, for example 2,4",
     "run --world-size 3,": "--world-size '3,': it takes whole numbers, for example 2,4",
+    "list --scenario boundary --world-size 3,5": "--select default --scenario boundary: it has no case with 3 or 5 ranks, but with 2",
+    "list --scenario basic --select large": "--select large --scenario basic: it has no case",
+    "list boundary/full_tensor-ws3-float64 --scenario boundary --world-size 3": "unknown case 'boundary/full_tensor-ws3-float64'; `distparity list` has the ids",
     "run --world-size 0": "world size 0: a world has at least 1 rank",
     "run --case-timeout 0": "time limit 0 s: it must be positive",
     "run --case-timeout soon": "argument --case-timeout: invalid float value: 'soon'",

@@ -32,7 +32,7 @@ def unknown(
     message = f"unknown {what} {name!r}"
     if found:
         message += f"; did you mean {' or '.join(map(repr, found))}?"
-    if listed and len(every) <= _MOST:
+    if listed and 0 < len(every) <= _MOST:
         message += f"{'' if found else ';'} known: {', '.join(every)}"
     elif hint:
         message += f"{'' if found else ';'} {hint}"

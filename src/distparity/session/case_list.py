@@ -75,6 +75,21 @@ def _check_sizes(cell: Cell, sizes: Iterable[int]) -> None:
             )
 
 
+def _nothing(torch: TorchFacts, device: str, sizes: list[int], options: Options) -> str:
+    """Why a request has no case."""
+    only = f" --scenario {','.join(options.scenarios)}" if options.scenarios else ""
+    what = f"--select {options.select}{only}"
+    known = selection.cases(options.select, torch, device, range(1, 9), options.scenarios)
+    others = sorted({case.world_size for case in known} - {*sizes})
+    if not others:
+        return f"{what}: it has no case"
+    return f"{what}: it has no case with {_or(sizes)} ranks, but with {_or(others)}"
+
+
+def _or(sizes: list[int]) -> str:
+    return " or ".join(map(str, sizes))
+
+
 def asked_for(
     torch: TorchFacts, devices: list[str], sizes: list[int], options: Options
 ) -> list[Case]:
@@ -98,7 +113,9 @@ def asked_for(
         return named
     found = cases(options.select, sizes, known)
     if options.cases:
-        found = _chosen_by(options.cases, found, cases(selection.EVERY, every, known), torch)
+        return _chosen_by(options.cases, found, cases(selection.EVERY, every, known), torch)
+    if devices and not found:
+        raise BadRequest(_nothing(torch, devices[0], sizes, options))
     return found
 
 
