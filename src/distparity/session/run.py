@@ -20,20 +20,19 @@ from distparity.core.outcome import Outcome, Status
 from distparity.core.redact import Redactor
 from distparity.core.torch_facts import ScenarioFacts, TorchFacts
 from distparity.core.wire import TooLarge
-from distparity.results import fallback, junit_writer, pairs
-from distparity.results.journal import Journal, Taken, paths, place
-from distparity.session import device_search, resume, selection, shares, wording
+from distparity.results.journal import paths
+from distparity.session import device_search, selection, shares, wording
+from distparity.session.ahead import Ahead
 from distparity.session.case_list import DEFAULT_WORLD_SIZES, CaseList, named_sizes
-from distparity.session.cell import GONE, Cell
+from distparity.session.cell import Cell
 from distparity.session.course import Course
 from distparity.session.expected import Expected
 from distparity.session.gathering import Gathering
 from distparity.session.options import Options
+from distparity.session.reports import Reports
 from distparity.session.rounds import Rounds
-from distparity.session.training_case import JUDGE
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.scheduler import Job, Scheduler
-from distparity.worlds.world import Spec
 
 __all__ = ["Run"]
 
@@ -51,6 +50,8 @@ class Run:
     #: The cases, and how they run; set when :meth:`ready` has returned.
     listed: CaseList
     course: Course
+    #: The cases that have not begun; set when :meth:`declare` has returned.
+    _queue: Ahead
 
     def __init__(self, options: Options) -> None:
         options.check()
@@ -58,22 +59,21 @@ class Run:
         self.launcher: Launcher | None = None
         self.scheduler: Scheduler | None = None
         self._gathering: Gathering | None = None
+        self._redactor = Redactor(os.environ)
+        self._reports = Reports(options, self._redactor)
         #: What went wrong with the run itself; if there is anything, the run fails.
-        self.complaints: list[str] = []
+        self.complaints = self._reports.complaints
         #: What else the terminal shows at the end.
-        self.notes: list[str] = []
+        self.notes = self._reports.notes
         self._torch: TorchFacts | None = None
         self.expected = Expected(options)
         self._found = device_search.Found()
-        self._ahead: list[Case] = []
         #: With ``--shard``, by device: the ids of the cases of all shares.
         self._every: dict[str, list[str]] = {}
         self._rounds = None if options.rounds is None else Rounds(options.rounds)
         #: Called with a line about every round that ended.
         self.tell: Callable[[str], None] = lambda _: None
         self._resumed: set[Case] = set()
-        self._handles: dict[Case, Any] = {}
-        self._redactor = Redactor(os.environ)
 
     @property
     def torch(self) -> TorchFacts:
@@ -166,18 +166,7 @@ class Run:
 
     def leave_red(self, error: BadRequest) -> None:
         """Write an error into the XML of every requested cell, after :meth:`ready` failed."""
-        facts = {
-            "torch": self._version(),
-            **wording.surroundings(self.options.command, self._redactor),
-        }
-        folder, cell = self.options.report_dir, self._cell_name()
-        for device in self._asked_for():
-            try:
-                junit_writer.write_broken_cell(
-                    folder, cell, device, str(error), error.detail, facts, part=self.options.part
-                )
-            except Taken as taken:
-                error.detail = f"{error.detail}\n{taken}".strip()
+        self._reports.leave_red(self._cell_name(), self._version(), self._asked_for(), error)
 
     def _names(self) -> Iterator[str]:
         """Words that must not be redacted: the names by which results are known."""
@@ -239,86 +228,32 @@ class Run:
         Raises :class:`BadRequest` if another run is writing the side file of a cell.
         """
         assert self.launcher is not None
+        assert self.scheduler is not None
         declared = list(cases)
-        self._ahead = list(declared if ahead is None else ahead)
-        self._prepare()
+        queue = Ahead(self.scheduler, declared if ahead is None else ahead, self._job)
+        queue.prepare()
+        facts = self._facts(deselected)
         for cell in self.cells:
             known = len(cell.cases)
             cell.cases = [case for case in declared if case.device == cell.device]
             every = self._every.get(cell.device, [case.id for case in cell.cases])
             part = self.options.part or len(every) < known
-            shard = self.options.shard
-            header: dict[str, Any] = {
-                "part": part,
-                "cell": {"torch": cell.torch, "device": cell.name},
-                "facts": self._suite_facts(cell, deselected),
-                "cases": [case.id for case in cell.cases],
-                "allow_flaky": self.options.allow_flaky,
-                "options": self.options.deciding,
-                "about": self._about(cell),
-            }
-            if shard is not None:
-                header["shard"] = {"index": shard.index, "count": shard.count, "of": every}
-                header["facts"]["shard"] = str(shard)
-            folder = self.options.report_dir
-            share = "" if shard is None else str(shard)
-            path, xml = place(folder, cell.torch, cell.name, part=part, share=share)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            header = self._redactor.all(header)
-            resumed = None
-            begins = self.options.nodes is not None and not path.exists()
-            if self.options.resume and begins:
-                # A launcher starts a run again with the same words.
-                self.notes.append(f"{path}: there is nothing to resume; the run begins")
-            elif self.options.resume:
-                cell.outcomes = resume.results(path, header)
-                resumed = {"results": len(cell.outcomes), "command": header["facts"]["command"]}
-                self.notes.append(f"{path}: resumed after {len(cell.outcomes)} results")
-            try:
-                cell.journal = Journal(path, xml, header, resumed)
-            except Taken as taken:
-                raise BadRequest(f"{taken}; give this run another --report-dir or --cell") from None
-            if path.parent != folder:
-                whole = folder / xml.name
-                self.notes.append(f"{whole} is unchanged: it has more cases than this run")
+            path = self._reports.begin(cell, self.torch, facts, every, part=part)
             self.launcher.journal(str(path.absolute()))
         self._resumed = {case for case in declared if case.id in self.course.cell(case).outcomes}
-        self._ahead = [case for case in self._ahead if case not in self._resumed]
+        queue.cases = [case for case in queue.cases if case not in self._resumed]
+        self._queue = queue
 
-    def _prepare(self) -> None:
-        """Start the ranks of the first case while its oracle, which comes first, is trained."""
-        assert self.scheduler is not None
-        if self._ahead:
-            first = self._ahead[0]
-            self.scheduler.prepare(JUDGE)
-            self.scheduler.prepare(Spec(first.device, first.world_size))
-
-    def _about(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        """What is known about each case before it runs."""
-        families = self.torch.families
+    def _facts(self, deselected: int) -> dict[str, Any]:
+        """What the XML says of the run, in every cell."""
+        options = self.options
         return {
-            case.id: {
-                **case.facts,
-                "family": families[case.scenario],
-                "rerun": wording.rerun([case], self.options, cell.found.replay),
-                **wording.sources(self.torch, case),
-            }
-            for case in cell.cases
-        }
-
-    def _suite_facts(self, cell: Cell, deselected: int) -> dict[str, Any]:
-        return {
-            **wording.cell_facts(self.torch, cell),
-            "world_sizes": sorted({case.world_size for case in cell.cases}),
-            "selection": self.options.select,
-            "declared": len(cell.cases),
             "deselected": deselected,
             "expectations": self.expected.files or "none",
             "not_usable": "; ".join(self._found.broken) or "none",
-            **({} if self.options.perturb is None else {"perturb": self.options.perturb}),
+            **({} if options.perturb is None else {"perturb": options.perturb}),
             **self._node_facts(),
-            **({} if self.options.shuffle is None else {"shuffle": self.options.shuffle}),
-            **wording.surroundings(self.options.command, self._redactor),
+            **({} if options.shuffle is None else {"shuffle": options.shuffle}),
         }
 
     def _node_facts(self) -> dict[str, Any]:
@@ -342,11 +277,12 @@ class Run:
     def _make_rounds(self, rounds: Rounds) -> None:
         """Make all rounds; afterwards, the cells have one outcome of each case."""
         assert self.scheduler is not None
-        declared, began = list(self._ahead), time.monotonic()
+        declared, began = list(self._queue.cases), time.monotonic()
         try:
             for number in rounds:
-                self._handles, self._ahead = {}, rounds.plan.order(declared, number)
-                for case in list(self._ahead):
+                cases = rounds.plan.order(declared, number)
+                self._queue = Ahead(self.scheduler, cases, self._job)
+                for case in cases:
                     self._await(case)
                 # The next round has other data, so nobody asks for these runs again.
                 self.scheduler.forget("oracle", "reference")
@@ -365,24 +301,11 @@ class Run:
                         cell.journal.add(name, outcome)
 
     def _await(self, case: Case) -> Outcome:
-        assert self.scheduler is not None
-        if case not in self._handles:
-            if case in self._ahead:
-                self._ahead.remove(case)
-            self._begin(case)
-        while not self._handles[case].finished:
-            while self._ahead and self.scheduler.idle:
-                self._begin(self._ahead.pop(0))
-            try:
-                self.scheduler.turn()
-            except Exception as error:
-                # The error costs this case, never the ones after it.
-                return self._fault(case, error)
-        if self._handles[case].error is not None:
-            return self._fault(case, self._handles[case].error)
-        found = self._handles[case].value
-        assert isinstance(found, Outcome)
-        return found
+        try:
+            return self._queue.outcome(case)
+        except Exception as error:
+            # The error costs this case, never the ones after it.
+            return self._fault(case, error)
 
     def _fault(self, case: Case, error: Exception) -> Outcome:
         """The outcome of a case in which the harness itself failed; the other cases go on."""
@@ -404,11 +327,7 @@ class Run:
         error = None if self.scheduler is None else self.scheduler.ended
         return "" if error is None else self._redactor.text(str(error)).splitlines()[0]
 
-    def _begin(self, case: Case) -> None:
-        assert self.scheduler is not None
-        self._handles[case] = self.scheduler.start(self._journalled(case))
-
-    def _journalled(self, case: Case) -> Job[Outcome]:
+    def _job(self, case: Case) -> Job[Outcome]:
         entry = self.expected.of(case)
         if entry is not None and entry.not_run:
             return self._keep(case, self.course.out_of_reach(case) or entry.spared())
@@ -428,11 +347,7 @@ class Run:
         cell, new = self.course.cell(case), True
         if self._rounds is not None:
             outcome, new = self._rounds.add(case, outcome)
-        outcome = Outcome.from_json(self._redactor.all(outcome.to_json()))
-        cell.outcomes[case.id] = outcome
-        if cell.journal is not None and new:
-            cell.journal.add(case.id, outcome)
-        return outcome
+        return self._reports.keep(cell, case, outcome, written=new)
 
     def side_by_side(
         self, todo: Sequence[T], job: Callable[[T], Job[Outcome]]
@@ -464,10 +379,9 @@ class Run:
         If the report folder cannot be written, the files are in another folder, which
         :attr:`complaints` names.
         """
-        written: list[Path] = []
-        saved = True
-        busy = 0.0 if self.scheduler is None else self.scheduler.busy()
+        facts: dict[str, Any] = {"ranks_busy": "0.00"}
         if self.scheduler is not None:
+            facts["ranks_busy"] = f"{self.scheduler.busy():.2f}"
             self.complaints += [
                 f"internal error in distparity; the run continued: {fault}"
                 for fault in self.scheduler.faults
@@ -475,19 +389,9 @@ class Run:
             self.complaints += [
                 f"{name} was lost: it {why}" for name, why in self.scheduler.fleet.lost.items()
             ]
-        for cell in self.cells if self.options.each_pair else []:
-            self.notes += pairs.Matrix.of(
-                (one.facts, one.status.bad) for one in cell.outcomes.values()
-            ).lines()
-        for cell in self.cells:
-            if cell.journal is not None:
-                made = {} if self._rounds is None else {"rounds": self._rounds.made}
-                cell.journal.end(reason, {"ranks_busy": f"{busy:.2f}", **made})
-                path, complaint = fallback.write(cell.journal)
-                written += [path] if path else []
-                saved = saved and path is not None
-                self.complaints += _disagreement(cell, path) if path else []
-                self.complaints += [complaint] if complaint else []
+        if self._rounds is not None:
+            facts["rounds"] = self._rounds.made
+        written, saved = self._reports.end(self.cells, reason, facts)
         # If the XML cannot be written here, the fork server may succeed: without descriptors, for example.
         self.close(reported=saved, failed=self._red)
         return written
@@ -523,17 +427,6 @@ class Run:
             and cell.outcomes
             and all(outcome.status.skipped for outcome in cell.outcomes.values())
         ]
-
-
-def _disagreement(cell: Cell, xml: Path) -> list[str]:
-    """The differences between the XML and the terminal, in words."""
-    there = junit_writer.statuses(xml)
-    here = {case.id: cell.outcomes.get(case.id, GONE).status.value for case in cell.cases}
-    differ = sorted(case for case in {*there, *here} if there.get(case) != here.get(case))
-    said = [
-        f"{case} is {there.get(case)} in the XML and {here.get(case)} here" for case in differ[:5]
-    ]
-    return [f"{xml} and this terminal disagree: {'; '.join(said)}"] if said else []
 
 
 def _both(first: Outcome, second: Outcome) -> Outcome:
