@@ -8,7 +8,7 @@ from typing import Any
 
 from distparity.core.statuses import STATUSES
 from distparity.core.version import __version__
-from distparity.report.model import Case, Column, Report, Result
+from distparity.report.model import CaseRow, Column, Report, Result
 
 __all__ = ["FORMAT", "render"]
 
@@ -48,7 +48,7 @@ def _column(column: Column) -> dict[str, Any]:
     }
 
 
-def _case(report: Report, case: Case) -> dict[str, Any]:
+def _case(report: Report, case: CaseRow) -> dict[str, Any]:
     return {
         "id": case.id,
         "family": case.family,

@@ -18,7 +18,7 @@ from distparity.core.cause import grouped
 from distparity.core.statuses import PASSED, STATUSES
 from distparity.core.version import __version__
 from distparity.report.history import Run
-from distparity.report.model import Case, Column, Report, Result, shorten
+from distparity.report.model import CaseRow, Column, Report, Result, shorten
 
 __all__ = ["render"]
 
@@ -142,7 +142,7 @@ def _texts(result: Result) -> list[str]:
 
 
 def _column(
-    column: Column, cases: list[Case], strings: _Strings, causes: dict[int, str]
+    column: Column, cases: list[CaseRow], strings: _Strings, causes: dict[int, str]
 ) -> dict[str, Any]:
     numbers = {one.name: number for number, one in enumerate(STATUSES)}
     results = [column.results.get(case) for case in cases]
@@ -184,7 +184,7 @@ def _column(
     }
 
 
-def _run(run: Run, cases: list[Case]) -> dict[str, Any]:
+def _run(run: Run, cases: list[CaseRow]) -> dict[str, Any]:
     numbers = {one.name: number for number, one in enumerate(STATUSES)}
     results = [run.results.get(case.id) for case in cases]
     return {

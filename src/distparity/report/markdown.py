@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from distparity.core.cause import grouped
 from distparity.core.statuses import BY_NAME, PASSED, STATUSES
-from distparity.report.model import Case, Column, Report, Result, shorten
+from distparity.report.model import CaseRow, Column, Report, Result, shorten
 
 __all__ = ["LIMIT", "render"]
 
@@ -128,7 +128,7 @@ def _failures(report: Report) -> Iterator[str]:
     yield from _accounts([group[0] for _, _, group in groups])
 
 
-_Found = tuple[Column, Case, Result]
+_Found = tuple[Column, CaseRow, Result]
 
 
 def _failure(status: str, why: str, group: Sequence[_Found]) -> str:
@@ -166,7 +166,7 @@ def _block(text: str) -> str:
 
 def _matrix(report: Report) -> Iterator[str]:
     yield "\n## Scenarios\n\nPassed / all, and the other outcomes.\n\n"
-    rows: dict[tuple[str, str], list[Case]] = {}
+    rows: dict[tuple[str, str], list[CaseRow]] = {}
     for case in report.cases:
         if case.family:
             rows.setdefault((case.family, ""), []).append(case)
@@ -182,7 +182,7 @@ def _matrix(report: Report) -> Iterator[str]:
         yield "\n"
 
 
-def _tally(column: Column, cases: list[Case]) -> str:
+def _tally(column: Column, cases: list[CaseRow]) -> str:
     results = [column.results[case].status for case in cases if case in column.results]
     if not results:
         return "·"

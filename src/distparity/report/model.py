@@ -13,7 +13,7 @@ from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, STATUSES
 from distparity.results.pairs import Matrix
 
-__all__ = ["Case", "Column", "Conflict", "Report", "Result", "shorten"]
+__all__ = ["CaseRow", "Column", "Conflict", "Report", "Result", "shorten"]
 
 #: The only facts in which two runs of the same cell may differ.
 OF_THE_RUN = ("command", "declared", "deselected", "ended", "ranks_busy", "world_sizes")
@@ -27,8 +27,8 @@ class Conflict(Exception):
 
 
 @dataclass(frozen=True)
-class Case:
-    """A row. ``scenario`` and ``name`` identify it; the other fields are parts of the name."""
+class CaseRow:
+    """A case in every cell. ``scenario`` and ``name`` identify it; the other fields are parts of the name."""
 
     scenario: str
     name: str
@@ -91,7 +91,7 @@ class Column:
     host: str = ""
     seconds: float = 0.0
     files: list[str] = field(default_factory=list)
-    results: dict[Case, Result] = field(default_factory=dict)
+    results: dict[CaseRow, Result] = field(default_factory=dict)
     #: The identities of the runs that it was merged from.
     runs: set[tuple[object, ...]] = field(default_factory=set)
 
@@ -116,7 +116,7 @@ class Column:
         return {one.name: found[one.name] for one in STATUSES if found[one.name]}
 
     @property
-    def worst(self) -> tuple[Case, float] | None:
+    def worst(self) -> tuple[CaseRow, float] | None:
         """The case with the largest ratio; expected failures do not count.
 
         Neither do operations that passed, beside trainings: some sum always reaches their bound.
@@ -180,7 +180,7 @@ class Report:
     """All cells, ordered by torch version, and all cases that any cell has."""
 
     columns: list[Column]
-    cases: list[Case]
+    cases: list[CaseRow]
 
     @classmethod
     def of(cls, columns: Iterable[Column]) -> Report:
@@ -223,16 +223,16 @@ def _in_order(columns: list[Column]) -> list[Column]:
     return sorted(columns, key=key)
 
 
-def _rows(columns: Iterable[Column]) -> list[Case]:
+def _rows(columns: Iterable[Column]) -> list[CaseRow]:
     """Sort rows: scenarios by family and name, strategies by name, then world size, then dtype."""
-    cases: dict[Case, Case] = {}
+    cases: dict[CaseRow, CaseRow] = {}
     for case in (case for column in columns for case in column.results):
         # Prefer a case that has its family.
         if case not in cases or not cases[case].family:
             cases[case] = case
     dtypes = {dtype: place for place, dtype in enumerate({case.dtype: None for case in cases})}
 
-    def key(case: Case) -> tuple[object, ...]:
+    def key(case: CaseRow) -> tuple[object, ...]:
         place = case.strategy, case.world_size or 0, dtypes[case.dtype], case.name
         return case.family, case.scenario, *place
 

@@ -22,7 +22,7 @@ from junitparser.junitparser import Element
 from distparity.core.marks import Mark
 from distparity.core.statuses import BY_NAME, PASSED
 from distparity.core.version import __version__
-from distparity.report.model import Case, Column, Result, shorten
+from distparity.report.model import CaseRow, Column, Result, shorten
 from distparity.results.journal import SCHEMA
 
 __all__ = ["Refused", "files", "plain", "read"]
@@ -41,7 +41,7 @@ _UNSEEN = re.compile(
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 _PARTS = re.compile(r"(?P<strategy>.+)-ws(?P<world_size>\d+)-(?P<dtype>[^-]+)")
-#: Properties of a case that have their own field in :class:`Result` or :class:`Case`.
+#: Properties of a case that have their own field in :class:`Result` or :class:`CaseRow`.
 _PLACED = {
     *("status", "family", "scenario", "strategy", "world_size", "dtype"),
     *("ratio", "largest_error", "seconds_in_ranks", "rerun", "diagnosis"),
@@ -167,7 +167,7 @@ def _properties(element: Element) -> Iterator[tuple[str, str]]:
         yield str(one.name), str(one.value if one.value is not None else "")
 
 
-def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
+def _case(path: Path, element: TestCase) -> tuple[CaseRow, Result]:
     facts = dict(_properties(element))
     scenario = plain((element.classname or "").removeprefix(PREFIX))
     name = plain(element.name or "")
@@ -176,7 +176,7 @@ def _case(path: Path, element: TestCase) -> tuple[Case, Result]:
     # A case that never ran has no facts of its own; its name has them.
     facts = {**(parts.groupdict() if parts else {}), **facts}
     world = facts.get("world_size", "")
-    case = Case(
+    case = CaseRow(
         scenario,
         name,
         strategy=plain(facts.get("strategy", "")),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from distparity.core.cause import grouped
 from distparity.core.naming import COLLECTION, UPSTREAM, device_of
 from distparity.core.statuses import BY_NAME, STATUSES, counted
-from distparity.report.model import Case, Column, Result
+from distparity.report.model import CaseRow, Column, Result
 
 __all__ = ["is_upstream", "tables"]
 
@@ -46,7 +46,7 @@ def _title(column: Column) -> str:
     return f"{column.version} on {device_of(column.device)}"
 
 
-def _file(case: Case) -> str:
+def _file(case: CaseRow) -> str:
     return f"{case.scenario.removeprefix(UPSTREAM).replace('.', '/')}.py"
 
 
@@ -109,7 +109,7 @@ def _gained(columns: Sequence[Column]) -> Iterator[list[str]]:
                 yield [_title(column), case.id, why]
 
 
-def _plain(case: Case, device: str) -> str:
+def _plain(case: CaseRow, device: str) -> str:
     """A test's id without the device: torch's generic tests have it in the names of class and test."""
     kinds = f"{device}|privateuse1"
     text = re.sub(rf"({kinds.upper()})(?=\.)", "", case.id)
