@@ -190,10 +190,17 @@ class _World:
         return every
 
     def renew(self) -> None:
-        """Forget the groups of meshes: calls that nobody answered may be left in them."""
+        """Give up the groups of meshes and teams: calls that nobody answered may be left in them.
+
+        As long as a group is there that has data which nobody reads, gloo keeps a thread busy.
+        """
+        given_up = [group for mesh in self.meshes.values() for group in mesh.get_all_groups()]
+        given_up += filter(None, self.groups.values())
         self.meshes.clear()
         self.limits.clear()
         self.groups.clear()
+        for group in given_up:
+            dist.destroy_process_group(group)
 
     def mesh(self, name: str) -> DeviceMesh:
         """The mesh of a name: its sizes (``4``, ``2x2``), or a part of one (``2x2.b``)."""
