@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,24 +54,9 @@ def _row(column: Column) -> str:
         f"{facts.get('selection', 'unknown')}, {facts.get('world_sizes', '?')} ranks",
         str(len(column.results)),
         counted(column.counts),
-        _largest(column),
+        "none" if column.worst is None else "{1:.3g} ({0.id})".format(*column.worst),
         f"{column.seconds:.0f} s",
         column.started[:10],
         facts.get("version", "unknown"),
     ]
     return f"| {' | '.join(word.replace('|', chr(0x2223)) for word in words)} |"
-
-
-def _largest(column: Column) -> str:
-    """The largest ratio of the judged cases, and the case's id; known defects do not count."""
-    ratios = {
-        case.id: result.ratio
-        for case, result in column.results.items()
-        if result.status != "expected failure"
-        and result.ratio is not None
-        and not math.isnan(result.ratio)
-    }
-    if not ratios:
-        return "none"
-    case = max(ratios, key=lambda one: ratios[one])
-    return f"{ratios[case]:.3g} ({case})"
