@@ -253,7 +253,15 @@ class TensorParallelFsdp1(_WithData):
 class TensorParallelFsdp2(_WithData):
     name = "fsdp2_tp"
     title = "parallelize_module by 2 ranks, fully_shard over the others"
-    limits = Fsdp2.limits
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard of layers that are split unevenly",
+            answer="does not support uneven sharding",
+            before=(2, 8),
+            feature="splits_unevenly",
+        ),
+        *Fsdp2.limits,
+    )
     lacks = Fsdp2.lacks
 
     def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
