@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from fake_ranks import Fakes, fakes
+from fake_ranks import Fakes, fakes, job
 
 from distparity.core import processes
 from distparity.core.wire import Channel
@@ -16,7 +16,7 @@ from distparity.worlds import scheduler
 from distparity.worlds.launcher import Launcher, StartError
 from distparity.worlds.post_mortem import PostMortem
 from distparity.worlds.scheduler import FORK_LIMIT, Scheduler
-from distparity.worlds.world import World
+from distparity.worlds.world import Answer, Spec, Task, World
 
 TASKS = ("ok", "raise", "ok", "die", "ok", "silent", "leave", "rubbish", "ok", "one-dies", "ok")
 EXPECTED = [
@@ -116,7 +116,7 @@ def test_an_exception_that_stays_ends_tasks_and_not_the_run(owner: type, name: s
         with mock.patch.object(owner, name, side_effect=RuntimeError("injected")):
             found.start("ok")
             for _ in range(300):
-                found.turn(1.0)
+                found.turn(0.1)
         found.start("ok")
         found.run()
         assert found.outcomes()[1] == "ok 1"
@@ -265,3 +265,23 @@ def test_a_task_that_is_alone_when_the_directory_goes_again_is_its_cause() -> No
                 found.launcher.kill_rank(pid)
         found.run()
         assert found.outcomes() == ["crash"]
+
+
+def test_jobs_begin_beside_one_that_was_given_up() -> None:
+    """It leaves no room, and whoever asked for it may have taken another's answer."""
+    with fakes() as found:
+        found.start("silent", size=6)
+        while found.scheduler.idle:
+            found.turn()
+        real = found.scheduler.turn
+
+        def turn() -> None:
+            with mock.patch.object(found.scheduler, "turn", real):
+                found.turn(0.1)
+
+        todo = [Task(Spec("cpu", 1), "ok", {"number": number}) for number in range(2)]
+        with mock.patch.object(found.scheduler, "turn", turn):
+            done = dict(found.scheduler.side_by_side(range(2), lambda number: job(todo[number])))
+
+    answers = [answer for answer in done.values() if isinstance(answer, Answer)]
+    assert [answer.results[0]["args"]["number"] for answer in answers] == [0, 1]

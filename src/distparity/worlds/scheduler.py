@@ -177,7 +177,8 @@ class Scheduler:
         waiting = iter(todo)
         handles: deque[tuple[S, _Handle]] = deque()
         while True:
-            while self.idle and (following := next(waiting, None)) is not None:
+            # At least one, or jobs that somebody gave up would keep these from ever beginning.
+            while (self.idle or not handles) and (following := next(waiting, None)) is not None:
                 handles.append((following, self.start(job(following))))
             if not handles:
                 return
