@@ -47,10 +47,7 @@ class Ahead:
             while self.cases and self._scheduler.idle:
                 self._begin(self.cases.pop(0))
             self._scheduler.turn()
-        if handle.error is not None:
-            raise handle.error
-        found = handle.value
-        assert isinstance(found, Outcome)
+        found: Outcome = self._scheduler.result(handle)
         return found
 
     def _begin(self, case: Case) -> None:
