@@ -61,7 +61,9 @@ def main() -> int:
         for process in ranks.processes:
             process.join(2 * LIMIT)
             process.kill()
+            process.join()
         found = [path.read_text() for path in sorted(Path(folder).glob("said-*"))]
+        found += [f"died: {one.exitcode}" for one in ranks.processes if one.exitcode]
     wrong = found != [""] * RANKS
     verdict = "defect" if wrong else "right"
     print(f"{verdict}: torch {torch.__version__}: {'; '.join(filter(None, found)) or 'it trains'}")

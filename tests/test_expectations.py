@@ -102,6 +102,18 @@ WRONG = {
         entry(failure='"crash"', diagnosis=None),
         r":1: crash: it needs error",
     ),
+    "several failures, and no reason": (
+        entry(failure='["crash", "raised"]', diagnosis=None, error='"SIGABRT"'),
+        r":1: several failures are for crash, raised, timeout, and need undefined",
+    ),
+    "several failures, one with numbers": (
+        entry(failure='["crash", "wrong numbers"]', undefined='"a race"'),
+        r":1: several failures are for crash, raised, timeout",
+    ),
+    "several failures without an error": (
+        entry(failure='["timeout", "crash"]', diagnosis=None, undefined='"a race"'),
+        r":1: crash: it needs error",
+    ),
     "numbers not run": (entry(not_run="true"), r":1: not_run is for a crash or a timeout"),
     "not run sometimes": (
         entry(failure='"timeout"', diagnosis=None, not_run="true", sometimes="true"),
@@ -410,6 +422,12 @@ def test_names_of_the_files_are_those_of_the_suite() -> None:
 
 SUMMED_UP = "summed, not averaged"
 CRASH: dict[str, str | None] = {"failure": '"crash"', "diagnosis": None, "error": '"SIGABRT"'}
+EITHER: dict[str, str | None] = {
+    "failure": '["crash", "raised"]',
+    "diagnosis": None,
+    "error": '"SIGABRT|not connected"',
+    "undefined": '"which rank is first"',
+}
 RACE = {"diagnosis": "no order between the write and the read"}
 FOUND = Outcome(Status.FAILED, "right numbers", "", RACE, failure="findings")
 JUDGED = {
@@ -483,6 +501,19 @@ JUDGED = {
         Outcome(Status.CRASH, "rank 0 killed by SIGSEGV", failure="crash"),
         Status.CRASH,
     ),
+    **{
+        f"{failure}, where one of two is expected: {says}": (
+            EITHER,
+            Outcome(before, says, failure=failure),
+            after,
+        )
+        for before, failure, says, after in (
+            (Status.CRASH, "crash", "killed by SIGABRT", Status.EXPECTED),
+            (Status.FAILED, "raised", "not connected", Status.EXPECTED),
+            (Status.FAILED, "raised", "another error", Status.FAILED),
+            (Status.TIMEOUT, "timeout", "not connected", Status.TIMEOUT),
+        )
+    },
     "hang": (
         {"failure": '"timeout"', "diagnosis": None},
         Outcome(Status.TIMEOUT, "no end", failure="timeout"),
@@ -502,7 +533,7 @@ def test_judge(changes: dict[str, str | None], outcome: Outcome, status: Status)
         assert outcome.message in judged.detail
     elif status is Status.FIXED:
         assert judged.message == "fixed: remove this entry: vendor.toml:1 (torch sums)"
-    elif status.value in ("failed", "crash"):
+    elif status.value in ("failed", "crash", "timeout"):
         assert judged.message.startswith(f"{outcome.message}; vendor.toml:1 expects something else")
     elif status is Status.PASSED:
         named = {"expectation": "vendor.toml:1", "link": "https://example.org/1"}

@@ -136,6 +136,33 @@ def test_exception_knows_whose_it_is(fails: Callable[[], Any], whose: str) -> No
     assert origin.of(caught.value, ("vendor",)) == whose
 
 
+SAYS_MORE = [
+    pytest.param(RuntimeError("no\n\nmore"), None, "RuntimeError: no", id="one line"),
+    pytest.param(ValueError(""), None, "ValueError: ", id="nothing"),
+    pytest.param(
+        RuntimeError("it failed"),
+        ValueError("uneven\nmore"),
+        "RuntimeError: it failed (because of ValueError: uneven)",
+        id="the reason is the cause's",
+    ),
+    pytest.param(
+        RuntimeError("uneven, in view"),
+        ValueError("uneven"),
+        "RuntimeError: uneven, in view",
+        id="repeated",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "cause", "says"), SAYS_MORE)
+def test_words_of_an_exception_have_its_reason(
+    error: Exception, cause: Exception | None, says: str
+) -> None:
+    error.__cause__ = cause
+
+    assert origin.words(error) == says
+
+
 def test_what_no_backend_declares_is_not_its_word() -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         by_a_vendor()

@@ -61,7 +61,8 @@ class Entry:
     """An expectation about some cases. ``where`` has its file and line, for messages."""
 
     where: str
-    failure: str
+    #: The kinds of failure, any of which is expected.
+    failures: tuple[str, ...]
     reason: str
     link: str
     torch: SpecifierSet
@@ -90,6 +91,11 @@ class Entry:
     parts: tuple[Entry, ...] = ()
 
     @property
+    def failure(self) -> str:
+        """The kinds of failure, as one text."""
+        return " or ".join(self.failures)
+
+    @property
     def world_sizes(self) -> set[int]:
         """The world sizes that the entry names."""
         named = {int(size) for size in self.patterns.get("world_size", ())}
@@ -104,7 +110,7 @@ class Entry:
 
     def joined(self, other: Entry) -> Entry | None:
         """Join two entries that name different checks of one case; None if they do not."""
-        if not (self.checks and other.checks and self.failure == other.failure):
+        if not (self.checks and other.checks and self.failures == other.failures):
             return None
         if any(meet(one, two) for one in self.checks for two in other.checks):
             return None
@@ -223,8 +229,8 @@ class Entry:
         Where the device reported something beside wrong numbers, only an entry fits that is about both.
         """
         if outcome.failure == "wrong numbers" and outcome.findings:
-            return self.failure == "findings" and "quantity" in self.looks
-        return outcome.failure == self.failure
+            return "findings" in self.failures and "quantity" in self.looks
+        return outcome.failure in self.failures
 
 
 def _knows(entry: Entry, check: str) -> bool:
@@ -247,7 +253,7 @@ def _looks(entry: Entry, outcome: Outcome) -> bool:
         "quantity": ["" if first is None else f"{first.quantity}, rank {first.rank}"],
         "error": [f"{outcome.message}\n{outcome.detail}"],
     }
-    if entry.failure == "findings":
+    if "findings" in entry.failures:
         texts["diagnosis"] = list(outcome.findings) or [diagnosis]
         if first is None:
             # The numbers are right.

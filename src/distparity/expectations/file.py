@@ -40,6 +40,8 @@ _KNOWN_BY: dict[str, tuple[str, ...]] = {
     "timeout": (),
     "failed in one process": ("error",),
 }
+#: How a case ends without numbers. Where several ranks fail, it is a race which of these it is.
+_ENDINGS = {"raised", "crash", "timeout"}
 
 
 class Wrong(ValueError):
@@ -141,7 +143,14 @@ def _entry(table: dict[str, Any], where: str, today: date) -> Entry:
     patterns = {part: values.pop(part) for part in PARTS if part in values}
     looks: dict[str, re.Pattern[str]] = {key: values.pop(key) for key in _LOOKS if key in values}
     programs = values.pop("program", ())
-    return Entry(where, patterns=patterns, looks=looks, programs=programs, **values)
+    return Entry(
+        where,
+        failures=values.pop("failure"),
+        patterns=patterns,
+        looks=looks,
+        programs=programs,
+        **values,
+    )
 
 
 def _check_cases(values: dict[str, Any], where: str) -> None:
@@ -162,17 +171,23 @@ def _check_cases(values: dict[str, Any], where: str) -> None:
 
 
 def _check_failure(values: dict[str, Any], where: str) -> None:
-    failure = values["failure"]
-    known_by = _KNOWN_BY[failure]
-    if known_by and not any(key in values for key in known_by):
-        raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
-    for key in (*_LOOKS, "checks"):
-        # A timeout may have an error. Where the device found something, numbers may be wrong besides.
-        allowed = {"findings": ("diagnosis", "quantity")}.get(failure, known_by or ("error",))
-        if key in values and key not in allowed:
-            raise Wrong(f"{where}: {key} does not apply to {failure}")
-    if values.get("not_run") and failure not in ("crash", "timeout"):
-        raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
+    failures = values["failure"]
+    if len(failures) > 1 and not (_ENDINGS.issuperset(failures) and "undefined" in values):
+        raise Wrong(
+            f"{where}: several failures are for {', '.join(sorted(_ENDINGS))}, and need undefined:"
+            " why nobody knows which of them comes"
+        )
+    for failure in failures:
+        known_by = _KNOWN_BY[failure]
+        if known_by and not any(key in values for key in known_by):
+            raise Wrong(f"{where}: {failure}: it needs {' or '.join(known_by)}")
+        for key in (*_LOOKS, "checks"):
+            # A timeout may have an error. Where the device found something, numbers may be wrong besides.
+            allowed = {"findings": ("diagnosis", "quantity")}.get(failure, known_by or ("error",))
+            if key in values and key not in allowed:
+                raise Wrong(f"{where}: {key} does not apply to {failure}")
+        if values.get("not_run") and failure not in ("crash", "timeout"):
+            raise Wrong(f"{where}: not_run is for a crash or a timeout; {failure} still runs")
     if values.get("not_run") and values.get("sometimes"):
         raise Wrong(f"{where}: sometimes and not_run exclude each other")
 
@@ -226,10 +241,12 @@ def _facts(value: Any) -> dict[str, str]:
     return dict(value)
 
 
-def _failure(value: Any) -> str:
-    if value not in FAILURES:
-        raise ValueError(f"{value!r} is not one of {', '.join(FAILURES)}")
-    return str(value)
+def _failures(value: Any) -> tuple[str, ...]:
+    failures = _words(value)
+    for failure in failures:
+        if failure not in FAILURES:
+            raise ValueError(f"{failure!r} is not one of {', '.join(FAILURES)}")
+    return failures
 
 
 def _regex(value: Any) -> re.Pattern[str]:
@@ -274,7 +291,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "device": _words,
     "torch": _range,
     "facts": _facts,
-    "failure": _failure,
+    "failure": _failures,
     "diagnosis": _regex,
     "quantity": _regex,
     "error": _regex,

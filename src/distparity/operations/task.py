@@ -58,8 +58,7 @@ def operate(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> A
             parts = check.run(site)
         except Exception as error:
             traces[check.name] = traceback.format_exc()
-            lines = str(error).strip().splitlines() or [""]
-            raised[check.name] = f"{type(error).__name__}: {lines[0]}"
+            raised[check.name] = origin.words(error)
             whose[check.name] = origin.of(error, context.kind.packages)
             if not _all_raised(site, check, number):
                 raise OutOfStepError(

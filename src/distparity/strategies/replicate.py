@@ -13,6 +13,7 @@ from distparity.core.known_limit import Limit
 from distparity.strategies._meshes import DeviceMesh, mesh
 from distparity.strategies.ddp import Ddp
 from distparity.strategies.fsdp2 import Fsdp2
+from distparity.torch_support.version import installed
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -59,11 +60,14 @@ class ReplicateFsdp2(Fsdp2):
     )
 
     def mesh(self, context: RankContext) -> DeviceMesh:
+        if installed() < (2, 10):
+            return mesh(context, (context.world_size, 1), ("replicate", "shard"))
         # 2.10 requires a name for the only dim, which other releases accept.
         return mesh(context, (context.world_size,), ("replicate",))
 
     def shard(self, context: RankContext, model: nn.Module) -> Callable[[Any, bool], Any]:
         from torch.distributed._composable.replicate_with_fsdp import replicate as replicate_fsdp2
 
-        mesh, rest = self.mesh(context), self.ignored(model)
-        return lambda module, _: replicate_fsdp2(module, mesh=mesh, **rest)
+        name = "mesh" if installed() >= (2, 10) else "device_mesh"
+        rest = {name: self.mesh(context), **self.ignored(model)}
+        return lambda module, _: replicate_fsdp2(module, **rest)

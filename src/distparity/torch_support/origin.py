@@ -9,7 +9,7 @@ from types import CodeType
 
 from distparity.core.refusal import TORCH
 
-__all__ = ["of"]
+__all__ = ["of", "words"]
 
 #: The top-level packages of torch.
 _TORCH = ("torch", "functorch")
@@ -26,6 +26,18 @@ def of(error: BaseException, packages: Collection[str] = ()) -> str:
     mine = _came_from(error, inside)
     cause = error.__cause__
     return TORCH if mine and (cause is None or of(cause, packages) == TORCH) else "other"
+
+
+def words(error: BaseException) -> str:
+    """The type and the first line of an exception, and of its causes that this line does not repeat.
+
+    ``torch`` may keep its reason for the cause: "Sharding propagation failed for ..." does in 2.9.
+    """
+    text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    if error.__cause__ is None:
+        return text
+    cause = words(error.__cause__)
+    return text if cause.partition(": ")[2] in text else f"{text} (because of {cause})"
 
 
 def _came_from(error: BaseException, packages: Collection[str]) -> bool:

@@ -243,10 +243,10 @@ def ask(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answe
         else:
             strategy.attempt(context, getattr(torch, asked.dtype), features)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text = origin.words(error)
         answers = [(one.answer, one.fact) for one in strategy.limits if one.applies(*where)]
         whose = origin.of(error, context.kind.packages)
-        fact = refusal.fact_of(answers, str(error), whose)
+        fact = refusal.fact_of(answers, f"{text}\n{error}", whose)
         if fact is None:
             raise
         return {"refused": f"{fact}: torch {torch.__version__} says {text}"}, []

@@ -130,13 +130,18 @@ class TensorOperation(Operation):
             fact="a view of uneven shards",
             # Later releases refuse explicitly, with the answer above.
             answer=r"shape '\[.*\]' is invalid for input of size|view size is not compatible",
-            before=(2, 7),
+            before=(2, 8),
             feature="shard_uneven",
         ),
         Limit(
             fact="a replicated tensor beside a mean over the ranks",
             answer=r"only support replicate to PartialSUM for now",
             before=(2, 10),
+        ),
+        Limit(
+            fact="a sum over the ranks beside a mean over them",
+            answer=r"Redistribution from one partial type \(.*\) to another \(.*\) is unsupported",
+            before=(2, 12),
         ),
         Limit(
             fact="a mean over the ranks on this backend",

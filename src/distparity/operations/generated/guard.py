@@ -28,7 +28,7 @@ from distparity.operations.base import (
     Tensors,
     members,
 )
-from distparity.torch_support import private
+from distparity.torch_support import origin, private
 
 __all__ = [
     "MESHES",
@@ -88,8 +88,7 @@ def asked(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise RaisedError(f"{type(error).__name__}: {lines[0]}"[:_MOST_TOLD]) from error
+        raise RaisedError(origin.words(error)[:_MOST_TOLD]) from error
 
 
 def waited(said: str) -> bool:
