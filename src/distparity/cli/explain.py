@@ -29,8 +29,8 @@ def add(commands: Any) -> None:
         "--program",
         type=Path,
         metavar="FILE.py",
-        help="write the first wrong check of a generated operation as a program that needs torch alone, "
-        "and run it",
+        help="write the training, or the first wrong check of a generated operation, as a program that "
+        "needs torch alone, and run it",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
 
@@ -46,7 +46,7 @@ def _act(given: argparse.Namespace) -> int:
         if given.plot is not None:
             explain.plot(case, outcome, given.plot)
             print(f"wrote {given.plot}")
-    if given.program is not None and any(outcome.diverged for _, outcome in found):
+    if given.program is not None and any(explain.wrong(outcome) for _, outcome in found):
         shown, said = explain.shows(given.program)
         print(f"wrote {given.program}; it says: {said}")
         if not shown:

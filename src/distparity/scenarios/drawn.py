@@ -188,13 +188,11 @@ class Model(nn.Module):
 
     def forward(self, x: torch.Tensor, gate: torch.Tensor | None = None) -> torch.Tensor:
         x = self.enter(x)
-        *before, last = self.layers()
-        for layer in before:
+        layers, gated = self.layers(), self.draw.word("calls") == "gated"
+        for layer in layers[:-1] if gated else layers:
             x = self._call(layer, x)
-        if gate is None:
-            x = self._call(last, x)
-        elif bool(gate.any()):
-            x = x + gate.to(x.dtype)[:, None, None] * self._call(last, x)
+        if gated and gate is not None and bool(gate.any()):
+            x = x + gate.to(x.dtype)[:, None, None] * self._call(layers[-1], x)
         if self.draw.word("calls") == "again":
             x = self._call(self.layers()[0], x)
         out: torch.Tensor = self.leave(x)
@@ -363,8 +361,9 @@ class Drawn(Scenario):
         word = self.draw.word("freeze")
         if word in ("frozen_later", "frozen_between", "thawed"):
             _layers(model)[0].requires_grad_(not self._frozen(step))
-        for kind, layer in zip(self.draw.layers, _layers(model), strict=True):
+        for number, kind in enumerate(self.draw.layers):
             if kind == "buffer":
+                layer = _layers(model)[number]
                 with torch.no_grad():
                     layer.pace.mul_(0.75).add_(0.5)  # type: ignore[operator]
 

@@ -14,9 +14,9 @@ from distparity.core.spool import Spools
 from distparity.core.torch_facts import TorchFacts
 from distparity.results import pairs
 from distparity.session.cell import Cell
-from distparity.session.operation_case import operate
+from distparity.session.operation_case import operate, spell
 from distparity.session.placement import Way, merged, of_pairs, placed
-from distparity.session.training_case import SEED, evaluate
+from distparity.session.training_case import SEED, evaluate, spell_training
 from distparity.worlds.device_pool import Pool
 from distparity.worlds.fleet import Fleet
 from distparity.worlds.scheduler import Job
@@ -134,6 +134,18 @@ class Course:
                 case, training, limit, self._spools, question, fresh=fresh, alive=alive
             )
         return self._refused(outcome, found.refuses)
+
+    def program(self, case: Case, outcome: Outcome) -> Job[str]:
+        """Write what is wrong in a case as a program that needs torch alone, and return its text.
+
+        Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a case.
+        """
+        if case.scenario in self.torch.operations:
+            return (yield from spell(case, outcome.diverged[0], self.limit))
+        exchange = self.torch.exchange(case.scenario, case.strategy, case.dtype)
+        training = Training.of(case, SEED, exchange)
+        first = None if outcome.first is None else outcome.first.quantity
+        return (yield from spell_training(case, training, first, self.limit))
 
     def out_of_reach(self, case: Case) -> Outcome | None:
         """The outcome of a case that cannot run here whatever torch supports; None for any other."""

@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distparity.core.bad_request import BadRequest
 from distparity.core.outcome import Outcome
-from distparity.session.operation_case import spell
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["explain", "plot", "shows", "table"]
+__all__ = ["explain", "plot", "shows", "table", "wrong"]
 
 #: The longest time that a written program may take, in seconds.
 _MOST_SECONDS = 300
@@ -39,7 +37,7 @@ def explain(
     """Run the cases that ``options`` names on each device; returns the id and outcome of each.
 
     ``checks`` are the names of the only checks of an operation to make; empty for all. The first that
-    is wrong is written to ``program`` as a program that needs torch alone. Raises
+    is wrong, or the training, is written to ``program`` as a program that needs torch alone. Raises
     :class:`distparity.core.bad_request.BadRequest`.
     """
     run = Run(options)
@@ -52,16 +50,17 @@ def explain(
         for case in [case for cell in run.cells for case in cell.cases]:
             outcome = scheduler.run(run.course.job(case, mutant=mutant, checks=checks))
             found.append((case.id, outcome))
-            if program is not None and outcome.diverged:
-                text = scheduler.run(spell(case, outcome.diverged[0], run.options.limit))
-                if text is None:
-                    raise BadRequest(
-                        f"--program: no program for {outcome.diverged[0]!r} of {case.id}"
-                    )
+            if program is not None and wrong(outcome):
+                text = scheduler.run(run.course.program(case, outcome))
                 program.write_text(text, "utf-8")
         return found
     finally:
         run.close(reported=True)
+
+
+def wrong(outcome: Outcome) -> bool:
+    """Whether there is something that a program could show."""
+    return bool(outcome.failure)
 
 
 def shows(program: Path) -> tuple[bool, str]:

@@ -70,8 +70,11 @@ def operate(
     return with_findings(outcome, [run])
 
 
-def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str | None]:
-    """Write a check as a program that needs torch alone; None if there is none for such a check."""
+def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str]:
+    """Write a check as a program that needs torch alone, and return its text.
+
+    Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a check.
+    """
     what = Operating(
         case.scenario, case.strategy, case.dtype, case.world_size, seed, checks=(check,)
     )
@@ -79,6 +82,8 @@ def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str | N
     if isinstance(done, Failure):
         raise BadRequest(f"no program for {check!r}: {done.message}", done.detail)
     found: str | None = done.results[0]["program"]
+    if found is None:
+        raise BadRequest(f"no program for {check!r} of {case.id}")
     return found
 
 

@@ -10,8 +10,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from distparity.core.assignment import Judging, Question, Stored, Training
+from distparity.core.bad_request import BadRequest
 from distparity.core.case import Case
-from distparity.core.judgement import Judgement
+from distparity.core.judgement import Judgement, Quantity
 from distparity.core.marks import Mark
 from distparity.core.outcome import Outcome, Status
 from distparity.core.refusal import TORCH
@@ -21,7 +22,7 @@ from distparity.session.findings import with_findings
 from distparity.worlds.scheduler import Job, Shared
 from distparity.worlds.world import Answer, Failure, Spec, Task
 
-__all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "marks", "plain"]
+__all__ = ["JUDGE", "SEED", "broken", "evaluate", "failed", "marks", "plain", "spell_training"]
 
 #: The seed of every run of every case.
 SEED = 20240917
@@ -78,6 +79,29 @@ def evaluate(
     outcome = _outcome(case, Judgement.from_json(judged.results[0]), runs)
     outcome = replace(outcome, facts={**outcome.facts, **reference.facts})
     return with_findings(distribution.checked(outcome, runs), runs)
+
+
+def spell_training(
+    case: Case, training: Training, first: Quantity | None, limit: float
+) -> Job[str]:
+    """Write a training as a program that needs torch alone, and return its text.
+
+    It compares ``first``, the quantity that was the first to differ; None if a rank raised.
+
+    Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a training.
+    """
+    world = Spec(case.device, case.world_size)
+    asked = {
+        "training": training.to_json(),
+        "first": None if first is None else first.to_json(),
+    }
+    done = yield Task(world, "spell_training", asked, limit=limit)
+    if isinstance(done, Failure):
+        raise BadRequest(f"no program for {case.id}: {done.message}", done.detail)
+    told = done.results[0]
+    if told["program"] is None:
+        raise BadRequest(f"no program for {case.id}: none is written for {told['why']}")
+    return str(told["program"])
 
 
 def _train(

@@ -16,7 +16,7 @@ except ImportError:
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
 
-__all__ = ["DTensor", "DeviceMesh", "Replicate", "Shard", "distribute_module", "mesh"]
+__all__ = ["DTensor", "DeviceMesh", "Replicate", "Shard", "distribute_module", "mesh", "mesh_lines"]
 
 
 def mesh(
@@ -27,6 +27,14 @@ def mesh(
     All cases of a world share it, because each new mesh makes process groups that stay.
     """
     return _mesh(context.device.type, shape, names)
+
+
+def mesh_lines(ranks: DeviceMesh | None) -> tuple[str, ...]:
+    """The line of a program that makes such a mesh as ``mesh``; none for None."""
+    if ranks is None:
+        return ()
+    named = "" if ranks.mesh_dim_names is None else f", mesh_dim_names={ranks.mesh_dim_names!r}"
+    return (f'mesh = dist.init_device_mesh("cpu", {tuple(ranks.shape)}{named})',)
 
 
 @cache

@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from distparity.core.known_limit import Limit
+from distparity.strategies.spelling import Spelling
 from distparity.torch_support.precision import Precision
 
 if TYPE_CHECKING:
@@ -159,6 +160,10 @@ class Strategy:
         separately, innermost first.
         """
         raise NotImplementedError
+
+    def spelled(self, context: RankContext) -> Spelling | None:
+        """How a program writes the strategy; None where none does."""
+        return None
 
     def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:
         """Run the smallest training, which torch refuses if one of :attr:`limits` holds.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.fsdp import ShardingStrategy
 
 from distparity.strategies._meshes import mesh
 from distparity.strategies.fsdp1 import Fsdp1OrigParams
+from distparity.strategies.spelling import Spelling
 from distparity.strategies.tensor_parallel import (
     LossParallelism,
     SequenceParallelism,
@@ -101,14 +103,24 @@ class LossParallelImplicit(LossParallelism):
 
     @contextmanager
     def within(self) -> Iterator[None]:
-        with super().within(), _implicit():
+        with super().within(), _experimental().implicit_replication():
             yield
 
+    def spelled(self, context: RankContext) -> Spelling | None:
+        found = super().spelled(context)
+        if found is None:
+            return None
+        imports = f"from {_experimental().__name__} import implicit_replication"
+        return replace(
+            found,
+            within=f"{found.within}, implicit_replication()",
+            imports=(*found.imports, imports),
+        )
 
-def _implicit() -> Any:
+
+def _experimental() -> Any:
     try:
-        where = importlib.import_module("torch.distributed.tensor.experimental")
+        return importlib.import_module("torch.distributed.tensor.experimental")
     except ImportError:
         # Its place before 2.5.
-        where = importlib.import_module("torch.distributed._tensor.experimental")
-    return where.implicit_replication()
+        return importlib.import_module("torch.distributed._tensor.experimental")

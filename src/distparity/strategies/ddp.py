@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from distparity.core.known_limit import Limit
 from distparity.strategies.base import Strategy, Tensors, parameters_in, plain_state
+from distparity.strategies.spelling import Spelling, arguments
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -54,6 +55,15 @@ class Ddp(Strategy):
             )
         # Without device_ids: the model is on the right device already.
         return DistributedDataParallel(model, **self.options)
+
+    def spelled(self, context: RankContext) -> Spelling | None:
+        if type(self).wrap is not Ddp.wrap or type(self).optimizer is not Strategy.optimizer:
+            return None
+        return Spelling(
+            wrap=(f"return DistributedDataParallel(model{arguments(self.options)})",),
+            imports=("from torch.nn.parallel import DistributedDataParallel",),
+            prefix="module.",
+        )
 
     def uneven(self, model: nn.Module, missing_count: bool) -> AbstractContextManager[None]:
         assert isinstance(model, DistributedDataParallel)

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import CustomPolicy
 
 from distparity.core.known_limit import Limit
+from distparity.strategies._meshes import mesh_lines
 from distparity.strategies._shards import Layout, learn
 from distparity.strategies.base import (
     Pending,
@@ -24,6 +25,7 @@ from distparity.strategies.base import (
     state_keys,
     state_of,
 )
+from distparity.strategies.spelling import Spelling, arguments
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -89,6 +91,37 @@ class Fsdp1(Strategy):
             mixed_precision=self._mixed_precision(),
             ignored_states=self._ignored(model),
             **self.options(context),
+        )
+
+    def spelled(self, context: RankContext) -> Spelling | None:
+        if type(self).wrap is not Fsdp1.wrap:
+            return None
+        options = self.options(context)
+        ranks = options.pop("device_mesh", None)
+        return Spelling(
+            wrap=(
+                *mesh_lines(ranks),
+                "policy = CustomPolicy(lambda module: any(module is unit for unit in units))",
+                f"more = dict(use_orig_params={self.use_orig_params}, device_id=torch.device('cpu'))",
+                (
+                    "return FSDP(model, auto_wrap_policy=policy, **more"
+                    f"{arguments(options)}{', device_mesh=mesh' if ranks else ''})"
+                ),
+            ),
+            imports=(
+                "from torch.distributed.fsdp import FullyShardedDataParallel as FSDP",
+                "from torch.distributed.fsdp.wrap import CustomPolicy",
+                *(
+                    f"from torch.distributed.fsdp import {type(one).__name__}"
+                    for one in options.values()
+                    if type(one).__module__.startswith("torch.distributed.fsdp")
+                ),
+            ),
+            whole="FSDP.summon_full_params(model, writeback=False"
+            f"{', with_grads=True' if self.use_orig_params else ''})",
+            gradients=self.use_orig_params,
+            prefix="_fsdp_wrapped_module.",
+            clip="model.clip_grad_norm_({norm}, {kind})",
         )
 
     def _ignored(self, model: nn.Module) -> list[Any] | None:

@@ -13,8 +13,9 @@ from torch import nn
 
 from distparity.core.known_limit import Limit
 from distparity.strategies._dtensor_state import keep_state
-from distparity.strategies._meshes import DeviceMesh, mesh
+from distparity.strategies._meshes import DeviceMesh, mesh, mesh_lines
 from distparity.strategies.base import Pending, Strategy, Tensors, parameters_in
+from distparity.strategies.spelling import Spelling, arguments
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -167,6 +168,35 @@ class Fsdp2(Strategy):
             _divide_by(model, self.mesh(context).size() / self.gradient_factor)
         return model
 
+    def spelled(self, context: RankContext) -> Spelling | None:
+        written = (Fsdp2.wrap, Fsdp2.groups, Fsdp2.no_sync)
+        kind, module = type(self), fsdp_module().__name__
+        if (kind.wrap, kind.groups, kind.no_sync) != written or kind.shard is not Fsdp2.shard:
+            return None
+        ways = [self.options(context, root) for root in (False, True)]
+        if ways[0] != ways[1] or any(map(callable, ways[0].values())):
+            return None
+        policies = (type(one) for one in ways[0].values())
+        return Spelling(
+            wrap=(
+                *mesh_lines(self.mesh(context)),
+                "for module in [*units, model]:",
+                f"    fully_shard(module, mesh=mesh{arguments(ways[0])})",
+                *(_SUMS if "AVG" in context.kind.no_reductions else ()),
+                "return model",
+            ),
+            imports=(
+                f"from {module} import fully_shard",
+                *(
+                    f"from {module} import {one.__name__}"
+                    for one in policies
+                    if "fsdp" in one.__module__
+                ),
+            ),
+            sync="model.set_requires_gradient_sync(last)",
+            dtensors=True,
+        )
+
     def fill(self, model: nn.Module, state: dict[str, Any], context: RankContext) -> None:
         model.to_empty(device=context.device)
         super().fill(model, state, context)
@@ -199,6 +229,13 @@ class Fsdp2(Strategy):
 
     def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Pending]:
         yield keep_state(model, optimizer)
+
+
+#: The lines of a program for :func:`_sum_and_divide`.
+_SUMS = (
+    "    if hasattr(module, 'set_force_sum_reduction_for_comms'):",
+    "        module.set_force_sum_reduction_for_comms(True)",
+)
 
 
 def _divide_by(model: Any, divisor: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,10 +29,12 @@ from distparity.strategies._meshes import (
     Shard,
     distribute_module,
     mesh,
+    mesh_lines,
 )
 from distparity.strategies.base import Pending, Strategy, Tensors
 from distparity.strategies.fsdp1 import Fsdp1OrigParams, unsharded, unsharded_gradients
 from distparity.strategies.fsdp2 import Fsdp2, whole
+from distparity.strategies.spelling import Spelling
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -96,6 +99,41 @@ class TensorParallel(Strategy):
         }
         return styles[word]()
 
+    #: How a program writes the style for a word.
+    styles: ClassVar[Mapping[str, str]] = {
+        "split": "RowwiseParallel(input_layouts=Replicate())",
+        "row": "RowwiseParallel()",
+        "head": "ColwiseParallel(output_layouts=Replicate())",
+    }
+
+    def spelled(self, context: RankContext) -> Spelling | None:
+        words = set(self.plan.values())
+        own = (TensorParallel.style, LossParallelism.style)
+        if type(self).wrap is not TensorParallel.wrap or type(self).style not in own:
+            return None
+        if not words <= {*self.styles}:
+            return None
+        used = "".join(self.styles[word] for word in sorted(words))
+        kinds = [name for name in ("ColwiseParallel", "RowwiseParallel") if name in used]
+        return Spelling(
+            wrap=(
+                *mesh_lines(self.mesh(context)),
+                f"plan = {{{', '.join(f'{name!r}: {self.styles[word]}' for name, word in self.plan.items())}}}",
+                "return parallelize_module(model, mesh, plan)",
+            ),
+            imports=(
+                f"from torch.distributed.tensor.parallel import {', '.join([*kinds, 'parallelize_module'])}",
+                *(
+                    [f"from {Replicate.__module__} import Replicate"]
+                    if "Replicate()" in used
+                    else []
+                ),
+            ),
+            no_sync="",
+            dtensors=True,
+            rows="t",
+        )
+
     def rows(self, batch: Batch, context: RankContext) -> Batch:
         return batch
 
@@ -147,6 +185,18 @@ class LossParallelism(TensorParallel):
         "tensor_parallel": _NO_PLAN,
         "head": "the scenario has no layer whose output is the classes of a cross entropy",
     }
+
+    styles: ClassVar[Mapping[str, str]] = {
+        **TensorParallel.styles,
+        "head": "ColwiseParallel(use_local_output=False)",
+    }
+
+    def spelled(self, context: RankContext) -> Spelling | None:
+        found = super().spelled(context)
+        if found is None or type(self).learn is not LossParallelism.learn:
+            return None
+        imports = (*found.imports, "from torch.distributed.tensor.parallel import loss_parallel")
+        return replace(found, within="loss_parallel()", imports=imports)
 
     def style(self, word: str, module: Any, ranks: int) -> ParallelStyle:
         if word == "head":

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from distparity import devices, mutants, operations, scenarios, strategies
 from distparity.core import participation, processes, refusal
 from distparity.core.assignment import Judging, Question, Stored, Training
+from distparity.core.judgement import Quantity
 from distparity.core.registry import family, file
 from distparity.core.torch_facts import (
     DeviceFacts,
@@ -36,6 +37,8 @@ from distparity.torch_support import origin, private
 from distparity.torch_support.version import installed
 from distparity.training import promises, reference, room
 from distparity.training.loop import Recipe, train
+from distparity.training.program.folding import NotWritable
+from distparity.training.program.writing import write
 from distparity.training.trajectory import Trajectory
 from distparity.verification import diagnosis, evidence, nondeterminism, verdict
 from distparity.verification.constants import FACTOR
@@ -276,6 +279,20 @@ def parity(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> An
     return {**result, "sanitizer": private.sanitizer_reports()}, []
 
 
+def spell_training(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
+    """Write a training as a program that needs torch alone; ``why`` says why there is none.
+
+    All ranks of its world are asked, because making a mesh is a collective call.
+    """
+    plan = Training.from_json(args["training"])
+    first = None if args["first"] is None else Quantity.from_json(args["first"])
+    strategy = strategies.load()[plan.strategy]
+    try:
+        return {"program": write(_recipe_of(plan), strategy, context, first)}, []
+    except NotWritable as error:
+        return {"program": None, "why": str(error)}, []
+
+
 def consult(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
     """Train the oracle; stores its trajectory, those of its parts and rows, answers with its faults.
 
@@ -431,6 +448,7 @@ TASKS: dict[str, Task] = {
         smoke,
         ask,
         parity,
+        spell_training,
         consult,
         reference_runs,
         alive,
