@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from distparity.operations.generated import collective_layout, factory, guard, p
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
 from distparity.operations.judge import Findings, Made, Where, judge
-from distparity.session import explain, selection
+from distparity.session import issue, selection
 
 WHERE = Where((2, 13), "cpu", "float64")
 
@@ -353,9 +354,9 @@ def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
     file = tmp_path / "program.py"
     file.write_text(program.write(check) or "", "utf-8")
 
-    shown, said = explain.shows(file)
+    word, said = issue.ran(sys.executable, file)
 
-    assert shown, said
+    assert word == "defect", said
     assert "changed input: torch.float64 [5, 2] [" in said
     assert ", not torch.float64 [5, 5] [" in said
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from distparity.bisection.environment import need_uv
 from distparity.cli._where import add_where
 from distparity.core.bad_request import BadRequest
-from distparity.session import arguments, explain, names
+from distparity.core.outcome import Outcome
+from distparity.session import arguments, explain, issue, names
 
 
 def add(commands: Any) -> None:
@@ -32,11 +36,28 @@ def add(commands: Any) -> None:
         help="write the training, or the first wrong check of a generated operation, as a program that "
         "needs torch alone, and run it",
     )
+    parser.add_argument(
+        "--issue",
+        type=Path,
+        metavar="FILE.md",
+        help="with --program: write it as an issue for torch, with the versions of this machine",
+    )
+    parser.add_argument(
+        "--good",
+        metavar="RELEASE",
+        help="with --issue: find the release since which the program is wrong, by bisection from this "
+        "one, in which it is right",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="also draw it")
 
 
 def _act(given: argparse.Namespace) -> int:
     names.check_mutants([given.mutant] if given.mutant else [])
+    for option, needed in (("issue", "program"), ("good", "issue")):
+        if getattr(given, option) is not None and getattr(given, needed) is None:
+            raise BadRequest(f"--{option} needs --{needed}")
+    if given.good is not None:
+        need_uv()
     options = arguments.options(given)
     found = explain.explain(options, given.mutant, tuple(given.check), given.program)
     if given.plot is not None and len(found) > 1:
@@ -46,9 +67,25 @@ def _act(given: argparse.Namespace) -> int:
         if given.plot is not None:
             explain.plot(case, outcome, given.plot)
             print(f"wrote {given.plot}")
-    if given.program is not None and any(explain.wrong(outcome) for _, outcome in found):
-        shown, said = explain.shows(given.program)
-        print(f"wrote {given.program}; it says: {said}")
-        if not shown:
-            raise BadRequest(f"{given.program} does not show what the case shows")
+    red = [(case, outcome) for case, outcome in found if explain.wrong(outcome)]
+    if given.program is not None and red:
+        _show(given, *red[-1])
     return 1 if any(outcome.status.bad for _, outcome in found) else 0
+
+
+def _show(given: argparse.Namespace, case: str, outcome: Outcome) -> None:
+    """Run the program that was written, and write an issue with it. Raises :class:`BadRequest`."""
+    word, said = issue.ran(sys.executable, given.program)
+    print(f"wrote {given.program}; it says: {said}")
+    if word != "defect":
+        raise BadRequest(f"{given.program} does not show what the case shows")
+    if given.issue is None:
+        return
+    changed: list[str] = []
+    version = re.search(r"torch (2\.\d+\.\d+)", said)
+    if given.good is not None and version is not None:
+        changed = issue.since(given.program, given.good, version[1])
+    program = given.program.read_text("utf-8")
+    text = issue.text(case, outcome, program, said, issue.versions(), changed)
+    given.issue.write_text(text, "utf-8")
+    print(f"wrote {given.issue}")

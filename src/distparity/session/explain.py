@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 from distparity.core.outcome import Outcome
 from distparity.session.options import Options
 from distparity.session.run import Run
 
-__all__ = ["explain", "plot", "shows", "table", "wrong"]
+__all__ = ["explain", "plot", "table", "wrong"]
 
-#: The longest time that a written program may take, in seconds.
-_MOST_SECONDS = 300
 #: Left, top, width and height of the plot's area, in pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 70, 40, 520, 260
 _STYLE = 'font-family="sans-serif" font-size="12" role="img"'
@@ -61,20 +57,6 @@ def explain(
 def wrong(outcome: Outcome) -> bool:
     """Whether there is something that a program could show."""
     return bool(outcome.failure)
-
-
-def shows(program: Path) -> tuple[bool, str]:
-    """Run a written program; whether it shows the defect, and its last line."""
-    done = subprocess.run(
-        [sys.executable, program],
-        capture_output=True,
-        text=True,
-        timeout=_MOST_SECONDS,
-        check=False,
-    )
-    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
-    said = last[0] if last else f"it ended with {done.returncode} and said nothing"
-    return said.startswith("defect:"), said
 
 
 def table(case: str, outcome: Outcome) -> list[str]:

@@ -25,7 +25,7 @@ from distparity.strategies.base import (
     state_keys,
     state_of,
 )
-from distparity.strategies.spelling import Spelling, arguments
+from distparity.strategies.spelling import Spelling, Words, arguments
 
 if TYPE_CHECKING:
     from distparity.devices.context import RankContext
@@ -98,15 +98,13 @@ class Fsdp1(Strategy):
             return None
         options = self.options(context)
         ranks = options.pop("device_mesh", None)
+        more = {"use_orig_params": self.use_orig_params, "device_id": Words("torch.device('cpu')")}
+        more |= options | ({} if ranks is None else {"device_mesh": Words("mesh")})
         return Spelling(
             wrap=(
                 *mesh_lines(ranks),
                 "policy = CustomPolicy(lambda module: any(module is unit for unit in units))",
-                f"more = dict(use_orig_params={self.use_orig_params}, device_id=torch.device('cpu'))",
-                (
-                    "return FSDP(model, auto_wrap_policy=policy, **more"
-                    f"{arguments(options)}{', device_mesh=mesh' if ranks else ''})"
-                ),
+                f"return FSDP(model, auto_wrap_policy=policy{arguments(more)})",
             ),
             imports=(
                 "from torch.distributed.fsdp import FullyShardedDataParallel as FSDP",

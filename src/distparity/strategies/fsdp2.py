@@ -190,7 +190,7 @@ class Fsdp2(Strategy):
                 *(
                     f"from {module} import {one.__name__}"
                     for one in policies
-                    if "fsdp" in one.__module__
+                    if one.__module__.startswith("torch.")
                 ),
             ),
             sync="model.set_requires_gradient_sync(last)",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-__all__ = ["Spelling", "arguments"]
+__all__ = ["Spelling", "Words", "arguments"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,19 @@ class Spelling:
     within: str = ""
 
 
+class Words(str):
+    """The text of an expression."""
+
+    __slots__ = ()
+
+
 def arguments(options: Mapping[str, Any]) -> str:
     """The arguments of a call after others, as text: ``, static_graph=True``."""
     return "".join(f", {name}={_text(value)}" for name, value in options.items())
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Words):
+        return value
     # An enumeration's own text is no Python.
-    kind = type(value)
-    return (
-        f"{kind.__name__}.{value.name}"
-        if hasattr(value, "name") and hasattr(kind, "__members__")
-        else repr(value)
-    )
+    return f"{type(value).__name__}.{value.name}" if isinstance(value, Enum) else repr(value)

@@ -20,7 +20,7 @@ from distparity.training.program.tidying import does_nothing, tidy
 
 __all__ = ["Sources"]
 
-#: What a program may not import.
+#: What a program may not import; nor the package of a scenario, which may be somebody's own.
 _OURS = "distparity"
 
 
@@ -49,6 +49,8 @@ class Sources:
         #: By the name of a function, the name in it of an object, and the object's class.
         self._cases: dict[str, str] = {}
         self._case = ""
+        self._wanted: set[str] = set()
+        self._ours = {_OURS}
         self._names: dict[Any, str] = {}
 
     def instance(self, name: str, one: Any, methods: Sequence[str], base: type) -> set[str]:
@@ -58,6 +60,7 @@ class Sources:
         up to ``base`` are written in a chain. Returns the names of those of ``methods`` that do
         something. Raises :class:`NotWritable`.
         """
+        self._ours.add(_package(type(one)))
         order = type(one).__mro__
         line = order[: order.index(base) + 1]
         found: dict[type, dict[str, ast.FunctionDef]] = {kind: {} for kind in line}
@@ -95,7 +98,7 @@ class Sources:
             own = name if number == len(trees) else self._free(f"{name}{number}")
             self._classes[own] = _Class(own, above, body)
             above = own
-        self._case = own
+        self._case, self._wanted = own, {*methods} - idle
         return {*methods} - idle
 
     def function(self, text: str, case: str = "") -> None:
@@ -109,6 +112,9 @@ class Sources:
 
     def texts(self) -> tuple[list[str], list[str]]:
         """The lines of imports, and the text of each function and class, without what nothing uses."""
+        if not self._cases:
+            # Nobody but the reader calls the object.
+            self._entries |= self._wanted
         while self._shorter():
             pass
         used = {
@@ -130,7 +136,7 @@ class Sources:
     def _used(self, kind: _Class, used: set[str]) -> bool:
         return (
             kind.name in used
-            or (kind.name == self._case and not used.isdisjoint(self._cases.values()))
+            or (kind.name == self._case and used.issuperset(self._cases.values()))
             or any(one.base == kind.name for one in self._classes.values())
         )
 
@@ -190,7 +196,7 @@ class Sources:
         """The name of a module, class or function in the program, which is written or imported."""
         if isinstance(value, ModuleType):
             parent, _, own = value.__name__.rpartition(".")
-            if value.__name__.partition(".")[0] == _OURS:
+            if value.__name__.partition(".")[0] in self._ours:
                 raise NotWritable(f"it uses {value.__name__}")
             as_ = "" if own == wished else f" as {wished}"
             self._imports[wished] = (
@@ -198,7 +204,7 @@ class Sources:
             )
             return wished
         module = getattr(value, "__module__", "") or ""
-        if module.partition(".")[0] != _OURS:
+        if _package(value) not in self._ours:
             own = getattr(value, "__name__", "")
             if not module or not own or own == "<lambda>":
                 raise NotWritable(f"{wished} has no source")
@@ -219,7 +225,7 @@ class Sources:
 
     def class_of(self, value: Any) -> type | None:
         """A class of the package, which is written with the program."""
-        return value if isinstance(value, type) and value.__module__.startswith(_OURS) else None
+        return value if isinstance(value, type) and _package(value) in self._ours else None
 
     def _class_of(self, kind: type, name: str, known: Mapping[str, Any] | None = None) -> _Class:
         """A class with all its methods; ``known`` are arguments of its constructor."""
@@ -267,6 +273,10 @@ class Sources:
         )
         tidy(folded)
         return folded
+
+
+def _package(value: Any) -> str:
+    return (getattr(value, "__module__", "") or "").partition(".")[0]
 
 
 def _text(tree: ast.stmt) -> str:

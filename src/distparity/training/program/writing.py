@@ -23,7 +23,7 @@ __all__ = ["write"]
 _PROGRAM = '''\
 """{title}
 
-The last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
+Its last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
 import datetime
 import tempfile
 import torch
@@ -51,8 +51,9 @@ if __name__ == "__main__":
         ranks = torch.multiprocessing.start_processes(run, (folder,), RANKS, False, start_method="fork").processes
         died = [f"died: {{one.exitcode}}" for one in ranks if one.join() or one.exitcode]
         said = sorted(filter(None, died or [torch.load(f"{{folder}}/{{rank}}") for rank in range(RANKS)]))
-    print(f"{{'defect' if said else 'right'}}: torch {{torch.__version__}}: {{(said or ['the same'])[0]}}")
-    raise SystemExit(bool(said))
+    word = "right" if not said else "defect" if {wrong} else "neither"
+    print(f"{{word}}: torch {{torch.__version__}}: {{(said or ['the same'])[0]}}")
+    raise SystemExit(("right", "defect", "neither").index(word))
 '''
 _DRAWN = """\
 def drawn(seed, make):
@@ -164,6 +165,8 @@ def write(
         tolerance=_TOLERANCES[dtype],
         body=body,
         what=writing.what,
+        # A release that refuses the training does not have another's wrong numbers.
+        wrong="said" if quantity is None else 'not all(one.startswith("raised") for one in said)',
     )
 
 
@@ -263,8 +266,7 @@ class _Writing:
         yield f"batch = drawn({seed}, lambda: case.batch({recipe.rows}))"
         yield f"batch = [t.to({recipe.dtype}) if t.is_floating_point() else t for t in batch]"
         if spelled.rows != "t":
-            yield "if rank is not None:"
-            yield f"    batch = [{spelled.rows} for t in batch]"
+            yield f"batch = batch if rank is None else [{spelled.rows} for t in batch]"
         if "before_step" in has:
             yield f"case.before_step(inner, {step})"
         yield from self._backward()

@@ -1,0 +1,135 @@
+"""A finding as an issue for torch: a program, what it prints, and what it printed with other releases.
+
+Its headings are those of PyTorch's form for bugs: "Describe the bug" and "Versions".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distparity.bisection import Bisection, Environments, Observation, between
+from distparity.bisection.observation import FAILS, PASSES, Question
+from distparity.core.outcome import Outcome
+from distparity.core.redact import Redactor
+
+__all__ = ["ran", "since", "text", "versions"]
+
+#: The longest time that a program may take, in seconds: it starts ranks, which wait for each other.
+_MOST_SECONDS = 300
+#: What a program's last line says, and what that is of a release.
+_SAYS = {"defect": "failed", "right": "passed"}
+
+
+def ran(python: Path | str, program: Path) -> tuple[str, str]:
+    """Run a program; returns ``"defect"``, ``"right"`` or an empty string, and its last line."""
+    try:
+        done = subprocess.run(
+            [python, program],
+            capture_output=True,
+            text=True,
+            timeout=_MOST_SECONDS,
+            check=False,
+            env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"it had not ended after {_MOST_SECONDS} s"
+    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
+    said = last[0] if last else f"it ended with {done.returncode} and said nothing"
+    word = said.partition(":")[0]
+    return (word if word in _SAYS else ""), said
+
+
+def since(program: Path, good: str, bad: str, say: Callable[[str], None] = print) -> list[str]:
+    """Find the release between ``good`` and ``bad`` since which a program shows a defect.
+
+    Returns lines in words. Raises :class:`distparity.core.bad_request.BadRequest` if one of them is not
+    what its name says, or if no environment can be made.
+    """
+
+    def observe(python: Path, _suite: Path, _question: Question, _runs: int) -> Observation:
+        word, said = ran(python, program)
+        version = re.search(r"torch (2\.\S+?):", said)
+        return Observation(_SAYS.get(word, ""), said, torch=version[1] if version else "")
+
+    question = Question(program.name)
+    work = Bisection(between(good, bad), question, say=say, observe=observe)
+    made = Environments()
+    try:
+        work.run(made)
+    finally:
+        made.close()
+    words = {PASSES: "right", FAILS: "wrong"}
+    told = [
+        f"- {words.get(seen.kind or '', 'not known')} with {name}: `{seen.message}`"
+        for name, seen in work.seen.items()
+    ]
+    return [*(line.strip() for line in work.lines()[-1:]), "", *told]
+
+
+def versions() -> str:
+    """What ``torch.utils.collect_env`` says of this machine; of Python alone where it says nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.utils.collect_env"],
+            capture_output=True,
+            text=True,
+            timeout=_MOST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"Python {sys.version}"
+    return done.stdout.strip() or f"Python {sys.version}"
+
+
+def text(
+    case: str, outcome: Outcome, program: str, said: str, about: str, changed: Sequence[str] = ()
+) -> str:
+    """The issue, in Markdown.
+
+    ``program`` is a program that needs torch alone, and ``said`` its last line. ``about`` is what
+    :func:`versions` returns, and ``changed`` what :func:`since` does.
+    """
+    diagnosis = outcome.facts.get("diagnosis")
+    lines = [
+        f"# {_title(program)}",
+        "",
+        "### 🐛 Describe the bug",
+        "",
+        "The program below trains, or calls an operation, in several processes and in one. The results differ.",
+        "",
+        *([f"It looks like: {diagnosis}.", ""] if diagnosis else []),
+        "```python",
+        program.rstrip(),
+        "```",
+        "",
+        "It prints:",
+        "",
+        "```",
+        said,
+        "```",
+        "",
+        "Expected: a line that begins with `right:`.",
+        "",
+    ]
+    if changed:
+        lines += ["### Other releases", "", *changed, ""]
+    lines += [
+        f"Found by distparity as `{case}`: {outcome.message.splitlines()[0]}",
+        "",
+        "### Versions",
+        "",
+        "```",
+        about,
+        "```",
+    ]
+    return Redactor(os.environ).text("\n".join(lines) + "\n")
+
+
+def _title(program: str) -> str:
+    """The first line of a program's docstring."""
+    return program.strip().removeprefix('"""').splitlines()[0].strip().rstrip(".")
