@@ -258,8 +258,20 @@ def test_a_program_needs_torch_alone(name: str, strategy: str, two: RankContext)
     space: dict[str, Any] = {"__name__": "program"}
     exec(compile(text, name, "exec"), space)
     # In one process it trains, whatever it is.
-    assert torch.isfinite(space["train"]()).all()
+    assert torch.isfinite(space["train"]("cpu")).all()
     assert "distparity" not in text
+
+
+def test_a_program_of_an_accelerator_takes_a_device_for_each_rank(two: RankContext) -> None:
+    kind = SimpleNamespace(no_reductions=(), backend=lambda: "nccl")
+    there = SimpleNamespace(world_size=2, rank=1, device=torch.device("cuda", 1), kind=kind)
+
+    text = _program("basic", "ddp", cast("RankContext", there))
+
+    assert "torch.cuda.set_device(rank % torch.cuda.device_count())\n" in text
+    assert 'device = torch.device("cuda", torch.cuda.current_device())\n' in text
+    assert 'dist.init_process_group("nccl", ' in text
+    assert 'start_method="spawn"' in text
 
 
 def test_most_of_the_shipped_scenarios_have_a_program(two: RankContext) -> None:
@@ -292,7 +304,7 @@ def test_a_program_trains_as_the_case_does(two: RankContext) -> None:
 
     first = next(iter(model.parameters()))
     assert first.grad is not None
-    assert torch.equal(space["train"](), first.grad)
+    assert torch.equal(space["train"]("cpu"), first.grad)
 
 
 @pytest.mark.parametrize(
@@ -325,12 +337,23 @@ def test_a_program_of_a_right_training_says_so(two: RankContext, tmp_path: Path)
     assert word == "right", said
 
 
+#: In torch 2.13 each rank keeps its own gradient, or has that of all ranks' sum.
+WRONG = [("cpu", "fsdp1_hybrid_nx1"), ("sim", "tp_loss_implicit")]
+
+
+@pytest.mark.parametrize(("device", "strategy"), WRONG)
 def test_a_wrong_training_becomes_a_program_and_an_issue(
-    tmp_path: Path, distparity: Distparity
+    device: str,
+    strategy: str,
+    tmp_path: Path,
+    distparity: Distparity,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # In torch 2.13, each rank keeps its own gradient.
-    case = "drawn.linear.steps_1/fsdp1_hybrid_nx1-ws2-float32"
-    words = ["--device", "cpu", "--program", "out.py", "--issue", "out.md"]
+    case = f"drawn.linear.steps_1/{strategy}-ws2-float32"
+    words = ["--device", device, "--program", "out.py", "--issue", "out.md"]
+    # As ``import torch`` does with a vendor's device.
+    monkeypatch.setenv("SIM_AUTOLOAD", str(int(device == "sim")))
+    monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
 
     done = distparity("explain", case, *words, cwd=tmp_path)
 

@@ -34,7 +34,7 @@ def mesh_lines(ranks: DeviceMesh | None) -> tuple[str, ...]:
     if ranks is None:
         return ()
     named = "" if ranks.mesh_dim_names is None else f", mesh_dim_names={ranks.mesh_dim_names!r}"
-    return (f'mesh = dist.init_device_mesh("cpu", {tuple(ranks.shape)}{named})',)
+    return (f"mesh = dist.init_device_mesh({ranks.device_type!r}, {tuple(ranks.shape)}{named})",)
 
 
 @cache

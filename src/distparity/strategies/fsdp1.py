@@ -98,7 +98,7 @@ class Fsdp1(Strategy):
             return None
         options = self.options(context)
         ranks = options.pop("device_mesh", None)
-        more = {"use_orig_params": self.use_orig_params, "device_id": Words("torch.device('cpu')")}
+        more = {"use_orig_params": self.use_orig_params, "device_id": Words("device")}
         more |= options | ({} if ranks is None else {"device_mesh": Words("mesh")})
         return Spelling(
             wrap=(

@@ -12,9 +12,9 @@ __all__ = ["Spelling", "Words", "arguments"]
 
 @dataclass(frozen=True)
 class Spelling:
-    """Lines of Python. They may use ``model``, ``units``, ``rank``, ``RANKS``, ``dist`` and ``torch``."""
+    """Lines of Python. They may use ``model``, ``units``, ``device``, ``RANKS``, ``dist`` and ``torch``."""
 
-    #: The body of ``wrap(model, units)``, which returns the wrapped model.
+    #: The body of ``wrap(model, units, device)``, which returns the wrapped model.
     wrap: tuple[str, ...]
     imports: tuple[str, ...] = ()
     #: A context in which ``model.named_parameters()`` are full tensors; empty where they always are.

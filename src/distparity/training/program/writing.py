@@ -22,7 +22,6 @@ __all__ = ["write"]
 
 _PROGRAM = '''\
 """{title}
-
 Its last line begins with ``defect:`` (exit code 1) or ``right:`` (0). It needs torch alone."""
 import datetime
 import tempfile
@@ -35,21 +34,21 @@ RANKS, LIMIT, TOLERANCE = {ranks}, datetime.timedelta(seconds=20), {tolerance}
 {body}
 
 def run(rank, folder):
-    dist.init_process_group("gloo", f"file://{{folder}}/store", LIMIT, RANKS, rank)
+    {take}device = torch.device({device})
+    dist.init_process_group("{backend}", f"file://{{folder}}/store", LIMIT, RANKS, rank)
     dist.barrier()  # A rank that leaves early would end the others' connecting.
-    said = ""
     try:
-        found, right = train(rank), train()
-        for at in (~torch.isclose(found, right, TOLERANCE, TOLERANCE)).nonzero().tolist()[:1]:
-            said = f"{what} at {{at}}: {{found[tuple(at)]:.9g}}, not {{right[tuple(at)]:.9g}}"
+        found, right = train(device, rank), train(device)
+        off = (~torch.isclose(found, right, TOLERANCE, TOLERANCE)).nonzero().tolist()
+        said = "".join(f"{what} at {{at}}: {{found[tuple(at)]:.9g}}, not {{right[tuple(at)]:.9g}}" for at in off[:1])
     except Exception as error:
         said = f"raised {{type(error).__name__}}: {{error}}".splitlines()[0]
     torch.save(said, f"{{folder}}/{{rank}}")
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        ranks = torch.multiprocessing.start_processes(run, (folder,), RANKS, False, start_method="fork").processes
-        died = [f"died: {{one.exitcode}}" for one in ranks if one.join() or one.exitcode]
+        ranks = torch.multiprocessing.start_processes(run, (folder,), RANKS, False, start_method="{start}").processes
+        died = [f"{{'died' if one.exitcode < 0 else 'raised'}}: {{one.exitcode}}" for one in ranks if one.join() or one.exitcode]
         said = sorted(filter(None, died or [torch.load(f"{{folder}}/{{rank}}") for rank in range(RANKS)]))
     word = "right" if not said else "defect" if {wrong} else "neither"
     print(f"{{word}}: torch {{torch.__version__}}: {{(said or ['the same'])[0]}}")
@@ -62,9 +61,6 @@ def drawn(seed, make):
     made = make()
     torch.set_default_dtype(torch.float32)
     return made"""
-_WHOLE = """\
-def whole(tensor):
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.detach().clone()"""
 #: What :func:`make` of a program returns.
 _MADE = "inner, model, optimizer, schedule"
 _STATE = "from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict"
@@ -148,12 +144,12 @@ def write(
         raise NotWritable(f"the strategy {strategy.name}")
     writing = _Writing(recipe, spelled, quantity)
     imports, texts = writing.texts()
-    wrap = "\n".join(["def wrap(model, units):", *(f"    {line}" for line in spelled.wrap)])
+    wrap = "\n".join(["def wrap(model, units, device):", *(f"    {line}" for line in spelled.wrap)])
     every = [one for one in (*imports, *spelled.imports) if one not in _PROGRAM]
-    more = [_WHOLE] if spelled.dtensors else []
+    more = []
     if writing.reloads:
         imported, text = _MOVES[scenario.reload_by]
-        more.append(text)
+        more = [text]
         every += imported
     body = "\n\n".join([*texts[:-1], wrap, _DRAWN, *more, texts[-1]])
     if "contextlib." in body:
@@ -162,6 +158,7 @@ def write(
         title=f"{strategy.title}, {context.world_size} ranks: {name(type(scenario))} differs from one process.",
         imports="\n".join(_merged(every)),
         ranks=context.world_size,
+        **_where(context),
         tolerance=_TOLERANCES[dtype],
         body=body,
         what=writing.what,
@@ -226,11 +223,11 @@ class _Writing:
     def _made(self, has: set[str]) -> Iterator[str]:
         """The lines that make the model, and what trains it."""
         recipe = self.recipe
-        yield f"inner = model = drawn({recipe.seed}, lambda: case.model()).to({recipe.dtype})"
+        yield f"inner = model = drawn({recipe.seed}, lambda: case.model()).to(device, {recipe.dtype})"
         yield "if rank is not None:"
         if "before_wrap" in has:
             yield "    case.before_wrap(inner)"
-        yield f"    model = wrap(inner, {'case.units(inner)' if self.units else '[]'})"
+        yield f"    model = wrap(inner, {'case.units(inner)' if self.units else '[]'}, device)"
         if "after_wrap" in has:
             yield f"drawn({recipe.seed}, lambda: case.after_wrap(inner))"
         if self.steps:
@@ -239,9 +236,9 @@ class _Writing:
             yield "schedule = case.schedule(optimizer)"
 
     def _train(self, has: set[str]) -> Iterator[str]:
-        yield "def train(rank=None):"
+        yield "def train(device, rank=None):"
         if self.reloads:
-            yield f"    {_MADE} = make(rank)"
+            yield f"    {_MADE} = make(device, rank)"
         else:
             yield from (f"    {line}" for line in self._made(has))
         if self.step == 0:
@@ -253,7 +250,7 @@ class _Writing:
             yield from (f"    {line}" for line in self._read(gradient=False))
 
     def _make(self, has: set[str]) -> Iterator[str]:
-        yield "def make(rank):"
+        yield "def make(device, rank):"
         yield from (f"    {line}" for line in self._made(has))
         if "schedule" not in has:
             yield "    schedule = None"
@@ -264,9 +261,9 @@ class _Writing:
         recipe, spelled = self.recipe, self.spelled
         seed = str(recipe.seed + 1) if step == "0" else f"{recipe.seed + 1} + step"
         yield f"batch = drawn({seed}, lambda: case.batch({recipe.rows}))"
-        yield f"batch = [t.to({recipe.dtype}) if t.is_floating_point() else t for t in batch]"
-        if spelled.rows != "t":
-            yield f"batch = batch if rank is None else [{spelled.rows} for t in batch]"
+        as_ = f"{recipe.dtype} if t.is_floating_point() else t.dtype"
+        mine = "t" if spelled.rows == "t" else f"(t if rank is None else {spelled.rows})"
+        yield f"batch = [{mine}.to(device, {as_}) for t in batch]"
         if "before_step" in has:
             yield f"case.before_step(inner, {step})"
         yield from self._backward()
@@ -285,7 +282,7 @@ class _Writing:
         if self.reloads:
             yield f"if step == {self.scenario.reload_after} and rank is not None:"
             yield "    old, schedule_before = (model, optimizer), schedule"
-            yield f"    {_MADE} = make(rank)"
+            yield f"    {_MADE} = make(device, rank)"
             yield "    move(old, (model, optimizer))"
             if "schedule" in has:
                 yield "    schedule.load_state_dict(schedule_before.state_dict())"
@@ -298,14 +295,16 @@ class _Writing:
             margin = "    "
         parts = self.tensor.split(".")
         path = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts)
-        whole = "whole({})" if self.spelled.dtensors else "{}.detach().clone()"
+        yield f"{margin}one = inner{path}"
         if gradient:
-            yield f"{margin}one = inner{path}"
-            there = "one.grad is None"
-            one = f"torch.zeros_like(one) if {there} else one.grad"
-            yield f"{margin}return {whole.format(one if self.spelled.dtensors else f'({one})')}"
-        else:
-            yield f"{margin}return {whole.format(f'inner{path}')}"
+            yield f"{margin}one = torch.zeros_like(one) if one.grad is None else one.grad"
+        yield f"{margin}return {self._whole('one')}.detach().clone()"
+
+    def _whole(self, name: str) -> str:
+        """The full tensor of what may be a DTensor."""
+        if not self.spelled.dtensors:
+            return name
+        return f"({name}.full_tensor() if hasattr({name}, 'full_tensor') else {name})"
 
     def _clip(self) -> Iterator[str]:
         scenario, clip = self.scenario, self.spelled.clip
@@ -343,11 +342,8 @@ class _Writing:
                 yield f"{margin}with contextlib.nullcontext() if {alike} else {spelled.no_sync}:"
                 margin += "    "
         if spelled.within:
-            yield f"{margin}with contextlib.ExitStack() as within:"
+            yield f"{margin}with {spelled.within}:"
             margin += "    "
-            yield f"{margin}if rank is not None:"
-            for one in spelled.within.split(", "):
-                yield f"{margin}    within.enter_context({one})"
         if self.terms == 1:
             yield f"{margin}(term,) = case.losses(model, {piece})"
             yield f"{margin}(term{share}).backward()"
@@ -358,8 +354,20 @@ class _Writing:
             margin += "    "
             yield f"{margin}(term{share}).backward(retain_graph=m < {self.terms})"
         if wanted:
-            whole = "whole(term)" if spelled.dtensors else "term.detach()"
-            yield f"{margin}loss = loss + {whole}{share}"
+            yield f"{margin}loss = loss + {self._whole('term')}.detach(){share}"
+
+
+def _where(context: RankContext) -> dict[str, str]:
+    """The device of a rank, and the backend of its group."""
+    kind = context.device.type
+    if kind == "cpu":
+        return {"device": '"cpu"', "take": "", "backend": "gloo", "start": "fork"}
+    module = f"torch.{kind}"
+    take = f"{module}.set_device(rank % {module}.device_count())\n    "
+    # What has begun to use an accelerator cannot be forked.
+    # If a process sees only its own device, that is device 0.
+    where = {"device": f'"{kind}", {module}.current_device()', "take": take}
+    return {**where, "backend": context.kind.backend(), "start": "spawn"}
 
 
 def _merged(imports: list[str]) -> Iterator[str]:
