@@ -15,6 +15,7 @@ import torch
 
 from distparity import operations
 from distparity.operations.base import Check, Exact, Operation, Request
+from distparity.operations.dtensor.base import TensorOperation
 from distparity.operations.generated import collective_layout, factory, guard, program, samples
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
 from distparity.operations.generated.placing import part
@@ -346,19 +347,52 @@ def test_what_a_program_of_an_operator_takes_for_right(way: str) -> None:
     assert compared
 
 
-def test_a_program_shows_what_its_check_shows(tmp_path: Path) -> None:
-    # In torch 2.13, the result of this one has the shape of a part.
-    request = _request("index_add")
-    checks = operations.load()["operator"].checks(request)
-    (check,) = [one for one in checks if one.name == "0 on 2: S1,R,R in place"]
+@pytest.mark.filterwarnings("ignore:reduction")
+@pytest.mark.parametrize("way", ["shard_uneven", "shard_last", "partial_avg"])
+@pytest.mark.parametrize(
+    "operation",
+    [one for one, kind in operations.load().items() if isinstance(kind, TensorOperation)],
+)
+def test_what_a_program_of_a_function_takes_for_right(operation: str, way: str) -> None:
+    for check in islice(operations.load()[operation].checks(_request(way)), 0, None, 4):
+        space: dict[str, Any] = {"__name__": "program"}
+        text = program.write(check) or ""
+        exec(text, space)
+        told, right = space["expected"](0), check.expected(0)
+
+        assert len(text.splitlines()) < 80
+        for name in right:
+            if name.startswith("result"):
+                torch.testing.assert_close(
+                    told[name].to(right[name].dtype),
+                    right[name].value.to(right[name].dtype),
+                    equal_nan=True,
+                )
+
+
+#: In torch 2.13: the result of the first has the shape of a part, the gradient of the second is too large.
+SHOWN = {
+    "operator": (
+        "index_add",
+        "0 on 2: S1,R,R in place",
+        ("changed input: torch.float64 [5, 2] [", ", not torch.float64 [5, 5] ["),
+    ),
+    "dtensor_losses": ("shard", "mse_loss, mean", ("gradient 0: torch.float64 [8, 8] [",)),
+}
+
+
+@pytest.mark.parametrize("operation", SHOWN)
+def test_a_program_shows_what_its_check_shows(operation: str, tmp_path: Path) -> None:
+    way, name, shows = SHOWN[operation]
+    checks = operations.load()[operation].checks(_request(way))
+    (check,) = [one for one in checks if one.name == name]
     file = tmp_path / "program.py"
     file.write_text(program.write(check) or "", "utf-8")
 
     word, said = issue.ran(sys.executable, file)
 
     assert word == "defect", said
-    assert "changed input: torch.float64 [5, 2] [" in said
-    assert ", not torch.float64 [5, 5] [" in said
+    assert all(words in said for words in shows), said
 
 
 def test_what_is_not_torchs_is_not_marked_as_its_answer() -> None:

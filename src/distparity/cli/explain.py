@@ -33,8 +33,8 @@ def add(commands: Any) -> None:
         "--program",
         type=Path,
         metavar="FILE.py",
-        help="write the training, or the first wrong check of a generated operation, as a program that "
-        "needs torch alone, and run it",
+        help="write the training, or the first wrong check of an operation, as a program that needs torch "
+        "alone, and run it",
     )
     parser.add_argument(
         "--issue",

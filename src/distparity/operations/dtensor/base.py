@@ -33,7 +33,7 @@ except ImportError:  # its name before 2.5
         distribute_tensor,
     )
 
-__all__ = ["Subject", "TensorOperation"]
+__all__ = ["OfSubject", "Subject", "TensorOperation"]
 
 Function = Callable[..., Any]
 
@@ -152,7 +152,7 @@ class TensorOperation(Operation):
 
     def checks(self, request: Request) -> Iterator[Check]:
         for subject in self.subjects:
-            yield _Function(subject, request, self._rows(request))
+            yield OfSubject(subject, request, self._rows(request))
 
     def _rows(self, request: Request) -> int:
         if request.way == "shard_empty":
@@ -161,7 +161,9 @@ class TensorOperation(Operation):
         return _UNEVEN if request.way == "shard_uneven" else _ROWS
 
 
-class _Function(Check):
+class OfSubject(Check):
+    """A subject's function, of distributed and of plain tensors."""
+
     def __init__(self, subject: Subject, request: Request, rows: int) -> None:
         self.subject = subject
         self.request = request
@@ -230,6 +232,18 @@ class _Function(Check):
         if site.fault is not None:
             site.fault.part(self, site.rank, leaf.to_local())
         return leaf
+
+    def placements(self) -> list[str]:
+        """How each input is placed, as Python writes it."""
+        mean = self.request.way == "partial_avg"
+        return [
+            f"Partial({'avg' if mean else 'sum'!r})"
+            if len(parts) > 1
+            else "Replicate()"
+            if self._placement(kind, parts[0]) == Replicate()
+            else f"Shard({self._placement(kind, parts[0]).dim})"
+            for kind, parts in self.inputs()
+        ]
 
     def _placement(self, kind: _Kind, tensor: torch.Tensor) -> Any:
         if not kind.follows or self.is_partial or self.request.way == "replicate":

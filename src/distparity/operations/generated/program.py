@@ -9,12 +9,15 @@ import torch
 
 from distparity.core.registry import name
 from distparity.operations.base import Check, members
+from distparity.operations.dtensor.base import OfSubject
 from distparity.operations.generated import samples
 from distparity.operations.generated.boundary import Crossing
 from distparity.operations.generated.collective_gradient import CALLS, Flow
 from distparity.operations.generated.collective_layout import LaidOut
 from distparity.operations.generated.operator import OfSample
 from distparity.operations.generated.placing import part
+from distparity.training.program.folding import NotWritable
+from distparity.training.program.sources import Sources
 
 __all__ = ["write"]
 
@@ -91,6 +94,11 @@ def write(check: Check) -> str | None:
         return _boundary(check)
     if isinstance(check, LaidOut):
         return _layout(check)
+    if isinstance(check, OfSubject):
+        try:
+            return _subject(check)
+        except NotWritable:
+            return None
     return None
 
 
@@ -141,6 +149,53 @@ def distributed(rank):
         imports += _DISTRIBUTE
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
     return _FRAME.format(**words, body=body.rstrip())
+
+
+def _subject(check: OfSubject) -> str:
+    sources = Sources()
+    sources.plain("function", check.subject.function)
+    imports, texts = sources.texts()
+    hows = check.placements()
+    parts = [f"[{', '.join(map(_literal, parts))}]" for _, parts in check.inputs()]
+    whole = "mean" if check.request.way == "partial_avg" else "sum"
+    dtype = str(check.request.dtype)
+    tracked = (
+        "" if check.is_partial else "[one.requires_grad_() for one in t if one.is_floating_point()]"
+    )
+    body = f"""\
+PARTS = [{", ".join(parts)}]
+
+
+{chr(10).join(f"{text}{chr(10)}{chr(10)}" for text in texts)}
+def full(t):
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def compute(t):
+    leaves = {tracked or "[]"}
+    made = function(*t)
+    made = [full(one) for one in (made if isinstance(made, (tuple, list)) else [made])]
+    found = {{f"result {{n}}": one.detach() for n, one in enumerate(made)}}
+    slopes = [torch.arange(1.0, one.numel() + 1).cos().reshape(one.shape).to(one.dtype) for one in made]
+    loss = sum((one * slope).sum() for one, slope in zip(made, slopes) if one.requires_grad)
+    loss.backward() if torch.is_tensor(loss) else None
+    return found | {{f"gradient {{n}}": full(one.grad) for n, one in enumerate(leaves) if one.grad is not None}}
+
+
+def expected(rank):
+    wholes = [torch.stack(parts) for parts in PARTS]
+    return compute([one.{whole}(0) if len(one) > 1 else one[0].clone() for one in wholes])
+
+
+def distributed(rank):
+    mesh, hows = dist.init_device_mesh("cpu", (RANKS,)), [{", ".join(hows)}]
+    one = lambda p, how: distribute_tensor(p[0], mesh, [how]) if len(p) == 1 else DTensor.from_local(p[rank], mesh, [how])
+    return compute([one(parts, how) for parts, how in zip(PARTS, hows)])
+"""
+    title = f"``{check.name}`` of DTensors ({', '.join(hows)}, {dtype}) differs from that of plain tensors."
+    used = "\n".join(line for line in imports if line != "import torch")
+    words = {"title": title, "imports": f"{_DTENSOR}{_DISTRIBUTE}\n{used}".rstrip()}
+    return _FRAME.format(**words, ranks=check.request.ranks, body=body.rstrip())
 
 
 _LAID = {

@@ -110,6 +110,43 @@ class Sources:
         if case:
             self._cases[tree.name] = case
 
+    def plain(self, name: str, value: Any) -> None:
+        """Add a function, or a lambda, by a name; what it is a closure of is known.
+
+        Raises :class:`NotWritable`.
+        """
+        if not isinstance(value, FunctionType) or _package(value) == "torch":
+            self._called.add(self.name_of(value, name))
+            return
+        self._ours.add(_package(value))
+        closed = inspect.getclosurevars(value).nonlocals
+        given = inspect.signature(value).parameters.values()
+        defaults = {one.name: one.default for one in given if one.default is not one.empty}
+        tree = self._lambda(value) if value.__name__ == "<lambda>" else _parsed(value)
+        env = {**closed, **defaults}
+        tree.args.defaults, tree.args.kw_defaults = [], []
+        folded = Folding(self, value.__globals__, env, None).function(tree)
+        folded.name = name
+        tidy(folded)
+        self._functions[name] = folded
+        self._called.add(name)
+
+    def _lambda(self, value: FunctionType) -> ast.FunctionDef:
+        """A lambda as a function: the only one that begins in its line of its file."""
+        module = inspect.getmodule(value)
+        text = "" if module is None else inspect.getsource(module)
+        found = [
+            node
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Lambda) and node.lineno == value.__code__.co_firstlineno
+        ]
+        if len(found) != 1:
+            raise NotWritable("a lambda that is not alone in its line")
+        (tree,) = ast.parse("def function(): pass").body
+        assert isinstance(tree, ast.FunctionDef)
+        tree.args, tree.body = found[0].args, [ast.Return(found[0].body)]
+        return tree
+
     def texts(self) -> tuple[list[str], list[str]]:
         """The lines of imports, and the text of each function and class, without what nothing uses."""
         if not self._cases:
@@ -118,10 +155,13 @@ class Sources:
         while self._shorter():
             pass
         used = {
-            node.id
-            for tree in self._trees()
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name)
+            *self._called,
+            *(
+                node.id
+                for tree in self._trees()
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Name)
+            ),
         }
         used |= {one.base.partition(".")[0] for one in self._classes.values()}
         imports = [line for name, line in self._imports.items() if name in used]
@@ -260,10 +300,7 @@ class Sources:
         self, function: FunctionType, env: Mapping[str, Any], stub: Stub | None = None
     ) -> ast.FunctionDef:
         """A function's tree, folded; ``env`` has the values of arguments that are known."""
-        text = textwrap.dedent(inspect.getsource(function))
-        tree = ast.parse(text).body[0]
-        if not isinstance(tree, ast.FunctionDef) or tree.decorator_list:
-            raise NotWritable(f"{function.__name__} is not a plain function")
+        tree = _parsed(function)
         closed = inspect.getclosurevars(function).nonlocals
         if set(closed) - {"__class__"}:
             raise NotWritable(f"{function.__name__} is a closure")
@@ -273,6 +310,13 @@ class Sources:
         )
         tidy(folded)
         return folded
+
+
+def _parsed(function: FunctionType) -> ast.FunctionDef:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    if not isinstance(tree, ast.FunctionDef) or tree.decorator_list:
+        raise NotWritable(f"{function.__name__} is not a plain function")
+    return tree
 
 
 def _package(value: Any) -> str:
