@@ -15,6 +15,7 @@ import torch
 
 from distparity import operations
 from distparity.operations.base import Check, Exact, Operation, Request
+from distparity.operations.collectives.base import Collective, Exchange
 from distparity.operations.dtensor.base import TensorOperation
 from distparity.operations.generated import collective_layout, factory, guard, program, samples
 from distparity.operations.generated.guard import GuardedCheck, RaisedError, asked
@@ -379,6 +380,39 @@ SHOWN = {
     ),
     "dtensor_losses": ("shard", "mse_loss, mean", ("gradient 0: torch.float64 [8, 8] [",)),
 }
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(
+    "operation",
+    [one for one, kind in operations.load().items() if isinstance(kind, Collective)],
+)
+def test_a_collective_has_a_program_for_dense_tensors_that_are_not_large(
+    operation: str, ranks: int
+) -> None:
+    found = operations.load()[operation]
+    way = found.ways[0]
+    for check in found.checks(_request(way, ranks)):
+        text = program.write(check)
+        plain = cast("Exchange", check).setting
+        if plain.size == "large" or plain.layout != "contiguous":
+            assert text is None
+            continue
+        space: dict[str, Any] = {"__name__": "program"}
+        exec(text or "", space)
+        for rank in range(ranks):
+            right = check.expected(rank)
+            for name, value in space["expected"](rank).items():
+                assert torch.equal(value, right[name].value.to(value.dtype))
+
+
+def test_a_program_of_a_right_collective_says_so(tmp_path: Path) -> None:
+    checks = operations.load()["all_gather"].checks(_request("functional", 2))
+    (check,) = [one for one in checks if one.name == "dim 1"]
+    file = tmp_path / "program.py"
+    file.write_text(program.write(check) or "", "utf-8")
+
+    assert issue.ran(sys.executable, file)[0] == "right"
 
 
 @pytest.mark.parametrize("operation", SHOWN)

@@ -102,11 +102,11 @@ def weigh(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Ans
 
 
 def spell(context: RankContext, args: dict[str, Any], blobs: list[bytes]) -> Answer:
-    """Write the first check of a case as a program that needs torch alone; none for some checks."""
+    """Write the only check that is asked for as a program that needs torch alone; none for some checks."""
     case = Operating.from_json(args)
     operation, request = _asked(case)
     checks = _checks(operation, request, case)
-    return {"program": write(checks[0]) if checks else None}, []
+    return {"program": write(checks[0]) if len(checks) == 1 else None}, []
 
 
 def _checks(operation: Operation, request: Request, case: Operating) -> list[Check]:

@@ -141,7 +141,7 @@ class Course:
         Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a case.
         """
         if case.scenario in self.torch.operations:
-            return (yield from spell(case, outcome.diverged[0], self.limit))
+            return (yield from spell(case, next(iter(outcome.diverged), None), self.limit))
         exchange = self.torch.exchange(case.scenario, case.strategy, case.dtype)
         training = Training.of(case, SEED, exchange)
         first = None if outcome.first is None else outcome.first.quantity

@@ -70,20 +70,20 @@ def operate(
     return with_findings(outcome, [run])
 
 
-def spell(case: Case, check: str, limit: float, seed: int = SEED) -> Job[str]:
+def spell(case: Case, check: str | None, limit: float, seed: int = SEED) -> Job[str]:
     """Write a check as a program that needs torch alone, and return its text.
 
-    Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a check.
+    ``check`` is None for the only check of a case. Raises :class:`distparity.core.bad_request.BadRequest` if there is none for such a check.
     """
-    what = Operating(
-        case.scenario, case.strategy, case.dtype, case.world_size, seed, checks=(check,)
-    )
+    checks = () if check is None else (check,)
+    what = Operating(case.scenario, case.strategy, case.dtype, case.world_size, seed, checks=checks)
     done = yield Task(JUDGE, "spell", what.to_json(), limit=limit)
     if isinstance(done, Failure):
-        raise BadRequest(f"no program for {check!r}: {done.message}", done.detail)
+        raise BadRequest(f"no program for {case.id}: {done.message}", done.detail)
     found: str | None = done.results[0]["program"]
     if found is None:
-        raise BadRequest(f"no program for {check!r} of {case.id}")
+        which = "any one check" if check is None else repr(check)
+        raise BadRequest(f"no program for {which} of {case.id}")
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 
 from distparity.core.registry import name
 from distparity.operations.base import Check, members
+from distparity.operations.collectives.base import Exchange
 from distparity.operations.dtensor.base import OfSubject
 from distparity.operations.generated import samples
 from distparity.operations.generated.boundary import Crossing
@@ -16,7 +17,7 @@ from distparity.operations.generated.collective_gradient import CALLS, Flow
 from distparity.operations.generated.collective_layout import LaidOut
 from distparity.operations.generated.operator import OfSample
 from distparity.operations.generated.placing import part
-from distparity.training.program.folding import NotWritable
+from distparity.training.program.folding import NotWritable, Stub
 from distparity.training.program.sources import Sources
 
 __all__ = ["write"]
@@ -41,7 +42,7 @@ def differ(found, right):
     for name, value in right.items():
         one, other = found[name].resolve_conj(), value.resolve_conj()
         alike = one.shape == other.shape and one.dtype == other.dtype
-        off = ~torch.isclose(one, other, 1e-5, 1e-5, equal_nan=True) if alike else torch.ones(1)
+        off = ~torch.isclose(one, other, {tolerance}, {tolerance}, equal_nan=True) if alike else torch.ones(1)
         for n in off.flatten().nonzero().flatten().tolist():
             seen = [f"{{t.dtype}} {{list(t.shape)}} {{t.flatten()[n:][:3].tolist()}}" for t in (one, other)]
             return f"{{name}}: {{seen[0]}}, not {{seen[1]}}, from element {{n}} on"
@@ -70,6 +71,8 @@ if __name__ == "__main__":
     print(f"{{'defect' if wrong else 'right'}}: torch {{torch.__version__}}: {{seen[0][1] if seen else 'the same'}}")
     raise SystemExit(wrong)
 '''
+#: What an element may be off, relative and absolute.
+_TOLERANCE = "1e-5"
 _DTENSOR = """\
 from torch.distributed._tensor import DTensor, Partial, Replicate, Shard"""
 
@@ -94,11 +97,13 @@ def write(check: Check) -> str | None:
         return _boundary(check)
     if isinstance(check, LaidOut):
         return _layout(check)
-    if isinstance(check, OfSubject):
-        try:
+    try:
+        if isinstance(check, OfSubject):
             return _subject(check)
-        except NotWritable:
-            return None
+        if isinstance(check, Exchange):
+            return _exchange(check)
+    except NotWritable:
+        pass
     return None
 
 
@@ -148,7 +153,7 @@ def distributed(rank):
     if "distribute_tensor" in body:
         imports += _DISTRIBUTE
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
-    return _FRAME.format(**words, body=body.rstrip())
+    return _FRAME.format(**words, tolerance=_TOLERANCE, body=body.rstrip())
 
 
 def _subject(check: OfSubject) -> str:
@@ -195,7 +200,69 @@ def distributed(rank):
     title = f"``{check.name}`` of DTensors ({', '.join(hows)}, {dtype}) differs from that of plain tensors."
     used = "\n".join(line for line in imports if line != "import torch")
     words = {"title": title, "imports": f"{_DTENSOR}{_DISTRIBUTE}\n{used}".rstrip()}
-    return _FRAME.format(**words, ranks=check.request.ranks, body=body.rstrip())
+    return _FRAME.format(
+        **words, tolerance=_TOLERANCE, ranks=check.request.ranks, body=body.rstrip()
+    )
+
+
+#: The most elements of a tensor that a program has in its text.
+_MOST_ELEMENTS = 1000
+
+
+def _exchange(check: Exchange) -> str:
+    setting, ranks = check.setting, range(check.request.ranks)
+    groups = members(setting.team, check.request.ranks)
+    given = {rank: check.gives(rank) for group in groups for rank in group}
+    right = {rank: check.gets(rank) for rank in given}
+    if setting.layout != "contiguous" or type(check) is not Exchange:
+        raise NotWritable("a tensor with gaps in memory")
+    if any(one.numel() > _MOST_ELEMENTS for every in given.values() for one in every):
+        raise NotWritable("a large tensor")
+    call = Stub()
+    known = {"way": check.way, "setting": setting, "is_async": setting.special == "async"}
+    vars(call).update(known, word=(setting.op or "SUM").lower())
+    sources = Sources()
+    sources.method("act", check.collective, "call", call=call)
+    imports, (act, *rest) = sources.texts()
+    root = "None" if setting.root is None else f"team[{setting.root}]"
+    values = {
+        n: [f"({_literal(e.value.to(e.dtype))})" for e in every] for n, every in right.items()
+    }
+    results = "call.given" if check.is_in_place else "call.taken"
+    more = "".join(f"{text}{chr(10)}{chr(10)}{chr(10)}" for text in (*rest, act))
+    body = f"""\
+GROUPS = {groups}
+GIVEN = {{{", ".join(f"{n}: [{', '.join(map(_literal, every))}]" for n, every in given.items())}}}
+RIGHT = {{{", ".join(f"{n}: [{', '.join(every)}]" for n, every in values.items())}}}
+
+
+{more}def expected(rank):
+    return {{f"result {{n}}": one for n, one in enumerate(RIGHT.get(rank, []))}}
+
+
+def distributed(rank):
+    made = {{tuple(ranks): dist.new_group(ranks) for ranks in GROUPS}}
+    dist.barrier()
+    team = next((ranks for ranks in GROUPS if rank in ranks), None)
+    if team is None:
+        return {{}}
+    taken = [torch.full_like(one, 77) if one.dtype != torch.bool else ~one for one in RIGHT[rank]]
+    call = SimpleNamespace(group=made[tuple(team)], team=team, me=team.index(rank), given=GIVEN[rank], taken=taken)
+    call.op, call.root = dist.ReduceOp.{setting.op or "SUM"}, {root}
+    call.is_root = rank == call.root
+    found = act(call)
+    found = {results} if found is None else [one * 1 for one in found]
+    return {{f"result {{n}}": one for n, one in enumerate(found)}}
+"""
+    used = [
+        line for line in imports if line not in ("import torch", "import torch.distributed as dist")
+    ]
+    words = {"title": f"``{type(check.collective).__name__}``: {check.request.way}, {check.name}."}
+    words["imports"] = "\n".join(["from types import SimpleNamespace", *used])
+    dtype = check.request.dtype
+    half = dtype.is_floating_point and dtype.itemsize == 2
+    tolerance = f"{16 * torch.finfo(dtype).eps:.2g}" if half else _TOLERANCE
+    return _FRAME.format(**words, tolerance=tolerance, ranks=len(ranks), body=body.rstrip())
 
 
 _LAID = {
@@ -280,7 +347,7 @@ def distributed(rank):
     title = f"``{way}`` in a forward, and its gradient: {check.name}."
     imports = "\n".join(line for name, line in _MODULES.items() if f"{name}." in call)
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
-    return _FRAME.format(**words, body=body.rstrip())
+    return _FRAME.format(**words, tolerance=_TOLERANCE, body=body.rstrip())
 
 
 _LEAF = "leaf = make(rank, mesh).requires_grad_()"
@@ -405,7 +472,7 @@ def distributed(rank):
     if "X" in check.source + check.end:
         imports += _STRIDED
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
-    return _FRAME.format(**words, body=body.rstrip())
+    return _FRAME.format(**words, tolerance=_TOLERANCE, body=body.rstrip())
 
 
 #: By way: what a rank has, the call, and its result; ``part`` is a part of ``x`` for each rank. ``lay`` gives
@@ -528,7 +595,7 @@ def distributed(rank):
     title = f"``{way}`` of tensors that are not in one piece of memory: {check.name}."
     imports = "\n".join(line for word, line in _MODULES.items() if f"{word}." in call)
     words = {"title": title, "imports": imports, "ranks": check.request.ranks}
-    return _FRAME.format(**words, body=body.rstrip())
+    return _FRAME.format(**words, tolerance=_TOLERANCE, body=body.rstrip())
 
 
 def _at(rank: int, mesh: tuple[int, ...], name: str) -> tuple[int, ...]:

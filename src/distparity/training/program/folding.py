@@ -79,7 +79,8 @@ class Folding(ast.NodeTransformer):
         self.often: Counter[str] = Counter()
         self.local: set[str] = set()
 
-    def function(self, tree: ast.FunctionDef) -> ast.FunctionDef:
+    def function(self, tree: ast.FunctionDef, *, keeps: bool = False) -> ast.FunctionDef:
+        """Fold a function in place; what is known is no longer an argument, unless it ``keeps`` all."""
         _plain(tree)
         args = tree.args
         every = [*args.posonlyargs, *args.args, *args.kwonlyargs]
@@ -99,7 +100,7 @@ class Folding(ast.NodeTransformer):
         self.often = Counter([*stored, *names])
         self.local = {*stored, *names, *inner}
         known = [name for name in self.env if name != "self"]
-        args.args = [one for one in args.args if one.arg not in known]
+        args.args = [one for one in args.args if keeps or one.arg not in known]
         tree.body = self.block(tree.body) or [ast.Pass()]
         return tree
 

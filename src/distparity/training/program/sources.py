@@ -131,6 +131,25 @@ class Sources:
         self._functions[name] = folded
         self._called.add(name)
 
+    def method(self, name: str, one: Any, method: str, **known: Any) -> None:
+        """Add a method of an object as a function of its other arguments.
+
+        ``known`` are arguments of which something is known; they stay arguments. Raises
+        :class:`NotWritable` if it uses the object in another way than by what is known of it.
+        """
+        self._ours.add(_package(type(one)))
+        function = getattr(type(one), method)
+        tree = _parsed(function)
+        del tree.args.args[0]
+        folded = Folding(self, function.__globals__, {"self": one, **known}, None)
+        tree = folded.function(tree, keeps=True)
+        if any(isinstance(node, ast.Name) and node.id == "self" for node in ast.walk(tree)):
+            raise NotWritable(f"{method} of {type(one).__name__} uses the object")
+        tree.name = name
+        tidy(tree)
+        self._functions[name] = tree
+        self._called.add(name)
+
     def _lambda(self, value: FunctionType) -> ast.FunctionDef:
         """A lambda as a function: the only one that begins in its line of its file."""
         module = inspect.getmodule(value)
