@@ -335,6 +335,14 @@ class TensorParallelHsdp(TensorParallelFsdp2):
     name = "fsdp2_hsdp_tp"
     title = "parallelize_module by 2 ranks, fully_shard by 2, and replicas of that"
     ranks_multiple_of = 4
+    limits: ClassVar[tuple[Limit, ...]] = (
+        Limit(
+            fact="fully_shard on a 2-D mesh of layers that are split",
+            answer="Using TP with HSDP is not supported",
+            before=(2, 5),
+        ),
+        *TensorParallelFsdp2.limits,
+    )
 
     def both(self, context: RankContext) -> DeviceMesh:
         shape = (context.world_size // 4, 2, 2)
