@@ -56,6 +56,8 @@ def _act(given: argparse.Namespace) -> int:
     for option, needed in (("issue", "program"), ("good", "issue")):
         if getattr(given, option) is not None and getattr(given, needed) is None:
             raise BadRequest(f"--{option} needs --{needed}")
+    if given.program is not None and given.mutant is not None:
+        raise BadRequest("--program: a program of torch alone has no deliberate fault in it")
     if given.good is not None:
         need_uv()
     options = arguments.options(given)
@@ -68,8 +70,11 @@ def _act(given: argparse.Namespace) -> int:
             explain.plot(case, outcome, given.plot)
             print(f"wrote {given.plot}")
     red = [(case, outcome) for case, outcome in found if explain.wrong(outcome)]
-    if given.program is not None and red:
-        _show(given, *red[-1])
+    if given.program is not None:
+        if red:
+            _show(given, *red[-1])
+        else:
+            print(f"nothing is wrong that a program could show: {given.program} is not written")
     return 1 if any(outcome.status.bad for _, outcome in found) else 0
 
 
