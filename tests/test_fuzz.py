@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -248,3 +249,18 @@ def test_a_deliberate_fault_is_found_and_shrunk(distparity: Distparity, tmp_path
     assert "summed" in one["diagnosis"]
     assert f"finding: {one['case']}" in ran.stdout
     assert list(tmp_path.glob("reports/junit-*-cpu-fuzz.xml"))
+
+
+@pytest.mark.parametrize(("known", "mutant"), [(False, None), (True, None), (False, "no_exchange")])
+def test_a_new_finding_of_torch_is_told_with_the_command_that_writes_its_program(
+    known: bool, mutant: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuzz.Campaign, "facts", lambda _: {"drawn": 1})
+    case = Case("drawn.linear.steps_1", "ddp", 2, "float32", "cpu")
+    found = fuzz.Finding(
+        case, Outcome(Status.FAILED, "off"), ("wrong numbers",), case.id, known=known
+    )
+    campaign = fuzz.Campaign(cast("Any", None), 1, Path(), mutant=mutant, findings=[found])
+
+    command = f"distparity explain {case.id} --device cpu --program out.py --issue out.md"
+    assert any(command in line for line in fuzz.told(campaign)) == (not known and mutant is None)

@@ -413,6 +413,10 @@ def told(campaign: Campaign) -> list[str]:
             *[f"    looks like: {d}" for d in [finding.outcome.facts.get("diagnosis")] if d],
             f"    first in {finding.seen_in}, shrunk by {finding.tried} cases",
         ]
+        if not finding.known and campaign.mutant is None:
+            case = finding.case
+            asked = f"distparity explain {case.id} --device {case.device}"
+            lines.append(f"    for torch: {asked} --program out.py --issue out.md")
     lines += [f"known defect of torch, {n} times: {name}" for name, n in campaign.known.items()]
     lines += [f"not confirmed: {c.id}: {o.message}" for c, o in campaign.unconfirmed.items()]
     return lines + [f"fault of the grammar: {c}: {why}" for c, why in campaign.faults.items()]
