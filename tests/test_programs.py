@@ -160,12 +160,53 @@ def test_a_class_is_written_for_the_arguments_that_are_known() -> None:
                 return Inner()""")
 
 
+class Plain(nn.Module):
+    deep = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skips = False
+
+    def forward(self, x: Any) -> Any:
+        return x if self.skips or self.deep else x + 1
+
+
+class Deep(Plain):
+    deep = True
+
+
+class Changed(Base):
+    def model(self) -> Any:
+        return Deep()
+
+    def before(self, model: Any) -> Any:
+        model.skips = True
+
+
+def test_what_somebody_may_change_is_not_known() -> None:
+    sources = Sources()
+    sources.instance("Case", Changed(), ["model", "before"], Base)
+    imports, texts = sources.texts()
+    space: dict[str, Any] = {}
+    exec("\n".join([*imports, *texts]), space)
+
+    case = space["Case"]()
+    plain, deep = space["Plain"](), case.model()
+    assert (plain(1), deep(1)) == (2, 1)
+    case.before(plain)
+    assert plain(1) == 1
+
+
 def test_a_parents_method_is_written_in_a_parent() -> None:
     _, text = _written("above")
 
     space: dict[str, Any] = {}
     exec(text, space)
     assert space["Case"]().above([]) == [3]
+
+
+def _counts(self: Any) -> None:
+    self.count += 1
 
 
 def _closure() -> Callable[..., Any]:
@@ -181,6 +222,7 @@ def _closure() -> Callable[..., Any]:
 NOT_WRITTEN: dict[str, tuple[Callable[..., Any], str]] = {
     "a closure": (_closure(), "is a closure"),
     "a property": (cast("Any", property(lambda self: 1)), "is not a plain method"),
+    "state": (_counts, "count of Base is not a plain method"),
 }
 
 

@@ -147,10 +147,10 @@ class Folding(ast.NodeTransformer):
             if isinstance(target, ast.Name) and self.often[target.id] == 1:
                 self.env[target.id] = known
                 return []
-            if self.learns is not None and _of_self(target):
+            # What could be written may be written to, by anybody.
+            if self.learns is not None and _of_self(target) and not _literal(known):
                 setattr(self.learns, target.attr, known)  # type: ignore[attr-defined]
-                if not _literal(known):
-                    return []
+                return []
         return [ast.Assign([self.visit(target)], self.visit(value))]
 
     def _parts(self, target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:

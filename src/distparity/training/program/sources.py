@@ -10,7 +10,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -29,10 +29,12 @@ class _Class:
     name: str
     base: str
     methods: list[ast.FunctionDef]
+    constants: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         lines = [f"class {self.name}({self.base}):" if self.base else f"class {self.name}:"]
-        lines += [textwrap.indent(_text(one), "    ") for one in self.methods]
+        body = [*self.constants, *map(_text, self.methods)] or ["pass"]
+        lines += [textwrap.indent(one, "    ") for one in body]
         return "\n".join(lines)
 
 
@@ -50,6 +52,8 @@ class Sources:
         self._cases: dict[str, str] = {}
         self._case = ""
         self._wanted: set[str] = set()
+        #: The attributes of objects that are known, and written nowhere.
+        self._learned: set[str] = set()
         self._ours = {_OURS}
         self._names: dict[Any, str] = {}
 
@@ -168,6 +172,7 @@ class Sources:
 
     def texts(self) -> tuple[list[str], list[str]]:
         """The lines of imports, and the text of each function and class, without what nothing uses."""
+        self._check_stores()
         if not self._cases:
             # Nobody but the reader calls the object.
             self._entries |= self._wanted
@@ -184,7 +189,7 @@ class Sources:
         }
         used |= {one.base.partition(".")[0] for one in self._classes.values()}
         imports = [line for name, line in self._imports.items() if name in used]
-        classes = [one for one in self._classes.values() if one.methods and self._used(one, used)]
+        classes = [one for one in self._classes.values() if self._used(one, used)]
         # The functions that were added last call the classes.
         functions = {name: _text(tree) for name, tree in self._functions.items()}
         first = [text for name, text in functions.items() if name not in self._called]
@@ -198,6 +203,16 @@ class Sources:
             or (kind.name == self._case and used.issuperset(self._cases.values()))
             or any(one.base == kind.name for one in self._classes.values())
         )
+
+    def _check_stores(self) -> None:
+        """Refuse what changes an attribute that was taken for known. Raises :class:`NotWritable`."""
+        mine = {id(tree) for tree in self._classes[self._case].methods} if self._case else set()
+        for tree in self._trees():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                    own = id(tree) in mine and ast.unparse(node.value) == "self"
+                    if own or node.attr in self._learned:
+                        raise NotWritable(f"it changes {ast.unparse(node)}")
 
     def _shorter(self) -> bool:
         """Put short functions and methods in the place of their calls, and drop those nobody calls."""
@@ -295,15 +310,19 @@ class Sources:
             self._imports.pop(kind.__bases__[0].__name__, None)
         stub = Stub()
         body: list[ast.FunctionDef] = []
+        constants: list[str] = []
         for each, value in vars(kind).items():
             if isinstance(value, FunctionType):
                 env = {"self": stub, **(known or {} if each == "__init__" else {})}
                 body.append(self._function(value, env, stub))
-            elif isinstance(value, (bool, int, float, str)):
-                setattr(stub, each, value)
+            elif isinstance(value, (bool, int, float, str)) and not each.startswith("__"):
+                constants.append(
+                    ast.unparse(ast.Assign([ast.Name(each)], ast.Constant(value), lineno=1))
+                )
             elif not each.startswith("__"):
                 raise NotWritable(f"{kind.__name__}.{each} is no method")
-        return _Class(name, ", ".join(bases), body)
+        self._learned |= {*vars(stub)}
+        return _Class(name, ", ".join(bases), body, constants)
 
     def specialised(self, kind: type, args: Sequence[Any], keywords: Mapping[str, Any]) -> str:
         """The name of a class that is made with these arguments alone, which are known."""
