@@ -24,7 +24,8 @@ from distparity.devices.context import RankContext
 from distparity.scenarios.base import Scenario
 from distparity.session import issue
 from distparity.strategies import _meshes
-from distparity.training.loop import Recipe
+from distparity.strategies.single import Single
+from distparity.training.loop import Recipe, train
 from distparity.training.program.folding import NotWritable
 from distparity.training.program.sources import Sources
 from distparity.training.program.tidying import tidy
@@ -332,21 +333,35 @@ def test_most_of_the_shipped_scenarios_have_a_program(two: RankContext) -> None:
     assert len(left) < 25
 
 
-def test_a_program_trains_as_the_case_does(two: RankContext) -> None:
-    scenario = scenarios.get("multiple_forward")
-    space: dict[str, Any] = {"__name__": "program"}
-    exec(_program("multiple_forward", "ddp", two, "gradient"), space)
-    recipe = _recipe("multiple_forward")
-    model = recipe.model()
-    optimizer = scenario.optimizer(model.parameters())
-    for step in range(scenario.steps):
-        optimizer.zero_grad()
-        scenario.loss(model, recipe.batch(step)).backward()
-        optimizer.step()
+#: Some of those that have a program, and the draws.
+SHIPPED = [
+    "attention",
+    "checkpoint_reentrant",
+    "clipping_frozen",
+    "embedding_sparse",
+    "lstm",
+    "mixture_of_experts",
+    "multiple_forward",
+    "resume",
+    "second_order",
+    "skipped_unit",
+    "tied_at_root",
+    "unused_parameters",
+]
 
-    first = next(iter(model.parameters()))
-    assert first.grad is not None
-    assert torch.equal(space["train"]("cpu"), first.grad)
+
+@pytest.mark.parametrize("name", [*SHIPPED, *DRAWN])
+def test_a_program_trains_in_one_process_as_the_case_does(name: str, two: RankContext) -> None:
+    kind = SimpleNamespace(seed=torch.manual_seed)
+    alone = cast("RankContext", SimpleNamespace(**{**vars(two), "world_size": 1, "kind": kind}))
+    space: dict[str, Any] = {"__name__": "program"}
+    recipe = _recipe(name)
+    parameter, _ = next(recipe.model().named_parameters())
+
+    exec(_program(name, "ddp", two), space)
+
+    steps = train(recipe, Single(), alone).steps
+    assert torch.equal(space["train"]("cpu"), cast("torch.Tensor", steps[-1].parameter[parameter]))
 
 
 @pytest.mark.parametrize(
