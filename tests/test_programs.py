@@ -451,7 +451,7 @@ def test_the_release_since_which_a_program_is_wrong(
     lines = issue.since(tmp_path / "program.py", "2.8", "2.11", say=lambda _: None)
 
     assert lines[0] == (
-        "it changed in one of 2.9.0, 2.9.1, 2.10.0: 2.9.0, 2.9.1 could not be judged"
+        "It changed in one of 2.9.0, 2.9.1, 2.10.0: 2.9.0, 2.9.1 could not be judged."
     )
-    assert "- right with 2.8.0: `right: torch 2.8.0: words`" in lines
+    assert lines[2] == "- right with 2.8.0: `right: torch 2.8.0: words`"
     assert "- not known with 2.9.1: `neither: torch 2.9.1: words`" in lines

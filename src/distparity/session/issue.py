@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from packaging.version import Version
+
 from distparity.bisection import Bisection, Environments, Observation, between
 from distparity.bisection.observation import FAILS, PASSES, Question
 from distparity.core.outcome import Outcome
@@ -70,9 +72,9 @@ def since(program: Path, good: str, bad: str, say: Callable[[str], None] = print
     words = {PASSES: "right", FAILS: "wrong"}
     told = [
         f"- {words.get(seen.kind or '', 'not known')} with {name}: `{seen.message}`"
-        for name, seen in work.seen.items()
+        for name, seen in sorted(work.seen.items(), key=lambda one: Version(one[0]))
     ]
-    return [*(line.strip() for line in work.lines()[-1:]), "", *told]
+    return [*(f"{line[:1].upper()}{line[1:]}." for line in work.lines()[-1:]), "", *told]
 
 
 def versions() -> str:
