@@ -10,10 +10,6 @@ program, and every program an entry. Those of defects/order/ need a device: ci/o
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -24,12 +20,9 @@ from packaging.version import Version
 
 from distparity import expectations
 from distparity.expectations import SHIPPED, Entry
+from distparity.session import issue
 
 ROOT = Path(__file__).parents[1]
-#: Seconds that a program may take: most of it is the import of torch, three times.
-LIMIT = 300.0
-#: What a program's last line begins with, and the exit code that goes with it.
-SAYS = {"right": 0, "defect": 1}
 
 
 class Seen(NamedTuple):
@@ -65,32 +58,9 @@ def expected(entries: Iterable[Entry], torch: str) -> dict[str, str]:
     return found
 
 
-def run(program: Path) -> tuple[str, str]:
-    """What a program says, as :data:`SAYS` names it or ``"nothing"``, and its last line."""
-    command = [sys.executable, str(program)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    ) as done:
-        try:
-            found = done.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            return "nothing", f"no answer in {LIMIT:g} s"
-        finally:
-            # Its ranks as well: one that hangs may do so for ever, and at full speed.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(done.pid, signal.SIGKILL)
-    lines = [line for text in found for line in text.split("\n")]
-    for word, code in SAYS.items():
-        line = next((line for line in reversed(lines) if line.startswith(f"{word}: ")), None)
-        # A program that broke exits with 1 as well: its word counts, and the code beside it.
-        if line is not None and done.returncode == code:
-            return word, line
-    return "nothing", next(filter(None, reversed(lines)), f"exit code {done.returncode}")
-
-
 def look(wanted: Mapping[str, str], root: Path) -> list[Seen]:
-    return [Seen(name, wanted[name], *run(root / name)) for name in sorted(wanted)]
+    seen = ((name, *issue.ran(sys.executable, root / name)) for name in sorted(wanted))
+    return [Seen(name, wanted[name], word or "nothing", line) for name, word, line in seen]
 
 
 def table(seen: Iterable[Seen]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -392,6 +393,38 @@ def test_a_program_of_a_right_training_says_so(two: RankContext, tmp_path: Path)
     word, said = issue.ran(sys.executable, file)
 
     assert word == "right", said
+
+
+def test_a_program_that_hangs_leaves_no_rank_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Both processes hold the lock until they end.
+    (tmp_path / "lock").touch()
+    file = tmp_path / "program.py"
+    file.write_text(
+        "import fcntl, os, time\n"
+        f"held = open({str(tmp_path / 'lock')!r})\n"
+        "fcntl.flock(held, fcntl.LOCK_EX)\n"
+        f"open({str(tmp_path / 'began')!r}, 'w').close()\n"
+        "os.fork()\n"
+        "time.sleep(600)\n",
+        "utf-8",
+    )
+    monkeypatch.setattr(issue, "_MOST_SECONDS", 8)
+
+    assert issue.ran(sys.executable, file) == ("", "no answer in 8 s")
+
+    assert (tmp_path / "began").exists()
+    with (tmp_path / "lock").open() as free:
+        fcntl.flock(free, fcntl.LOCK_EX)
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2_activations_on_cpu", "fsdp2_zero1", "tp_sequence"])
+def test_a_strategy_that_trains_otherwise_is_not_written_as_its_parent(
+    strategy: str, two: RankContext
+) -> None:
+    with pytest.raises(NotWritable, match=f"the strategy {strategy}"):
+        _program("basic", strategy, two)
 
 
 #: In torch 2.13 each rank keeps its own gradient, or has that of all ranks' sum.

@@ -5,8 +5,10 @@ Its headings are those of PyTorch's form for bugs: "Describe the bug" and "Versi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +27,9 @@ __all__ = ["ran", "since", "text", "versions"]
 _MOST_SECONDS = 300
 #: What a program of ranks on the CPU has in it.
 _ON_CPU = 'init_process_group("gloo"'
-#: What a program's last line says, and what that is of a release.
+#: What a program's last line begins with, and the exit code that goes with it.
+_CODES = {"right": 0, "defect": 1}
+#: What that is of a release.
 _SAYS = {"defect": "failed", "right": "passed"}
 
 
@@ -33,21 +37,30 @@ def ran(python: Path | str, program: Path) -> tuple[str, str]:
     """Run a program; returns ``"defect"``, ``"right"`` or an empty string, and its last line."""
     # On the CPU, packages that announce a device to torch have no part in it.
     on_cpu = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"} if _ON_CPU in program.read_text("utf-8") else {}
-    try:
-        done = subprocess.run(
-            [python, program],
-            capture_output=True,
-            text=True,
-            timeout=_MOST_SECONDS,
-            check=False,
-            env={**os.environ, **on_cpu},
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"it had not ended after {_MOST_SECONDS} s"
-    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
-    said = last[0] if last else f"it ended with {done.returncode} and said nothing"
-    word = said.partition(":")[0]
-    return (word if word in _SAYS else ""), said
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [python, program],
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **on_cpu},
+    ) as done:
+        try:
+            found = done.communicate(timeout=_MOST_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "", f"no answer in {_MOST_SECONDS} s"
+        finally:
+            # Its ranks as well: one that hangs may do so for ever, and at full speed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(done.pid, signal.SIGKILL)
+    lines = [line for text in found for line in text.split("\n")]
+    for word, code in _CODES.items():
+        line = next((line for line in reversed(lines) if line.startswith(f"{word}: ")), None)
+        # A program that broke exits with 1 as well: its word counts, and the code beside it.
+        if line is not None and done.returncode == code:
+            return word, line
+    return "", next(filter(None, reversed(lines)), f"exit code {done.returncode}")
 
 
 def since(program: Path, good: str, bad: str, say: Callable[[str], None] = print) -> list[str]:

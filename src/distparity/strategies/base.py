@@ -162,7 +162,10 @@ class Strategy:
         raise NotImplementedError
 
     def spelled(self, context: RankContext) -> Spelling | None:
-        """How a program writes the strategy; None where none does."""
+        """How a program writes the strategy; None where none does.
+
+        A subclass that trains by other methods is not written, unless it spells itself.
+        """
         return None
 
     def attempt(self, context: RankContext, dtype: torch.dtype, features: Collection[str]) -> None:

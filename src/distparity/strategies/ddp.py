@@ -57,8 +57,6 @@ class Ddp(Strategy):
         return DistributedDataParallel(model, **self.options)
 
     def spelled(self, context: RankContext) -> Spelling | None:
-        if type(self).wrap is not Ddp.wrap or type(self).optimizer is not Strategy.optimizer:
-            return None
         return Spelling(
             wrap=(f"return DistributedDataParallel(model{arguments(self.options)})",),
             imports=("from torch.nn.parallel import DistributedDataParallel",),

@@ -94,8 +94,6 @@ class Fsdp1(Strategy):
         )
 
     def spelled(self, context: RankContext) -> Spelling | None:
-        if type(self).wrap is not Fsdp1.wrap:
-            return None
         options = self.options(context)
         ranks = options.pop("device_mesh", None)
         more = {"use_orig_params": self.use_orig_params, "device_id": Words("device")}

@@ -169,10 +169,7 @@ class Fsdp2(Strategy):
         return model
 
     def spelled(self, context: RankContext) -> Spelling | None:
-        written = (Fsdp2.wrap, Fsdp2.groups, Fsdp2.no_sync)
-        kind, module = type(self), fsdp_module().__name__
-        if (kind.wrap, kind.groups, kind.no_sync) != written or kind.shard is not Fsdp2.shard:
-            return None
+        module = fsdp_module().__name__
         ways = [self.options(context, root) for root in (False, True)]
         if ways[0] != ways[1] or any(map(callable, ways[0].values())):
             return None

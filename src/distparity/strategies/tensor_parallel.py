@@ -108,9 +108,6 @@ class TensorParallel(Strategy):
 
     def spelled(self, context: RankContext) -> Spelling | None:
         words = set(self.plan.values())
-        own = (TensorParallel.style, LossParallelism.style)
-        if type(self).wrap is not TensorParallel.wrap or type(self).style not in own:
-            return None
         if not words <= {*self.styles}:
             return None
         used = "".join(self.styles[word] for word in sorted(words))
@@ -193,7 +190,7 @@ class LossParallelism(TensorParallel):
 
     def spelled(self, context: RankContext) -> Spelling | None:
         found = super().spelled(context)
-        if found is None or type(self).learn is not LossParallelism.learn:
+        if found is None:
             return None
         imports = (*found.imports, "from torch.distributed.tensor.parallel import loss_parallel")
         return replace(found, within="loss_parallel()", imports=imports)

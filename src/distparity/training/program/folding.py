@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Protocol
 
+from distparity.training.program.trees import names_in
+
 __all__ = ["Folding", "Names", "NotWritable", "Stub"]
 
 #: Builtins without effects, which may be called before the program runs.
@@ -86,11 +88,7 @@ class Folding(ast.NodeTransformer):
         every = [*args.posonlyargs, *args.args, *args.kwonlyargs]
         names = [one.arg for one in every]
         names += [one.arg for one in (args.vararg, args.kwarg) if one is not None]
-        stored = [
-            node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        ]
+        stored = names_in(tree, how=ast.Store)
         inner = [
             one.arg
             for node in ast.walk(tree)
@@ -221,14 +219,9 @@ class Folding(ast.NodeTransformer):
             return node.value
         if isinstance(node, ast.BoolOp):
             return self._short(node)
-        names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
-        bound = {
-            one.id
-            for one in ast.walk(node)
-            if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)
-        }
+        bound = names_in(node, how=ast.Store)
         scope: dict[str, Any] = {}
-        for name in names - bound:
+        for name in {*names_in(node)}.difference(bound):
             found = self._known(name)
             if found is _UNKNOWN:
                 return _UNKNOWN

@@ -7,6 +7,8 @@ import copy
 from collections import Counter
 from collections.abc import Mapping
 
+from distparity.training.program.trees import Replaced, has_call, names_in
+
 __all__ = ["inline", "short", "unfold"]
 
 
@@ -99,10 +101,10 @@ def _lines(
     returns = [node for node in ast.walk(called) if isinstance(node, ast.Return)]
     if len(returns) > 1 or (returns and not isinstance(last, ast.Return)):
         return None
-    own = _stored(called) - {*names}
-    if own & _names_of(tree) or _stored(called) & {*names}:
+    own = {*names_in(called, how=ast.Store)} - {*names}
+    if own & _names_of(tree) or {*names_in(called, how=ast.Store)} & {*names}:
         return None
-    given = _Arguments({**dict(zip(names, call.args, strict=True)), **_whose(call)})
+    given = Replaced({**dict(zip(names, call.args, strict=True)), **_whose(call)})
     body += [] if returns else [last]
     if isinstance(line, ast.Assign):
         if not returns or not isinstance(last, ast.Return) or last.value is None:
@@ -111,17 +113,9 @@ def _lines(
     return [given.visit(one) for one in body]
 
 
-def _stored(tree: ast.AST) -> set[str]:
-    return {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-
-
 def _names_of(tree: ast.FunctionDef) -> set[str]:
     args = {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
-    return args | _names_in(tree)
+    return args.union(names_in(tree))
 
 
 def _is_generator(tree: ast.FunctionDef) -> bool:
@@ -133,7 +127,7 @@ def _expression(tree: ast.FunctionDef, call: ast.Call) -> ast.expr | None:
     value = short(tree)
     if value is None or call.keywords or tree.args.defaults:
         return None
-    used = Counter(node.id for node in ast.walk(value) if isinstance(node, ast.Name))
+    used = Counter(names_in(value))
     given = list(call.args)
     if tree.args.vararg is not None:
         if used[tree.args.vararg.arg]:
@@ -144,40 +138,23 @@ def _expression(tree: ast.FunctionDef, call: ast.Call) -> ast.expr | None:
         return None
     found = dict(zip(names, given, strict=True))
     # Of several arguments with calls, the order might be another.
-    if sum(map(_has_call, given)) > 1:
+    if sum(map(has_call, given)) > 1:
         return None
     if any(
-        _stored(value) & _names_in(one) or not _once(one, used[name]) for name, one in found.items()
+        {*names_in(value, how=ast.Store)}.intersection(names_in(one)) or not _once(one, used[name])
+        for name, one in found.items()
     ):
         return None
-    return _Arguments({**found, **_whose(call)}).visit(copy.deepcopy(value))  # type: ignore[no-any-return]
+    return Replaced({**found, **_whose(call)}).visit(copy.deepcopy(value))  # type: ignore[no-any-return]
 
 
 def _once(argument: ast.expr, times: int) -> bool:
     """Whether an argument may stand where it is used so many times."""
     if times == 1 or isinstance(argument, (ast.Name, ast.Constant, ast.Attribute)):
         return True
-    return times == 0 and not _has_call(argument)
-
-
-def _has_call(node: ast.AST) -> bool:
-    return any(isinstance(one, ast.Call) for one in ast.walk(node))
-
-
-def _names_in(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return times == 0 and not has_call(argument)
 
 
 def _whose(call: ast.Call) -> dict[str, ast.expr]:
     """What ``self`` is in the method that is called."""
     return {"self": call.func.value} if isinstance(call.func, ast.Attribute) else {}
-
-
-class _Arguments(ast.NodeTransformer):
-    def __init__(self, given: Mapping[str, ast.expr]) -> None:
-        self.given = given
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        if isinstance(node.ctx, ast.Store):
-            return node
-        return copy.deepcopy(self.given.get(node.id, node))

@@ -17,6 +17,7 @@ from typing import Any
 from distparity.training.program.folding import Folding, NotWritable, Stub
 from distparity.training.program.inlining import inline, short, unfold
 from distparity.training.program.tidying import does_nothing, tidy
+from distparity.training.program.trees import names_in
 
 __all__ = ["Sources"]
 
@@ -109,8 +110,7 @@ class Sources:
         """Add a function, which calls methods of the object :meth:`instance` wrote by the name ``case``."""
         tree = ast.parse(text).body[0]
         assert isinstance(tree, ast.FunctionDef)
-        self._functions[tree.name] = tree
-        self._called.add(tree.name)
+        self._add(tree.name, tree)
         if case:
             self._cases[tree.name] = case
 
@@ -129,11 +129,7 @@ class Sources:
         tree = self._lambda(value) if value.__name__ == "<lambda>" else _parsed(value)
         env = {**closed, **defaults}
         tree.args.defaults, tree.args.kw_defaults = [], []
-        folded = Folding(self, value.__globals__, env, None).function(tree)
-        folded.name = name
-        tidy(folded)
-        self._functions[name] = folded
-        self._called.add(name)
+        self._add(name, Folding(self, value.__globals__, env, None).function(tree))
 
     def method(self, name: str, one: Any, method: str, **known: Any) -> None:
         """Add a method of an object as a function of its other arguments.
@@ -147,8 +143,12 @@ class Sources:
         del tree.args.args[0]
         folded = Folding(self, function.__globals__, {"self": one, **known}, None)
         tree = folded.function(tree, keeps=True)
-        if any(isinstance(node, ast.Name) and node.id == "self" for node in ast.walk(tree)):
+        if "self" in names_in(tree):
             raise NotWritable(f"{method} of {type(one).__name__} uses the object")
+        self._add(name, tree)
+
+    def _add(self, name: str, tree: ast.FunctionDef) -> None:
+        """Add a folded function that the program itself calls."""
         tree.name = name
         tidy(tree)
         self._functions[name] = tree
@@ -178,15 +178,7 @@ class Sources:
             self._entries |= self._wanted
         while self._shorter():
             pass
-        used = {
-            *self._called,
-            *(
-                node.id
-                for tree in self._trees()
-                for node in ast.walk(tree)
-                if isinstance(node, ast.Name)
-            ),
-        }
+        used = self._called.union(names_in(*self._trees()))
         used |= {one.base.partition(".")[0] for one in self._classes.values()}
         imports = [line for name, line in self._imports.items() if name in used]
         classes = [one for one in self._classes.values() if self._used(one, used)]
@@ -206,13 +198,11 @@ class Sources:
 
     def _check_stores(self) -> None:
         """Refuse what changes an attribute that was taken for known. Raises :class:`NotWritable`."""
-        mine = {id(tree) for tree in self._classes[self._case].methods} if self._case else set()
         for tree in self._trees():
             for node in ast.walk(tree):
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
-                    own = id(tree) in mine and ast.unparse(node.value) == "self"
-                    if own or node.attr in self._learned:
-                        raise NotWritable(f"it changes {ast.unparse(node)}")
+                stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                if stored and node.attr in self._learned:  # type: ignore[attr-defined]
+                    raise NotWritable(f"it changes {ast.unparse(node)}")
 
     def _shorter(self) -> bool:
         """Put short functions and methods in the place of their calls, and drop those nobody calls."""
@@ -233,16 +223,14 @@ class Sources:
         trees = self._trees()
         for tree in trees:
             tidy(tree)
-        names = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        names = self._called.union(names_in(*trees))
         wanted = self._entries | {
             node.attr
             for tree in trees
             for node in ast.walk(tree)
             if isinstance(node, ast.Attribute)
         }
-        self._functions = {
-            name: one for name, one in self._functions.items() if name in names | self._called
-        }
+        self._functions = {name: one for name, one in self._functions.items() if name in names}
         for kind in self._classes.values():
             kind.methods = [
                 one for one in kind.methods if one.name in wanted or one.name.startswith("__")

@@ -7,6 +7,8 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 
+from distparity.training.program.trees import Replaced, has_call, is_named, names_in
+
 __all__ = ["does_nothing", "tidy"]
 
 
@@ -39,7 +41,8 @@ def does_nothing(tree: ast.FunctionDef) -> bool:
 
 
 def _block(tree: ast.FunctionDef, block: list[ast.stmt]) -> list[ast.stmt]:
-    stored, loaded = _uses(tree, ast.Store), _uses(tree, ast.Load)
+    stored = Counter(names_in(tree, how=ast.Store))
+    loaded = Counter(names_in(tree, how=ast.Load))
     params = {one.arg for one in ast.walk(tree) if isinstance(one, ast.arg)}
     found: list[ast.stmt] = []
     rest = list(block)
@@ -48,7 +51,7 @@ def _block(tree: ast.FunctionDef, block: list[ast.stmt]) -> list[ast.stmt]:
         name = _assigned(line)
         if name is not None and stored[name] == 1 and name not in params:
             assert isinstance(line, ast.Assign)
-            if not loaded[name] and not _calls(line.value):
+            if not loaded[name] and not has_call(line.value):
                 continue
             if loaded[name] == 1 and rest and _put(rest[0], name, line.value):
                 continue
@@ -57,24 +60,12 @@ def _block(tree: ast.FunctionDef, block: list[ast.stmt]) -> list[ast.stmt]:
     return lasting or found[:1]
 
 
-def _uses(tree: ast.AST, how: type[ast.expr_context]) -> Counter[str]:
-    return Counter(
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, how)
-    )
-
-
 def _assigned(line: ast.stmt) -> str | None:
     """The one name that a line assigns, if that is all that it does."""
     if isinstance(line, ast.Assign) and len(line.targets) == 1:
         target = line.targets[0]
         return target.id if isinstance(target, ast.Name) else None
     return None
-
-
-def _calls(node: ast.AST) -> bool:
-    return any(isinstance(one, (ast.Call, ast.Yield, ast.YieldFrom)) for one in ast.walk(node))
 
 
 def _put(line: ast.stmt, name: str, value: ast.expr) -> bool:
@@ -89,18 +80,14 @@ def _put(line: ast.stmt, name: str, value: ast.expr) -> bool:
     if any(isinstance(one, (*_LATER, ast.BoolOp, ast.IfExp)) for one in inside):
         return False
     # Nothing else may be called before.
-    before = itertools.takewhile(lambda one: not _is(one, name), _in_order(whole))
-    if _calls(value) and any(isinstance(one, ast.Call) and one not in inside for one in before):
+    before = itertools.takewhile(lambda one: not is_named(one, name), _in_order(whole))
+    if has_call(value) and any(isinstance(one, ast.Call) and one not in inside for one in before):
         return False
-    setattr(line, field, _Put(name, value).visit(whole))
+    setattr(line, field, Replaced({name: value}).visit(whole))
     return True
 
 
 _LATER = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
-def _is(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
 
 
 def _in_order(node: ast.AST) -> Iterator[ast.AST]:
@@ -112,7 +99,7 @@ def _in_order(node: ast.AST) -> Iterator[ast.AST]:
 
 def _around(node: ast.AST, name: str) -> Iterator[ast.AST]:
     """The expressions that have a name in them, from the outermost to the name itself."""
-    if any(_is(one, name) for one in ast.walk(node)):
+    if any(is_named(one, name) for one in ast.walk(node)):
         yield node
         for child in ast.iter_child_nodes(node):
             yield from _around(child, name)
@@ -166,11 +153,3 @@ def _spread(keyword: ast.keyword) -> Iterator[ast.keyword]:
     for key, value in zip(pairs.keys, pairs.values, strict=True):
         assert isinstance(key, ast.Constant)
         yield ast.keyword(str(key.value), value)
-
-
-class _Put(ast.NodeTransformer):
-    def __init__(self, name: str, value: ast.expr) -> None:
-        self.name, self.value = name, value
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.value if node.id == self.name else node

@@ -138,9 +138,8 @@ def write(
     if lacking or scenario.autocast or scenario.checkpoint or dtype not in _TOLERANCES:
         raise NotWritable(f"a training with {', '.join(lacking) or dtype}")
     strategy = strategy.suit(scenario)
-    spelled = strategy.spelled(context)
-    own = scenario.reload_after is not None and type(strategy).reload is not Strategy.reload
-    if spelled is None or own:
+    spelled = strategy.spelled(context) if _as_spelled(type(strategy)) else None
+    if spelled is None:
         raise NotWritable(f"the strategy {strategy.name}")
     writing = _Writing(recipe, spelled, quantity)
     imports, texts = writing.texts()
@@ -165,6 +164,27 @@ def write(
         # A release that refuses the training does not have another's wrong numbers.
         wrong="said" if quantity is None else 'not all(one.startswith("raised") for one in said)',
     )
+
+
+#: What a strategy trains by, of which its spelling tells.
+_TRAINS: tuple[str, ...] = (
+    "wrap",
+    "shard",
+    "groups",
+    "style",
+    "rows",
+    "no_sync",
+    "learn",
+    "within",
+    "backward",
+)
+_TRAINS += ("clip", "clip_value", "optimizer", "reload", "save", "load")
+
+
+def _as_spelled(kind: type[Strategy]) -> bool:
+    """Whether a strategy trains by the methods of the class that spells it, and changes none of them."""
+    speller = next(one for one in kind.__mro__ if "spelled" in vars(one))
+    return all(getattr(kind, one, None) is getattr(speller, one, None) for one in _TRAINS)
 
 
 class _Writing:
@@ -348,9 +368,7 @@ class _Writing:
             yield f"{margin}(term,) = case.losses(model, {piece})"
             yield f"{margin}(term{share}).backward()"
         else:
-            yield f"{margin}for n, term in enumerate(case.losses(model, {piece}), 1):".replace(
-                "n, term", "m, term"
-            )
+            yield f"{margin}for m, term in enumerate(case.losses(model, {piece}), 1):"
             margin += "    "
             yield f"{margin}(term{share}).backward(retain_graph=m < {self.terms})"
         if wanted:
