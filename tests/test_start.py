@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from distparity.worlds import start
+
 #: What comes between the start and the program that takes over -> whether it has the same process.
 BETWEEN = {
     "nothing": ("", True),
@@ -83,3 +85,38 @@ def assert_gone(pid: int) -> None:
             return
         time.sleep(0.01)
     assert not path.exists()
+
+
+#: What a process imports from before, and whether this folder is added: a command's script has it not.
+PATHS = {
+    "a script": (["/bin", "/lib"], True),
+    "python -m": (["{here}", "/lib"], False),
+    "python -c": (["", "/lib"], False),
+}
+
+
+@pytest.mark.parametrize(("before", "added"), PATHS.values(), ids=PATHS)
+def test_modules_of_the_folder_are_found_last_by_every_command(
+    before: list[str], added: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = [one.format(here=tmp_path) for one in before]
+    monkeypatch.setattr(sys, "path", known)
+
+    assert start._path() == [*known, *([str(tmp_path)] * added)]
+
+
+def test_a_script_finds_an_included_module_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from distparity.scenarios.calls.basic import Basic\n\n\nclass OfMine(Basic):\n    pass\n"
+    )
+    case = "mine/ddp-ws2-float32"
+    words = ["explain", "--device", "cpu", "--include", "mine", case]
+    script = Path(sys.executable).with_name("distparity")
+
+    done = subprocess.run(
+        [script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{case}: passed: ")

@@ -109,7 +109,7 @@ def new_directory() -> str:
 
 
 def start(directory: str | None = None, path: list[str] | None = None) -> ForkServer:
-    """Start a fork server, in a new directory or in ``directory``, with ``sys.path`` or ``path``.
+    """Start a fork server, in a new directory or in ``directory``, with ``path`` or this process's own.
 
     Until it is set up, it ends with the thread that calls this.
     """
@@ -120,7 +120,7 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     Path(directory).mkdir(mode=0o700, exist_ok=True)
     Path(scratch).mkdir(exist_ok=True)
     ours, theirs = socket.socketpair()
-    words = [str(theirs.fileno()), json.dumps(path or sys.path), directory]
+    words = [str(theirs.fileno()), json.dumps(path or _path()), directory]
     # Create a new file: when the fork server is restarted, a rank may have put a pipe or somebody
     # else's file in this place.
     Path(output(directory)).unlink(missing_ok=True)
@@ -137,6 +137,16 @@ def start(directory: str | None = None, path: list[str] | None = None) -> ForkSe
     with theirs, Path(output(directory)).open("xb") as file:
         pid = spawn(words, theirs.fileno(), file.fileno(), variables)
     return ForkServer(pid, ours.detach(), directory)
+
+
+def _path() -> list[str]:
+    """Where this process imports from, and this folder, which has the user's own modules.
+
+    ``python -m`` has it already, and a command's script has not.
+    """
+    here = str(Path.cwd())
+    known = getattr(sys.flags, "safe_path", False) or here in sys.path or "" in sys.path
+    return sys.path if known else [*sys.path, here]
 
 
 def spawn(words: list[str], keep: int, output: int, variables: dict[str, str]) -> int:
