@@ -162,11 +162,15 @@ def test_a_class_is_written_for_the_arguments_that_are_known() -> None:
                 return Inner()""")
 
 
+_ZERO = 0
+
+
 class Plain(nn.Module):
     deep = False
 
-    def __init__(self) -> None:
+    def __init__(self, more: int = _ZERO, *, most: int = _ZERO + 1) -> None:
         super().__init__()
+        self.more = more, most
         self.skips = False
 
     def forward(self, x: Any) -> Any:
@@ -194,7 +198,7 @@ def test_what_somebody_may_change_is_not_known() -> None:
 
     case = space["Case"]()
     plain, deep = space["Plain"](), case.model()
-    assert (plain(1), deep(1)) == (2, 1)
+    assert (plain(1), deep(1), plain.more) == (2, 1, (0, 1))
     case.before(plain)
     assert plain(1) == 1
 

@@ -99,6 +99,8 @@ class Folding(ast.NodeTransformer):
         self.local = {*stored, *names, *inner}
         known = [name for name in self.env if name != "self"]
         args.args = [one for one in args.args if keeps or one.arg not in known]
+        args.defaults = [self.visit(one) for one in args.defaults]
+        args.kw_defaults = [None if one is None else self.visit(one) for one in args.kw_defaults]
         tree.body = self.block(tree.body) or [ast.Pass()]
         return tree
 
