@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -264,3 +265,26 @@ def test_a_new_finding_of_torch_is_told_with_the_command_that_writes_its_program
 
     command = f"distparity explain {case.id} --device cpu --program out.py --issue out.md"
     assert any(command in line for line in fuzz.told(campaign)) == (not known and mutant is None)
+
+
+def test_a_finding_does_not_shrink_into_a_known_defect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Case] = []
+    monkeypatch.setattr(fuzz.Campaign, "_confirmed", lambda *_: True)
+    monkeypatch.setattr(fuzz.Campaign, "_first", lambda _, todo, __: asked.extend(todo))
+    # The loss of the known one is another: without the word, this is that.
+    case = Case("drawn.linear.kl.steps_1", "tp_loss_implicit", 2, "float32", "cpu")
+    first = Divergence(Quantity(0, "gradient", "enter.weight"), 0, "off")
+    red = Outcome(Status.FAILED, "off", failure="wrong numbers", first=first)
+    run = cast("Any", SimpleNamespace(torch=SimpleNamespace(torch="2.13.0")))
+    campaign = fuzz.Campaign(run, 1, tmp_path / "corpus", tell=lambda _: None)
+
+    campaign._look_into(case, red)
+
+    names = [one.scenario for one in asked]
+    assert names
+    assert "drawn.linear.steps_1" not in [
+        one.scenario for one in asked if one.strategy == case.strategy
+    ]
+    assert [one.case for one in campaign.findings] == [case]

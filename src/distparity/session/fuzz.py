@@ -268,7 +268,11 @@ class Campaign:
             self.outcomes[case] = replace(outcome, status=Status.FLAKY, message=message)
             self.tell(f"not confirmed: {case.id}: {outcome.message}")
             return
-        found = shrink(case, lambda todo: self._first(todo, why))
+        # Not into a defect that is known, which would be told in its place.
+        found = shrink(
+            case,
+            lambda todo: self._first([one for one in todo if not known.name_of(one, why)], why),
+        )
         smallest = outcome if found.case == case else self.outcomes[found.case]
         earlier = next((one for one in self.findings if one.case == found.case), None)
         if earlier is not None:
